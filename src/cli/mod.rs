@@ -1,0 +1,338 @@
+//! The command line: arguments in, one [`Output`] out. Printing and exiting is done by `main`.
+
+mod assignments;
+mod node;
+pub mod output;
+mod pools;
+mod proxmox;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+pub use output::{Output, OutputFormat};
+
+use crate::hook::{HookError, Phase};
+use crate::model::{IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
+use crate::paths::Paths;
+use crate::reconcile::{Node, ReconcileError};
+use crate::registry::document::{DocumentError, GuestFile, NodeFile, PoolsFile, Profile};
+use crate::registry::store::StoreError;
+use crate::registry::RuleError;
+
+/// Bind the public IP addresses of Proxmox VE guests to their MAC and port
+///
+/// A guest gets an address from a pool; its hookscript then sees to it that only this guest, with its own MAC and on
+/// its own port, can use the address, from the first frame to the last.
+///
+/// Exit status: 0 done, 1 failed, 2 usage, 3 drift found by verify, 4 bad configuration, 5 registry not writable.
+#[derive(Debug, Parser)]
+#[command(name = "pve-public-ip", version, infer_subcommands = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Options of every command
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Form of the output
+    #[arg(long, global = true, value_enum, default_value_t, env = "PROXMOX_OUTPUT_FORMAT", hide_env = true, value_name = "FORMAT")]
+    pub output_format: OutputFormat,
+    /// Say what would be done, and do nothing
+    #[arg(long, global = true)]
+    pub dry_run: bool,
+    /// Say more
+    #[arg(long, short, global = true)]
+    pub verbose: bool,
+    /// Use the files of the node under this directory instead of /
+    #[arg(long, global = true, env = "PVE_PUBLIC_IP_ROOT", default_value = "/", hide_default_value = true, value_name = "DIR")]
+    pub root: PathBuf,
+}
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Manage pools: what there is to hand out
+    #[command(subcommand, visible_alias = "pools")]
+    Pool(PoolCommand),
+    /// Give addresses to a guest
+    ///
+    /// The MAC is that of the guest's NIC. Without an address the next free one of each family of the pool is taken.
+    /// The hookscript is registered with the guest; a hookscript that it has already is kept and called by ours.
+    Assign(Assign),
+    /// Take addresses from a guest
+    Release(Release),
+    /// Show who holds what
+    List(List),
+    /// Show the addresses of one guest
+    Show(Show),
+    /// Show what apply would do on this node
+    Plan,
+    /// Bring this node to its desired state
+    Apply,
+    /// Compare this node with its desired state; exit status 3 if it differs
+    Verify,
+    /// Run one phase of a guest's life (called by the hookscript)
+    Hook(Hook),
+    /// Print the JSON Schema of the registry's files
+    Schema {
+        /// Which file
+        #[arg(value_enum)]
+        file: Option<SchemaFile>,
+    },
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Files that have a schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum SchemaFile {
+    /// pools.json
+    Pools,
+    /// guests/VMID.json
+    Guest,
+    /// nodes/NODE.json
+    Node,
+}
+
+/// `pool ...`
+#[derive(Debug, Subcommand)]
+pub enum PoolCommand {
+    /// Create a pool
+    Create(PoolCreate),
+    /// Add an address or prefix to a pool, or say more about one
+    Add(PoolAdd),
+    /// List the pools
+    List,
+    /// Show a pool's addresses and who holds them
+    Show {
+        /// The pool
+        name: PoolName,
+    },
+    /// Remove a pool, or some of its addresses
+    Remove {
+        /// The pool
+        name: PoolName,
+        /// Only these entries
+        addresses: Vec<Prefix>,
+    },
+}
+
+/// `pool create`
+#[derive(Debug, Args)]
+pub struct PoolCreate {
+    /// Name of the new pool
+    name: PoolName,
+    /// The provider's layout
+    #[arg(long, value_enum)]
+    profile: Profile,
+    /// Bridge on which the guests' NICs are
+    #[arg(long)]
+    bridge: IfName,
+    /// IPv4 gateway of the guests
+    #[arg(long, value_name = "IP")]
+    gateway4: Option<Ipv4Addr>,
+    /// IPv6 gateway of the guests
+    #[arg(long, value_name = "IP")]
+    gateway6: Option<Ipv6Addr>,
+    /// Addresses and prefixes
+    addresses: Vec<Prefix>,
+}
+
+/// `pool add`
+#[derive(Debug, Args)]
+pub struct PoolAdd {
+    /// The pool
+    name: PoolName,
+    /// Address or prefix
+    address: Prefix,
+    /// MAC that the provider bound to it
+    #[arg(long)]
+    mac: Option<MacAddr>,
+    /// Gateway, if it is not the pool's
+    #[arg(long, value_name = "IP")]
+    gateway: Option<IpAddr>,
+    /// What it costs
+    #[arg(long, value_name = "N")]
+    monthly_cost_cents: Option<u64>,
+}
+
+/// `assign`
+#[derive(Debug, Args)]
+pub struct Assign {
+    /// The guest
+    vmid: Vmid,
+    /// Addresses or prefixes; none: the next free ones of the pool
+    addresses: Vec<Prefix>,
+    /// NIC that gets them; may be repeated for two NICs with the same MAC (a bond)
+    #[arg(long, value_name = "N", default_values_t = [NicId::FIRST], hide_default_value = true)]
+    net: Vec<NicId>,
+    /// Pool to take from
+    #[arg(long)]
+    pool: Option<PoolName>,
+    /// Only an IPv4 address
+    #[arg(short = '4', conflicts_with_all = ["ipv6", "addresses"])]
+    ipv4: bool,
+    /// Only an IPv6 address
+    #[arg(short = '6', conflicts_with = "addresses")]
+    ipv6: bool,
+    /// Customer or department
+    #[arg(long, value_name = "ORG")]
+    organization: Option<String>,
+    /// Do not register the hookscript
+    #[arg(long)]
+    no_hookscript: bool,
+}
+
+/// `release`
+#[derive(Debug, Args)]
+pub struct Release {
+    /// The guest
+    vmid: Vmid,
+    /// Only these; none: all
+    addresses: Vec<Prefix>,
+    /// Leave the guest's hookscript as it is
+    #[arg(long)]
+    no_hookscript: bool,
+}
+
+/// `list`
+#[derive(Debug, Args)]
+pub struct List {
+    /// Only this pool
+    #[arg(long)]
+    pool: Option<PoolName>,
+}
+
+/// `show`
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The guest
+    vmid: Vmid,
+}
+
+/// `hook`
+#[derive(Debug, Args)]
+pub struct Hook {
+    /// The guest
+    pub vmid: Vmid,
+    /// The phase
+    #[arg(value_enum)]
+    pub phase: Phase,
+}
+
+/// Exit status of a failure. Success is 0, drift 3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Anything else.
+    Failed = 1,
+    /// The registry's files are wrong.
+    BadConfig = 4,
+    /// The registry could not be written.
+    NotWritable = 5,
+}
+
+/// Which exit status and hint an error has; the error keeps its own text.
+pub fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
+    for cause in error.chain() {
+        if let Some(error) = cause.downcast_ref::<Advice>() {
+            return (Exit::Failed, Some(error.hint.clone()));
+        }
+        if let Some(error) = cause.downcast_ref::<HookError>() {
+            return (Exit::Failed, error.hint());
+        }
+        if let Some(error) = cause.downcast_ref::<StoreError>() {
+            return (store_exit(error), error.hint());
+        }
+        if let Some(error) = cause.downcast_ref::<ReconcileError>() {
+            let exit = if let ReconcileError::Store(error) = error { store_exit(error) } else { Exit::Failed };
+            return (exit, error.hint());
+        }
+        if let Some(error) = cause.downcast_ref::<RuleError>() {
+            let exit = if matches!(error, RuleError::Broken(_)) { Exit::BadConfig } else { Exit::Failed };
+            return (exit, error.hint());
+        }
+        if let Some(error) = cause.downcast_ref::<DocumentError>() {
+            return (Exit::BadConfig, Some(error.hint.clone()));
+        }
+    }
+    (Exit::Failed, None)
+}
+
+fn store_exit(error: &StoreError) -> Exit {
+    match error {
+        StoreError::Rule(RuleError::Broken(_)) => Exit::BadConfig,
+        error if error.is_not_writable() => Exit::NotWritable,
+        _ => Exit::Failed,
+    }
+}
+
+/// An error of the command line layer with the next step.
+#[derive(Debug, thiserror::Error)]
+#[error("{sentence}")]
+struct Advice {
+    sentence: String,
+    hint: String,
+}
+
+fn advice(sentence: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+    Advice { sentence: sentence.into(), hint: hint.into() }.into()
+}
+
+impl Cli {
+    /// Runs the command.
+    pub fn run(self) -> anyhow::Result<Output> {
+        let global = self.global;
+        match self.command {
+            Command::Schema { file } => Ok(schema(file)),
+            Command::Completion { shell } => Ok(completion(shell)),
+            command => {
+                let node = Node::open(Paths::new(std::path::absolute(&global.root)?))?;
+                match command {
+                    Command::Pool(command) => pools::run(&node, command, global.dry_run),
+                    Command::Assign(command) => assignments::assign(&node, &command, global.dry_run),
+                    Command::Release(command) => assignments::release(&node, &command, global.dry_run),
+                    Command::List(command) => assignments::list(&node, &command),
+                    Command::Show(command) => assignments::show(&node, &command),
+                    Command::Plan => node::plan(&node),
+                    Command::Apply => node::apply(&node, global.dry_run),
+                    Command::Verify => node::verify(&node),
+                    Command::Hook(command) => node::hook(&node, &command),
+                    Command::Schema { .. } | Command::Completion { .. } => Ok(Output::new("", serde_json::Value::Null)),
+                }
+            }
+        }
+    }
+}
+
+fn schema(file: Option<SchemaFile>) -> Output {
+    let one = |file| match file {
+        SchemaFile::Pools => schemars::schema_for!(PoolsFile),
+        SchemaFile::Guest => schemars::schema_for!(GuestFile),
+        SchemaFile::Node => schemars::schema_for!(NodeFile),
+    };
+    let data = match file {
+        Some(file) => one(file).to_value(),
+        None => serde_json::json!({
+            "pools.json": one(SchemaFile::Pools).to_value(),
+            "guests/VMID.json": one(SchemaFile::Guest).to_value(),
+            "nodes/NODE.json": one(SchemaFile::Node).to_value(),
+        }),
+    };
+    Output::new(serde_json::to_string_pretty(&data).unwrap_or_default(), data)
+}
+
+fn completion(shell: clap_complete::Shell) -> Output {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "pve-public-ip", &mut script);
+    let text = String::from_utf8_lossy(&script).into_owned();
+    Output::new(text.clone(), serde_json::json!({ "shell": shell.to_string(), "script": text }))
+}

@@ -1,0 +1,103 @@
+//! `plan`, `apply`, `verify` and `hook`: the node's state.
+
+use serde_json::{Value, json};
+
+use super::output::Output;
+use super::{Hook, advice};
+use crate::hook;
+use crate::model::NodeName;
+use crate::plan::{Problem, Step};
+use crate::reconcile::{Mode, Node, Report};
+
+/// Brings this node in line after a change of the registry.
+///
+/// The registry has changed by then: if the node cannot follow, both are said.
+pub(super) fn settle(node: &Node, dry_run: bool, mut output: Output) -> anyhow::Result<Output> {
+    if dry_run {
+        return Ok(output);
+    }
+    let report = node.reconcile(Mode::Apply).map_err(|error| {
+        let hint = error.hint().map_or_else(String::new, |hint| format!("{hint}; then "));
+        let chain = format!("{:#}", anyhow::Error::from(error));
+        advice(
+            format!("{}, but this node could not follow: {chain}", output.text),
+            format!("{hint}`pve-public-ip apply`"),
+        )
+    })?;
+    if let Value::Object(map) = &mut output.data {
+        map.insert("steps".to_owned(), steps_data(&report.steps));
+    }
+    Ok(output)
+}
+
+fn steps_data(steps: &[Step]) -> Value {
+    steps.iter().map(|step| step.to_string()).collect::<Vec<_>>().into()
+}
+
+fn problems_text(problems: &[Problem]) -> String {
+    problems.iter().map(|problem| format!("problem: {}\n  hint: {}\n", problem.sentence, problem.hint)).collect()
+}
+
+fn data(report: &Report) -> Value {
+    json!({ "steps": steps_data(&report.steps), "problems": report.problems })
+}
+
+pub(super) fn plan(node: &Node) -> anyhow::Result<Output> {
+    let report = node.reconcile(Mode::Plan)?;
+    let mut text: String = report.steps.iter().map(|step| format!("{step}\n")).collect();
+    if text.is_empty() {
+        text = "nothing to do\n".to_owned();
+    }
+    Ok(Output::new(text + &problems_text(&report.problems), data(&report)))
+}
+
+pub(super) fn apply(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
+    if dry_run {
+        return plan(node);
+    }
+    let report = node.reconcile(Mode::Apply)?;
+    let changes: usize = report.steps.iter().map(step_size).sum();
+    let text = match changes {
+        0 => "nothing to do\n".to_owned(),
+        changes => {
+            let steps: String = report.steps.iter().map(|step| format!("{step}\n")).collect();
+            format!("{steps}{changes} changes made\n")
+        }
+    };
+    Ok(Output::new(text + &problems_text(&report.problems), data(&report)))
+}
+
+fn step_size(step: &Step) -> usize {
+    match step {
+        Step::ChangeElements { add, remove } => add.len() + remove.len(),
+        _ => 1,
+    }
+}
+
+pub(super) fn verify(node: &Node) -> anyhow::Result<Output> {
+    let report = node.reconcile(Mode::Plan)?;
+    let meanings: Vec<String> = report.steps.iter().flat_map(Step::meanings).collect();
+    let mut text: String = meanings.iter().map(|meaning| format!("drift: {meaning}\n")).collect();
+    if !meanings.is_empty() {
+        text += "hint: `pve-public-ip apply` repairs it\n";
+    }
+    text += &problems_text(&report.problems);
+    if text.is_empty() {
+        text = format!("node {}: the kernel is as it should be, {} guests bound\n", node.name, report.presence.len());
+    }
+    let code = match (meanings.is_empty(), report.problems.is_empty()) {
+        (false, _) => 3,
+        (true, false) => 1,
+        (true, true) => 0,
+    };
+    let data = json!({ "drift": meanings, "steps": steps_data(&report.steps), "problems": report.problems });
+    Ok(Output { text, data, code })
+}
+
+pub(super) fn hook(node: &Node, command: &Hook) -> anyhow::Result<Output> {
+    // Set but empty on an ordinary start: Proxmox VE assigns it unconditionally.
+    let source = std::env::var("PVE_MIGRATED_FROM").ok().filter(|name| !name.is_empty());
+    let source: Option<NodeName> = source.map(|name| name.parse()).transpose()?;
+    hook::run(node, command.vmid, command.phase, source.as_ref())?;
+    Ok(Output::new("", Value::Null))
+}

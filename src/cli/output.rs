@@ -1,0 +1,153 @@
+//! What commands return, and the forms in which it is printed.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+/// Form of the data on stdout, as Proxmox VE's own tools have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum OutputFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One line, keys sorted.
+    Json,
+    /// Indented.
+    JsonPretty,
+    /// YAML, every string quoted.
+    Yaml,
+}
+
+/// The outcome of a command: the same content for people and for programs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// For people.
+    pub text: String,
+    /// For programs.
+    pub data: Value,
+    /// 0, or 3 for drift, 1 for problems.
+    pub code: u8,
+}
+
+impl Output {
+    /// Success.
+    pub fn new(text: impl Into<String>, data: Value) -> Self {
+        Self { text: text.into(), data, code: 0 }
+    }
+
+    /// In the form that was asked for, with a newline at the end unless it is empty.
+    pub fn render(&self, format: OutputFormat) -> String {
+        let mut text = match format {
+            OutputFormat::Text => self.text.clone(),
+            OutputFormat::Json => self.data.to_string(),
+            OutputFormat::JsonPretty => serde_json::to_string_pretty(&self.data).unwrap_or_default(),
+            OutputFormat::Yaml => yaml(&self.data),
+        };
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// YAML in its simplest form: strings are JSON strings, which YAML reads as they are. Unquoted, `52:54:00:12:34:56`
+/// would be a number.
+fn yaml(value: &Value) -> String {
+    let mut text = String::new();
+    put_yaml(&mut text, value, 0);
+    text
+}
+
+fn put_yaml(text: &mut String, value: &Value, depth: usize) {
+    let pad = "  ".repeat(depth);
+    let is_block = |value: &Value| match value {
+        Value::Object(map) => !map.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        _ => false,
+    };
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            for (key, value) in map {
+                let key = Value::String(key.clone());
+                if is_block(value) {
+                    let _ = writeln!(text, "{pad}{key}:");
+                    put_yaml(text, value, depth + 1);
+                } else {
+                    let _ = writeln!(text, "{pad}{key}: {value}");
+                }
+            }
+        }
+        Value::Array(list) if !list.is_empty() => {
+            for value in list {
+                if is_block(value) {
+                    let mut inner = String::new();
+                    put_yaml(&mut inner, value, depth + 1);
+                    // The first line of a block stands behind the dash.
+                    let _ = write!(text, "{pad}- {}", inner.trim_start());
+                } else {
+                    let _ = writeln!(text, "{pad}- {value}");
+                }
+            }
+        }
+        scalar => {
+            let _ = writeln!(text, "{pad}{scalar}");
+        }
+    }
+}
+
+/// A table in Proxmox VE's look; ASCII where the locale has no UTF-8.
+pub fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
+    let utf8 = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+        .is_some_and(|locale| {
+            let locale = locale.to_ascii_lowercase();
+            locale.contains("utf-8") || locale.contains("utf8")
+        });
+    let widths: Vec<usize> = (0..headers.len())
+        .map(|column| {
+            let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+            cells.chain([headers[column].chars().count()]).max().unwrap_or(0)
+        })
+        .collect();
+    let rule = |left: char, fill: char, cross: char, right: char| {
+        let bars: Vec<String> = widths.iter().map(|width| fill.to_string().repeat(width + 2)).collect();
+        format!("{left}{}{right}\n", bars.join(&cross.to_string()))
+    };
+    let bar = if utf8 { '│' } else { '|' };
+    let line = |cells: &[String]| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!(" {cell:<width$} "));
+        format!("{bar}{}{bar}\n", padded.collect::<Vec<_>>().join(&bar.to_string()))
+    };
+    let headers: Vec<String> = headers.iter().map(|header| (*header).to_owned()).collect();
+    let body: String = rows.iter().map(|row| line(row)).collect();
+    if utf8 {
+        let (top, middle, bottom) = (rule('┌', '─', '┬', '┐'), rule('╞', '═', '╪', '╡'), rule('└', '─', '┴', '┘'));
+        format!("{top}{}{middle}{body}{bottom}", line(&headers))
+    } else {
+        let plain = rule('+', '-', '+', '+');
+        format!("{plain}{}{plain}{body}{plain}", line(&headers))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn yaml_quotes_what_yaml_would_misread() {
+        let data = serde_json::json!({"mac": "52:54:00:12:34:56", "no": [], "list": [{"a": 1, "b": ["x"]}, "on"], "n": null});
+        let text = Output::new("", data).render(OutputFormat::Yaml);
+        assert_eq!(
+            text,
+            "\"list\":\n  - \"a\": 1\n    \"b\":\n      - \"x\"\n  - \"on\"\n\"mac\": \"52:54:00:12:34:56\"\n\"n\": null\n\"no\": []\n"
+        );
+    }
+
+    #[test]
+    fn tables_line_up() {
+        let text = table(&["vmid", "address"], &[vec!["100".into(), "203.0.113.10".into()]]);
+        let widths: Vec<usize> = text.lines().map(|line| line.chars().count()).collect();
+        assert!(widths.iter().all(|width| *width == widths[0]), "{text}");
+    }
+}

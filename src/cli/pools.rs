@@ -1,0 +1,142 @@
+//! `pool ...`
+
+use anyhow::Context as _;
+use serde_json::json;
+
+use super::node::settle;
+use super::output::{Output, table};
+use super::{PoolAdd, PoolCommand, PoolCreate};
+use crate::model::{PoolName, Prefix};
+use crate::reconcile::Node;
+use crate::registry::document::{DocumentError, Pool, PoolAddress};
+use crate::registry::store::StoreError;
+use crate::registry::{NewPool, Registry, RuleError, capacity, plain};
+
+pub(super) fn run(node: &Node, command: PoolCommand, dry_run: bool) -> anyhow::Result<Output> {
+    match command {
+        PoolCommand::Create(command) => create(node, command, dry_run),
+        PoolCommand::Add(command) => add(node, &command, dry_run),
+        PoolCommand::List => list(node),
+        PoolCommand::Show { name } => show(node, &name),
+        PoolCommand::Remove { name, addresses } => remove(node, &name, &addresses, dry_run),
+    }
+}
+
+/// Changes the registry, or only tries to.
+pub(super) fn change<T>(
+    node: &Node,
+    dry_run: bool,
+    change: impl FnOnce(&mut Registry) -> Result<T, RuleError>,
+) -> Result<T, StoreError> {
+    if dry_run {
+        let mut registry = node.store.load()?.registry;
+        return Ok(change(&mut registry)?);
+    }
+    node.store.change(|registry| change(registry).map_err(StoreError::from))
+}
+
+fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Output> {
+    let PoolCreate { name, profile, bridge, gateway4, gateway6, addresses } = command;
+    let count = addresses.len();
+    let new = NewPool { name: name.clone(), profile, bridge, gateway4, gateway6, addresses };
+    change(node, dry_run, |registry| registry.create_pool(new)).with_context(|| format!("cannot create pool `{name}`"))?;
+    let verb = if dry_run { "would be created" } else { "created" };
+    let text = format!("pool {name} {verb}: {}, bridge {bridge}, {count} entries", profile.as_str());
+    settle(node, dry_run, Output::new(text, json!({ "pool": name, "entries": count })))
+}
+
+fn add(node: &Node, command: &PoolAdd, dry_run: bool) -> anyhow::Result<Output> {
+    let PoolAdd { name, address, mac, gateway, monthly_cost_cents } = command;
+    let entry = PoolAddress { address: *address, mac: *mac, gateway: *gateway, monthly_cost_cents: *monthly_cost_cents };
+    change(node, dry_run, |registry| registry.add_address(name, entry))
+        .with_context(|| format!("cannot add {} to pool `{name}`", plain(*address)))?;
+    let verb = if dry_run { "would be added" } else { "added" };
+    let text = format!("{} {verb} to pool {name}", plain(*address));
+    settle(node, dry_run, Output::new(text, json!({ "pool": name, "address": address })))
+}
+
+fn remove(node: &Node, name: &PoolName, addresses: &[Prefix], dry_run: bool) -> anyhow::Result<Output> {
+    change(node, dry_run, |registry| registry.remove_from_pool(name, addresses))
+        .with_context(|| format!("cannot remove from pool `{name}`"))?;
+    let what = match addresses {
+        [] => format!("pool {name}"),
+        some => format!("{} of pool {name}", some.iter().map(|address| plain(*address)).collect::<Vec<_>>().join(", ")),
+    };
+    let verb = if dry_run { "would be removed" } else { "removed" };
+    settle(node, dry_run, Output::new(format!("{what} {verb}"), json!({ "pool": name, "removed": addresses })))
+}
+
+/// The registry for looking at: broken files are said on stderr, what can be read is shown.
+pub(super) fn readable(node: &Node) -> Result<Registry, StoreError> {
+    let registry = node.store.load()?.registry;
+    for DocumentError { hint, .. } in registry.broken.iter().inspect(|error| log::warn!("{error}")) {
+        log::warn!("hint: {hint}");
+    }
+    Ok(registry)
+}
+
+fn list(node: &Node) -> anyhow::Result<Output> {
+    let registry = readable(node)?;
+    let mut rows = Vec::new();
+    let mut data = Vec::new();
+    for (name, pool) in &registry.pools.pools {
+        let assigned = registry.assignments().filter(|(.., assigned)| assigned.pool == *name).count();
+        let total = pool.addresses.iter().map(capacity).fold(0u128, u128::saturating_add);
+        let gateway = [pool.gateway4.map(|ip| ip.to_string()), pool.gateway6.map(|ip| ip.to_string())];
+        let gateway = gateway.into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let size = if total > 1 << 32 { "many".to_owned() } else { total.to_string() };
+        rows.push(vec![
+            name.to_string(),
+            pool.profile.as_str().to_owned(),
+            pool.bridge.to_string(),
+            gateway,
+            size,
+            assigned.to_string(),
+        ]);
+        data.push(json!({
+            "name": name, "profile": pool.profile, "mode": pool.profile.mode(), "bridge": pool.bridge,
+            "gateway4": pool.gateway4, "gateway6": pool.gateway6,
+            "entries": pool.addresses.len(), "assigned": assigned,
+        }));
+    }
+    let text = if rows.is_empty() {
+        "no pools; `pve-public-ip pool create` makes one".to_owned()
+    } else {
+        table(&["pool", "profile", "bridge", "gateway", "addresses", "assigned"], &rows)
+    };
+    Ok(Output::new(text, data.into()))
+}
+
+fn show(node: &Node, name: &PoolName) -> anyhow::Result<Output> {
+    let registry = readable(node)?;
+    let pool: &Pool = registry.pool(name)?;
+    let mut rows = Vec::new();
+    let mut data = Vec::new();
+    for entry in &pool.addresses {
+        let holders: Vec<_> =
+            registry.assignments().filter(|(.., assigned)| assigned.address.overlaps(entry.address)).collect();
+        let held = holders.iter().map(|(vmid, nic, _, assigned)| {
+            if assigned.address == entry.address { format!("{vmid} {nic}") } else { format!("{vmid} {nic} ({})", plain(assigned.address)) }
+        });
+        let optional = |text: Option<String>| text.unwrap_or_default();
+        rows.push(vec![
+            plain(entry.address),
+            optional(entry.mac.map(|mac| mac.to_string())),
+            optional(pool.gateway(entry.address).map(|gateway| gateway.to_string())),
+            optional(entry.monthly_cost_cents.map(|cents| format!("{}.{:02}", cents / 100, cents % 100))),
+            held.collect::<Vec<_>>().join(", "),
+        ]);
+        let holders = holders.iter().map(|(vmid, nic, _, assigned)| json!({ "vmid": vmid, "interface": nic, "address": assigned.address }));
+        data.push(json!({
+            "address": entry.address, "mac": entry.mac, "gateway": pool.gateway(entry.address),
+            "monthly_cost_cents": entry.monthly_cost_cents, "holders": holders.collect::<Vec<_>>(),
+        }));
+    }
+    let head = format!("pool {name}: {}, bridge {}\n", pool.profile.as_str(), pool.bridge);
+    let body = table(&["address", "mac", "gateway", "cost", "held by"], &rows);
+    Ok(Output::new(
+        head + &body,
+        json!({ "name": name, "profile": pool.profile, "mode": pool.profile.mode(), "bridge": pool.bridge,
+            "gateway4": pool.gateway4, "gateway6": pool.gateway6, "addresses": data }),
+    ))
+}

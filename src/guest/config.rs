@@ -1,0 +1,235 @@
+//! The grammar of Proxmox VE's guest configuration files, as far as this program needs it.
+//!
+//! Only the section before the first `[...]` header runs; `[PENDING]`, `[special:cloudinit]` (which repeats *old* NICs)
+//! and snapshots follow it and are skipped. Unknown keys are tolerated: Proxmox VE adds some in every release.
+//!
+//! Source: qemu-server `PVE/QemuServer.pm` `parse_vm_config`, pve-container `PVE/LXC/Config.pm` `parse_pct_config`,
+//! pve-common `PVE/JSONSchema.pm` `parse_property_string`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+
+use crate::model::{GuestKind, IfName, MacAddr, NicId};
+
+/// What this program wants to know of a guest's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestConfig {
+    /// QEMU or LXC.
+    pub kind: GuestKind,
+    /// `net0` to `net31`; a NIC that cannot be understood keeps its complaint, the others work.
+    pub nics: BTreeMap<NicId, Result<Nic, NicError>>,
+    /// Volume of the hookscript.
+    pub hookscript: Option<String>,
+    /// Static addresses that cloud-init (QEMU) or Proxmox VE itself (LXC) configures inside the guest.
+    pub configured: BTreeSet<IpNet>,
+    /// `name` or `hostname`.
+    pub name: Option<String>,
+    /// Whether the guest is a template, which only runs for backups.
+    pub template: bool,
+}
+
+/// One NIC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nic {
+    /// Without one Proxmox VE makes up a new MAC at every start.
+    pub mac: Option<MacAddr>,
+    /// Without one the NIC is behind QEMU's user-mode NAT and has no port.
+    pub bridge: Option<IfName>,
+    /// VLAN tag, 1 to 4094.
+    pub tag: Option<u16>,
+    /// Whether the NIC firewall is on, which may put bridges of their own between port and bridge.
+    pub firewall: bool,
+}
+
+/// Why a `netN` line is not understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NicError {
+    /// The same key twice.
+    #[error("`{0}` stands there twice")]
+    Duplicate(String),
+    /// A bad value.
+    #[error("{key}: {reason}")]
+    Value {
+        /// The key.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// NIC models of QEMU that Proxmox VE offers; the written form is `<model>=<MAC>`.
+const MODELS: [&str; 14] = [
+    "e1000", "e1000-82540em", "e1000-82544gc", "e1000-82545em", "e1000e", "i82551", "i82557b", "i82559er", "ne2k_isa",
+    "ne2k_pci", "pcnet", "rtl8139", "virtio", "vmxnet3",
+];
+
+impl GuestConfig {
+    /// Reads a configuration. Never fails: Proxmox VE itself skips lines that it does not understand.
+    pub fn parse(kind: GuestKind, bytes: &[u8]) -> Self {
+        let mut config = Self {
+            kind,
+            nics: BTreeMap::new(),
+            hookscript: None,
+            configured: BTreeSet::new(),
+            name: None,
+            template: false,
+        };
+        let text = String::from_utf8_lossy(bytes);
+        let mut addresses: BTreeMap<String, BTreeSet<IpNet>> = BTreeMap::new();
+        for line in text.split('\n') {
+            if is_section_header(line) {
+                break;
+            }
+            let Some((key, value)) = key_value(line) else { continue };
+            match key {
+                "hookscript" => config.hookscript = Some(value.to_owned()),
+                "name" | "hostname" => config.name = Some(value.to_owned()),
+                "template" => config.template = is_true(value),
+                _ => {}
+            }
+            if let Some(nic) = key.strip_prefix("net").and_then(|_| key.parse::<NicId>().ok()) {
+                // Of two lines with one key the last counts, as in Proxmox VE.
+                config.nics.insert(nic, parse_nic(kind, value));
+            }
+            let carries_addresses = match kind {
+                GuestKind::Qemu => key.starts_with("ipconfig"),
+                GuestKind::Lxc => key.starts_with("net"),
+            };
+            if carries_addresses {
+                addresses.insert(key.to_owned(), static_addresses(value));
+            }
+        }
+        config.configured = addresses.into_values().flatten().collect();
+        config
+    }
+}
+
+/// `[anything]` at the start of a line, blanks after it allowed.
+fn is_section_header(line: &str) -> bool {
+    line.starts_with('[') && line.trim_end().ends_with(']')
+}
+
+/// `key: value`; a trailing carriage return is blank and goes with the rest.
+fn key_value(line: &str) -> Option<(&str, &str)> {
+    let (key, value) = line.split_once(':')?;
+    let name = key.trim_end_matches(|c: char| c.is_ascii_digit());
+    let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic());
+    let is_key = starts_well && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    let value = value.trim();
+    (is_key && !value.is_empty()).then_some((key, value))
+}
+
+/// Splits a property string; a part without `=` belongs to the default key, here written as an empty key.
+fn properties(value: &str) -> impl Iterator<Item = (&str, &str)> {
+    value.split(',').filter(|part| !part.is_empty()).map(|part| part.split_once('=').unwrap_or(("", part)))
+}
+
+fn is_true(value: &str) -> bool {
+    ["1", "on", "yes", "true"].iter().any(|word| value.eq_ignore_ascii_case(word))
+}
+
+fn parse_nic(kind: GuestKind, value: &str) -> Result<Nic, NicError> {
+    let mut nic = Nic { mac: None, bridge: None, tag: None, firewall: false };
+    let mut seen = BTreeSet::new();
+    for (key, value) in properties(value) {
+        let is_model = kind == GuestKind::Qemu && MODELS.contains(&key);
+        let canonical = match (kind, key) {
+            (GuestKind::Qemu, "macaddr") | (GuestKind::Lxc, "hwaddr") => "mac",
+            (GuestKind::Qemu, "") => "model",
+            _ if is_model => "mac",
+            _ => key,
+        };
+        if !seen.insert(canonical.to_owned()) {
+            return Err(NicError::Duplicate(key.to_owned()));
+        }
+        let bad = |reason: String| NicError::Value { key: key.to_owned(), reason };
+        match canonical {
+            "mac" => nic.mac = Some(value.parse().map_err(|error: crate::model::MacError| bad(error.to_string()))?),
+            "bridge" => {
+                nic.bridge = Some(value.parse().map_err(|error: crate::model::IfNameError| bad(error.to_string()))?);
+            }
+            "tag" => {
+                let tag = value.parse().ok().filter(|tag| (1..=4094).contains(tag));
+                nic.tag = Some(tag.ok_or_else(|| bad(format!("`{value}` is not a VLAN tag (1 to 4094)")))?);
+            }
+            "firewall" => nic.firewall = is_true(value),
+            _ => {}
+        }
+    }
+    Ok(nic)
+}
+
+/// The static addresses of `ip=` and `ip6=`, with their prefix length; `dhcp`, `auto` and `manual` are none.
+fn static_addresses(value: &str) -> BTreeSet<IpNet> {
+    properties(value).filter(|(key, _)| matches!(*key, "ip" | "ip6")).filter_map(|(_, value)| value.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn qemu(text: &str) -> GuestConfig {
+        GuestConfig::parse(GuestKind::Qemu, text.as_bytes())
+    }
+
+    fn nic(text: &str) -> Result<Nic, String> {
+        qemu(&format!("net0: {text}\n")).nics[&NicId::FIRST].clone().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn understands_every_way_to_write_a_mac() {
+        let mac = Some("bc:24:11:aa:bb:cc".parse().unwrap());
+        for text in [
+            "virtio=BC:24:11:AA:BB:CC,bridge=vmbr0",
+            "e1000-82545em=bc:24:11:aa:bb:cc,bridge=vmbr0",
+            "virtio,macaddr=BC:24:11:AA:BB:CC,bridge=vmbr0",
+            "model=virtio,macaddr=BC:24:11:AA:BB:CC,bridge=vmbr0,",
+            "bridge=vmbr0,,queues=4,host-tunnel=1,vmxnet3=BC:24:11:AA:BB:CC",
+        ] {
+            assert_eq!(nic(text).unwrap().mac, mac, "{text}");
+        }
+        assert_eq!(nic("virtio,bridge=vmbr0").unwrap().mac, None);
+        assert_eq!(nic("virtio=BC:24:11:AA:BB:CC").unwrap().bridge, None);
+    }
+
+    #[test]
+    fn says_why_a_nic_is_not_understood() {
+        for (text, reason) in [
+            ("virtio=01:00:5e:00:00:01,bridge=vmbr0", "virtio: MAC address `01:00:5e:00:00:01` has the group bit set"),
+            ("virtio=BC:24:11:AA:BB:CC,macaddr=BC:24:11:AA:BB:CD", "`macaddr` stands there twice"),
+            ("virtio=BC:24:11:AA:BB:CC,bridge=abcdefghijklmnopq", "is longer than 15 characters"),
+            ("virtio=BC:24:11:AA:BB:CC,bridge=vmbr0,tag=5000", "tag: `5000` is not a VLAN tag"),
+        ] {
+            let message = nic(text).unwrap_err();
+            assert!(message.contains(reason), "{text:?} gave {message:?}");
+        }
+    }
+
+    #[test]
+    fn containers_have_their_own_words() {
+        let text = "hostname: web\nnet0: name=eth0,bridge=vmbr0,firewall=1,hwaddr=BC:24:11:00:00:01,ip=203.0.113.7/32,ip6=auto,type=veth\n\
+            lxc.net.9: virtio=no\n[pve:pending]\nnet0: name=eth0,hwaddr=BC:24:11:00:00:02\n";
+        let config = GuestConfig::parse(GuestKind::Lxc, text.as_bytes());
+        let nic = config.nics[&NicId::FIRST].clone().unwrap();
+        assert_eq!(nic.mac.unwrap().to_string(), "bc:24:11:00:00:01");
+        assert!(nic.firewall);
+        assert_eq!(config.configured, BTreeSet::from(["203.0.113.7/32".parse().unwrap()]));
+        assert_eq!(config.name.as_deref(), Some("web"));
+    }
+
+    proptest! {
+        #[test]
+        fn survives_anything(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = GuestConfig::parse(GuestKind::Qemu, &bytes);
+            let _ = GuestConfig::parse(GuestKind::Lxc, &bytes);
+        }
+
+        #[test]
+        fn survives_near_misses(lines in proptest::collection::vec("(net|ipconfig)[0-9]{0,3}: ?[a-z0-9:=,./\\[\\]]{0,40}", 0..8)) {
+            let _ = qemu(&lines.join("\n"));
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Guests as Proxmox VE knows them: their configuration, and where it lies in every phase of their life.
+
+mod config;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use config::{GuestConfig, Nic, NicError};
+
+use crate::model::{GuestKind, NodeName, Vmid};
+use crate::paths::Paths;
+use crate::system::files;
+
+/// A guest and the node that has its configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// Where the configuration lies.
+    pub node: NodeName,
+    /// What it says.
+    pub config: GuestConfig,
+}
+
+/// Why a guest's configuration cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestError {
+    /// There is no such guest in the cluster.
+    #[error("guest {vmid} does not exist: there is no `{}/*/{{qemu-server,lxc}}/{vmid}.conf`", nodes.display())]
+    Unknown {
+        /// The number.
+        vmid: Vmid,
+        /// Where it was looked for.
+        nodes: PathBuf,
+    },
+    /// The file exists and cannot be read.
+    #[error("cannot read the configuration of guest {vmid} at `{}`", path.display())]
+    Unreadable {
+        /// The number.
+        vmid: Vmid,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+impl GuestError {
+    /// The administrator's next step.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Unknown { .. } => "`qm list` and `pct list` show the guests; create the guest first".to_owned(),
+            Self::Unreadable { .. } => "`systemctl status pve-cluster` tells whether /etc/pve is well".to_owned(),
+        }
+    }
+}
+
+/// The guests of the cluster, as the files under `/etc/pve` show them.
+#[derive(Debug, Clone)]
+pub struct Guests {
+    paths: Paths,
+    node: NodeName,
+}
+
+/// Larger than any configuration: pmxcfs has no larger files.
+const LIMIT: usize = 1024 * 1024;
+
+impl Guests {
+    /// The guests as seen by `node`.
+    pub fn new(paths: &Paths, node: &NodeName) -> Self {
+        Self { paths: paths.clone(), node: node.clone() }
+    }
+
+    /// Finds one guest: here, on `migrated_from`, where `.vmlist` says, anywhere; in this order.
+    ///
+    /// During an incoming live migration the configuration is still under the source node (`PVE_MIGRATED_FROM`).
+    pub fn find(&self, vmid: Vmid, migrated_from: Option<&NodeName>) -> Result<Located, GuestError> {
+        let mut candidates = vec![self.node.clone()];
+        candidates.extend(migrated_from.cloned());
+        if let Some(located) = self.first(vmid, &candidates)? {
+            return Ok(located);
+        }
+        // A tree without node directories, as a copy for a test may be.
+        for kind in [GuestKind::Qemu, GuestKind::Lxc] {
+            if let Some(config) = read(vmid, kind, &self.paths.linked_guest_config(kind, vmid))? {
+                return Ok(Located { node: self.node.clone(), config });
+            }
+        }
+        let listed = vmlist(&self.paths.vmlist()).remove(&vmid);
+        if let Some(located) = self.first(vmid, &listed.into_iter().collect::<Vec<_>>())? {
+            return Ok(located);
+        }
+        let unknown = || GuestError::Unknown { vmid, nodes: self.paths.nodes() };
+        self.first(vmid, &self.nodes())?.ok_or_else(unknown)
+    }
+
+    /// Every guest whose configuration is on this node; those that cannot be read are left out.
+    pub fn local(&self) -> BTreeMap<Vmid, GuestConfig> {
+        let mut found = BTreeMap::new();
+        for kind in [GuestKind::Qemu, GuestKind::Lxc] {
+            for directory in self.paths.local_config_dirs(&self.node, kind) {
+                for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+                    let name = entry.file_name();
+                    let vmid = name.to_str().and_then(|name| name.strip_suffix(".conf")?.parse().ok());
+                    let Some(vmid) = vmid.filter(|vmid| !found.contains_key(vmid)) else { continue };
+                    if let Ok(Some(config)) = read(vmid, kind, &entry.path()) {
+                        found.insert(vmid, config);
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    fn first(&self, vmid: Vmid, nodes: &[NodeName]) -> Result<Option<Located>, GuestError> {
+        for node in nodes {
+            for kind in [GuestKind::Qemu, GuestKind::Lxc] {
+                if let Some(config) = read(vmid, kind, &self.paths.guest_config(node, kind, vmid))? {
+                    return Ok(Some(Located { node: node.clone(), config }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn nodes(&self) -> Vec<NodeName> {
+        let entries = fs::read_dir(self.paths.nodes()).into_iter().flatten().flatten();
+        let mut nodes: Vec<NodeName> =
+            entries.filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok())).collect();
+        nodes.sort_unstable();
+        nodes
+    }
+}
+
+fn read(vmid: Vmid, kind: GuestKind, path: &Path) -> Result<Option<GuestConfig>, GuestError> {
+    let unreadable = |source| GuestError::Unreadable { vmid, path: path.to_owned(), source };
+    match files::read_limited(path, LIMIT) {
+        Ok(bytes) if bytes.len() > LIMIT => {
+            Err(unreadable(io::Error::new(io::ErrorKind::InvalidData, "larger than 1 MiB")))
+        }
+        Ok(bytes) => Ok(Some(GuestConfig::parse(kind, &bytes))),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(source) => Err(unreadable(source)),
+    }
+}
+
+/// `.vmlist`: `{"ids":{"100":{"node":"n1","type":"qemu","version":6}}}`; anything else counts as not knowing.
+///
+/// Source: pve-cluster `src/pmxcfs/status.c`.
+fn vmlist(path: &Path) -> BTreeMap<Vmid, NodeName> {
+    let parsed = files::read_limited(path, 16 * LIMIT)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+    let ids = parsed.as_ref().and_then(|list| list.get("ids")).and_then(serde_json::Value::as_object);
+    let entry = |(vmid, entry): (&String, &serde_json::Value)| {
+        Some((vmid.parse().ok()?, entry.get("node")?.as_str()?.parse().ok()?))
+    };
+    ids.into_iter().flatten().filter_map(entry).collect()
+}

@@ -1,0 +1,440 @@
+//! The hook: what happens at each phase of a guest's life, in milliseconds, without ever calling Proxmox VE back.
+//!
+//! Proxmox VE sets no time limit and holds the guest's lock meanwhile; so everything here is local and bounded, and a
+//! watchdog in `main` ends the process after [`DEADLINE`]. Phases come twice, late, out of order or never: each does
+//! all that it needs by itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::guest::{GuestError, Located};
+use crate::hookscript;
+use crate::model::{GuestKind, IfName, MacAddr, NodeName, Vmid};
+use crate::plan::{
+    Inputs, Links, NetState, Place, Presence, Rules, check_guest, check_stranger, desired_for, diff,
+};
+use crate::reconcile::{Mode, Node, ReconcileError, observe_share, reference};
+use crate::registry::document::{DocumentError, GuestFile, PoolsFile};
+use crate::registry::store::StoreError;
+use crate::registry::{Registry, plain};
+use crate::ruleset::{Element, SetId};
+use crate::system::run::{Mark, MarkPhase, RunError, RunState};
+use crate::system::{FilterError, Kernel, KernelError, command};
+
+/// A hook that takes longer ends itself: a start that cannot be protected in this time must not happen.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How much of it may go into waiting for another process that changes the node.
+const LOCK_LIMIT: Duration = Duration::from_secs(8);
+
+/// Phase of a hookscript. Source: pve-guest-common `PVE/GuestHelpers.pm`, `exec_hookscript`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Phase {
+    /// Before the guest starts; the only phase whose failure stops anything.
+    PreStart,
+    /// The guest runs.
+    PostStart,
+    /// An announcement: the guest may live on.
+    PreStop,
+    /// The guest is gone.
+    PostStop,
+}
+
+impl Phase {
+    /// As Proxmox VE spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PreStart => "pre-start",
+            Self::PostStart => "post-start",
+            Self::PreStop => "pre-stop",
+            Self::PostStop => "post-stop",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Phase {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let phases = [Self::PreStart, Self::PostStart, Self::PreStop, Self::PostStop];
+        phases.into_iter().find(|phase| phase.as_str() == text).ok_or_else(|| format!("`{text}` is not a hook phase"))
+    }
+}
+
+/// Why a phase failed. In pre-start this is why the guest does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum HookError {
+    /// The assignment cannot be realised.
+    #[error("{sentence}")]
+    Refused {
+        /// What is wrong.
+        sentence: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The guest's file in the registry is unusable.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// Anything on the way.
+    #[error(transparent)]
+    Reconcile(#[from] ReconcileError),
+    /// The guest's own hookscript cannot be run.
+    #[error("cannot run the guest's own hookscript `{volume}`: {reason}")]
+    ChainedMissing {
+        /// The volume.
+        volume: String,
+        /// Why.
+        reason: String,
+    },
+    /// The guest's own hookscript failed.
+    #[error("the guest's own hookscript `{}` failed in {phase} ({status})", path.display())]
+    ChainedFailed {
+        /// The script.
+        path: PathBuf,
+        /// The phase.
+        phase: Phase,
+        /// How it ended.
+        status: std::process::ExitStatus,
+    },
+}
+
+impl HookError {
+    /// The administrator's next step.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Refused { hint, .. } => Some(hint.clone()),
+            Self::Document(error) => Some(error.hint.clone()),
+            Self::Reconcile(error) => error.hint(),
+            Self::ChainedMissing { .. } => Some("put the script back, or remove `hookscript` from the guest's registry file".to_owned()),
+            Self::ChainedFailed { .. } => Some("the messages above are the script's".to_owned()),
+        }
+    }
+}
+
+/// Errors of the layers below become a [`HookError`] by way of [`ReconcileError`].
+macro_rules! by_way_of_reconcile {
+    ($($type:ty),+) => { $(
+        impl From<$type> for HookError {
+            fn from(error: $type) -> Self {
+                Self::Reconcile(error.into())
+            }
+        }
+    )+ };
+}
+by_way_of_reconcile!(StoreError, GuestError, RunError, KernelError, FilterError);
+
+/// Runs one phase for one guest. `migrated_from` is the source node of an incoming live migration.
+pub fn run(node: &Node, vmid: Vmid, phase: Phase, migrated_from: Option<&NodeName>) -> Result<(), HookError> {
+    node.store.check_mounted()?;
+    let file = match node.store.load_guest(vmid)? {
+        Some((Ok(file), bytes)) => Some((file, bytes)),
+        // post-stop must go on: what to take out again is in the mark.
+        Some((Err(error), _)) if phase == Phase::PostStop => {
+            log::warn!("{error}");
+            None
+        }
+        Some((Err(error), _)) => return Err(error.into()),
+        None => None,
+    };
+    let hook = Hook { node, vmid, migrated_from };
+    let chained = file.as_ref().and_then(|(file, _)| file.hookscript.clone());
+    match phase {
+        Phase::PreStart => {
+            hook.pre_start(file)?;
+            hook.chained(chained.as_deref(), phase)
+        }
+        Phase::PostStart => {
+            hook.post_start(file.map(|(file, _)| file))?;
+            hook.chained(chained.as_deref(), phase)
+        }
+        // Whether or not the guest's own script fails, ours has its part to do.
+        Phase::PreStop => hook.chained(chained.as_deref(), phase),
+        Phase::PostStop => {
+            let own = hook.chained(chained.as_deref(), phase);
+            hook.post_stop()?;
+            own
+        }
+    }
+}
+
+struct Hook<'a> {
+    node: &'a Node,
+    vmid: Vmid,
+    migrated_from: Option<&'a NodeName>,
+}
+
+impl Hook<'_> {
+    fn pre_start(&self, file: Option<(GuestFile, Vec<u8>)>) -> Result<(), HookError> {
+        let located = self.node.guests.find(self.vmid, self.migrated_from)?;
+        let Some((file, bytes)) = file else { return self.stranger(&located) };
+        if file.is_empty() {
+            return Ok(());
+        }
+        let (pools, pools_bytes) = self.node.store.load_pools()?;
+        let presence = if self.is_incoming(&located) { Presence::Incoming } else { Presence::Starting };
+        let mut inputs = self.inputs(pools?, &file, located, Links::default());
+        inputs.presence.insert(self.vmid, presence);
+        if let Some(problem) = check_guest(&inputs, &file).into_iter().next() {
+            return Err(HookError::Refused { sentence: problem.sentence, hint: problem.hint });
+        }
+
+        let run = RunState::lock(&self.node.paths, LOCK_LIMIT)?;
+        self.check_conflicts(&run, &bytes)?;
+        let phase = if presence == Presence::Incoming { MarkPhase::Incoming } else { MarkPhase::Starting };
+        self.bind(&run, &inputs, &file, phase, &pools_bytes)?;
+        log::info!("guest {} is protected: {}", self.vmid, summary(&file, inputs.guests[&self.vmid].config.kind));
+        Ok(())
+    }
+
+    fn post_start(&self, file: Option<GuestFile>) -> Result<(), HookError> {
+        let Some(file) = file.filter(|file| !file.is_empty()) else { return Ok(()) };
+        let located = self.node.guests.find(self.vmid, self.migrated_from)?;
+        let (pools, pools_bytes) = self.node.store.load_pools()?;
+        let incoming = self.is_incoming(&located);
+        let run = RunState::lock(&self.node.paths, LOCK_LIMIT)?;
+        let mut inputs = self.inputs(pools?, &file, located, Links::default());
+        let (presence, phase) = if incoming {
+            (Presence::Incoming, MarkPhase::Incoming)
+        } else {
+            (Presence::Running, MarkPhase::Started)
+        };
+        inputs.presence.insert(self.vmid, presence);
+        self.bind(&run, &inputs, &file, phase, &pools_bytes)
+    }
+
+    fn post_stop(&self) -> Result<(), HookError> {
+        let run = RunState::lock(&self.node.paths, LOCK_LIMIT)?;
+        let Some(mark) = run.mark(self.vmid) else { return Ok(()) };
+        let mut kernel = Kernel::open(reference(&run)?)?;
+        let links = kernel.links_named(&ports(&mark.applied, mark.kind))?;
+        let left_ports = links.0.values().map(|link| link.index).collect::<Vec<_>>();
+        run.set_mark(self.vmid, &Mark { phase: MarkPhase::Stopped, left_ports: left_ports.clone(), ..mark.clone() })?;
+
+        if kernel.observe_rules()? == Rules::Absent {
+            // Somebody removed the table: put back what protects the others.
+            self.node.reconcile_locked(&run, Mode::Apply)?;
+        } else {
+            let recorded = self.recorded(&mut kernel, &mark)?;
+            let wanted = self.stopped_share(&mark.applied);
+            let observed = observe_share(&mut kernel, &wanted, &recorded)?;
+            kernel.apply(&diff(&wanted, &observed))?;
+        }
+        if left_ports.is_empty() {
+            run.clear_mark(self.vmid);
+        }
+        log::info!("guest {} has stopped: its bindings are removed, its addresses stay reserved", self.vmid);
+        Ok(())
+    }
+
+    /// Puts the guest's share into the kernel; the whole node's if that is not in place.
+    fn bind(
+        &self,
+        run: &RunState,
+        inputs: &Inputs,
+        file: &GuestFile,
+        phase: MarkPhase,
+        pools_bytes: &[u8],
+    ) -> Result<(), HookError> {
+        let kind = inputs.guests[&self.vmid].config.kind;
+        let known = run.mark(self.vmid);
+        let mut kernel = Kernel::open(reference(run)?)?;
+        let mut inputs = inputs.clone();
+        inputs.links = kernel.links_named(&self.devices(&inputs, file, kind))?;
+        let wanted = desired_for(&inputs, file);
+        let before = match &known {
+            Some(mark) => self.recorded(&mut kernel, mark)?,
+            None => NetState::default(),
+        };
+        self.check_holders(run, &mut kernel, &wanted, &before, file, kind)?;
+        let mark = Mark::now(phase, kind, file.clone());
+        run.set_mark(self.vmid, &mark)?;
+        if kernel.observe_rules()? != Rules::Loaded || !run.node_applied(pools_bytes) {
+            self.node.reconcile_locked(run, Mode::Apply)?;
+        }
+        let observed = observe_share(&mut kernel, &wanted, &before)?;
+        let steps = diff(&wanted, &observed);
+        kernel.apply(&steps)?;
+        for step in &steps {
+            log::debug!("{step}");
+        }
+        Ok(())
+    }
+
+    /// The share that a mark says was applied.
+    fn recorded(&self, kernel: &mut Kernel, mark: &Mark) -> Result<NetState, HookError> {
+        let (pools, _) = self.node.store.load_pools()?;
+        let config = match self.node.guests.find(self.vmid, self.migrated_from) {
+            Ok(located) => located.config,
+            Err(_) => crate::guest::GuestConfig::parse(mark.kind, b""),
+        };
+        let config = crate::guest::GuestConfig { kind: mark.kind, ..config };
+        let located = Located { node: self.node.name.clone(), config };
+        let mut inputs = self.inputs(pools.unwrap_or_default(), &mark.applied, located, Links::default());
+        inputs.links = kernel.links_named(&self.devices(&inputs, &mark.applied, mark.kind))?;
+        inputs.presence.insert(self.vmid, Presence::Running);
+        let mut share = desired_for(&inputs, &mark.applied);
+        // Reserved MACs are the node's share: a pool may name them too.
+        share.elements.retain(|element| element.set() != SetId::ReservedMac);
+        Ok(share)
+    }
+
+    /// What stays of a guest that does not run here: its MACs are nobody else's.
+    fn stopped_share(&self, applied: &GuestFile) -> NetState {
+        let registered = match self.node.store.load_guest(self.vmid) {
+            Ok(Some((Ok(file), _))) => file,
+            Ok(None) => GuestFile::new(self.vmid),
+            Ok(Some((Err(_), _))) | Err(_) => applied.clone(),
+        };
+        let located = Located { node: self.node.name.clone(), config: crate::guest::GuestConfig::parse(GuestKind::Qemu, b"") };
+        desired_for(&self.inputs(PoolsFile::default(), &registered, located, Links::default()), &registered)
+    }
+
+    fn inputs(&self, pools: PoolsFile, file: &GuestFile, located: Located, links: Links) -> Inputs {
+        let guests = BTreeMap::from([(self.vmid, file.clone())]);
+        Inputs {
+            node: self.node.name.clone(),
+            registry: Registry { pools, guests, ..Registry::default() },
+            guests: BTreeMap::from([(self.vmid, Place { node: located.node, config: located.config })]),
+            presence: BTreeMap::new(),
+            links,
+        }
+    }
+
+    /// Interfaces that the guest's share depends on.
+    fn devices(&self, inputs: &Inputs, file: &GuestFile, kind: GuestKind) -> BTreeSet<IfName> {
+        let mut devices = ports(file, kind);
+        devices.extend(file.interfaces.keys().map(|nic| GuestKind::firewall_port(self.vmid, *nic)));
+        let config = &inputs.guests[&self.vmid].config;
+        for (nic, _, assigned) in file.addresses() {
+            let Some(pool) = inputs.registry.pools.pools.get(&assigned.pool) else { continue };
+            devices.insert(pool.bridge);
+            let tag = config.nics.get(&nic).and_then(|nic| nic.as_ref().ok()).and_then(|nic| nic.tag);
+            for separator in tag.map(|_| [".", "v"]).into_iter().flatten() {
+                devices.extend(format!("{}{separator}{}", pool.bridge, tag.unwrap_or_default()).parse::<IfName>());
+            }
+        }
+        devices
+    }
+
+    fn is_incoming(&self, located: &Located) -> bool {
+        self.migrated_from.is_some() && located.node != self.node.name
+    }
+
+    /// A guest without assignments is none of our business, unless it poses as one that has some.
+    fn stranger(&self, located: &Located) -> Result<(), HookError> {
+        let registry = self.node.store.load()?.registry;
+        let ours = located.config.hookscript.as_deref().is_some_and(hookscript::is_ours);
+        match check_stranger(&registry, self.vmid, &located.config, ours) {
+            Some(problem) => Err(HookError::Refused { sentence: problem.sentence, hint: problem.hint }),
+            None => Ok(()),
+        }
+    }
+
+    /// Compares the guest's file with the whole registry, once for each content.
+    fn check_conflicts(&self, run: &RunState, bytes: &[u8]) -> Result<(), HookError> {
+        if run.is_checked(self.vmid, bytes) {
+            return Ok(());
+        }
+        let registry = self.node.store.load()?.registry;
+        let conflict = registry.conflicts().into_iter().find(|(guests, _)| guests.contains(&self.vmid));
+        if let Some((guests, sentence)) = conflict {
+            let other = guests.iter().find(|other| **other != self.vmid).copied().unwrap_or(self.vmid);
+            let hint = format!("`pve-public-ip release {other}` or `pve-public-ip release {}` the address", self.vmid);
+            return Err(HookError::Refused { sentence, hint });
+        }
+        // Older comparisons did not see this content.
+        run.clear_checked();
+        run.set_checked(self.vmid, bytes);
+        Ok(())
+    }
+
+    /// Refuses an address or MAC that the kernel has bound to another port: somebody runs with it on this node.
+    fn check_holders(
+        &self,
+        run: &RunState,
+        kernel: &mut Kernel,
+        wanted: &NetState,
+        before: &NetState,
+        file: &GuestFile,
+        kind: GuestKind,
+    ) -> Result<(), HookError> {
+        if kernel.observe_rules()? == Rules::Absent {
+            return Ok(());
+        }
+        let mut pairs: Vec<(String, Element, Element)> = Vec::new();
+        for (nic, interface, assigned) in file.addresses() {
+            let port = kind.port(self.vmid, nic);
+            let net = assigned.address.net();
+            let bound = Element::bound_address(net).into_iter().zip(Element::port_address(port, interface.mac, net));
+            pairs.extend(bound.take(1).map(|(bound, own)| (plain(assigned.address), bound, own)));
+            let own = Element::port_mac(port, interface.mac).into_iter().take(1);
+            let mac = Element::mac(SetId::BoundMac, interface.mac);
+            pairs.extend(own.map(|own| (format!("MAC {}", interface.mac), mac.clone(), own)));
+        }
+        let asked = pairs.iter().flat_map(|(_, bound, own)| [bound.clone(), own.clone()]).collect();
+        let found = kernel.find_elements(&asked)?;
+        // Two NICs of one guest that share an assignment vouch for each other.
+        let owned_here = |what: &str| pairs.iter().any(|(other, _, own)| other == what && found.contains(own));
+        let news = |bound: &Element| wanted.elements.contains(bound) && !before.elements.contains(bound);
+        for (what, bound, _) in pairs.iter().filter(|(_, bound, _)| news(bound)) {
+            if found.contains(bound) && !owned_here(what) {
+                let holder = run.marked().into_iter().find(|vmid| {
+                    *vmid != self.vmid && run.mark(*vmid).is_some_and(|mark| share_overlaps(&mark.applied, file))
+                });
+                let whom = holder.map_or_else(|| "another guest".to_owned(), |vmid| format!("guest {vmid}"));
+                return Err(HookError::Refused {
+                    sentence: format!("{what} of guest {} is in use by {whom} on this node", self.vmid),
+                    hint: "`pve-public-ip verify` says more; after a crash `pve-public-ip apply` cleans up".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls the hookscript that the guest had before ours.
+    fn chained(&self, volume: Option<&str>, phase: Phase) -> Result<(), HookError> {
+        let Some(volume) = volume else { return Ok(()) };
+        let missing = |reason: String| HookError::ChainedMissing { volume: volume.to_owned(), reason };
+        let path = hookscript::volume_path(&self.node.paths, volume).map_err(missing)?;
+        if !command::is_executable(&path) {
+            return Err(missing(format!("`{}` does not exist or is not executable", path.display())));
+        }
+        let args = [OsString::from(self.vmid.to_string()), OsString::from(phase.as_str())];
+        match command::pass_through(&path, &args) {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(HookError::ChainedFailed { path, phase, status }),
+            Err(error) => Err(missing(error.to_string())),
+        }
+    }
+}
+
+fn ports(file: &GuestFile, kind: GuestKind) -> BTreeSet<IfName> {
+    file.interfaces.keys().map(|nic| kind.port(file.vmid, *nic)).collect()
+}
+
+/// `net0 203.0.113.10 bound to 02:00:00:aa:bb:cc on tap100i0`.
+fn summary(file: &GuestFile, kind: GuestKind) -> String {
+    let line = |(nic, interface): (&crate::model::NicId, &crate::registry::document::Interface)| {
+        let addresses: Vec<String> = interface.addresses.iter().map(|assigned| plain(assigned.address)).collect();
+        let mac: MacAddr = interface.mac;
+        format!("{nic} {} bound to {mac} on {}", addresses.join(", "), kind.port(file.vmid, *nic))
+    };
+    file.interfaces.iter().map(line).collect::<Vec<_>>().join("; ")
+}
+
+/// Whether two guests' assignments have an address or a MAC in common.
+fn share_overlaps(one: &GuestFile, two: &GuestFile) -> bool {
+    one.addresses().any(|(_, interface, assigned)| {
+        two.addresses().any(|(_, other, wanted)| interface.mac == other.mac || assigned.address.overlaps(wanted.address))
+    })
+}

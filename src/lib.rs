@@ -1,0 +1,42 @@
+//! `pve-public-ip` binds the public IP addresses of Proxmox VE guests to their MAC and port.
+//!
+//! ```text
+//!  cli (assign, apply, verify, ...)          hook (pre-start ... post-stop)
+//!        |            |                            |
+//!        |            +-------- reconcile ---------+        the one path: gather, decide, act or print
+//!        |                          |
+//!        v                          v
+//!  registry  --+             +------------+
+//!  guest     --+--> Inputs ->| plan (pure)|-> desired: NetState --+
+//!  links     --+             |            |                       +-> diff -> Steps -> system::Kernel
+//!                            | ruleset    |   observed: NetState -+               |
+//!                            +------------+            ^                          +-> nft, netlink
+//!                                                      +---- system::Kernel::observe
+//! ```
+//!
+//! | room | what is in it | does input or output |
+//! |---|---|---|
+//! | [`model`] | addresses, MACs, names: text becomes a type here | no |
+//! | [`registry`] | pools and assignments, their rules; `store` and `lock` write them | only `store`, `lock` |
+//! | [`guest`] | Proxmox VE's guest configurations and where they lie | reads |
+//! | [`plan`] | inputs -> desired -> diff -> steps; problems | no |
+//! | [`ruleset`] | the filter's text and the keys of its sets | no |
+//! | [`system`] | files, programs, netlink; `run` keeps the node's volatile notes | yes |
+//! | [`reconcile`] | gathers inputs, runs the plan for the node | through `system` |
+//! | [`hook`] | the same for one guest, in milliseconds | through `system` |
+//! | [`cli`] | arguments in, text or JSON out | prints |
+//!
+//! Deciding is pure, acting is dull: an `if` that depends on configuration belongs into `plan`. `tests/layers.rs` holds
+//! the rooms to this table.
+
+pub mod cli;
+pub mod guest;
+pub mod hook;
+pub mod hookscript;
+pub mod model;
+pub mod paths;
+pub mod plan;
+pub mod reconcile;
+pub mod registry;
+pub mod ruleset;
+pub mod system;

@@ -1,0 +1,230 @@
+//! Public addresses and prefixes.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use schemars::json_schema;
+
+/// One public address (`203.0.113.10/32`) or prefix (`2001:db8:1::/64`), always without host bits.
+///
+/// Prints with its length; parses with or without (`203.0.113.10` means `/32`). Private ranges are accepted (a
+/// vRack, a lab); what can never be a unicast address of a guest is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Prefix(IpNet);
+
+/// Why a text is not a [`Prefix`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PrefixError {
+    /// Neither an address nor `address/length`.
+    #[error("`{0}` is not an IP address or prefix (such as 203.0.113.10, 203.0.113.8/29 or 2001:db8::/64)")]
+    Malformed(String),
+    /// The length exceeds 32 or 128.
+    #[error("`{0}` has a prefix length above {1}")]
+    Length(String, u8),
+    /// Bits below the prefix length are set.
+    #[error("`{0}` has host bits set; did you mean {1}?")]
+    HostBits(String, Prefix),
+    /// Overlaps a range that no guest can own.
+    #[error("`{0}` is or contains {1} address space ({2}), which no guest can own")]
+    Reserved(String, &'static str, &'static str),
+}
+
+/// Ranges that are never a guest's own. Source: IANA special-purpose registries, RFC 6890; 240/4: RFC 1112.
+const RESERVED: [(&str, &str); 13] = [
+    ("0.0.0.0/8", "unspecified"),
+    ("127.0.0.0/8", "loopback"),
+    ("169.254.0.0/16", "link-local"),
+    ("224.0.0.0/4", "multicast"),
+    ("240.0.0.0/4", "reserved"),
+    ("::/128", "unspecified"),
+    ("::1/128", "loopback"),
+    ("::ffff:0:0/96", "IPv4-mapped"),
+    ("::/96", "IPv4-compatible"),
+    ("100::/64", "discard-only"),
+    ("fe80::/10", "link-local"),
+    ("fec0::/10", "site-local (deprecated)"),
+    ("ff00::/8", "multicast"),
+];
+
+impl Prefix {
+    /// The prefix as the `ipnet` crate has it.
+    pub fn net(self) -> IpNet {
+        self.0
+    }
+
+    /// First address; the address itself if the prefix is a single one.
+    pub fn first(self) -> IpAddr {
+        self.0.network()
+    }
+
+    /// The only address, if the prefix is a single one (/32 or /128).
+    pub fn single(self) -> Option<IpAddr> {
+        (self.0.prefix_len() == self.0.max_prefix_len()).then(|| self.0.addr())
+    }
+
+    /// 4 or 6.
+    pub fn family(self) -> u8 {
+        match self.0 {
+            IpNet::V4(_) => 4,
+            IpNet::V6(_) => 6,
+        }
+    }
+
+    /// Whether every address of `other` lies in `self`.
+    pub fn contains(self, other: Self) -> bool {
+        self.0.contains(&other.0)
+    }
+
+    /// Whether some address lies in both.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.contains(other) || other.contains(self)
+    }
+
+    /// One address as a prefix, if a guest can own it.
+    pub fn host(address: IpAddr) -> Result<Self, PrefixError> {
+        Self::checked(&address.to_string(), IpNet::from(address))
+    }
+
+    fn checked(text: &str, net: IpNet) -> Result<Self, PrefixError> {
+        if net.trunc() != net {
+            return Err(PrefixError::HostBits(text.to_owned(), Self(net.trunc())));
+        }
+        for (range, kind) in RESERVED {
+            let reserved: IpNet = range.parse().map_err(|_| PrefixError::Malformed(range.to_owned()))?;
+            if reserved.contains(&net) || net.contains(&reserved) {
+                return Err(PrefixError::Reserved(text.to_owned(), kind, range));
+            }
+        }
+        Ok(Self(net))
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = PrefixError;
+
+    fn from_str(text: &str) -> Result<Self, PrefixError> {
+        let malformed = || PrefixError::Malformed(text.to_owned());
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address, Some(length)),
+            None => (text, None),
+        };
+        // The standard library refuses `203.0.113.05`, which ipnet would read as `.5`.
+        let address: IpAddr = address.parse().map_err(|_| malformed())?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let length = match length {
+            None => longest,
+            Some(digits) => {
+                let plain = !digits.is_empty()
+                    && digits.bytes().all(|byte| byte.is_ascii_digit())
+                    && (digits == "0" || !digits.starts_with('0'));
+                let length: u32 = if plain { digits.parse().map_err(|_| malformed())? } else { return Err(malformed()) };
+                u8::try_from(length)
+                    .ok()
+                    .filter(|length| *length <= longest)
+                    .ok_or_else(|| PrefixError::Length(text.to_owned(), longest))?
+            }
+        };
+        let net = IpNet::new(address, length).map_err(|_| malformed())?;
+        Self::checked(text, net)
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0.to_string())
+    }
+}
+
+super::string_in_json!(Prefix, json_schema!({
+    "type": "string",
+    "description": "address or prefix without host bits, such as 203.0.113.10/32 or 2001:db8:1::/64",
+    "pattern": "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$",
+}));
+
+/// Smallest list of disjoint, sorted ranges (both ends included) that covers the IPv4 prefixes.
+pub(crate) fn ranges4(prefixes: impl IntoIterator<Item = Ipv4Net>) -> Vec<(Ipv4Addr, Ipv4Addr)> {
+    let nets = Ipv4Net::aggregate(&prefixes.into_iter().collect::<Vec<_>>());
+    merge(nets.into_iter().map(|net| (u32::from(net.network()), u32::from(net.broadcast()))), |end| end.checked_add(1))
+        .into_iter()
+        .map(|(start, end)| (start.into(), end.into()))
+        .collect()
+}
+
+/// Smallest list of disjoint, sorted ranges (both ends included) that covers the IPv6 prefixes.
+pub(crate) fn ranges6(prefixes: impl IntoIterator<Item = Ipv6Net>) -> Vec<(Ipv6Addr, Ipv6Addr)> {
+    let nets = Ipv6Net::aggregate(&prefixes.into_iter().collect::<Vec<_>>());
+    merge(nets.into_iter().map(|net| (u128::from(net.network()), u128::from(net.broadcast()))), |end| {
+        end.checked_add(1)
+    })
+    .into_iter()
+    .map(|(start, end)| (start.into(), end.into()))
+    .collect()
+}
+
+/// Joins sorted, disjoint ranges that touch: `aggregate` leaves `.4/30` and `.8/29` apart.
+fn merge<T: Copy + Ord>(ranges: impl Iterator<Item = (T, T)>, next: impl Fn(T) -> Option<T>) -> Vec<(T, T)> {
+    let mut sorted: Vec<_> = ranges.collect();
+    sorted.sort_unstable();
+    let mut merged: Vec<(T, T)> = Vec::new();
+    for (start, end) in sorted {
+        match merged.last_mut() {
+            Some(last) if next(last.1) == Some(start) => last.1 = end,
+            _ => merged.push((start, end)),
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(text: &str) -> Prefix {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn single_addresses_get_their_length() {
+        assert_eq!(prefix("203.0.113.10").to_string(), "203.0.113.10/32");
+        assert_eq!(prefix("2001:DB8::0:1").to_string(), "2001:db8::1/128");
+        assert_eq!(prefix("2001:db8:1::/64").single(), None);
+    }
+
+    #[test]
+    fn says_why_it_rejects() {
+        for (input, reason) in [
+            ("203.0.113.05", "is not an IP address"),
+            ("203.0.113.10/", "is not an IP address"),
+            ("203.0.113.10/+8", "is not an IP address"),
+            ("203.0.113.0/024", "is not an IP address"),
+            ("", "is not an IP address"),
+            ("203.0.113.10/33", "has a prefix length above 32"),
+            ("2001:db8::/129", "has a prefix length above 128"),
+            ("203.0.113.10/4294967297", "is not an IP address"),
+            ("203.0.113.10/29", "has host bits set; did you mean 203.0.113.8/29?"),
+            ("224.0.0.5", "is or contains multicast"),
+            ("127.0.0.1", "is or contains loopback"),
+            ("255.255.255.255", "is or contains reserved"),
+            ("0.0.0.0", "is or contains unspecified"),
+            ("0.0.0.0/0", "is or contains unspecified"),
+            ("::", "is or contains unspecified"),
+            ("::/0", "is or contains unspecified"),
+            ("::1", "is or contains loopback"),
+            ("fe80::1", "is or contains link-local"),
+            ("ff02::1", "is or contains multicast"),
+            ("::ffff:203.0.113.1", "is or contains IPv4-mapped"),
+        ] {
+            let message = input.parse::<Prefix>().unwrap_err().to_string();
+            assert!(message.contains(reason), "{input:?} gave {message:?}");
+        }
+    }
+
+    #[test]
+    fn ranges_are_joined() {
+        let nets = ["203.0.113.8/29", "203.0.113.4/30", "203.0.113.20/32", "203.0.113.10/32"].map(|net| net.parse().unwrap());
+        let ranges: Vec<String> = ranges4(nets).iter().map(|(a, b)| format!("{a}-{b}")).collect();
+        assert_eq!(ranges, ["203.0.113.4-203.0.113.15", "203.0.113.20-203.0.113.20"]);
+    }
+}

@@ -1,0 +1,113 @@
+//! MAC addresses.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
+use macaddr::MacAddr6;
+use schemars::json_schema;
+
+/// Unicast MAC address of a guest NIC, such as `bc:24:11:aa:bb:cc`.
+///
+/// Parses either case (Proxmox writes upper case) and prints lower case (as `nft` and `ip` do), so that
+/// configuration and kernel state compare directly. The `macaddr` crate holds the bytes; its own parser
+/// also takes bare and dotted forms, which no Proxmox file has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MacAddr(MacAddr6);
+
+/// Why a text is not a [`MacAddr`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MacError {
+    /// Not the usual spelling.
+    #[error("MAC address `{0}` is not six two-digit hex octets joined by `:`")]
+    Malformed(String),
+    /// The group bit is set (IEEE 802: first octet odd).
+    #[error("MAC address `{0}` has the group bit set (it is multicast); a guest NIC needs a unicast one")]
+    Group(String),
+    /// All octets are zero.
+    #[error("MAC address `{0}` is all zero; a guest NIC needs one of its own")]
+    Zero(String),
+}
+
+impl MacAddr {
+    /// The six octets in transmission order.
+    pub fn octets(self) -> [u8; 6] {
+        self.0.into_array()
+    }
+
+    /// The link-local address that a host makes of this MAC by itself (modified EUI-64, RFC 4291 appendix A).
+    pub fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.octets();
+        Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    }
+
+    /// Takes six octets as they come from the kernel, without the checks for people's input.
+    pub fn from_octets(octets: [u8; 6]) -> Self {
+        Self(octets.into())
+    }
+}
+
+impl FromStr for MacAddr {
+    type Err = MacError;
+
+    fn from_str(text: &str) -> Result<Self, MacError> {
+        let octets: Option<Vec<u8>> = text.split(':').map(octet).collect();
+        let octets = octets.and_then(|octets| <[u8; 6]>::try_from(octets).ok());
+        let octets = octets.ok_or_else(|| MacError::Malformed(text.to_owned()))?;
+        if octets[0] & 1 == 1 {
+            return Err(MacError::Group(text.to_owned()));
+        }
+        if octets == [0; 6] {
+            return Err(MacError::Zero(text.to_owned()));
+        }
+        Ok(Self(octets.into()))
+    }
+}
+
+/// `from_str_radix` alone would also take `a` and `+a`.
+fn octet(text: &str) -> Option<u8> {
+    let is_hex = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hex.then(|| u8::from_str_radix(text, 16).ok()).flatten()
+}
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.octets();
+        f.pad(&format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}"))
+    }
+}
+
+super::string_in_json!(MacAddr, json_schema!({
+    "type": "string",
+    "description": "unicast MAC address, such as bc:24:11:aa:bb:cc",
+    "pattern": "^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$",
+}));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn has_one_spelling() {
+        let mac: MacAddr = "BC:24:11:AA:bb:cC".parse().unwrap();
+        assert_eq!(mac.to_string(), "bc:24:11:aa:bb:cc");
+        assert_eq!(mac.link_local().to_string(), "fe80::be24:11ff:feaa:bbcc");
+    }
+
+    #[test]
+    fn says_why_it_rejects() {
+        for (input, reason) in [
+            ("bc:24:11:aa:bb", "is not six"),
+            ("+a:24:11:aa:bb:cc", "is not six"),
+            ("bc2411aabbcc", "is not six"),
+            ("bc-24-11-aa-bb-cc", "is not six"),
+            ("", "is not six"),
+            ("01:00:5e:00:00:01", "has the group bit set"),
+            ("ff:ff:ff:ff:ff:ff", "has the group bit set"),
+            ("00:00:00:00:00:00", "is all zero"),
+        ] {
+            let message = input.parse::<MacAddr>().unwrap_err().to_string();
+            assert!(message.contains(reason), "{input:?} gave {message:?}");
+        }
+    }
+}

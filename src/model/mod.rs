@@ -1,0 +1,44 @@
+//! The words of the project as types: what enters as text becomes one of these at the door.
+//!
+//! Every type here parses strictly (`FromStr`), prints in exactly one spelling (`Display`) and is a plain
+//! string in JSON. Nothing in this module does input or output.
+
+pub(crate) mod address;
+mod guest;
+mod mac;
+mod names;
+
+pub use address::{Prefix, PrefixError};
+pub use guest::{GuestKind, NicId, NicIdError, Vmid, VmidError};
+pub use mac::{MacAddr, MacError};
+pub use names::{IfName, IfNameError, NodeName, NodeNameError, PoolName, PoolNameError};
+
+/// Gives a newtype its JSON form: the same string that `Display` prints and `FromStr` reads.
+macro_rules! string_in_json {
+    ($type:ty, $schema:expr) => {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+
+        impl schemars::JsonSchema for $type {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                let schema: schemars::Schema = $schema;
+                schema
+            }
+        }
+    };
+}
+pub(crate) use string_in_json;

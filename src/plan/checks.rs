@@ -1,0 +1,163 @@
+//! What stands in the way of an assignment. The hook refuses the start for it, `verify` reports it.
+
+use crate::guest::GuestConfig;
+use crate::model::{NicId, Vmid};
+use crate::registry::document::GuestFile;
+use crate::registry::{Registry, plain};
+
+use super::desired::is_segment_of;
+use super::inputs::Inputs;
+
+/// An assignment that cannot be realised: one sentence and one hint.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct Problem {
+    /// The guest, if it is about one.
+    pub vmid: Option<Vmid>,
+    /// What is wrong.
+    pub sentence: String,
+    /// What to do.
+    pub hint: String,
+}
+
+/// Compares a guest's assignments with its configuration and with the pools.
+pub fn check_guest(inputs: &Inputs, guest: &GuestFile) -> Vec<Problem> {
+    let vmid = guest.vmid;
+    if guest.is_empty() {
+        return Vec::new();
+    }
+    let problem = |sentence: String, hint: String| Problem { vmid: Some(vmid), sentence, hint };
+    let Some(place) = inputs.guests.get(&vmid) else {
+        let sentence = format!("guest {vmid} has public addresses, but its configuration cannot be found");
+        return vec![problem(sentence, format!("if it was destroyed: `pve-public-ip release {vmid}`"))];
+    };
+    check_config(&inputs.registry, guest, &place.config)
+        .into_iter()
+        .map(|(sentence, hint)| problem(sentence, hint))
+        .collect()
+}
+
+/// The same for a guest whose configuration is at hand; sentence and hint of each problem.
+fn check_config(registry: &Registry, guest: &GuestFile, config: &GuestConfig) -> Vec<(String, String)> {
+    let vmid = guest.vmid;
+    let tool = config.kind.tool();
+    let mut found = Vec::new();
+    for (id, interface) in &guest.interfaces {
+        let nic = match config.nics.get(id) {
+            None => {
+                let addresses = held(guest, *id);
+                found.push((
+                    format!("guest {vmid} has no {id}, but {addresses} is assigned to it"),
+                    format!("add the NIC, or `pve-public-ip release {vmid}`"),
+                ));
+                continue;
+            }
+            Some(Err(error)) => {
+                found.push((
+                    format!("guest {vmid} {id} in the guest's configuration is not understood: {error}"),
+                    format!("correct it: `{tool} config {vmid}`"),
+                ));
+                continue;
+            }
+            Some(Ok(nic)) => nic,
+        };
+        match nic.mac {
+            None => found.push((
+                format!("guest {vmid} {id} has no fixed MAC, but the registry binds {} to {}", held(guest, *id), interface.mac),
+                format!("give the NIC the MAC {}: `{tool} set {vmid} --{id} ...`", interface.mac),
+            )),
+            Some(mac) if mac != interface.mac => found.push((
+                format!("guest {vmid} {id} has MAC {mac}, but the registry binds {} to {}", held(guest, *id), interface.mac),
+                format!(
+                    "set the NIC's MAC back to {}, or `pve-public-ip release {vmid}` and assign again",
+                    interface.mac
+                ),
+            )),
+            Some(_) => {}
+        }
+        for assigned in &interface.addresses {
+            let address = plain(assigned.address);
+            let Some(pool) = registry.pools.pools.get(&assigned.pool) else {
+                found.push((
+                    format!("{address} of guest {vmid} is of pool `{}`, which does not exist", assigned.pool),
+                    "`pve-public-ip pool list` shows the pools; create it again, or release the address".to_owned(),
+                ));
+                continue;
+            };
+            if !nic.bridge.is_some_and(|bridge| is_segment_of(bridge, pool.bridge)) {
+                let actual = nic.bridge.map_or_else(|| "no bridge".to_owned(), |bridge| format!("bridge {bridge}"));
+                found.push((
+                    format!("guest {vmid} {id} is on {actual}, but {address} of pool `{}` needs {}", assigned.pool, pool.bridge),
+                    format!("move the NIC to {}, or `pve-public-ip release {vmid} {address}`", pool.bridge),
+                ));
+            }
+            match pool.entry(assigned.address) {
+                None => found.push((
+                    format!("{address} of guest {vmid} is not in pool `{}`", assigned.pool),
+                    format!("`pve-public-ip pool add {} {address}`, or release the address", assigned.pool),
+                )),
+                Some(entry) => {
+                    if let Some(expected) = entry.mac.filter(|expected| *expected != interface.mac) {
+                        found.push((
+                            format!("the provider bound {address} to MAC {expected}, but guest {vmid} {id} is registered with {}", interface.mac),
+                            format!("set the NIC's MAC to {expected}, then `pve-public-ip release {vmid} {address}` and assign again"),
+                        ));
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Says why a guest without assignments looks like a clone or a restore of one that has some.
+///
+/// Clones copy hookscript and ipconfig and get new MACs; a restore to a new number keeps the MACs too.
+pub fn check_stranger(
+    registry: &Registry,
+    vmid: Vmid,
+    config: &GuestConfig,
+    our_hookscript: bool,
+) -> Option<Problem> {
+    let problem = |sentence, hint| Some(Problem { vmid: Some(vmid), sentence, hint });
+    let tool = config.kind.tool();
+    for nic in config.nics.values().flatten() {
+        let owner = registry.assignments().find(|(.., interface, _)| nic.mac == Some(interface.mac));
+        if let Some((owner, id, interface, assigned)) = owner {
+            let address = plain(assigned.address);
+            return problem(
+                format!("guest {vmid} has no assignment, but the MAC {} of guest {owner} {id} ({address}): is it a restored copy?", interface.mac),
+                format!("give guest {vmid} another MAC, or `pve-public-ip release {owner}` and assign {address} to {vmid}"),
+            );
+        }
+    }
+    for net in &config.configured {
+        let owner = registry.assignments().find(|(.., assigned)| assigned.address.net().contains(&net.addr()));
+        if let Some((owner, ..)) = owner {
+            return problem(
+                format!("guest {vmid} is configured with {}, which is assigned to guest {owner}: is it a clone?", net.addr()),
+                format!("change the guest's address: `{tool} config {vmid}`"),
+            );
+        }
+        let pooled = registry.pools.pools.iter().find(|(_, pool)| {
+            pool.addresses.iter().any(|entry| entry.address.net().contains(&net.addr()))
+        });
+        if let Some((pool, _)) = pooled {
+            return problem(
+                format!("guest {vmid} is configured with {} of pool `{pool}`, which is not assigned to it", net.addr()),
+                format!("`pve-public-ip assign {vmid} {}`, or change the guest's address", net.addr()),
+            );
+        }
+    }
+    if our_hookscript {
+        return problem(
+            format!("guest {vmid} has the hookscript of pve-public-ip, but no public address: is it a clone?"),
+            format!("`pve-public-ip assign {vmid} --pool NAME`, or `{tool} set {vmid} --delete hookscript`"),
+        );
+    }
+    None
+}
+
+fn held(guest: &GuestFile, nic: NicId) -> String {
+    let addresses = guest.interfaces.get(&nic).map(|interface| &interface.addresses[..]).unwrap_or_default();
+    addresses.iter().map(|assigned| plain(assigned.address)).collect::<Vec<_>>().join(", ")
+}

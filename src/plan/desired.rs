@@ -1,0 +1,244 @@
+//! What should be: from the inputs to the state of the network, without looking at the kernel.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::checks::{Problem, check_guest};
+use super::inputs::{Inputs, Presence, is_guest_port};
+use super::state::{NetState, Route, Rules};
+use crate::guest::Nic;
+use crate::model::address::{ranges4, ranges6};
+use crate::model::{IfName, NicId, Prefix, Vmid};
+use crate::registry::document::{Assigned, GuestFile, Interface, Mode};
+use crate::registry::Registry;
+use crate::ruleset::{Element, SetId};
+
+/// A decision: the state, and the assignments that cannot be realised.
+#[derive(Debug, Clone, Default)]
+pub struct Desired {
+    /// What the kernel should have.
+    pub state: NetState,
+    /// What stands in the way of an assignment.
+    pub problems: Vec<Problem>,
+}
+
+/// The whole node.
+pub fn desired(inputs: &Inputs) -> Desired {
+    let mut desired = Desired { state: node_state(inputs), problems: Vec::new() };
+    for error in &inputs.registry.broken {
+        desired.problems.push(Problem { vmid: None, sentence: error.to_string(), hint: error.hint.clone() });
+    }
+    for (guests, sentence) in inputs.registry.conflicts() {
+        let hint = "release one of them, or correct the file by hand".to_owned();
+        desired.problems.push(Problem { vmid: guests.last().copied(), sentence, hint });
+    }
+    for guest in inputs.registry.guests.values() {
+        add_guest(inputs, guest, &mut desired.state);
+        desired.problems.extend(check_guest(inputs, guest));
+    }
+    desired
+}
+
+/// One guest's share of the state: what its start and stop change. The node's share must be in place already.
+pub fn desired_for(inputs: &Inputs, guest: &GuestFile) -> NetState {
+    let mut state = NetState { rules: Rules::Loaded, ..NetState::default() };
+    add_guest(inputs, guest, &mut state);
+    state
+}
+
+/// What does not depend on which guests run here: pools, gateways, the node itself, uplinks.
+fn node_state(inputs: &Inputs) -> NetState {
+    let mut state = NetState { rules: Rules::Loaded, ..NetState::default() };
+    let pools = &inputs.registry.pools.pools;
+    let entries = || pools.values().flat_map(|pool| &pool.addresses);
+    let assignments = || inputs.registry.assignments();
+    let bridges = pool_bridges(&inputs.registry);
+    let segments = segments(inputs, &bridges);
+
+    for bridge in &segments {
+        let Some(link) = inputs.links.get(*bridge) else { continue };
+        state.elements.extend(link.mac.into_iter().flat_map(Element::infra_mac));
+        if link.bridge.is_some() {
+            state.deaf_bridges.insert(*bridge);
+        }
+    }
+    let gateways = pools.values().flat_map(|pool| {
+        let own = [pool.gateway4.map(IpAddr::from), pool.gateway6.map(IpAddr::from)];
+        own.into_iter().flatten().chain(pool.addresses.iter().filter_map(|entry| entry.gateway))
+    });
+    let infra: BTreeSet<IpAddr> = gateways.chain(inputs.links.own_addresses(&segments)).collect();
+    state.elements.extend(infra.iter().copied().flat_map(Element::infra_address));
+
+    // An assignment stays protected even if its pool's entry was lost by hand.
+    let owned = entries().map(|entry| entry.address).chain(assignments().map(|(.., assigned)| assigned.address));
+    let reserved: BTreeSet<IpNet> = owned.map(Prefix::net).chain(infra.into_iter().map(IpNet::from)).collect();
+    let v4 = ranges4(reserved.iter().filter_map(|net| match net {
+        IpNet::V4(net) => Some(*net),
+        IpNet::V6(_) => None,
+    }));
+    let v6 = ranges6(reserved.iter().filter_map(|net| match net {
+        // The rules look link-local addresses up one by one: they are never a range.
+        IpNet::V6(net) => (!net.addr().is_unicast_link_local()).then_some(*net),
+        IpNet::V4(_) => None,
+    }));
+    state.elements.extend(v4.into_iter().flat_map(|(first, last)| Element::reserved_range(first.into(), last.into())));
+    state.elements.extend(v6.into_iter().flat_map(|(first, last)| Element::reserved_range(first.into(), last.into())));
+    let macs = entries().filter_map(|entry| entry.mac).chain(assignments().map(|(.., interface, _)| interface.mac));
+    state.elements.extend(macs.map(|mac| Element::mac(SetId::ReservedMac, mac)));
+
+    state.elements.extend(uplinks(inputs, &segments).into_iter().map(|port| Element::port(SetId::Uplinks, port)));
+    state.elements.extend(free_ports(inputs, &bridges).into_iter().map(|port| Element::port(SetId::FreePorts, port)));
+    state
+}
+
+/// Bridges that carry a pool.
+pub fn pool_bridges(registry: &Registry) -> BTreeSet<IfName> {
+    registry.pools.pools.values().map(|pool| pool.bridge).collect()
+}
+
+/// The pool's bridges and the per-VLAN bridges that Proxmox VE made beside them.
+fn segments(inputs: &Inputs, bridges: &BTreeSet<IfName>) -> BTreeSet<IfName> {
+    let nics = inputs.guests.values().filter(|place| place.node == inputs.node).flat_map(|place| place.config.nics.values());
+    let tagged = nics.flatten().filter_map(|nic| {
+        let bridge = nic.bridge.filter(|bridge| bridges.contains(bridge))?;
+        inputs.links.segment(bridge, Some(nic.tag?))
+    });
+    bridges.iter().copied().chain(tagged).collect()
+}
+
+/// Ports that lead to the provider: those that the administrator named, else every port of a pool's bridge that is
+/// not named like a guest's. Taking a provider's link for a guest would cut the node off; the reverse only opens what
+/// nobody plugs in by accident.
+fn uplinks(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BTreeSet<IfName> {
+    match inputs.registry.node.as_ref().and_then(|node| node.uplinks.clone()) {
+        Some(named) => named,
+        None => segments
+            .iter()
+            .flat_map(|bridge| inputs.links.ports(*bridge))
+            .filter(|port| !is_guest_port(port.as_str()))
+            .collect(),
+    }
+}
+
+/// Ports of guests on this node whose bridge carries no pool: nothing there is protected, and behind a router guest
+/// the addresses of a routed prefix are used by right.
+fn free_ports(inputs: &Inputs, bridges: &BTreeSet<IfName>) -> BTreeSet<IfName> {
+    let mut free = BTreeSet::new();
+    for (vmid, place) in inputs.guests.iter().filter(|(_, place)| place.node == inputs.node) {
+        for (id, nic) in &place.config.nics {
+            let port = place.config.kind.port(*vmid, *id);
+            let configured = nic.as_ref().ok().and_then(|nic| nic.bridge);
+            // What is plugged in now counts more than what the configuration says.
+            let bridge = inputs.links.bridge_of(place.config.kind, *vmid, *id).or(configured);
+            let bound = inputs.registry.guests.get(vmid).is_some_and(|guest| guest.interfaces.contains_key(id));
+            let on_pool = |bridge: IfName| bridges.iter().any(|pool| is_segment_of(bridge, *pool));
+            if !bound && bridge.is_some_and(|bridge| !on_pool(bridge)) {
+                free.insert(port);
+            }
+        }
+    }
+    free
+}
+
+/// `vmbr0`, or `vmbr0v10` of `vmbr0`.
+pub(super) fn is_segment_of(bridge: IfName, pool: IfName) -> bool {
+    let rest = bridge.as_str().strip_prefix(pool.as_str());
+    let tag = |rest: &str| rest.strip_prefix('v').is_some_and(|tag| tag.parse::<u16>().is_ok());
+    rest.is_some_and(|rest| rest.is_empty() || tag(rest))
+}
+
+/// Adds what one guest's assignments mean on this node.
+///
+/// The MAC is always the registry's: if the guest's configuration says another, its frames are dropped.
+fn add_guest(inputs: &Inputs, guest: &GuestFile, state: &mut NetState) {
+    // Whether it runs here or not, no other guest of this node may use its MAC.
+    state.elements.extend(guest.interfaces.values().map(|interface| Element::mac(SetId::ReservedMac, interface.mac)));
+    let Some(presence) = inputs.presence.get(&guest.vmid) else { return };
+    let Some(place) = inputs.guests.get(&guest.vmid) else { return };
+    for (id, interface) in &guest.interfaces {
+        let port = place.config.kind.port(guest.vmid, *id);
+        state.elements.extend(port_elements(port, interface));
+        if *presence == Presence::Incoming {
+            // The guest still speaks on the source node: its frames come in by the uplink.
+            continue;
+        }
+        state.elements.insert(Element::mac(SetId::BoundMac, interface.mac));
+        state.elements.extend(own_nets(interface).into_iter().flat_map(Element::bound_address));
+        if *presence == Presence::Running {
+            let nic = place.config.nics.get(id).and_then(|nic| nic.as_ref().ok());
+            add_reachability(inputs, guest.vmid, *id, interface, nic, port, state);
+        }
+    }
+}
+
+/// The port's whitelist.
+fn port_elements(port: IfName, interface: &Interface) -> BTreeSet<Element> {
+    let mut elements = BTreeSet::from([Element::port(SetId::Ports, port)]);
+    elements.extend(Element::port_mac(port, interface.mac));
+    elements.extend(own_nets(interface).into_iter().flat_map(|net| Element::port_address(port, interface.mac, net)));
+    if interface.dhcp == Some(false) {
+        elements.insert(Element::port(SetId::PortNoDhcp, port));
+    }
+    elements
+}
+
+/// Everything that a NIC may use as a source: its addresses and its link-local ones.
+fn own_nets(interface: &Interface) -> BTreeSet<IpNet> {
+    let link_local = interface.link_local.iter().copied().chain([interface.mac.link_local()]);
+    interface
+        .addresses
+        .iter()
+        .map(|assigned| assigned.address.net())
+        .chain(link_local.map(|address| IpNet::from(IpAddr::V6(address))))
+        .collect()
+}
+
+/// Forwarding entry, neighbour and route of a running guest.
+fn add_reachability(
+    inputs: &Inputs,
+    vmid: Vmid,
+    id: NicId,
+    interface: &Interface,
+    nic: Option<&Nic>,
+    port: IfName,
+    state: &mut NetState,
+) {
+    let links = &inputs.links;
+    for candidate in [port, crate::model::GuestKind::firewall_port(vmid, id)] {
+        if links.get(candidate).is_some_and(|link| link.master.is_some()) {
+            state.forwarding.insert((candidate, interface.mac));
+        }
+    }
+    for assigned in &interface.addresses {
+        let Some(pool) = inputs.registry.pools.pools.get(&assigned.pool) else { continue };
+        let Some(device) = links.segment(pool.bridge, nic.and_then(|nic| nic.tag)) else { continue };
+        let routed = pool.profile.mode() == Mode::Routed;
+        let (net, is_v4) = (assigned.address.net(), assigned.address.family() == 4);
+        if let Some(address) = assigned.address.single() {
+            if routed || links.speaks(device, is_v4) {
+                state.neighbours.insert((device, address), interface.mac);
+            }
+        }
+        if routed {
+            let via = if assigned.address.single().is_some() { None } else { next_hop(interface, is_v4) };
+            if let Some(IpAddr::V6(hop)) = via {
+                state.neighbours.insert((device, IpAddr::V6(hop)), interface.mac);
+            }
+            state.routes.insert(net, Route { device, via });
+        }
+    }
+}
+
+/// Through which of its own addresses a guest routes a prefix.
+///
+/// IPv6: its link-local address, which it always has. IPv4: its first single address; without one the prefix is taken
+/// to be on the bridge itself.
+fn next_hop(interface: &Interface, v4: bool) -> Option<IpAddr> {
+    if !v4 {
+        return Some(IpAddr::V6(interface.mac.link_local()));
+    }
+    let singles = interface.addresses.iter().filter(|assigned| assigned.address.family() == 4);
+    singles.filter_map(|assigned: &Assigned| assigned.address.single()).next()
+}

@@ -1,0 +1,247 @@
+//! What to do to get from one state to another, and in which order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::state::{NetState, Route, Rules};
+use crate::model::{IfName, MacAddr};
+use crate::ruleset::Element;
+
+/// One change. Every step is idempotent: `Set` creates or replaces, `Remove` of what is absent is fine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Stop routing an address to the bridge.
+    RemoveRoute(IpNet),
+    /// Forget a permanent neighbour.
+    RemoveNeighbour(IfName, IpAddr),
+    /// Let the bridge learn a MAC again.
+    RemoveForwarding(IfName, MacAddr),
+    /// Create the table and its sets.
+    DeclareSets,
+    /// Change members of the sets, all in one transaction.
+    ChangeElements {
+        /// New members.
+        add: Vec<Element>,
+        /// Members that go.
+        remove: Vec<Element>,
+    },
+    /// Replace the rules in one transaction; the sets stay as they are.
+    LoadRules,
+    /// Stop a bridge from learning from link-local frames.
+    SetDeafBridge(IfName),
+    /// Pin a MAC to its port.
+    SetForwarding(IfName, MacAddr),
+    /// Set a permanent neighbour.
+    SetNeighbour(IfName, IpAddr, MacAddr),
+    /// Route an address or prefix to the bridge.
+    SetRoute(IpNet, Route),
+}
+
+/// Walks desired and observed, so that what a deleted guest left behind goes too.
+///
+/// Close before open: what leads traffic to an address goes first and comes last, its filter stands in between. New
+/// elements enter before the rules are loaded, so that rules never stand over empty sets.
+pub fn diff(desired: &NetState, observed: &NetState) -> Vec<Step> {
+    let mut steps = Vec::new();
+    steps.extend(gone(&desired.routes, &observed.routes).map(|(net, _)| Step::RemoveRoute(*net)));
+    steps.extend(gone(&desired.neighbours, &observed.neighbours).map(|((on, ip), _)| Step::RemoveNeighbour(*on, *ip)));
+    steps.extend(observed.forwarding.difference(&desired.forwarding).map(|(port, mac)| Step::RemoveForwarding(*port, *mac)));
+
+    if desired.rules > Rules::Absent && observed.rules == Rules::Absent {
+        steps.push(Step::DeclareSets);
+    }
+    let add: Vec<_> = missing(&desired.elements, &observed.elements);
+    let remove: Vec<_> = missing(&observed.elements, &desired.elements);
+    if !add.is_empty() || !remove.is_empty() {
+        steps.push(Step::ChangeElements { add, remove });
+    }
+    if desired.rules == Rules::Loaded && observed.rules < Rules::Loaded {
+        steps.push(Step::LoadRules);
+    }
+
+    steps.extend(desired.deaf_bridges.difference(&observed.deaf_bridges).map(|bridge| Step::SetDeafBridge(*bridge)));
+    steps.extend(desired.forwarding.difference(&observed.forwarding).map(|(port, mac)| Step::SetForwarding(*port, *mac)));
+    steps.extend(
+        news(&desired.neighbours, &observed.neighbours).map(|((on, ip), mac)| Step::SetNeighbour(*on, *ip, *mac)),
+    );
+    steps.extend(news(&desired.routes, &observed.routes).map(|(net, route)| Step::SetRoute(*net, *route)));
+    steps
+}
+
+fn missing(of: &BTreeSet<Element>, from: &BTreeSet<Element>) -> Vec<Element> {
+    of.difference(from).cloned().collect()
+}
+
+fn gone<'a, K: Ord, V>(want: &BTreeMap<K, V>, have: &'a BTreeMap<K, V>) -> impl Iterator<Item = (&'a K, &'a V)> {
+    have.iter().filter(|(key, _)| !want.contains_key(key))
+}
+
+fn news<'a, K: Ord, V: PartialEq>(
+    want: &'a BTreeMap<K, V>,
+    have: &BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'a K, &'a V)> {
+    want.iter().filter(|(key, value)| have.get(key) != Some(value))
+}
+
+impl Step {
+    /// Applies the step to a state in memory, as the kernel would. The specification of what a step means.
+    pub fn apply_to(&self, state: &mut NetState) {
+        match self {
+            Self::RemoveRoute(net) => drop(state.routes.remove(net)),
+            Self::RemoveNeighbour(on, ip) => drop(state.neighbours.remove(&(*on, *ip))),
+            Self::RemoveForwarding(port, mac) => drop(state.forwarding.remove(&(*port, *mac))),
+            Self::DeclareSets => state.rules = state.rules.max(Rules::Different),
+            Self::ChangeElements { add, remove } => {
+                state.elements.retain(|element| !remove.contains(element));
+                state.elements.extend(add.iter().cloned());
+            }
+            Self::LoadRules => state.rules = Rules::Loaded,
+            Self::SetDeafBridge(bridge) => drop(state.deaf_bridges.insert(*bridge)),
+            Self::SetForwarding(port, mac) => drop(state.forwarding.insert((*port, *mac))),
+            Self::SetNeighbour(on, ip, mac) => drop(state.neighbours.insert((*on, *ip), *mac)),
+            Self::SetRoute(net, route) => drop(state.routes.insert(*net, *route)),
+        }
+    }
+
+    /// What drift of this kind means for the network: the step undoes it.
+    pub fn meanings(&self) -> Vec<String> {
+        match self {
+            Self::RemoveRoute(net) => vec![format!("{net} is routed to a bridge, although no guest here runs with it")],
+            Self::RemoveNeighbour(on, ip) => {
+                vec![format!("{ip} has a permanent neighbour on {on}, although no guest here runs with it")]
+            }
+            Self::RemoveForwarding(port, mac) => vec![format!("{mac} is pinned to {port}, although it is not bound there")],
+            Self::DeclareSets => vec!["the table is missing: nothing is protected on this node".to_owned()],
+            Self::ChangeElements { add, remove } => {
+                let missing = add.iter().map(|element| format!("missing {}", element.meaning(true)));
+                missing.chain(remove.iter().map(|element| format!("extra {}", element.meaning(false)))).collect()
+            }
+            Self::LoadRules => vec!["the rules are missing or were changed: protection on this node is not proven".to_owned()],
+            Self::SetDeafBridge(bridge) => {
+                vec![format!("{bridge} learns from link-local frames: a guest can divert traffic by an LLDP frame with a foreign MAC")]
+            }
+            Self::SetForwarding(port, mac) => vec![format!("{mac} is not pinned to {port}: the bridge may move it to another port")],
+            Self::SetNeighbour(on, ip, mac) => {
+                vec![format!("{ip} is not fixed to {mac} in the node's neighbour table on {on}: it can be poisoned")]
+            }
+            Self::SetRoute(net, route) => vec![format!("{net} is not routed to {}: the guest gets no traffic", route.device)],
+        }
+    }
+}
+
+/// How many elements of a large change are printed.
+const SHOWN: usize = 40;
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RemoveRoute(net) => write!(f, "- route {net}"),
+            Self::RemoveNeighbour(on, ip) => write!(f, "- neighbour {ip} dev {on}"),
+            Self::RemoveForwarding(port, mac) => write!(f, "- forwarding entry {mac} dev {port}"),
+            Self::DeclareSets => write!(f, "+ table bridge {} with its sets", crate::ruleset::TABLE),
+            Self::ChangeElements { add, remove } => {
+                let added = add.iter().map(|element| format!("+ {element}"));
+                let lines: Vec<String> = added.chain(remove.iter().map(|element| format!("- {element}"))).collect();
+                f.write_str(&lines.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("\n"))?;
+                if lines.len() > SHOWN { write!(f, "\n  ... and {} elements more", lines.len() - SHOWN) } else { Ok(()) }
+            }
+            Self::LoadRules => write!(f, "~ rules of table bridge {}", crate::ruleset::TABLE),
+            Self::SetDeafBridge(bridge) => write!(f, "~ {bridge} no_linklocal_learn 1"),
+            Self::SetForwarding(port, mac) => write!(f, "+ forwarding entry {mac} dev {port} static sticky"),
+            Self::SetNeighbour(on, ip, mac) => write!(f, "+ neighbour {ip} lladdr {mac} dev {on} permanent"),
+            Self::SetRoute(net, Route { device, via: None }) => write!(f, "+ route {net} dev {device}"),
+            Self::SetRoute(net, Route { device, via: Some(via) }) => write!(f, "+ route {net} via {via} dev {device}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ruleset::SetId;
+
+    fn port() -> impl Strategy<Value = IfName> {
+        (100u32..104, 0u8..2).prop_map(|(vmid, nic)| format!("tap{vmid}i{nic}").parse().unwrap())
+    }
+
+    fn mac() -> impl Strategy<Value = MacAddr> {
+        (0u8..4).prop_map(|last| MacAddr::from_octets([2, 0, 0, 0, 0, last]))
+    }
+
+    fn address() -> impl Strategy<Value = IpAddr> {
+        (0u8..6).prop_map(|last| IpAddr::from([203, 0, 113, last]))
+    }
+
+    prop_compose! {
+        fn state()(
+            rules in prop_oneof![Just(Rules::Absent), Just(Rules::Different), Just(Rules::Loaded)],
+            elements in proptest::collection::btree_set((port(), mac()).prop_map(|(port, mac)| Element::port_mac(port, mac).remove(0)), 0..6),
+            ports in proptest::collection::btree_set(port().prop_map(|port| Element::port(SetId::Ports, port)), 0..4),
+            forwarding in proptest::collection::btree_set((port(), mac()), 0..4),
+            neighbours in proptest::collection::btree_map((port(), address()), mac(), 0..4),
+            routes in proptest::collection::btree_map(address().prop_map(IpNet::from), (port(), proptest::option::of(address())), 0..4),
+        ) -> NetState {
+            NetState {
+                rules,
+                elements: elements.into_iter().chain(ports).collect(),
+                deaf_bridges: BTreeSet::new(),
+                forwarding,
+                neighbours,
+                routes: routes.into_iter().map(|(net, (device, via))| (net, Route { device, via })).collect(),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_to_do_between_equal_states(state in state()) {
+            prop_assert_eq!(diff(&state, &state), vec![]);
+        }
+
+        #[test]
+        fn the_steps_lead_to_the_desired_state(mut desired in state(), observed in state()) {
+            desired.rules = Rules::Loaded; // the program never wants less
+            let mut reached = observed.clone();
+            diff(&desired, &observed).iter().for_each(|step| step.apply_to(&mut reached));
+            prop_assert_eq!(reached, desired);
+        }
+    }
+
+    #[test]
+    fn the_filter_stands_before_traffic_is_led_to_it_and_after_it_is_led_away() {
+        let (port, mac) = ("tap100i0".parse().unwrap(), "02:00:00:00:00:01".parse().unwrap());
+        let (bridge, address): (IfName, IpAddr) = ("vmbr0".parse().unwrap(), "203.0.113.10".parse().unwrap());
+        let up = NetState {
+            rules: Rules::Loaded,
+            elements: BTreeSet::from([Element::port(SetId::Ports, port)]),
+            deaf_bridges: BTreeSet::from([bridge]),
+            forwarding: BTreeSet::from([(port, mac)]),
+            neighbours: BTreeMap::from([((bridge, address), mac)]),
+            routes: BTreeMap::from([(address.into(), Route { device: bridge, via: None })]),
+        };
+        let shown = |desired: &NetState, observed: &NetState| -> Vec<String> {
+            diff(desired, observed).iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(shown(&up, &NetState::default()), [
+            "+ table bridge pve-public-ip with its sets",
+            "+ ports { tap100i0 }",
+            "~ rules of table bridge pve-public-ip",
+            "~ vmbr0 no_linklocal_learn 1",
+            "+ forwarding entry 02:00:00:00:00:01 dev tap100i0 static sticky",
+            "+ neighbour 203.0.113.10 lladdr 02:00:00:00:00:01 dev vmbr0 permanent",
+            "+ route 203.0.113.10/32 dev vmbr0",
+        ]);
+        let down = NetState { rules: Rules::Loaded, ..NetState::default() };
+        assert_eq!(shown(&down, &up), [
+            "- route 203.0.113.10/32",
+            "- neighbour 203.0.113.10 dev vmbr0",
+            "- forwarding entry 02:00:00:00:00:01 dev tap100i0",
+            "- ports { tap100i0 }",
+        ]);
+    }
+}

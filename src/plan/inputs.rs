@@ -1,0 +1,144 @@
+//! Everything that a decision depends on, gathered before it is made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::guest::GuestConfig;
+use crate::model::{GuestKind, IfName, MacAddr, NicId, NodeName, Vmid};
+use crate::registry::Registry;
+
+/// The node's view of the world at one moment.
+#[derive(Debug, Clone)]
+pub struct Inputs {
+    /// This node.
+    pub node: NodeName,
+    /// Pools and assignments.
+    pub registry: Registry,
+    /// Guests whose configuration could be read, wherever they are.
+    pub guests: BTreeMap<Vmid, Place>,
+    /// Guests that are on this node or start on it, and how far they are.
+    pub presence: BTreeMap<Vmid, Presence>,
+    /// Interfaces of the node.
+    pub links: Links,
+}
+
+/// A guest's configuration and where it lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The node that has the configuration.
+    pub node: NodeName,
+    /// What it says.
+    pub config: GuestConfig,
+}
+
+/// How far a guest is on this node. A guest that is not listed does not run here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Presence {
+    /// Between pre-start and the moment when its port appears.
+    Starting,
+    /// Live migration to this node: its port may exist, but the guest still runs and speaks on the source node.
+    Incoming,
+    /// Its port exists.
+    Running,
+}
+
+/// Interfaces of the node by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Links(pub BTreeMap<IfName, Link>);
+
+/// One interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Its number; a port that was made anew has another one.
+    pub index: u32,
+    /// The bridge (or bond, VRF) that it is a port of.
+    pub master: Option<IfName>,
+    /// Its own MAC.
+    pub mac: Option<MacAddr>,
+    /// Addresses of the node on it, with their prefixes.
+    pub addresses: Vec<IpNet>,
+    /// Set for bridges.
+    pub bridge: Option<BridgeOptions>,
+}
+
+/// What matters of a bridge.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BridgeOptions {
+    /// VLAN-aware.
+    pub vlan_filtering: bool,
+    /// Does not learn from 01:80:c2:00:00:0X.
+    pub no_linklocal_learn: bool,
+}
+
+impl Links {
+    /// An interface by name.
+    pub fn get(&self, name: IfName) -> Option<&Link> {
+        self.0.get(&name)
+    }
+
+    /// The bridge that a guest's port is on; behind the NIC firewall that of its second half.
+    pub fn bridge_of(&self, kind: GuestKind, vmid: Vmid, nic: NicId) -> Option<IfName> {
+        let outer = self.get(GuestKind::firewall_port(vmid, nic)).and_then(|link| link.master);
+        outer.or_else(|| self.get(kind.port(vmid, nic)).and_then(|link| link.master))
+    }
+
+    /// Ports of a bridge.
+    pub fn ports(&self, bridge: IfName) -> impl Iterator<Item = IfName> {
+        self.0.iter().filter(move |(_, link)| link.master == Some(bridge)).map(|(name, _)| *name)
+    }
+
+    /// The interface on which the node speaks with a NIC: the bridge, or what carries the NIC's VLAN.
+    ///
+    /// Source: pve-common `PVE/Network.pm`: `vmbr0v10` for a tag on a plain bridge; on a VLAN-aware bridge the
+    /// administrator may have made `vmbr0.10`.
+    pub fn segment(&self, bridge: IfName, tag: Option<u16>) -> Option<IfName> {
+        let Some(tag) = tag else { return self.get(bridge).map(|_| bridge) };
+        let aware = self.get(bridge)?.bridge.is_some_and(|bridge| bridge.vlan_filtering);
+        let name = format!("{bridge}{}{tag}", if aware { "." } else { "v" }).parse().ok()?;
+        self.get(name).map(|_| name)
+    }
+
+    /// Whether the node has an address of this family on the interface, other than a link-local one.
+    pub fn speaks(&self, device: IfName, v4: bool) -> bool {
+        let usable = |net: &IpNet| match net.addr() {
+            IpAddr::V4(_) => v4,
+            IpAddr::V6(address) => !v4 && !address.is_unicast_link_local(),
+        };
+        self.get(device).is_some_and(|link| link.addresses.iter().any(usable))
+    }
+
+    /// Every address of the node on these interfaces.
+    pub fn own_addresses(&self, devices: &BTreeSet<IfName>) -> Vec<IpAddr> {
+        let links = devices.iter().filter_map(|device| self.get(*device));
+        links.flat_map(|link| link.addresses.iter().map(IpNet::addr)).collect()
+    }
+}
+
+/// Whether an interface is named as Proxmox VE names what belongs to guests.
+///
+/// Source: pve-common `PVE/Network.pm`, pve-firewall `PVE/Firewall/Helpers.pm`.
+pub fn is_guest_port(name: &str) -> bool {
+    let numbered = |stem: &str, middle: &[char]| {
+        let rest = name.strip_prefix(stem).and_then(|rest| rest.split_once(middle));
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        rest.is_some_and(|(vmid, nic)| digits(vmid) && digits(nic))
+    };
+    numbered("tap", &['i']) || numbered("veth", &['i']) || numbered("fwpr", &['p']) || numbered("fwln", &['i', 'o'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_guest_ports_by_name() {
+        for name in ["tap100i0", "veth100i31", "fwpr100p0", "fwln100i0", "fwln100o0"] {
+            assert!(is_guest_port(name), "{name}");
+        }
+        for name in ["eno1", "bond0", "tap0", "veth1a2b", "vmbr0", "tapi0", "tap100i", "fwbr100i0", "eno1.10"] {
+            assert!(!is_guest_port(name), "{name}");
+        }
+    }
+}

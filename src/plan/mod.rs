@@ -1,0 +1,13 @@
+//! Deciding: inputs -> desired -> diff. Pure; tested without a kernel.
+
+mod checks;
+mod desired;
+mod diff;
+mod inputs;
+mod state;
+
+pub use checks::{Problem, check_guest, check_stranger};
+pub use desired::{Desired, desired, desired_for, pool_bridges};
+pub use diff::{Step, diff};
+pub use inputs::{BridgeOptions, Inputs, Link, Links, Place, Presence, is_guest_port};
+pub use state::{NetState, Route, Rules};

@@ -1,0 +1,47 @@
+//! The network state that this program owns: wanted or found, the same type on purpose.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::model::{IfName, MacAddr};
+use crate::ruleset::Element;
+
+/// State that carries our mark. Keys are what the kernel treats as identity, values are what may differ.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetState {
+    /// How much of the filter's text is loaded.
+    pub rules: Rules,
+    /// Members of the sets.
+    pub elements: BTreeSet<Element>,
+    /// Bridges that must not learn from link-local frames (these skip every filter, and are learnt all the same).
+    pub deaf_bridges: BTreeSet<IfName>,
+    /// Forwarding entries `static sticky`: a bound MAC stays at its port.
+    pub forwarding: BTreeSet<(IfName, MacAddr)>,
+    /// Permanent neighbours by device and address.
+    pub neighbours: BTreeMap<(IfName, IpAddr), MacAddr>,
+    /// Host and prefix routes.
+    pub routes: BTreeMap<IpNet, Route>,
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// The bridge.
+    pub device: IfName,
+    /// The guest that routes a prefix; `None`: the address is on the bridge itself.
+    pub via: Option<IpAddr>,
+}
+
+/// How much of the filter's text is loaded, in the order of loading.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rules {
+    /// No table, or a set is missing: nothing is filtered.
+    #[default]
+    Absent,
+    /// The sets are there; the rules are missing or are not those of this release.
+    Different,
+    /// Exactly the rules of this release.
+    Loaded,
+}

@@ -1,0 +1,281 @@
+//! The one path: gather inputs, decide, and either act or print. Hook, `apply`, `verify`, `plan` and `--dry-run` differ
+//! only in what they select and whether they act.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::guest::{GuestConfig, GuestError, Guests};
+use crate::model::{GuestKind, NodeName, Vmid};
+use crate::paths::Paths;
+use crate::plan::{Desired, Inputs, Links, NetState, Place, Presence, Problem, Step, desired, diff};
+use crate::registry::store::{Store, StoreError};
+use crate::system::run::{Mark, MarkPhase, RunError, RunState};
+use crate::system::{FilterError, Kernel, KernelError, Nftables, files};
+
+/// How long a command waits for another one that changes this node.
+const NODE_LOCK_LIMIT: Duration = Duration::from_secs(30);
+
+/// This node: its name, its files, its kernel.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Where things lie.
+    pub paths: Paths,
+    /// The node's name.
+    pub name: NodeName,
+    /// The registry.
+    pub store: Store,
+    /// The guests' configurations.
+    pub guests: Guests,
+}
+
+/// Whether to act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Only say what would be done.
+    Plan,
+    /// Do it.
+    Apply,
+}
+
+/// What was found, and done if that was asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Steps, done or to be done.
+    pub steps: Vec<Step>,
+    /// What stands in the way of assignments.
+    pub problems: Vec<Problem>,
+    /// Who runs here.
+    pub presence: BTreeMap<Vmid, Presence>,
+}
+
+/// Why the node could not be brought to its desired state, or looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// The registry.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A guest's configuration.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    /// The run directory.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The kernel.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The node has no usable name.
+    #[error("cannot tell this node's name: {0}")]
+    NodeName(String),
+}
+
+impl From<FilterError> for ReconcileError {
+    fn from(error: FilterError) -> Self {
+        Self::Kernel(error.into())
+    }
+}
+
+impl ReconcileError {
+    /// The administrator's next step.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Store(error) => error.hint(),
+            Self::Guest(error) => Some(error.hint()),
+            Self::Run(RunError::Busy(_)) => Some("wait for it, or look at `ps -C pve-public-ip`".to_owned()),
+            Self::Run(RunError::Io { .. }) => Some("run it as root; `df -h /run` tells whether there is room".to_owned()),
+            Self::Kernel(error) => error.hint(),
+            Self::NodeName(_) => Some("`hostname` must be a name without dots".to_owned()),
+        }
+    }
+}
+
+impl Node {
+    /// The node whose files are under `paths`.
+    pub fn open(paths: Paths) -> Result<Self, ReconcileError> {
+        let name = node_name(&paths)?;
+        let store = Store::new(&paths, &name);
+        let guests = Guests::new(&paths, &name);
+        Ok(Self { paths, name, store, guests })
+    }
+
+    /// Brings the whole node to its desired state, or says what that would take.
+    pub fn reconcile(&self, mode: Mode) -> Result<Report, ReconcileError> {
+        let run = RunState::lock(&self.paths, NODE_LOCK_LIMIT)?;
+        self.reconcile_locked(&run, mode)
+    }
+
+    /// As [`Self::reconcile`], with the node's lock held already.
+    pub fn reconcile_locked(&self, run: &RunState, mode: Mode) -> Result<Report, ReconcileError> {
+        let mut kernel = Kernel::open(reference(run)?)?;
+        let links = kernel.links()?;
+        let (pools, pools_bytes) = self.store.load_pools()?;
+        let inputs = self.inputs(run, links)?;
+        let Desired { state, problems } = desired(&inputs);
+        let observed = kernel.observe(&inputs.links)?;
+        let mut steps = diff(&state, &observed);
+        if !inputs.registry.broken.is_empty() {
+            // What cannot be read may still be meant: the last known protection stays.
+            steps = steps.into_iter().filter_map(additive).collect();
+        }
+        if mode == Mode::Apply {
+            self.note(run, &inputs)?;
+            kernel.apply(&steps)?;
+            self.forget(run, &inputs);
+            if pools.is_ok() {
+                run.set_node_applied(&pools_bytes);
+            }
+        }
+        Ok(Report { steps, problems, presence: inputs.presence })
+    }
+
+    /// Gathers what the decision depends on.
+    fn inputs(&self, run: &RunState, links: Links) -> Result<Inputs, ReconcileError> {
+        let mut registry = self.store.load()?.registry;
+        let mut guests: BTreeMap<Vmid, Place> = self
+            .guests
+            .local()
+            .into_iter()
+            .map(|(vmid, config)| (vmid, Place { node: self.name.clone(), config }))
+            .collect();
+        let marks: BTreeMap<Vmid, Mark> =
+            run.marked().into_iter().filter_map(|vmid| Some((vmid, run.mark(vmid)?))).collect();
+        for (vmid, mark) in &marks {
+            let file = self.paths.guest_file(*vmid);
+            if registry.broken.iter().any(|error| error.path == file) {
+                registry.guests.insert(*vmid, mark.applied.clone());
+            }
+        }
+        let mut presence = BTreeMap::new();
+        for vmid in registry.guests.keys() {
+            if !guests.contains_key(vmid) {
+                match self.guests.find(*vmid, None) {
+                    Ok(located) => {
+                        guests.insert(*vmid, Place { node: located.node, config: located.config });
+                    }
+                    Err(GuestError::Unknown { .. }) => {}
+                    Err(error) => {
+                        log::warn!("{error}");
+                        // The guest may run all the same: what its ports are called is known from its start.
+                        if let Some(mark) = marks.get(vmid) {
+                            let config = GuestConfig::parse(mark.kind, b"");
+                            guests.insert(*vmid, Place { node: self.name.clone(), config });
+                        }
+                    }
+                }
+            }
+            if let Some(place) = guests.get(vmid) {
+                let here = place.node == self.name;
+                presence.extend(presence_of(*vmid, place.config.kind, here, marks.get(vmid), &links).map(|how| (*vmid, how)));
+            }
+        }
+        Ok(Inputs { node: self.name.clone(), registry, guests, presence, links })
+    }
+
+    /// Writes a mark for every guest that is about to be bound, so that its hooks know what to take out again.
+    fn note(&self, run: &RunState, inputs: &Inputs) -> Result<(), ReconcileError> {
+        for (vmid, presence) in &inputs.presence {
+            let (Some(guest), Some(place)) = (inputs.registry.guests.get(vmid), inputs.guests.get(vmid)) else { continue };
+            let phase = match presence {
+                Presence::Starting => MarkPhase::Starting,
+                Presence::Incoming => MarkPhase::Incoming,
+                Presence::Running => MarkPhase::Started,
+            };
+            let known = run.mark(*vmid);
+            if known.as_ref().is_some_and(|mark| mark.phase == phase && mark.applied == *guest) {
+                continue;
+            }
+            let mut mark = Mark::now(phase, place.config.kind, guest.clone());
+            if let Some(known) = known.filter(|known| known.phase == phase) {
+                mark.since = known.since;
+            }
+            run.set_mark(*vmid, &mark)?;
+        }
+        Ok(())
+    }
+
+    /// Drops the marks of guests that are gone.
+    fn forget(&self, run: &RunState, inputs: &Inputs) {
+        for vmid in run.marked().into_iter().filter(|vmid| !inputs.presence.contains_key(vmid)) {
+            let stopped = run.mark(vmid).is_some_and(|mark| {
+                mark.phase == MarkPhase::Stopped && inputs.links.0.values().any(|link| mark.left_ports.contains(&link.index))
+            });
+            if !stopped {
+                run.clear_mark(vmid);
+            }
+        }
+    }
+}
+
+/// How far a guest is on this node, from its mark and its ports.
+pub fn presence_of(vmid: Vmid, kind: GuestKind, here: bool, mark: Option<&Mark>, links: &Links) -> Option<Presence> {
+    let phase = mark.map(|mark| mark.phase);
+    let left = mark.map(|mark| &mark.left_ports[..]).unwrap_or_default();
+    let port_exists = (0..32).any(|index| {
+        let nic = index.to_string().parse().ok();
+        let link = nic.and_then(|nic| links.get(kind.port(vmid, nic)));
+        link.is_some_and(|link| phase != Some(MarkPhase::Stopped) || !left.contains(&link.index))
+    });
+    let may_be_starting = mark.is_some_and(Mark::may_be_starting);
+    match (here, phase) {
+        (true, _) if port_exists => Some(Presence::Running),
+        (true, _) if may_be_starting => Some(Presence::Starting),
+        (false, Some(MarkPhase::Incoming)) if port_exists || may_be_starting => Some(Presence::Incoming),
+        _ => None,
+    }
+}
+
+/// The step without what it takes away.
+fn additive(step: Step) -> Option<Step> {
+    match step {
+        Step::RemoveRoute(_) | Step::RemoveNeighbour(..) | Step::RemoveForwarding(..) => None,
+        Step::ChangeElements { add, .. } if add.is_empty() => None,
+        Step::ChangeElements { add, .. } => Some(Step::ChangeElements { add, remove: Vec::new() }),
+        step => Some(step),
+    }
+}
+
+/// The fingerprint that this release's rules have in this kernel; computed once per boot.
+pub fn reference(run: &RunState) -> Result<u64, FilterError> {
+    let text = Nftables::text_hash();
+    if let Some(known) = run.reference(text) {
+        return Ok(known);
+    }
+    let computed = Nftables::reference()?;
+    run.set_reference(text, computed);
+    Ok(computed)
+}
+
+/// One guest's share as it would be if nothing of it were in the kernel but what `find` confirms.
+pub(crate) fn observe_share(
+    kernel: &mut Kernel,
+    wanted: &NetState,
+    recorded: &NetState,
+) -> Result<NetState, KernelError> {
+    let keys = wanted.elements.union(&recorded.elements).cloned().collect();
+    Ok(NetState {
+        rules: wanted.rules,
+        elements: kernel.find_elements(&keys)?,
+        deaf_bridges: wanted.deaf_bridges.clone(),
+        // Not asked for: what is wanted is set (again), what is only recorded is removed. Both are idempotent.
+        forwarding: recorded.forwarding.difference(&wanted.forwarding).copied().collect(),
+        neighbours: recorded.neighbours.iter().filter(|(key, _)| !wanted.neighbours.contains_key(key)).map(|(k, v)| (*k, *v)).collect(),
+        routes: recorded.routes.iter().filter(|(net, _)| !wanted.routes.contains_key(net)).map(|(k, v)| (*k, *v)).collect(),
+    })
+}
+
+/// The target of `/etc/pve/local`, else the host name.
+fn node_name(paths: &Paths) -> Result<NodeName, ReconcileError> {
+    let linked = std::fs::read_link(paths.local_node()).ok();
+    let linked = linked.as_ref().and_then(|target| target.file_name()?.to_str());
+    if let Some(name) = linked {
+        return name.parse().map_err(|error: crate::model::NodeNameError| ReconcileError::NodeName(error.to_string()));
+    }
+    let host = nix::unistd::gethostname().map_err(|errno| ReconcileError::NodeName(errno.to_string()))?;
+    let host = host.to_string_lossy();
+    let short = host.split('.').next().unwrap_or_default();
+    short.parse().map_err(|error: crate::model::NodeNameError| ReconcileError::NodeName(error.to_string()))
+}
+
+/// Whether the registry's file system is a cluster's.
+pub fn is_cluster_file_system(paths: &Paths) -> bool {
+    files::is_fuse(&paths.etc_pve())
+}

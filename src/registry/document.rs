@@ -1,0 +1,470 @@
+//! The registry's files as types, and the strict way in: every complaint names file, key and value.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
+
+/// The format that this release reads and writes.
+pub const VERSION: u64 = 1;
+
+/// pmxcfs refuses larger files. Source: pve-cluster `src/pmxcfs/memdb.h`, `MEMDB_MAX_FILE_SIZE`.
+pub const MAX_FILE_SIZE: usize = 1024 * 1024;
+
+/// `pools.json`: what there is to hand out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PoolsFile {
+    /// Format version, 1.
+    pub version: u64,
+    /// Pools by name.
+    #[serde(default)]
+    pub pools: BTreeMap<PoolName, Pool>,
+}
+
+impl Default for PoolsFile {
+    fn default() -> Self {
+        Self { version: VERSION, pools: BTreeMap::new() }
+    }
+}
+
+/// Prefixes to hand out, with what they have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Pool {
+    /// The provider's layout.
+    pub profile: Profile,
+    /// Bridge on which the guests' NICs must be.
+    pub bridge: IfName,
+    /// IPv4 gateway of the guests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway4: Option<Ipv4Addr>,
+    /// IPv6 gateway of the guests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway6: Option<Ipv6Addr>,
+    /// Addresses and prefixes, disjoint.
+    #[serde(default)]
+    pub addresses: Vec<PoolAddress>,
+}
+
+impl Pool {
+    /// The entry that holds `prefix` whole.
+    pub fn entry(&self, prefix: Prefix) -> Option<&PoolAddress> {
+        self.addresses.iter().find(|entry| entry.address.contains(prefix))
+    }
+
+    /// Gateway for an address of this pool: the entry's own, else the pool's of that family.
+    pub fn gateway(&self, prefix: Prefix) -> Option<IpAddr> {
+        let own = self.entry(prefix).and_then(|entry| entry.gateway);
+        own.or(match prefix.family() {
+            4 => self.gateway4.map(IpAddr::V4),
+            _ => self.gateway6.map(IpAddr::V6),
+        })
+    }
+}
+
+/// One address or prefix of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PoolAddress {
+    /// The address or prefix.
+    pub address: Prefix,
+    /// MAC that the provider bound to it; only a NIC with this MAC may get it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddr>,
+    /// Gateway, if it is not the pool's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    /// What it costs, in hundredths of the currency unit; carried, not interpreted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monthly_cost_cents: Option<u64>,
+}
+
+impl PoolAddress {
+    /// A plain entry.
+    pub fn new(address: Prefix) -> Self {
+        Self { address, mac: None, gateway: None, monthly_cost_cents: None }
+    }
+}
+
+/// A provider's layout: how addresses of a pool reach the guests and what the provider insists on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// The guests' MACs are seen on the uplink; nobody hands MACs out.
+    GenericBridged,
+    /// The addresses are routed to the node, which forwards them to the bridge.
+    GenericRouted,
+    /// OVH additional IP with a virtual MAC.
+    OvhBridged,
+    /// OVH additional IP routed to the node.
+    OvhRouted,
+    /// OVH vRack block.
+    OvhVrack,
+    /// Hetzner additional IP with a separate MAC.
+    HetznerBridged,
+    /// Hetzner subnet routed to the node.
+    HetznerRouted,
+    /// Dedibox failover IP with a virtual MAC.
+    DediboxBridged,
+}
+
+/// Who is seen on the provider's side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// The provider sees the guest's MAC.
+    Bridged,
+    /// The provider sees the node's MAC; the node routes.
+    Routed,
+}
+
+impl Profile {
+    /// Bridged or routed.
+    pub fn mode(self) -> Mode {
+        match self {
+            Self::GenericRouted | Self::OvhRouted | Self::HetznerRouted => Mode::Routed,
+            Self::GenericBridged | Self::OvhBridged | Self::OvhVrack | Self::HetznerBridged | Self::DediboxBridged => {
+                Mode::Bridged
+            }
+        }
+    }
+
+    /// Whether the provider hands out the MAC with the address and punishes any other.
+    pub fn provider_mac(self) -> bool {
+        matches!(self, Self::OvhBridged | Self::HetznerBridged | Self::DediboxBridged)
+    }
+
+    /// The name used on the command line and in `pools.json`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::GenericBridged => "generic-bridged",
+            Self::GenericRouted => "generic-routed",
+            Self::OvhBridged => "ovh-bridged",
+            Self::OvhRouted => "ovh-routed",
+            Self::OvhVrack => "ovh-vrack",
+            Self::HetznerBridged => "hetzner-bridged",
+            Self::HetznerRouted => "hetzner-routed",
+            Self::DediboxBridged => "dedibox-bridged",
+        }
+    }
+}
+
+/// `guests/<vmid>.json`: the addresses of one guest, complete enough to bind it without any other file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GuestFile {
+    /// Format version, 1.
+    pub version: u64,
+    /// The guest; must agree with the file's name.
+    pub vmid: Vmid,
+    /// NICs that have addresses.
+    #[serde(default)]
+    pub interfaces: BTreeMap<NicId, Interface>,
+    /// Hookscript volume that the guest had before; called from ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hookscript: Option<String>,
+}
+
+impl GuestFile {
+    /// A guest without addresses.
+    pub fn new(vmid: Vmid) -> Self {
+        Self { version: VERSION, vmid, interfaces: BTreeMap::new(), hookscript: None }
+    }
+
+    /// Every address with its NIC.
+    pub fn addresses(&self) -> impl Iterator<Item = (NicId, &Interface, &Assigned)> {
+        self.interfaces
+            .iter()
+            .flat_map(|(nic, interface)| interface.addresses.iter().map(move |assigned| (*nic, interface, assigned)))
+    }
+
+    /// Whether nothing is assigned.
+    pub fn is_empty(&self) -> bool {
+        self.addresses().next().is_none()
+    }
+}
+
+/// One NIC of a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Interface {
+    /// The only MAC that may be used on the NIC's port.
+    pub mac: MacAddr,
+    /// `false` stops the guest's DHCPv4 client; default `true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dhcp: Option<bool>,
+    /// Further IPv6 link-local addresses of the guest (the one made of its MAC is always allowed).
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub link_local: BTreeSet<Ipv6Addr>,
+    /// The NIC's own addresses.
+    #[serde(default)]
+    pub addresses: Vec<Assigned>,
+}
+
+/// An address that a guest holds until it is released.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Assigned {
+    /// The address or prefix.
+    pub address: Prefix,
+    /// The pool from which it came.
+    pub pool: PoolName,
+    /// Gateway for the guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    /// Customer or department; carried, not interpreted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organization: Option<String>,
+    /// When it was assigned (RFC 3339, UTC).
+    pub assigned_at: String,
+}
+
+/// `nodes/<node>.json`: optional settings of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NodeFile {
+    /// Format version, 1.
+    pub version: u64,
+    /// Bridge ports that lead to the provider. Default: every port of a pool's bridge that is not named like a guest's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplinks: Option<BTreeSet<IfName>>,
+}
+
+/// A file of the registry that cannot be used as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{}` {reason}", path.display())]
+pub struct DocumentError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it, with key and value.
+    pub reason: String,
+    /// What to do.
+    pub hint: String,
+}
+
+/// A file of the registry: its type-specific checks, beyond what serde sees.
+pub trait Document: DeserializeOwned + Serialize + JsonSchema {
+    /// Says what contradicts itself inside the document, with the key.
+    fn contradiction(&self) -> Option<String>;
+}
+
+impl Document for PoolsFile {
+    fn contradiction(&self) -> Option<String> {
+        let entries: Vec<_> = self
+            .pools
+            .iter()
+            .flat_map(|(name, pool)| pool.addresses.iter().map(move |entry| (name, entry)))
+            .collect();
+        let mut sorted = entries.clone();
+        // Sorted by first address, longer prefix last: an overlap is then always with an earlier neighbour.
+        sorted.sort_by_key(|(_, entry)| (entry.address.family(), entry.address.first(), entry.address));
+        let mut widest: Option<&(&PoolName, &PoolAddress)> = None;
+        for candidate in &sorted {
+            if let Some(earlier) = widest {
+                if earlier.1.address.overlaps(candidate.1.address) {
+                    return Some(format!(
+                        "has overlapping addresses: {} in pool `{}` and {} in pool `{}`",
+                        earlier.1.address, earlier.0, candidate.1.address, candidate.0
+                    ));
+                }
+            }
+            widest = Some(candidate);
+        }
+        entries.iter().find_map(|(name, entry)| {
+            let gateway = entry.gateway?;
+            (gateway.is_ipv4() != (entry.address.family() == 4)).then(|| {
+                format!("pools.{name}.addresses: gateway {gateway} of {} is of the other family", entry.address)
+            })
+        })
+    }
+}
+
+impl Document for GuestFile {
+    fn contradiction(&self) -> Option<String> {
+        for (nic, interface, assigned) in self.addresses() {
+            let at = format!("interfaces.{nic}: {}", assigned.address);
+            if assigned.gateway.is_some_and(|gateway| gateway.is_ipv4() != (assigned.address.family() == 4)) {
+                return Some(format!("{at}: the gateway is of the other family"));
+            }
+            if humantime::parse_rfc3339(&assigned.assigned_at).is_err() {
+                let value = &assigned.assigned_at;
+                return Some(format!("{at}: assigned_at `{value}` is not a UTC time such as 2026-11-22T10:00:00Z"));
+            }
+            for (other_nic, other_interface, other) in self.addresses() {
+                let same_entry = std::ptr::eq(assigned, other);
+                let shared = assigned.address == other.address && nic != other_nic && interface.mac == other_interface.mac;
+                if !same_entry && !shared && assigned.address.overlaps(other.address) {
+                    return Some(format!("{at} overlaps {} on {other_nic}", other.address));
+                }
+            }
+        }
+        for (nic, interface) in &self.interfaces {
+            if let Some(address) = interface.link_local.iter().find(|address| !address.is_unicast_link_local()) {
+                return Some(format!("interfaces.{nic}.link_local: {address} is not in fe80::/10"));
+            }
+            let twin = self.interfaces.iter().find(|(other, entry)| *other > nic && entry.mac == interface.mac);
+            if let Some((other, entry)) = twin {
+                let shares = |one: &Assigned| entry.addresses.iter().any(|two| one.address == two.address);
+                if !interface.addresses.iter().any(shares) {
+                    return Some(format!("interfaces.{nic} and {other} have the same mac {} but no address in common", entry.mac));
+                }
+            }
+        }
+        None
+    }
+}
+
+impl Document for NodeFile {
+    fn contradiction(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Reads a document strictly.
+///
+/// Unknown keys, wrong types and contradictions are errors, so that a typing error never silently unprotects a guest.
+pub fn parse<T: Document>(path: &Path, bytes: &[u8]) -> Result<T, DocumentError> {
+    let error = |reason: String, hint: &str| DocumentError { path: path.to_owned(), reason, hint: hint.to_owned() };
+    let restore = "restore it from a backup, or remove it and assign the addresses again";
+    if bytes.len() > MAX_FILE_SIZE {
+        return Err(error(format!("has {} bytes; the cluster file system allows {MAX_FILE_SIZE}", bytes.len()), restore));
+    }
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(error("is empty".to_owned(), restore));
+    }
+    check_version(bytes).map_err(|(reason, hint)| error(reason, hint.unwrap_or(restore)))?;
+
+    let mut unknown = Vec::new();
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let mut track = serde_path_to_error::Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(&mut deserializer, &mut track);
+    let document: Result<T, _> = serde_ignored::deserialize(tracked, |path| unknown.push(path.to_string()));
+    // First the unknown key: a missing one is often its consequence.
+    if let Some(path) = unknown.first() {
+        let key = path.rsplit('.').next().unwrap_or(path);
+        let hint = match nearest_key::<T>(key) {
+            Some(known) => format!("did you mean `{known}`? `pve-public-ip schema` prints all keys"),
+            None => "remove it; `pve-public-ip schema` prints all keys".to_owned(),
+        };
+        return Err(error(format!("has an unknown key `{path}`"), &hint));
+    }
+    let document = document.map_err(|cause| {
+        let at = track.path().to_string();
+        let at = if at == "." { String::new() } else { format!("{at}: ") };
+        error(format!("is not valid: {at}{cause}"), "correct the value; `pve-public-ip schema` prints what is allowed")
+    })?;
+    match document.contradiction() {
+        Some(reason) => Err(error(reason, "correct the file by hand, then run `pve-public-ip verify`")),
+        None => Ok(document),
+    }
+}
+
+/// The text of a document as it is stored: indented, keys in order, newline at the end.
+pub fn render<T: Document>(document: &T) -> Result<Vec<u8>, serde_json::Error> {
+    let mut bytes = serde_json::to_vec_pretty(document)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Looks at `version` before anything else: a newer format may have any shape.
+fn check_version(bytes: &[u8]) -> Result<(), (String, Option<&'static str>)> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: Option<serde_json::Value>,
+    }
+    let versioned: Versioned = serde_json::from_slice(bytes).map_err(|cause| (format!("is not valid JSON: {cause}"), None))?;
+    let Some(value) = versioned.version else {
+        return Err(("is not a file of this program: it has no key `version`".to_owned(), None));
+    };
+    match value.as_u64() {
+        Some(VERSION) => Ok(()),
+        Some(newer) if newer > VERSION => {
+            let reason = format!(
+                "has version {newer}, but pve-public-ip {} reads version {VERSION}: it was written by a newer release",
+                env!("CARGO_PKG_VERSION")
+            );
+            Err((reason, Some("upgrade this node: `apt update && apt install pve-public-ip`")))
+        }
+        _ => Err((format!("is not valid: version: `{value}` is not {VERSION}"), None)),
+    }
+}
+
+fn nearest_key<T: JsonSchema>(key: &str) -> Option<String> {
+    let schema = serde_json::to_value(schemars::schema_for!(T)).ok()?;
+    let mut keys = BTreeSet::new();
+    collect_keys(&schema, &mut keys);
+    let scored = keys.into_iter().map(|known| (strsim::damerau_levenshtein(key, &known), known));
+    scored.filter(|(distance, known)| *distance <= known.len().min(key.len()) / 2).min().map(|(_, known)| known)
+}
+
+fn collect_keys(schema: &serde_json::Value, keys: &mut BTreeSet<String>) {
+    if let Some(properties) = schema.get("properties").and_then(serde_json::Value::as_object) {
+        keys.extend(properties.keys().cloned());
+    }
+    match schema {
+        serde_json::Value::Object(map) => map.values().for_each(|value| collect_keys(value, keys)),
+        serde_json::Value::Array(list) => list.iter().for_each(|value| collect_keys(value, keys)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GUEST: &str = r#"{"version":1,"vmid":100,"interfaces":{"net0":{"mac":"02:00:00:aa:bb:cc","addresses":[
+        {"address":"203.0.113.10/32","pool":"ovh","gateway":"198.51.100.254","organization":"org-1","assigned_at":"2026-11-22T10:00:00Z"}]}}}"#;
+
+    fn guest(text: &str) -> Result<GuestFile, String> {
+        parse(Path::new("100.json"), text.as_bytes()).map_err(|error| format!("{error} | {}", error.hint))
+    }
+
+    #[test]
+    fn reads_and_writes_the_documented_form() {
+        let file = guest(GUEST).unwrap();
+        let again = render(&file).unwrap();
+        assert_eq!(guest(&String::from_utf8(again).unwrap()).unwrap(), file);
+        assert_eq!(file.addresses().count(), 1);
+    }
+
+    #[test]
+    fn says_what_is_wrong_and_where() {
+        let edited = |from: &str, to: &str| GUEST.replace(from, to);
+        for (text, reason) in [
+            (String::new(), "`100.json` is empty"),
+            ("{".to_owned(), "is not valid JSON"),
+            ("[]".to_owned(), "is not valid JSON"),
+            ("{}".to_owned(), "has no key `version`"),
+            (edited("\"version\":1", "\"version\":7"), "has version 7, but pve-public-ip 0.1.0 reads version 1"),
+            (edited("\"version\":1", "\"version\":\"1\""), "version: `\"1\"` is not 1"),
+            (edited("\"vmid\":100", "\"vmid\":7"), "vmid: `7` is not a VMID"),
+            (edited("\"address\"", "\"adress\""), "did you mean"),
+            (edited("\"organization\"", "\"organisation\""), "unknown key `interfaces.net0.addresses.0.organisation` | did you mean `organization`?"),
+            (edited("02:00", "03:00"), "interfaces.net0.mac: MAC address `03:00:00:aa:bb:cc` has the group bit set"),
+            (edited("113.10/32", "113.10/24"), "has host bits set; did you mean 203.0.113.0/24?"),
+            (edited("198.51.100.254", "fe80::1"), "the gateway is of the other family"),
+            (edited("2026-11-22T10:00:00Z", "yesterday"), "assigned_at `yesterday` is not a UTC time"),
+            (edited("net0", "net99"), "`net99` is not a guest NIC"),
+        ] {
+            let message = guest(&text).unwrap_err();
+            assert!(message.contains(reason), "{text}\ngave {message:?}\nwithout {reason:?}");
+        }
+        let huge = vec![b' '; MAX_FILE_SIZE + 1];
+        let message = parse::<GuestFile>(Path::new("100.json"), &huge).unwrap_err().to_string();
+        assert!(message.contains("has 1048577 bytes"), "{message}");
+    }
+
+    #[test]
+    fn pools_must_not_overlap() {
+        let pools = |a: &str, b: &str| {
+            let text = format!(
+                r#"{{"version":1,"pools":{{
+                "one":{{"profile":"generic-bridged","bridge":"vmbr0","addresses":[{{"address":"{a}"}}]}},
+                "two":{{"profile":"generic-routed","bridge":"vmbr1","addresses":[{{"address":"{b}"}}]}}}}}}"#
+            );
+            parse::<PoolsFile>(Path::new("pools.json"), text.as_bytes()).map_err(|error| error.to_string())
+        };
+        assert!(pools("203.0.113.8/29", "203.0.113.16/29").is_ok());
+        let message = pools("203.0.113.0/24", "203.0.113.16").unwrap_err();
+        assert!(message.contains("203.0.113.0/24 in pool `one` and 203.0.113.16/32 in pool `two`"), "{message}");
+    }
+}

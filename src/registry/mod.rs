@@ -1,0 +1,680 @@
+//! The registry: pools and assignments, the authority on who owns which address.
+//!
+//! The rules live here and are pure: every change is checked against the whole registry before [`store`] writes it.
+//! - pools do not overlap;
+//! - an address has one holder;
+//! - a MAC belongs to one guest NIC, unless two NICs of one guest share an assignment (a bond).
+
+mod allocate;
+pub mod document;
+mod lock;
+pub mod store;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+pub use allocate::capacity;
+use document::{Assigned, DocumentError, GuestFile, Interface, NodeFile, Pool, PoolAddress, PoolsFile, Profile, VERSION};
+pub use lock::LockError;
+
+use crate::model::{IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
+
+/// Everything that the registry's files say, as far as they could be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Registry {
+    /// `pools.json`.
+    pub pools: PoolsFile,
+    /// `guests/<vmid>.json`.
+    pub guests: BTreeMap<Vmid, GuestFile>,
+    /// `nodes/<node>.json` of this node.
+    pub node: Option<NodeFile>,
+    /// Files that could not be used. One broken guest must not stop the others, so they are kept beside the rest;
+    /// a change that needs the whole registry is refused as long as there is one.
+    pub broken: Vec<DocumentError>,
+}
+
+/// A change that the registry's rules forbid.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RuleError {
+    /// `pool create` of a name that exists.
+    #[error("pool `{0}` exists already")]
+    PoolExists(PoolName),
+    /// No such pool.
+    #[error("there is no pool `{0}`")]
+    NoPool(PoolName, Vec<PoolName>),
+    /// Two pools, or two entries of one pool, would share addresses.
+    #[error("{new} overlaps {old} of pool `{pool}`")]
+    Overlap {
+        /// What was to be added.
+        new: Prefix,
+        /// What is there.
+        old: Prefix,
+        /// Whose it is.
+        pool: PoolName,
+    },
+    /// A gateway of the wrong family.
+    #[error("gateway {0} is not of the family of {1}")]
+    GatewayFamily(IpAddr, Prefix),
+    /// A MAC that the provider bound to another address, or to one address with two MACs.
+    #[error("MAC {mac} is that of guest {vmid} {nic} already")]
+    MacTaken {
+        /// The MAC.
+        mac: MacAddr,
+        /// Its guest.
+        vmid: Vmid,
+        /// The NIC.
+        nic: NicId,
+    },
+    /// The pool still has holders.
+    #[error("{address} of pool `{pool}` is assigned to guest {vmid}")]
+    InUse {
+        /// The address.
+        address: Prefix,
+        /// The pool.
+        pool: PoolName,
+        /// The holder.
+        vmid: Vmid,
+    },
+    /// The pool has no such entry.
+    #[error("pool `{pool}` has no entry {address}")]
+    NoEntry {
+        /// The pool.
+        pool: PoolName,
+        /// The entry asked for.
+        address: Prefix,
+    },
+    /// The address is in no pool.
+    #[error("{0} is in no pool")]
+    NotInPool(Prefix),
+    /// The address is in another pool than the one named.
+    #[error("{address} is in pool `{actual}`, not in `{named}`")]
+    WrongPool {
+        /// The address.
+        address: Prefix,
+        /// Where it is.
+        actual: PoolName,
+        /// What was asked for.
+        named: PoolName,
+    },
+    /// Somebody else holds it.
+    #[error("{address} is held by guest {holder} ({held})")]
+    Taken {
+        /// The address asked for.
+        address: Prefix,
+        /// The holder.
+        holder: Vmid,
+        /// What the holder holds.
+        held: Prefix,
+    },
+    /// The address means something else in its subnet.
+    #[error("{0}")]
+    Unusable(String),
+    /// Nothing left.
+    #[error("pool `{pool}` has no free IPv{family} address")]
+    Exhausted {
+        /// The pool.
+        pool: PoolName,
+        /// 4 or 6.
+        family: u8,
+        /// Whether another family of the pool was served.
+        other_family: bool,
+    },
+    /// The provider bound the address to another MAC than the guest's.
+    #[error("{address} is bound to MAC {expected} by the provider, but guest {vmid} {nic} has {actual}")]
+    ProviderMac {
+        /// The address.
+        address: Prefix,
+        /// The provider's MAC.
+        expected: MacAddr,
+        /// The guest.
+        vmid: Vmid,
+        /// Its NIC.
+        nic: NicId,
+        /// The NIC's MAC.
+        actual: MacAddr,
+    },
+    /// The profile says that the provider hands out MACs, and the registry does not know which.
+    #[error("the MAC that the provider bound to {address} is not known (profile {profile} of pool `{pool}`)")]
+    NoProviderMac {
+        /// The address.
+        address: Prefix,
+        /// The pool.
+        pool: PoolName,
+        /// Its profile.
+        profile: &'static str,
+    },
+    /// The registry has this NIC with another MAC.
+    #[error("guest {vmid} {nic} is registered with MAC {registered}, but has {actual}")]
+    MacChanged {
+        /// The guest.
+        vmid: Vmid,
+        /// The NIC.
+        nic: NicId,
+        /// What the registry says.
+        registered: MacAddr,
+        /// What the guest's configuration says.
+        actual: MacAddr,
+    },
+    /// `release` of what is not assigned.
+    #[error("guest {0} has no public address")]
+    NothingAssigned(Vmid),
+    /// `release` of an address that the guest does not hold.
+    #[error("{address} is not assigned to guest {vmid}")]
+    NotHeld {
+        /// The guest.
+        vmid: Vmid,
+        /// The address.
+        address: Prefix,
+    },
+    /// A file that has to be read cannot be.
+    #[error(transparent)]
+    Broken(#[from] DocumentError),
+}
+
+impl RuleError {
+    /// The administrator's next step.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::PoolExists(name) => format!("to add addresses: `pve-public-ip pool add {name} ADDRESS`"),
+            Self::NoPool(_, known) if known.is_empty() => {
+                "create one: `pve-public-ip pool create NAME --profile generic-bridged --bridge vmbr0 PREFIX...`".to_owned()
+            }
+            Self::NoPool(name, known) => {
+                let names: Vec<&str> = known.iter().map(PoolName::as_str).collect();
+                match names.iter().min_by_key(|known| strsim::damerau_levenshtein(known, name.as_str())) {
+                    Some(near) if strsim::damerau_levenshtein(near, name.as_str()) < 3 => format!("did you mean `{near}`?"),
+                    _ => format!("there is: {}", names.join(", ")),
+                }
+            }
+            Self::Overlap { pool, .. } => format!("`pve-public-ip pool show {pool}` lists its addresses"),
+            Self::MacTaken { vmid, nic, .. } => format!(
+                "give one of the guests another MAC; if both are NICs of guest {vmid}, name both in one assignment (--net {} --net N)",
+                nic.index()
+            ),
+            Self::InUse { vmid, address, .. } => format!("first `pve-public-ip release {vmid} {}`", plain(*address)),
+            Self::NoEntry { pool, .. } => format!("`pve-public-ip pool show {pool}` lists its entries"),
+            Self::NotInPool(address) => {
+                format!("add it to one: `pve-public-ip pool add NAME {}`; `pve-public-ip pool list` shows the pools", plain(*address))
+            }
+            Self::WrongPool { actual, .. } => format!("leave --pool out, or say --pool {actual}"),
+            Self::Taken { holder, held, .. } => format!("to move it: `pve-public-ip release {holder} {}`", plain(*held)),
+            Self::Unusable(_) => "choose another one, or leave the address out to get the next free one".to_owned(),
+            Self::Exhausted { pool, family, other_family: true } => {
+                let other = if *family == 4 { 6 } else { 4 };
+                format!("only IPv{other}: add -{other}; more addresses: `pve-public-ip pool add {pool} PREFIX`")
+            }
+            Self::Exhausted { pool, .. } => format!("more addresses: `pve-public-ip pool add {pool} PREFIX`"),
+            Self::ProviderMac { expected, vmid, nic, .. } => format!(
+                "with the guest stopped, set the NIC's MAC to {expected}: `qm set {vmid} --{nic} virtio={expected},bridge=BRIDGE`"
+            ),
+            Self::NoProviderMac { address, pool, .. } => format!(
+                "look it up at the provider, then `pve-public-ip pool add {pool} {} --mac MAC`; a wrong MAC can lock the server",
+                plain(*address)
+            ),
+            Self::MacChanged { vmid, .. } => format!(
+                "set the guest's MAC back, or `pve-public-ip release {vmid}` and assign again with the new one"
+            ),
+            Self::NothingAssigned(_) | Self::NotHeld { .. } => "`pve-public-ip list` shows who holds what".to_owned(),
+            Self::Broken(error) => error.hint.clone(),
+            Self::GatewayFamily(..) => return None,
+        })
+    }
+}
+
+/// An address as people type it: without the length if it is a single one.
+pub fn plain(prefix: Prefix) -> String {
+    prefix.single().map_or_else(|| prefix.to_string(), |address| address.to_string())
+}
+
+/// What `pool create` asks for.
+#[derive(Debug, Clone)]
+pub struct NewPool {
+    /// Its name.
+    pub name: PoolName,
+    /// The provider's layout.
+    pub profile: Profile,
+    /// Bridge of the guests.
+    pub bridge: IfName,
+    /// IPv4 gateway.
+    pub gateway4: Option<Ipv4Addr>,
+    /// IPv6 gateway.
+    pub gateway6: Option<Ipv6Addr>,
+    /// First addresses.
+    pub addresses: Vec<Prefix>,
+}
+
+/// What `assign` asks for.
+#[derive(Debug, Clone)]
+pub struct AssignRequest {
+    /// The guest.
+    pub vmid: Vmid,
+    /// Its NICs with the MACs that its configuration has.
+    pub nics: Vec<(NicId, MacAddr)>,
+    /// Addresses asked for; empty: the next free ones.
+    pub addresses: Vec<Prefix>,
+    /// Pool to take from; needed when no address is named and there are several pools.
+    pub pool: Option<PoolName>,
+    /// Families wanted when no address is named; empty: every family of the pool.
+    pub families: BTreeSet<u8>,
+    /// Customer.
+    pub organization: Option<String>,
+    /// Addresses never handed out (the node's own).
+    pub avoid: Vec<IpAddr>,
+    /// Time stamp, RFC 3339.
+    pub now: String,
+}
+
+impl Registry {
+    /// The first unreadable file, as an error: a rule about the whole registry needs the whole registry.
+    fn whole(&self) -> Result<(), RuleError> {
+        self.broken.first().map_or(Ok(()), |error| Err(error.clone().into()))
+    }
+
+    /// A pool by name.
+    pub fn pool(&self, name: &PoolName) -> Result<&Pool, RuleError> {
+        let missing = || RuleError::NoPool(name.clone(), self.pools.pools.keys().cloned().collect());
+        self.pools.pools.get(name).ok_or_else(missing)
+    }
+
+    /// The pool whose entry holds `prefix` whole.
+    pub fn pool_of(&self, prefix: Prefix) -> Option<(&PoolName, &Pool)> {
+        self.pools.pools.iter().find(|(_, pool)| pool.entry(prefix).is_some())
+    }
+
+    /// Every assignment of the registry.
+    pub fn assignments(&self) -> impl Iterator<Item = (Vmid, NicId, &Interface, &Assigned)> {
+        self.guests.iter().flat_map(|(vmid, guest)| {
+            guest.addresses().map(move |(nic, interface, assigned)| (*vmid, nic, interface, assigned))
+        })
+    }
+
+    /// Adds a pool.
+    pub fn create_pool(&mut self, new: NewPool) -> Result<(), RuleError> {
+        self.whole()?;
+        if self.pools.pools.contains_key(&new.name) {
+            return Err(RuleError::PoolExists(new.name));
+        }
+        let pool = Pool {
+            profile: new.profile,
+            bridge: new.bridge,
+            gateway4: new.gateway4,
+            gateway6: new.gateway6,
+            addresses: Vec::new(),
+        };
+        self.pools.version = VERSION;
+        self.pools.pools.insert(new.name.clone(), pool);
+        for address in new.addresses {
+            self.add_address(&new.name, PoolAddress::new(address))?;
+        }
+        Ok(())
+    }
+
+    /// Adds an entry to a pool; the same entry again replaces what is known of it (a MAC learnt later).
+    pub fn add_address(&mut self, name: &PoolName, entry: PoolAddress) -> Result<(), RuleError> {
+        self.whole()?;
+        self.pool(name)?;
+        if let Some(gateway) = entry.gateway {
+            if gateway.is_ipv4() != (entry.address.family() == 4) {
+                return Err(RuleError::GatewayFamily(gateway, entry.address));
+            }
+        }
+        for (other, pool) in &self.pools.pools {
+            let same = |old: &&PoolAddress| other == name && old.address == entry.address;
+            if let Some(old) = pool.addresses.iter().find(|old| !same(old) && old.address.overlaps(entry.address)) {
+                return Err(RuleError::Overlap { new: entry.address, old: old.address, pool: other.clone() });
+            }
+        }
+        if let Some(mac) = entry.mac {
+            let holder = self.assignments().find(|(.., interface, assigned)| {
+                assigned.address == entry.address && interface.mac != mac
+            });
+            if let Some((vmid, nic, interface, _)) = holder {
+                let (address, actual) = (entry.address, interface.mac);
+                return Err(RuleError::ProviderMac { address, expected: mac, vmid, nic, actual });
+            }
+        }
+        if let Some(pool) = self.pools.pools.get_mut(name) {
+            pool.addresses.retain(|old| old.address != entry.address);
+            pool.addresses.push(entry);
+            pool.addresses.sort_by_key(|entry| (entry.address.family(), entry.address));
+        }
+        Ok(())
+    }
+
+    /// Removes entries of a pool, or the pool if none is named. What is assigned stays.
+    pub fn remove_from_pool(&mut self, name: &PoolName, addresses: &[Prefix]) -> Result<(), RuleError> {
+        self.whole()?;
+        let pool = self.pool(name)?;
+        for address in addresses {
+            if !pool.addresses.iter().any(|entry| entry.address == *address) {
+                return Err(RuleError::NoEntry { pool: name.clone(), address: *address });
+            }
+        }
+        let leaves = |prefix: Prefix| addresses.is_empty() || addresses.iter().any(|entry| entry.contains(prefix));
+        let holder = self.assignments().find(|(.., assigned)| assigned.pool == *name && leaves(assigned.address));
+        if let Some((vmid, .., assigned)) = holder {
+            return Err(RuleError::InUse { address: assigned.address, pool: name.clone(), vmid });
+        }
+        if addresses.is_empty() {
+            self.pools.pools.remove(name);
+        } else if let Some(pool) = self.pools.pools.get_mut(name) {
+            pool.addresses.retain(|entry| !addresses.contains(&entry.address));
+        }
+        Ok(())
+    }
+
+    /// Gives addresses to a guest; returns those that it did not hold before.
+    pub fn assign(&mut self, request: &AssignRequest) -> Result<Vec<Prefix>, RuleError> {
+        self.whole()?;
+        self.check_macs(request)?;
+        let wanted = if request.addresses.is_empty() { self.choose(request)? } else { request.addresses.clone() };
+        let mut new = Vec::new();
+        for address in wanted {
+            let (pool_name, pool) = self.pool_of(address).ok_or(RuleError::NotInPool(address))?;
+            if let Some(named) = request.pool.as_ref().filter(|named| *named != pool_name) {
+                let (actual, named) = (pool_name.clone(), named.clone());
+                return Err(RuleError::WrongPool { address, actual, named });
+            }
+            allocate::check_usable(pool_name, pool, address).map_err(RuleError::Unusable)?;
+            self.check_provider_mac(request, address, pool_name, pool)?;
+            let assigned = Assigned {
+                address,
+                pool: pool_name.clone(),
+                gateway: pool.gateway(address),
+                organization: request.organization.clone(),
+                assigned_at: request.now.clone(),
+            };
+            if self.hold(request, &assigned)? {
+                new.push(address);
+            }
+        }
+        Ok(new)
+    }
+
+    /// Puts one address on the NICs of the request; says whether that is news.
+    fn hold(&mut self, request: &AssignRequest, assigned: &Assigned) -> Result<bool, RuleError> {
+        let address = assigned.address;
+        for (holder, nic, _, held) in self.assignments() {
+            let own = holder == request.vmid && held.address == address && request.nics.iter().any(|(own, _)| *own == nic);
+            if !own && held.address.overlaps(address) {
+                return Err(RuleError::Taken { address, holder, held: held.address });
+            }
+        }
+        let guest = self.guests.entry(request.vmid).or_insert_with(|| GuestFile::new(request.vmid));
+        let mut news = false;
+        for (nic, mac) in &request.nics {
+            let interface = guest.interfaces.entry(*nic).or_insert_with(|| Interface {
+                mac: *mac,
+                dhcp: None,
+                link_local: BTreeSet::new(),
+                addresses: Vec::new(),
+            });
+            if interface.addresses.iter().all(|held| held.address != address) {
+                interface.addresses.push(assigned.clone());
+                interface.addresses.sort_by_key(|held| (held.address.family(), held.address));
+                news = true;
+            }
+        }
+        Ok(news)
+    }
+
+    /// The pool that is meant and its lowest free address of each family.
+    fn choose(&self, request: &AssignRequest) -> Result<Vec<Prefix>, RuleError> {
+        let only = (self.pools.pools.len() == 1).then(|| self.pools.pools.keys().next()).flatten();
+        let Some(name) = request.pool.as_ref().or(only) else {
+            let known = self.pools.pools.keys().cloned().collect::<Vec<_>>();
+            let names = known.iter().map(PoolName::as_str).collect::<Vec<_>>().join(", ");
+            return Err(RuleError::Unusable(format!("say which pool to take an address from (--pool): {names}")));
+        };
+        let pool = self.pool(name)?;
+        let present: BTreeSet<u8> = pool.addresses.iter().map(|entry| entry.address.family()).collect();
+        let families = if request.families.is_empty() { present.clone() } else { request.families.clone() };
+        let held: Vec<Prefix> = self.assignments().map(|(.., assigned)| assigned.address).collect();
+        let mut pool = pool.clone();
+        if let Some((_, mac)) = request.nics.first() {
+            // An address that the provider bound to another MAC is not free for this guest.
+            let fits = |entry: &PoolAddress| match entry.mac {
+                Some(bound) => bound == *mac,
+                None => !pool.profile.provider_mac(),
+            };
+            let fitting: Vec<_> = pool.addresses.iter().filter(|entry| fits(entry)).cloned().collect();
+            pool.addresses = fitting;
+        }
+        let exhausted = |family| RuleError::Exhausted { pool: name.clone(), family, other_family: present.len() > 1 };
+        if families.is_empty() {
+            return Err(exhausted(4));
+        }
+        families
+            .into_iter()
+            .map(|family| allocate::next_free(&pool, family, &held, &request.avoid).ok_or_else(|| exhausted(family)))
+            .collect()
+    }
+
+    /// A NIC keeps the MAC with which it was registered, and no other NIC may have it.
+    fn check_macs(&self, request: &AssignRequest) -> Result<(), RuleError> {
+        for (nic, mac) in &request.nics {
+            for (vmid, guest) in &self.guests {
+                for (other, interface) in &guest.interfaces {
+                    let same_nic = *vmid == request.vmid && other == nic;
+                    if same_nic && interface.mac != *mac && !interface.addresses.is_empty() {
+                        let (vmid, nic, registered) = (*vmid, *nic, interface.mac);
+                        return Err(RuleError::MacChanged { vmid, nic, registered, actual: *mac });
+                    }
+                    let named = *vmid == request.vmid && request.nics.iter().any(|(name, _)| name == other);
+                    if !same_nic && !named && interface.mac == *mac && !interface.addresses.is_empty() {
+                        return Err(RuleError::MacTaken { mac: *mac, vmid: *vmid, nic: *other });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_provider_mac(
+        &self,
+        request: &AssignRequest,
+        address: Prefix,
+        name: &PoolName,
+        pool: &Pool,
+    ) -> Result<(), RuleError> {
+        match pool.entry(address).and_then(|entry| entry.mac) {
+            Some(expected) => match request.nics.iter().find(|(_, mac)| *mac != expected) {
+                Some((nic, actual)) => {
+                    let (vmid, nic, actual) = (request.vmid, *nic, *actual);
+                    Err(RuleError::ProviderMac { address, expected, vmid, nic, actual })
+                }
+                None => Ok(()),
+            },
+            None if pool.profile.provider_mac() => {
+                let (pool, profile) = (name.clone(), pool.profile.as_str());
+                Err(RuleError::NoProviderMac { address, pool, profile })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Takes addresses from a guest, all if none is named; returns them.
+    pub fn release(&mut self, vmid: Vmid, addresses: &[Prefix]) -> Result<Vec<Prefix>, RuleError> {
+        let Some(guest) = self.guests.get_mut(&vmid).filter(|guest| !guest.is_empty()) else {
+            // A broken file of this very guest is the better explanation.
+            self.whole()?;
+            return Err(RuleError::NothingAssigned(vmid));
+        };
+        let held: BTreeSet<Prefix> = guest.addresses().map(|(.., assigned)| assigned.address).collect();
+        if let Some(address) = addresses.iter().find(|address| !held.contains(address)) {
+            return Err(RuleError::NotHeld { vmid, address: *address });
+        }
+        let goes = |prefix: &Prefix| addresses.is_empty() || addresses.contains(prefix);
+        for interface in guest.interfaces.values_mut() {
+            interface.addresses.retain(|assigned| !goes(&assigned.address));
+        }
+        guest.interfaces.retain(|_, interface| !interface.addresses.is_empty());
+        Ok(held.into_iter().filter(goes).collect())
+    }
+
+    /// Contradictions between files that each are fine, as sentences with the guests that they concern.
+    ///
+    /// Only hand edits and restored backups get there; `assign` cannot.
+    pub fn conflicts(&self) -> Vec<(BTreeSet<Vmid>, String)> {
+        let mut found = Vec::new();
+        let mut by_start: Vec<_> = self.assignments().map(|(vmid, nic, _, assigned)| (assigned.address, vmid, nic)).collect();
+        by_start.sort_unstable();
+        // Prefixes are nested or disjoint: a stack of the open ones is enough to find every overlap.
+        let mut open: Vec<(Prefix, Vmid, NicId)> = Vec::new();
+        for entry in by_start {
+            open.retain(|outer| outer.0.contains(entry.0));
+            for outer in open.iter().filter(|outer| outer.1 != entry.1) {
+                let sentence = if outer.0 == entry.0 {
+                    format!("{} is assigned to guest {} and to guest {}", entry.0, outer.1, entry.1)
+                } else {
+                    format!("{} of guest {} lies in {} of guest {}", entry.0, entry.1, outer.0, outer.1)
+                };
+                found.push((BTreeSet::from([outer.1, entry.1]), sentence));
+            }
+            open.push(entry);
+        }
+        let mut macs: BTreeMap<MacAddr, (Vmid, NicId)> = BTreeMap::new();
+        for (vmid, guest) in &self.guests {
+            for (nic, interface) in guest.interfaces.iter().filter(|(_, interface)| !interface.addresses.is_empty()) {
+                match macs.get(&interface.mac) {
+                    Some((other, other_nic)) if other != vmid => found.push((
+                        BTreeSet::from([*other, *vmid]),
+                        format!("MAC {} is that of guest {other} {other_nic} and of guest {vmid} {nic}", interface.mac),
+                    )),
+                    _ => {
+                        macs.insert(interface.mac, (*vmid, *nic));
+                    }
+                }
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry() -> Registry {
+        let mut registry = Registry::default();
+        let pool = |name: &str, profile, gateway4: Option<&str>, addresses: &[&str]| NewPool {
+            name: name.parse().unwrap(),
+            profile,
+            bridge: "vmbr0".parse().unwrap(),
+            gateway4: gateway4.map(|text| text.parse().unwrap()),
+            gateway6: None,
+            addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        };
+        registry
+            .create_pool(pool("lan", Profile::GenericBridged, Some("203.0.113.1"), &["203.0.113.0/29", "2001:db8::/64"]))
+            .unwrap();
+        registry.create_pool(pool("ovh", Profile::OvhBridged, None, &["198.51.100.7/32"])).unwrap();
+        registry
+    }
+
+    fn request(vmid: &str, mac: &str, addresses: &[&str]) -> AssignRequest {
+        AssignRequest {
+            vmid: vmid.parse().unwrap(),
+            nics: vec![(NicId::FIRST, mac.parse().unwrap())],
+            addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+            pool: None,
+            families: BTreeSet::new(),
+            organization: None,
+            avoid: Vec::new(),
+            now: "2026-11-22T10:00:00Z".to_owned(),
+        }
+    }
+
+    const A: &str = "02:00:00:00:00:0a";
+    const B: &str = "02:00:00:00:00:0b";
+
+    #[test]
+    fn an_address_has_one_holder() {
+        let mut registry = registry();
+        let first = request("100", A, &["203.0.113.2"]);
+        assert_eq!(registry.assign(&first).unwrap().len(), 1);
+        assert_eq!(registry.assign(&first).unwrap().len(), 0, "again is fine and no news");
+        let error = registry.assign(&request("101", B, &["203.0.113.2"])).unwrap_err();
+        assert_eq!(error.to_string(), "203.0.113.2/32 is held by guest 100 (203.0.113.2/32)");
+        assert_eq!(error.hint().unwrap(), "to move it: `pve-public-ip release 100 203.0.113.2`");
+        let error = registry.assign(&request("101", B, &["203.0.113.0/29"])).unwrap_err();
+        assert!(error.to_string().contains("is held by guest 100"), "{error}");
+        registry.release("100".parse().unwrap(), &[]).unwrap();
+        assert_eq!(registry.assign(&request("101", B, &["203.0.113.2"])).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_mac_belongs_to_one_nic_unless_two_share_an_assignment() {
+        let mut registry = registry();
+        registry.assign(&request("100", A, &["203.0.113.2"])).unwrap();
+        let error = registry.assign(&request("101", A, &["203.0.113.3"])).unwrap_err();
+        assert_eq!(error.to_string(), "MAC 02:00:00:00:00:0a is that of guest 100 net0 already");
+        let error = registry.assign(&request("100", B, &["203.0.113.3"])).unwrap_err();
+        assert!(error.to_string().contains("is registered with MAC 02:00:00:00:00:0a, but has 02:00:00:00:00:0b"));
+        let mut bond = request("102", B, &["203.0.113.3"]);
+        bond.nics.push(("net1".parse().unwrap(), B.parse().unwrap()));
+        registry.assign(&bond).unwrap();
+        assert_eq!(registry.guests[&bond.vmid].interfaces.len(), 2);
+        assert!(registry.conflicts().is_empty());
+    }
+
+    #[test]
+    fn next_free_takes_one_of_each_family() {
+        let mut registry = registry();
+        let mut next = request("100", A, &[]);
+        next.pool = Some("lan".parse().unwrap());
+        let given: Vec<String> = registry.assign(&next).unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(given, ["203.0.113.2/32", "2001:db8::/128"]);
+        next.pool = None;
+        let message = registry.assign(&next).unwrap_err().to_string();
+        assert_eq!(message, "say which pool to take an address from (--pool): lan, ovh");
+        next.pool = Some("lann".parse().unwrap());
+        assert_eq!(registry.assign(&next).unwrap_err().hint().unwrap(), "did you mean `lan`?");
+    }
+
+    #[test]
+    fn the_providers_mac_is_insisted_on() {
+        let mut registry = registry();
+        let error = registry.assign(&request("100", A, &["198.51.100.7"])).unwrap_err();
+        assert!(error.to_string().contains("is not known (profile ovh-bridged of pool `ovh`)"), "{error}");
+        let entry = PoolAddress { mac: Some(B.parse().unwrap()), ..PoolAddress::new("198.51.100.7".parse().unwrap()) };
+        registry.add_address(&"ovh".parse().unwrap(), entry).unwrap();
+        let error = registry.assign(&request("100", A, &["198.51.100.7"])).unwrap_err();
+        assert!(error.to_string().contains("is bound to MAC 02:00:00:00:00:0b by the provider"), "{error}");
+        registry.assign(&request("100", B, &["198.51.100.7"])).unwrap();
+    }
+
+    #[test]
+    fn what_is_assigned_keeps_its_pool() {
+        let mut registry = registry();
+        registry.assign(&request("100", A, &["203.0.113.2"])).unwrap();
+        let lan = "lan".parse().unwrap();
+        let message = registry.remove_from_pool(&lan, &[]).unwrap_err().to_string();
+        assert_eq!(message, "203.0.113.2/32 of pool `lan` is assigned to guest 100");
+        registry.remove_from_pool(&lan, &["2001:db8::/64".parse().unwrap()]).unwrap();
+        let message = registry.remove_from_pool(&lan, &["2001:db8::/64".parse().unwrap()]).unwrap_err().to_string();
+        assert_eq!(message, "pool `lan` has no entry 2001:db8::/64");
+    }
+
+    #[test]
+    fn hand_made_contradictions_are_found() {
+        let mut registry = registry();
+        registry.assign(&request("100", A, &["203.0.113.2"])).unwrap();
+        let mut copy = registry.guests.values().next().unwrap().clone();
+        copy.vmid = "200".parse().unwrap();
+        registry.guests.insert(copy.vmid, copy);
+        let sentences: Vec<String> = registry.conflicts().into_iter().map(|(_, sentence)| sentence).collect();
+        assert_eq!(sentences, [
+            "203.0.113.2/32 is assigned to guest 100 and to guest 200",
+            "MAC 02:00:00:00:00:0a is that of guest 100 net0 and of guest 200 net0",
+        ]);
+    }
+
+    #[test]
+    fn a_broken_file_stops_every_change() {
+        let mut registry = registry();
+        registry.broken.push(DocumentError { path: "/x/7.json".into(), reason: "is empty".into(), hint: "restore it".into() });
+        let message = registry.assign(&request("100", A, &["203.0.113.2"])).unwrap_err().to_string();
+        assert_eq!(message, "`/x/7.json` is empty");
+    }
+}

@@ -1,0 +1,419 @@
+//! Elements of the sets: what a binding, a pool or a gateway means in the kernel's tables.
+//!
+//! An element is the name of a set and the exact bytes of its key, as nftables has them: each field of a concatenation
+//! is padded to four bytes (Linux `include/net/netfilter/nf_tables.h`, `NFT_REG32_SIZE`). So what is wanted and what
+//! the kernel shows compare byte by byte, and only the display needs to know what the bytes mean.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use crate::model::{IfName, MacAddr};
+
+/// One field of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    /// Interface name, 16 bytes.
+    Port,
+    /// MAC address, 6 bytes in 8.
+    Mac,
+    /// IPv4 address.
+    Ip4,
+    /// IPv6 address.
+    Ip6,
+    /// 16 bytes of an ND message: its target. The same data as [`Field::Ip6`], but of another nftables type.
+    Target,
+    /// 8 bytes of an ND message: the first half of its target.
+    HalfTarget,
+    /// VLAN id, host byte order.
+    Vlan,
+}
+
+impl Field {
+    /// Bytes of the value.
+    const fn size(self) -> usize {
+        match self {
+            Self::Port | Self::Ip6 | Self::Target => 16,
+            Self::HalfTarget => 8,
+            Self::Mac => 6,
+            Self::Ip4 => 4,
+            Self::Vlan => 2,
+        }
+    }
+
+    /// Bytes that it takes in a concatenation: whole 32-bit registers.
+    const fn padded(self) -> usize {
+        self.size().next_multiple_of(4)
+    }
+}
+
+/// How a set stores its keys, which decides how an interval looks on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    /// Single keys in a hash table.
+    Hash,
+    /// Ranges of one field: two elements, start and the one after the end.
+    Tree,
+    /// Ranges of a concatenation: one element with both ends.
+    Pipapo,
+}
+
+/// Declares the sets once: variant, name in the kernel, fields, storage.
+macro_rules! sets {
+    ($($variant:ident $name:literal [$($field:ident)+] $storage:ident;)+) => {
+        /// A set of `table bridge pve-public-ip`; `sets.nft` says what each is for.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[expect(missing_docs, reason = "documented where an administrator reads them, in sets.nft")]
+        pub enum SetId { $($variant),+ }
+
+        impl SetId {
+            /// Every set that this program fills.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// Its name in the kernel.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),+ }
+            }
+
+            fn fields(self) -> &'static [Field] {
+                match self { $(Self::$variant => &[$(Field::$field),+]),+ }
+            }
+
+            /// How it stores its keys.
+            pub fn storage(self) -> Storage {
+                match self { $(Self::$variant => Storage::$storage),+ }
+            }
+        }
+    };
+}
+
+sets! {
+    Ports "ports" [Port] Hash;
+    PortMac "port_mac" [Port Mac] Hash;
+    PortLladdr "port_lladdr" [Port Mac] Hash;
+    PortIp4 "port_ip4" [Port Mac Ip4] Hash;
+    PortIp6 "port_ip6" [Port Mac Ip6] Hash;
+    PortNd "port_nd" [Port Mac Target] Hash;
+    PortIp664 "port_ip6_64" [Port Mac Ip6] Hash;
+    PortNd64 "port_nd_64" [Port Mac HalfTarget] Hash;
+    PortNet4 "port_net4" [Port Mac Ip4] Pipapo;
+    PortNet6 "port_net6" [Port Mac Ip6] Pipapo;
+    PortNdNet "port_nd_net" [Port Mac Target] Pipapo;
+    PortNoDhcp "port_no_dhcp" [Port] Hash;
+    PortAnyLl "port_any_ll" [Port Mac] Hash;
+    PortTrunk "port_trunk" [Port Vlan] Hash;
+    BoundMac "bound_mac" [Mac] Hash;
+    BoundIp4 "bound_ip4" [Ip4] Hash;
+    BoundIp6 "bound_ip6" [Ip6] Hash;
+    BoundNd "bound_nd" [Target] Hash;
+    BoundIp664 "bound_ip6_64" [Ip6] Hash;
+    BoundNd64 "bound_nd_64" [HalfTarget] Hash;
+    BoundNet4 "bound_net4" [Ip4] Tree;
+    BoundNet6 "bound_net6" [Ip6] Tree;
+    BoundNdNet "bound_nd_net" [Target] Tree;
+    ReservedMac "reserved_mac" [Mac] Hash;
+    ReservedIp4 "reserved_ip4" [Ip4] Tree;
+    ReservedIp6 "reserved_ip6" [Ip6] Tree;
+    ReservedNd "reserved_nd" [Target] Tree;
+    InfraMac "infra_mac" [Mac] Hash;
+    InfraLladdr "infra_lladdr" [Mac] Hash;
+    InfraIp4 "infra_ip4" [Ip4] Hash;
+    InfraIp6 "infra_ip6" [Ip6] Hash;
+    InfraNd "infra_nd" [Target] Hash;
+    Uplinks "uplinks" [Port] Hash;
+    FreePorts "free_ports" [Port] Hash;
+    RouterPorts "router_ports" [Port] Hash;
+    InboundPorts "inbound_ports" [Port] Hash;
+    RegisteredMac "registered_mac" [Mac] Hash;
+    GuardEnforceUplinks "guard_enforce_uplinks" [Port] Hash;
+    GuardReportUplinks "guard_report_uplinks" [Port] Hash;
+}
+
+impl SetId {
+    /// The set of that name, if it is one of ours.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|set| set.name() == name)
+    }
+
+    /// Length of its keys in bytes; a single field is not padded.
+    pub fn key_size(self) -> usize {
+        match self.fields() {
+            [only] => only.size(),
+            fields => fields.iter().map(|field| field.padded()).sum(),
+        }
+    }
+}
+
+/// One member of a set: a key, or a range of keys (both ends included).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Element {
+    set: SetId,
+    first: Box<[u8]>,
+    last: Option<Box<[u8]>>,
+}
+
+/// Builds a key field by field.
+#[derive(Default)]
+struct Key(Vec<u8>);
+
+impl Key {
+    fn port(mut self, port: IfName) -> Self {
+        self.0.extend(port.padded());
+        self
+    }
+
+    fn mac(mut self, mac: MacAddr) -> Self {
+        self.0.extend(mac.octets());
+        self.0.extend([0, 0]);
+        self
+    }
+
+    fn ip(mut self, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => self.0.extend(address.octets()),
+            IpAddr::V6(address) => self.0.extend(address.octets()),
+        }
+        self
+    }
+
+    fn half(mut self, address: Ipv6Addr) -> Self {
+        self.0.extend(&address.octets()[..8]);
+        self
+    }
+}
+
+impl Element {
+    /// An element as the kernel shows it.
+    pub fn raw(set: SetId, first: &[u8], last: Option<&[u8]>) -> Self {
+        Self { set, first: first.into(), last: last.map(Into::into) }
+    }
+
+    fn key(set: SetId, mut key: Key) -> Self {
+        key.0.truncate(set.key_size());
+        Self { set, first: key.0.into(), last: None }
+    }
+
+    fn range(set: SetId, first: Key, last: Key) -> Self {
+        Self { last: Some(last.0.into()), ..Self::key(set, first) }
+    }
+
+    /// The set.
+    pub fn set(&self) -> SetId {
+        self.set
+    }
+
+    /// First (or only) key.
+    pub fn first(&self) -> &[u8] {
+        &self.first
+    }
+
+    /// Last key of a range.
+    pub fn last(&self) -> Option<&[u8]> {
+        self.last.as_deref()
+    }
+
+    /// An interface in one of the sets of interfaces.
+    pub fn port(set: SetId, port: IfName) -> Self {
+        Self::key(set, Key::default().port(port))
+    }
+
+    /// A MAC in one of the sets of MACs.
+    pub fn mac(set: SetId, mac: MacAddr) -> Self {
+        Self::key(set, Key::default().mac(mac))
+    }
+
+    /// The MAC of a bound port, as sender of the frame and inside RARP and neighbour discovery.
+    pub fn port_mac(port: IfName, mac: MacAddr) -> Vec<Self> {
+        let one = |set| Self::key(set, Key::default().port(port).mac(mac));
+        vec![one(SetId::PortMac), one(SetId::PortLladdr)]
+    }
+
+    /// What a bound port may use: an address or a prefix, as source and (IPv6) as ND target.
+    pub fn port_address(port: IfName, mac: MacAddr, net: IpNet) -> Vec<Self> {
+        let key = || Key::default().port(port).mac(mac);
+        let host = net.prefix_len() == net.max_prefix_len();
+        let (first, last) = (net.network(), net.broadcast());
+        match net {
+            IpNet::V4(_) if host => vec![Self::key(SetId::PortIp4, key().ip(first))],
+            IpNet::V4(_) => vec![Self::range(SetId::PortNet4, key().ip(first), key().ip(last))],
+            IpNet::V6(_) if host => vec![
+                Self::key(SetId::PortIp6, key().ip(first)),
+                Self::key(SetId::PortNd, key().ip(first)),
+            ],
+            IpNet::V6(net) if net.prefix_len() == 64 => vec![
+                Self::key(SetId::PortIp664, key().ip(first)),
+                Self::key(SetId::PortNd64, key().half(net.network())),
+            ],
+            IpNet::V6(_) => vec![
+                Self::range(SetId::PortNet6, key().ip(first), key().ip(last)),
+                Self::range(SetId::PortNdNet, key().ip(first), key().ip(last)),
+            ],
+        }
+    }
+
+    /// What nobody but its bound port may use, not even the uplink.
+    pub fn bound_address(net: IpNet) -> Vec<Self> {
+        let key = Key::default;
+        let host = net.prefix_len() == net.max_prefix_len();
+        let (first, last) = (net.network(), net.broadcast());
+        match net {
+            IpNet::V4(_) if host => vec![Self::key(SetId::BoundIp4, key().ip(first))],
+            IpNet::V4(_) => vec![Self::range(SetId::BoundNet4, key().ip(first), key().ip(last))],
+            IpNet::V6(_) if host => {
+                vec![Self::key(SetId::BoundIp6, key().ip(first)), Self::key(SetId::BoundNd, key().ip(first))]
+            }
+            IpNet::V6(net) if net.prefix_len() == 64 => vec![
+                Self::key(SetId::BoundIp664, key().ip(first)),
+                Self::key(SetId::BoundNd64, key().half(net.network())),
+            ],
+            IpNet::V6(_) => vec![
+                Self::range(SetId::BoundNet6, key().ip(first), key().ip(last)),
+                Self::range(SetId::BoundNdNet, key().ip(first), key().ip(last)),
+            ],
+        }
+    }
+
+    /// A range of addresses (both ends included, one family) that no unbound guest port may use.
+    pub fn reserved_range(first: IpAddr, last: IpAddr) -> Vec<Self> {
+        let range = |set| Self::range(set, Key::default().ip(first), Key::default().ip(last));
+        if first.is_ipv4() {
+            vec![range(SetId::ReservedIp4)]
+        } else {
+            vec![range(SetId::ReservedIp6), range(SetId::ReservedNd)]
+        }
+    }
+
+    /// A MAC of the gateway or of the node, which no guest port may use.
+    pub fn infra_mac(mac: MacAddr) -> Vec<Self> {
+        [SetId::InfraMac, SetId::InfraLladdr, SetId::ReservedMac].map(|set| Self::mac(set, mac)).into()
+    }
+
+    /// An address of a gateway or of the node, which no guest port may use. It must be in a reserved range too,
+    /// unless it is link-local.
+    pub fn infra_address(address: IpAddr) -> Vec<Self> {
+        let one = |set| Self::key(set, Key::default().ip(address));
+        if address.is_ipv4() { vec![one(SetId::InfraIp4)] } else { vec![one(SetId::InfraIp6), one(SetId::InfraNd)] }
+    }
+
+    /// What it means for the network if the kernel lacks this element, or has it without reason.
+    pub fn meaning(&self, missing: bool) -> String {
+        let what = self.fields_text(&self.first, self.last.as_deref()).join(" ");
+        let (lacks, extra) = match self.set {
+            SetId::Ports => ("the port is not filtered as a bound one", "the port is filtered without need"),
+            SetId::PortMac | SetId::PortIp4 | SetId::PortIp6 | SetId::PortIp664 | SetId::PortNet4 | SetId::PortNet6 => {
+                ("the guest cannot send with it", "the port may send with it, although it is not its own")
+            }
+            SetId::PortNd | SetId::PortNd64 | SetId::PortNdNet | SetId::PortLladdr => {
+                ("the guest cannot announce it to its neighbours", "the port may announce it, although it is not its own")
+            }
+            SetId::PortNoDhcp => ("the guest's DHCP client gets through", "the guest's DHCP client is stopped"),
+            SetId::PortAnyLl => ("the guest cannot choose its link-local address", "the port may use any link-local address"),
+            SetId::PortTrunk => ("the guest cannot send in this VLAN", "the port may send in this VLAN"),
+            SetId::BoundMac => ("the uplink can use this MAC", "the uplink cannot use this MAC, although no guest here has it"),
+            SetId::BoundIp4 | SetId::BoundIp6 | SetId::BoundIp664 | SetId::BoundNet4 | SetId::BoundNet6 => {
+                ("the uplink can use it against the guest", "nobody can use it, although no guest here runs with it")
+            }
+            SetId::BoundNd | SetId::BoundNd64 | SetId::BoundNdNet => {
+                ("the uplink can claim it by neighbour discovery", "nobody can claim it, although no guest here runs with it")
+            }
+            SetId::ReservedMac => ("any guest on the node can use this MAC", "no guest can use this MAC, although nobody owns it"),
+            SetId::ReservedIp4 | SetId::ReservedIp6 => {
+                ("any guest on the node can use it", "no guest can use it, although no pool has it")
+            }
+            SetId::ReservedNd => {
+                ("any guest on the node can claim it by neighbour discovery", "no guest can claim it, although no pool has it")
+            }
+            SetId::InfraMac | SetId::InfraLladdr | SetId::InfraIp4 | SetId::InfraIp6 | SetId::InfraNd => {
+                ("any guest can pose as the gateway or the node", "no guest can use it, although it is no gateway's")
+            }
+            SetId::Uplinks => ("the port is filtered like a guest's", "the port is trusted like an uplink"),
+            SetId::FreePorts => ("the port is filtered, although no pool is on its bridge", "the port is not filtered"),
+            SetId::RouterPorts => ("the guest cannot be a router or DHCP server", "the port may send router advertisements and DHCP answers"),
+            SetId::InboundPorts => ("the guest is given frames for others", "the guest is given only its own frames, unasked"),
+            SetId::RegisteredMac => ("frames of this MAC may not leave to the provider", "the MAC may leave to the provider"),
+            SetId::GuardEnforceUplinks | SetId::GuardReportUplinks => {
+                ("unknown MACs leave by this uplink", "the uplink is guarded, although no pool asks for it")
+            }
+        };
+        format!("{what}: {}", if missing { lacks } else { extra })
+    }
+
+    fn fields_text(&self, first: &[u8], last: Option<&[u8]>) -> Vec<String> {
+        let mut at = 0;
+        let mut texts = Vec::new();
+        for field in self.set.fields() {
+            let bytes = |key: &[u8]| key.get(at..at + field.size()).map(<[u8]>::to_vec).unwrap_or_default();
+            let start = field_text(*field, &bytes(first));
+            let end = last.map(|last| field_text(*field, &bytes(last)));
+            texts.push(match end {
+                Some(end) if end != start => format!("{start}-{end}"),
+                _ => start,
+            });
+            at += field.padded();
+        }
+        texts
+    }
+}
+
+fn field_text(field: Field, bytes: &[u8]) -> String {
+    match field {
+        Field::Port => String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned(),
+        Field::Mac => {
+            <[u8; 6]>::try_from(bytes).map_or_else(|_| "?".to_owned(), |octets| MacAddr::from_octets(octets).to_string())
+        }
+        Field::Vlan => <[u8; 2]>::try_from(bytes).map_or_else(|_| "?".to_owned(), |id| u16::from_ne_bytes(id).to_string()),
+        Field::Ip4 => <[u8; 4]>::try_from(bytes).map_or_else(|_| "?".to_owned(), |octets| Ipv4Addr::from(octets).to_string()),
+        Field::Ip6 | Field::Target => {
+            <[u8; 16]>::try_from(bytes).map_or_else(|_| "?".to_owned(), |octets| Ipv6Addr::from(octets).to_string())
+        }
+        Field::HalfTarget => {
+            let mut octets = [0; 16];
+            octets.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+            format!("{}/64", Ipv6Addr::from(octets))
+        }
+    }
+}
+
+impl fmt::Display for Element {
+    /// As `nft` writes it: `port_ip4 { tap100i0 . 02:00:00:aa:bb:cc . 203.0.113.10 }`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fields = self.fields_text(&self.first, self.last.as_deref());
+        write!(f, "{} {{ {} }}", self.set.name(), fields.join(" . "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_laid_out_as_the_kernel_has_them() {
+        let (port, mac) = ("tap100i0".parse().unwrap(), "02:00:00:aa:bb:cc".parse().unwrap());
+        let elements = Element::port_address(port, mac, "203.0.113.10/32".parse().unwrap());
+        assert_eq!(elements[0].first(), b"tap100i0\0\0\0\0\0\0\0\0\x02\0\0\xaa\xbb\xcc\0\0\xcb\0\x71\x0a");
+        assert_eq!(elements[0].to_string(), "port_ip4 { tap100i0 . 02:00:00:aa:bb:cc . 203.0.113.10 }");
+        for set in SetId::ALL {
+            assert_eq!(SetId::by_name(set.name()), Some(*set));
+        }
+    }
+
+    #[test]
+    fn every_prefix_length_has_its_sets() {
+        let (port, mac) = ("tap100i0".parse().unwrap(), "02:00:00:aa:bb:cc".parse().unwrap());
+        let shown = |net: &str| -> Vec<String> {
+            let net = net.parse().unwrap();
+            let elements = Element::port_address(port, mac, net).into_iter().chain(Element::bound_address(net));
+            elements.map(|element| element.to_string().replace("tap100i0 . 02:00:00:aa:bb:cc . ", "")).collect()
+        };
+        assert_eq!(shown("203.0.113.8/29"), ["port_net4 { 203.0.113.8-203.0.113.15 }", "bound_net4 { 203.0.113.8-203.0.113.15 }"]);
+        assert_eq!(shown("2001:db8::/64"), [
+            "port_ip6_64 { 2001:db8:: }",
+            "port_nd_64 { 2001:db8::/64 }",
+            "bound_ip6_64 { 2001:db8:: }",
+            "bound_nd_64 { 2001:db8::/64 }",
+        ]);
+        assert_eq!(shown("2001:db8::/127").len(), 4);
+        assert_eq!(shown("2001:db8::1/128").len(), 4);
+    }
+}

@@ -1,0 +1,98 @@
+//! External programs: the only place that starts one, so that no error text of theirs is ever lost.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+
+/// Directories in which programs are looked for; never the caller's `PATH` alone, which may be anything.
+pub const SYSTEM_DIRECTORIES: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// A program that could not be run, or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// Not there, or not executable.
+    #[error("cannot run `{program}`")]
+    Start {
+        /// Program and arguments.
+        program: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Ran and failed.
+    #[error("`{program}` failed ({status}){}", quoted(stderr))]
+    Failed {
+        /// Program and arguments.
+        program: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// What it wrote to stderr.
+        stderr: String,
+    },
+}
+
+fn quoted(stderr: &str) -> String {
+    let text = stderr.trim();
+    if text.is_empty() { String::new() } else { format!(": {text}") }
+}
+
+/// Runs a program with `input` on its stdin and returns its stdout.
+pub fn run(program: &str, args: &[&str], input: &[u8]) -> Result<Vec<u8>, CommandError> {
+    let shown = || std::iter::once(program).chain(args.iter().copied()).collect::<Vec<_>>().join(" ");
+    let start = |source| CommandError::Start { program: shown(), source };
+    let mut child = new(program)
+        .args(args)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(start)?;
+    // A program that ends early closes the pipe; its exit status and stderr then say more than EPIPE.
+    let fed = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input));
+    let output = child.wait_with_output().map_err(start)?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(CommandError::Failed { program: shown(), status: output.status, stderr });
+    }
+    fed.map_err(start)?;
+    Ok(output.stdout)
+}
+
+/// Runs a program that speaks for itself: its output goes where ours goes.
+pub fn pass_through(program: &Path, args: &[OsString]) -> io::Result<ExitStatus> {
+    new(program).args(args).stdin(Stdio::null()).status()
+}
+
+/// Finds a program in the system's directories, or in those of `PATH`.
+pub fn find(program: &str) -> Option<std::path::PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = SYSTEM_DIRECTORIES.iter().map(std::path::PathBuf::from);
+    let found = std::env::split_paths(&path).chain(system).map(|directory| directory.join(program));
+    found.into_iter().find(|candidate| candidate.is_absolute() && is_executable(candidate))
+}
+
+/// Whether a regular file may be executed by somebody.
+pub fn is_executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+#[expect(clippy::disallowed_methods, reason = "this module is the one place for it")]
+fn new(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    Command::new(program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_carry_what_the_program_said() {
+        let message = run("ls", &["/no/such/place"], b"").unwrap_err().to_string();
+        assert!(message.starts_with("`ls /no/such/place` failed (exit status: 2): ls:"), "{message}");
+        let message = run("/no/such/program", &["-x"], b"").unwrap_err().to_string();
+        assert_eq!(message, "cannot run `/no/such/program -x`");
+        assert_eq!(run("cat", &[], b"hello").unwrap(), b"hello");
+    }
+}

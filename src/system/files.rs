@@ -1,0 +1,94 @@
+//! Files, written whole or not at all, without following a link that somebody planted.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::sys::statfs::{FUSE_SUPER_MAGIC, statfs};
+
+/// Reads a regular file of at most `limit` bytes; a longer one is returned cut off just above the limit.
+pub fn read_limited(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    // Non-blocking, so that a planted FIFO cannot hang a hook.
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Replaces a file by a new one with these bytes: temporary file beside it, sync, rename.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_as(path, bytes, "local")
+}
+
+/// As [`replace`]; `writer` (the node's name) keeps temporary files of two nodes with the same process id apart.
+///
+/// Mode and owner are left to the file system: pmxcfs decides by path and refuses `chmod`.
+pub fn replace_as(path: &Path, bytes: &[u8], writer: &str) -> io::Result<()> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("file");
+    let temporary = path.with_file_name(format!(".{name}.tmp.{writer}.{}", std::process::id()));
+    // A left-over of a dead process with our id; O_EXCL below makes sure that nothing is written through a link.
+    let _ = fs::remove_file(&temporary);
+    let written = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o640)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Creates a directory and its parents, as far as they are missing.
+pub fn directories(path: &Path) -> io::Result<()> {
+    if path.is_dir() { Ok(()) } else { fs::create_dir_all(path) }
+}
+
+/// Makes sure that `path` is a directory that only its owner, this user, can enter.
+pub fn private_directory(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        directories(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    let meta = fs::symlink_metadata(path)?;
+    if !meta.is_dir() || meta.uid() != nix::unistd::geteuid().as_raw() {
+        let message = format!("`{}` is not a directory of this user", path.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    }
+    if meta.mode() & 0o022 != 0 {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+/// Opens a lock file in a private directory, creating it.
+pub fn open_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
+        .open(path)
+}
+
+/// Whether `path` lies on a FUSE file system, as pmxcfs is.
+pub fn is_fuse(path: &Path) -> bool {
+    statfs(path).is_ok_and(|stat| stat.filesystem_type() == FUSE_SUPER_MAGIC)
+}

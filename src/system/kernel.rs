@@ -1,0 +1,129 @@
+//! The kernel as the plan sees it: observe the state that is ours, apply steps to it.
+
+use std::collections::BTreeSet;
+
+use super::nftables::{FilterError, Nftables};
+use super::routing::{Routing, RoutingError};
+use crate::model::IfName;
+use crate::plan::{Links, NetState, Rules, Step};
+use crate::ruleset::Element;
+
+/// The kernel could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The filter.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// Neighbours, routes, bridges.
+    #[error(transparent)]
+    Routing(#[from] RoutingError),
+}
+
+impl From<super::netlink::NetlinkError> for KernelError {
+    fn from(error: super::netlink::NetlinkError) -> Self {
+        Self::Routing(error.into())
+    }
+}
+
+impl KernelError {
+    /// The administrator's next step.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Filter(FilterError::Nft { .. }) => Some(format!(
+                "if sets of another release are in the way: `nft delete table bridge {}`, then `pve-public-ip apply`",
+                crate::ruleset::TABLE
+            )),
+            Self::Routing(RoutingError::ForeignRoute(net)) => {
+                Some(format!("`ip route show {net}` shows it; remove it, then `pve-public-ip apply`"))
+            }
+            Self::Filter(FilterError::Netlink(error)) | Self::Routing(RoutingError::Netlink(error)) => {
+                (error.errno() == Some(nix::errno::Errno::EPERM)).then(|| "run it as root".to_owned())
+            }
+            Self::Routing(RoutingError::NoInterface(_)) | Self::Filter(_) => None,
+        }
+    }
+}
+
+/// An open connection to the kernel of this network namespace.
+#[derive(Debug)]
+pub struct Kernel {
+    nftables: Nftables,
+    routing: Routing,
+    reference: u64,
+}
+
+impl Kernel {
+    /// Connects. `reference` is the fingerprint of this release's rules (see [`Nftables::reference`]).
+    pub fn open(reference: u64) -> Result<Self, KernelError> {
+        Ok(Self { nftables: Nftables::open()?, routing: Routing::open()?, reference })
+    }
+
+    /// Interfaces and addresses.
+    pub fn links(&mut self) -> Result<Links, KernelError> {
+        Ok(self.routing.links()?)
+    }
+
+    /// These interfaces, as far as they exist.
+    pub fn links_named(&mut self, names: &BTreeSet<IfName>) -> Result<Links, KernelError> {
+        Ok(self.routing.links_named(names)?)
+    }
+
+    /// How much of the filter's text is loaded.
+    pub fn observe_rules(&mut self) -> Result<Rules, KernelError> {
+        Ok(self.nftables.observe_rules(self.reference)?)
+    }
+
+    /// Everything that is ours.
+    pub fn observe(&mut self, links: &Links) -> Result<NetState, KernelError> {
+        let rules = self.observe_rules()?;
+        let elements = if rules == Rules::Absent { BTreeSet::new() } else { self.nftables.observe_elements()? };
+        let routing = self.routing.observe()?;
+        Ok(NetState {
+            rules,
+            elements,
+            deaf_bridges: links
+                .0
+                .iter()
+                .filter(|(_, link)| link.bridge.is_some_and(|bridge| bridge.no_linklocal_learn))
+                .map(|(name, _)| *name)
+                .collect(),
+            forwarding: routing.forwarding,
+            neighbours: routing.neighbours,
+            routes: routing.routes,
+        })
+    }
+
+    /// Which of these elements the kernel has.
+    pub fn find_elements(&mut self, wanted: &BTreeSet<Element>) -> Result<BTreeSet<Element>, KernelError> {
+        Ok(self.nftables.find_elements(wanted)?)
+    }
+
+    /// Acts. Each step is whole; the first that fails ends it, because what follows it relies on it.
+    pub fn apply(&mut self, steps: &[Step]) -> Result<(), KernelError> {
+        for step in steps {
+            self.apply_step(step)?;
+        }
+        Ok(())
+    }
+
+    fn apply_step(&mut self, step: &Step) -> Result<(), KernelError> {
+        match step {
+            Step::RemoveRoute(net) => self.routing.remove_route(*net)?,
+            Step::RemoveNeighbour(device, address) => self.routing.remove_neighbour(*device, *address)?,
+            Step::RemoveForwarding(port, mac) => self.routing.remove_forwarding(*port, *mac)?,
+            Step::DeclareSets => self.nftables.declare_sets()?,
+            Step::ChangeElements { add, remove } => self.nftables.change_elements(add, remove)?,
+            Step::LoadRules => {
+                self.nftables.load_rules()?;
+                if self.observe_rules()? != Rules::Loaded {
+                    return Err(FilterError::NotTaken.into());
+                }
+            }
+            Step::SetDeafBridge(bridge) => self.routing.set_deaf_bridge(*bridge)?,
+            Step::SetForwarding(port, mac) => self.routing.set_forwarding(*port, *mac)?,
+            Step::SetNeighbour(device, address, mac) => self.routing.set_neighbour(*device, *address, *mac)?,
+            Step::SetRoute(net, route) => self.routing.set_route(*net, *route)?,
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,13 @@
+//! Acting: the file system, other programs and the kernel. Nothing here decides anything.
+
+pub mod command;
+pub mod files;
+mod kernel;
+pub mod netlink;
+mod nftables;
+pub mod run;
+mod routing;
+
+pub use kernel::{Kernel, KernelError};
+pub use nftables::{FilterError, Nftables};
+pub use routing::RoutingError;

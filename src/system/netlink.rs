@@ -1,0 +1,280 @@
+//! A netlink socket, the framing and the attributes; what the messages mean is the business of its users.
+//!
+//! A hundred lines of our own serve nf_tables, links, neighbours and routes alike. The crates for it cover either
+//! nf_tables or rtnetlink, parse every attribute that exists, and change their interface several times a year.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket, sockopt,
+};
+
+/// Something netlink refused; keeps the kernel's errno.
+#[derive(Debug, thiserror::Error)]
+#[error("the kernel refused to {action}")]
+pub struct NetlinkError {
+    /// What was tried.
+    pub action: String,
+    /// The kernel's reason.
+    pub source: io::Error,
+}
+
+impl NetlinkError {
+    /// Wraps an I/O error with what was tried.
+    pub fn new(action: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self { action: action.into(), source: source.into() }
+    }
+
+    /// The errno, if the kernel gave one.
+    pub fn errno(&self) -> Option<Errno> {
+        self.source.raw_os_error().map(Errno::from_raw)
+    }
+}
+
+/// One message from the kernel.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// `nlmsg_type`.
+    pub kind: u16,
+    /// `nlmsg_flags`.
+    pub flags: u16,
+    /// `nlmsg_seq`.
+    pub sequence: u32,
+    /// What follows the header.
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    /// For `NLMSG_ERROR`: 0 for an acknowledgement, else the errno.
+    pub fn error(&self) -> Option<i32> {
+        if self.kind != NLMSG_ERROR {
+            return None;
+        }
+        let code = self.payload.get(..4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+        code.map(|bytes| i32::from_ne_bytes(bytes).saturating_neg())
+    }
+}
+
+/// An open socket of one netlink family.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+/// `nlmsg_type` of an error or acknowledgement. Source: Linux `include/uapi/linux/netlink.h`.
+const NLMSG_ERROR: u16 = 2;
+/// `nlmsg_type` of the end of a dump.
+const NLMSG_DONE: u16 = 3;
+/// Length of `struct nlmsghdr`.
+const HEADER: usize = 16;
+
+/// The kernel never builds larger replies to one read. Source: Linux `net/netlink/af_netlink.c`, `netlink_dump`.
+const BUFFER: usize = 256 * 1024;
+
+/// Room for the acknowledgements and errors of one large transaction.
+const RECEIVE_SPACE: usize = 8 * 1024 * 1024;
+
+impl Socket {
+    /// Opens a socket in the caller's network namespace.
+    pub fn open(protocol: SockProtocol) -> Result<Self, NetlinkError> {
+        let failed = |errno: Errno| NetlinkError::new("open a netlink socket", errno);
+        let fd =
+            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol).map_err(failed)?;
+        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(failed)?;
+        // Without CAP_NET_ADMIN the ordinary limits hold; small exchanges work all the same.
+        let _ = setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_SPACE);
+        Ok(Self { fd, sequence: 0, buffer: vec![0; BUFFER] })
+    }
+
+    /// A sequence number for the next message.
+    pub fn next_sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+
+    /// Sends one datagram, however large.
+    pub fn send(&self, bytes: &[u8]) -> Result<(), NetlinkError> {
+        if bytes.len() > 100_000 {
+            let _ = setsockopt(&self.fd, sockopt::SndBufForce, &(bytes.len() * 2));
+        }
+        send(self.fd.as_raw_fd(), bytes, MsgFlags::empty())
+            .map(drop)
+            .map_err(|errno| NetlinkError::new(format!("take a netlink message of {} bytes", bytes.len()), errno))
+    }
+
+    /// The frames of the next datagram; `None` if there is none and `flags` say not to wait.
+    pub fn receive(&mut self, flags: MsgFlags) -> Result<Option<Vec<Frame>>, NetlinkError> {
+        let length = loop {
+            match recv(self.fd.as_raw_fd(), &mut self.buffer, flags) {
+                Ok(length) => break length,
+                Err(Errno::EAGAIN) => return Ok(None),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(NetlinkError::new("answer over netlink", errno)),
+            }
+        };
+        Ok(Some(frames(&self.buffer[..length])))
+    }
+
+    /// Sends a request built for `sequence` and collects the answer: a dump to its end, or up to the acknowledgement.
+    pub fn request(&mut self, bytes: &[u8], sequence: u32, action: &str) -> Result<Vec<Frame>, NetlinkError> {
+        self.send(bytes)?;
+        let mut answer = Vec::new();
+        while let Some(frames) = self.receive(MsgFlags::empty())? {
+            for frame in frames.into_iter().filter(|frame| frame.sequence == sequence) {
+                match frame.error() {
+                    Some(0) => return Ok(answer),
+                    Some(errno) => return Err(NetlinkError::new(action, Errno::from_raw(errno))),
+                    None if frame.kind == NLMSG_DONE => return Ok(answer),
+                    None => answer.push(frame),
+                }
+            }
+        }
+        Ok(answer)
+    }
+}
+
+fn frames(bytes: &[u8]) -> Vec<Frame> {
+    let mut rest = bytes;
+    let mut found = Vec::new();
+    while let Some(header) = rest.first_chunk::<HEADER>() {
+        let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+        let Some(payload) = rest.get(HEADER..length) else { break };
+        found.push(Frame {
+            kind: u16::from_ne_bytes([header[4], header[5]]),
+            flags: u16::from_ne_bytes([header[6], header[7]]),
+            sequence: u32::from_ne_bytes([header[8], header[9], header[10], header[11]]),
+            payload: payload.to_vec(),
+        });
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    found
+}
+
+/// Attributes of a message or of a nested attribute: type without flag bits, and value.
+pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let header = rest.get(..4)?;
+        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        let kind = u16::from_ne_bytes([header[2], header[3]]) & 0x3fff;
+        let value = rest.get(4..length)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+/// The value of the first attribute of that type.
+pub fn attribute(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
+}
+
+/// A zero-terminated string attribute.
+pub fn text(value: &[u8]) -> &str {
+    let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
+    std::str::from_utf8(&value[..end]).unwrap_or_default()
+}
+
+/// Builds netlink messages back to back in one buffer.
+#[derive(Debug, Default)]
+pub struct Builder {
+    bytes: Vec<u8>,
+    message: usize,
+}
+
+/// Flag of attributes that contain attributes. Source: Linux `include/uapi/linux/netlink.h`.
+const NESTED: u16 = 0x8000;
+
+impl Builder {
+    /// Starts a message; `fixed` is what stands between header and attributes.
+    pub fn message(&mut self, kind: u16, flags: u16, sequence: u32, fixed: &[u8]) -> &mut Self {
+        self.message = self.bytes.len();
+        self.bytes.extend([0; 4]);
+        self.bytes.extend(kind.to_ne_bytes());
+        self.bytes.extend(flags.to_ne_bytes());
+        self.bytes.extend(sequence.to_ne_bytes());
+        self.bytes.extend([0; 4]);
+        self.bytes.extend(fixed);
+        self.end_message()
+    }
+
+    /// Appends an attribute to the message.
+    pub fn attribute(&mut self, kind: u16, value: &[u8]) -> &mut Self {
+        // A longer value cannot be expressed; every value here is a key or a name.
+        let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
+        self.bytes.extend(length.to_ne_bytes());
+        self.bytes.extend(kind.to_ne_bytes());
+        self.bytes.extend(value);
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+        self
+    }
+
+    /// Appends a zero-terminated string.
+    pub fn string(&mut self, kind: u16, value: &str) -> &mut Self {
+        let mut bytes = value.as_bytes().to_vec();
+        bytes.push(0);
+        self.attribute(kind, &bytes)
+    }
+
+    /// Opens an attribute that contains attributes; close it with [`Self::end`].
+    pub fn begin(&mut self, kind: u16) -> usize {
+        let at = self.bytes.len();
+        self.attribute(kind | NESTED, &[]);
+        at
+    }
+
+    /// Closes a nested attribute.
+    pub fn end(&mut self, at: usize) {
+        let length = u16::try_from(self.bytes.len() - at).unwrap_or(u16::MAX);
+        self.bytes[at..at + 2].copy_from_slice(&length.to_ne_bytes());
+    }
+
+    /// Bytes so far of a nested attribute; it must stay below 64 KiB.
+    pub fn length_since(&self, at: usize) -> usize {
+        self.bytes.len() - at
+    }
+
+    /// Writes the length of the current message into its header.
+    pub fn end_message(&mut self) -> &mut Self {
+        let length = u32::try_from(self.bytes.len() - self.message).unwrap_or(u32::MAX);
+        self.bytes[self.message..self.message + 4].copy_from_slice(&length.to_ne_bytes());
+        self
+    }
+
+    /// All messages.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_built_is_read_back() {
+        let mut builder = Builder::default();
+        builder.message(7, 1, 9, &[1, 2, 3, 4]).string(1, "abc");
+        let nest = builder.begin(2);
+        builder.attribute(3, &[5; 6]);
+        builder.end(nest);
+        builder.end_message();
+        builder.message(8, 1, 10, &[]);
+        let frames = frames(builder.bytes());
+        assert_eq!(frames.iter().map(|frame| (frame.kind, frame.sequence)).collect::<Vec<_>>(), [(7, 9), (8, 10)]);
+        let rest = &frames[0].payload[4..];
+        assert_eq!(text(attribute(rest, 1).unwrap()), "abc");
+        assert_eq!(attribute(attribute(rest, 2).unwrap(), 3).unwrap(), [5; 6]);
+    }
+
+    #[test]
+    fn cut_off_messages_end_quietly() {
+        for length in 0..24 {
+            assert!(frames(&vec![0xff; length]).is_empty());
+            let _ = attributes(&vec![0xff; length]).count();
+        }
+    }
+}

@@ -1,0 +1,448 @@
+//! The filter in the kernel: text through `nft`, elements and read-back over netlink.
+//!
+//! `nft list` needs seconds and 100 MB where a dump over netlink needs 50 ms, and loading elements as text is four
+//! times as slow; so the tool is used for what only it can do, compiling rules.
+//!
+//! Source of the message layouts: Linux `include/uapi/linux/netfilter/nf_tables.h` and `nfnetlink.h`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{MsgFlags, SockProtocol};
+
+use super::command::{self, CommandError};
+use super::netlink::{Builder, NetlinkError, Socket, attribute, attributes, text};
+use crate::plan::Rules;
+use crate::ruleset::{Element, RULES, SETS, SetId, Storage, TABLE};
+
+const SUBSYSTEM: u16 = 10 << 8;
+const GET_TABLE: u16 = SUBSYSTEM | 1;
+const GET_CHAIN: u16 = SUBSYSTEM | 4;
+const GET_RULE: u16 = SUBSYSTEM | 7;
+const GET_SET: u16 = SUBSYSTEM | 10;
+const NEW_SET_ELEMENT: u16 = SUBSYSTEM | 12;
+const GET_SET_ELEMENT: u16 = SUBSYSTEM | 13;
+const DELETE_SET_ELEMENT: u16 = SUBSYSTEM | 14;
+const BATCH_BEGIN: u16 = 16;
+const BATCH_END: u16 = 17;
+
+const REQUEST: u16 = 0x1;
+const ACKNOWLEDGE: u16 = 0x4;
+const DUMP: u16 = 0x300;
+const CREATE: u16 = 0x400;
+/// In the flags of a dump's messages: something changed while it ran.
+const INTERRUPTED: u16 = 0x10;
+
+/// `struct nfgenmsg`: family bridge, version 0, resource 0.
+const BRIDGE: [u8; 4] = [7, 0, 0, 0];
+/// The same for a batch: resource is the subsystem, in network order.
+const BATCH: [u8; 4] = [0, 0, 0, 10];
+
+const LIST_TABLE: u16 = 1;
+const LIST_SET: u16 = 2;
+const LIST_ELEMENTS: u16 = 3;
+const LIST_ITEM: u16 = 1;
+const ELEMENT_KEY: u16 = 1;
+const ELEMENT_FLAGS: u16 = 3;
+const ELEMENT_KEY_END: u16 = 10;
+const DATA_VALUE: u16 = 1;
+const INTERVAL_END: u32 = 1;
+
+/// A nested attribute's length has 16 bits; stay well below.
+const LIST_LIMIT: usize = 60_000;
+
+/// Why the filter could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum FilterError {
+    /// `nft` is missing or refused the text.
+    #[error("cannot load the {what} of table bridge {TABLE}")]
+    Nft {
+        /// Sets or rules.
+        what: &'static str,
+        /// What `nft` said.
+        source: CommandError,
+    },
+    /// The kernel refused.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// A throwaway namespace for compiling the rules could not be had.
+    #[error("cannot make a network namespace to compile the rules in")]
+    Namespace(#[source] std::io::Error),
+    /// What the kernel shows after loading is not what this release's text compiles to.
+    #[error("the rules were loaded, but the kernel shows others")]
+    NotTaken,
+    /// The answer does not parse.
+    #[error("the kernel's answer about set `{0}` is not understood")]
+    Answer(&'static str),
+}
+
+/// An open connection to nf_tables.
+#[derive(Debug)]
+pub struct Nftables {
+    socket: Socket,
+}
+
+impl Nftables {
+    /// Connects, in the caller's network namespace.
+    pub fn open() -> Result<Self, FilterError> {
+        Ok(Self { socket: Socket::open(SockProtocol::NetlinkNetFilter)? })
+    }
+
+    /// Loads the declarations of the sets.
+    pub fn declare_sets(&self) -> Result<(), FilterError> {
+        nft(SETS, "sets")
+    }
+
+    /// Replaces the rules.
+    pub fn load_rules(&self) -> Result<(), FilterError> {
+        nft(RULES, "rules")
+    }
+
+    /// How much of the text is loaded; `reference` is the fingerprint that this release's text must have.
+    pub fn observe_rules(&mut self, reference: u64) -> Result<Rules, FilterError> {
+        let declared = self.declared_sets()?;
+        if SetId::ALL.iter().any(|set| !declared.contains(set.name())) {
+            return Ok(Rules::Absent);
+        }
+        Ok(if self.fingerprint(&declared)? == reference { Rules::Loaded } else { Rules::Different })
+    }
+
+    /// Compiles this release's text in a throwaway network namespace and takes its fingerprint there.
+    ///
+    /// So the kernel's rules are compared with what this very kernel and `nft` make of the text, without a copy of
+    /// bytecode in this program and without trusting what was loaded before.
+    pub fn reference() -> Result<u64, FilterError> {
+        let compile = || {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| FilterError::Namespace(errno.into()))?;
+            let mut nftables = Self::open()?;
+            nftables.declare_sets()?;
+            nftables.load_rules()?;
+            let declared = nftables.declared_sets()?;
+            nftables.fingerprint(&declared)
+        };
+        // `unshare` moves only the calling thread; it ends with the namespace.
+        std::thread::scope(|scope| scope.spawn(compile).join().unwrap_or(Err(FilterError::NotTaken)))
+    }
+
+    /// A hash of the text, by which a stored reference is known to be of this release.
+    pub fn text_hash() -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (SETS, RULES).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Reads the elements of all sets.
+    pub fn observe_elements(&mut self) -> Result<BTreeSet<Element>, FilterError> {
+        let mut elements = Vec::new();
+        for set in SetId::ALL {
+            self.dump_set(*set, &mut elements)?;
+        }
+        Ok(elements.into_iter().collect())
+    }
+
+    /// Which of these elements the kernel has.
+    pub fn find_elements(&mut self, wanted: &BTreeSet<Element>) -> Result<BTreeSet<Element>, FilterError> {
+        let (trees, others): (Vec<_>, Vec<_>) =
+            wanted.iter().partition(|element| element.set().storage() == Storage::Tree);
+        let mut found = BTreeSet::new();
+        // A range of a tree cannot be asked for by both ends; these sets are small.
+        let mut dumped = Vec::new();
+        for set in trees.iter().map(|element| element.set()).collect::<BTreeSet<_>>() {
+            self.dump_set(set, &mut dumped)?;
+        }
+        found.extend(dumped.into_iter().filter(|element| wanted.contains(element)));
+
+        let mut asked = BTreeMap::new();
+        let mut builder = Builder::default();
+        for element in others {
+            let sequence = self.socket.next_sequence();
+            asked.insert(sequence, element);
+            begin_list(&mut builder, GET_SET_ELEMENT, REQUEST, sequence, element.set());
+            let list = builder.begin(LIST_ELEMENTS);
+            put_element(&mut builder, element);
+            builder.end(list);
+            builder.end_message();
+        }
+        if asked.is_empty() {
+            return Ok(found);
+        }
+        self.socket.send(builder.bytes())?;
+        // Each question has exactly one answer: the element, or ENOENT.
+        while !asked.is_empty() {
+            let Some(frames) = self.socket.receive(MsgFlags::empty())? else { break };
+            for frame in frames {
+                let Some(element) = asked.remove(&frame.sequence) else { continue };
+                match frame.error() {
+                    Some(errno) if Errno::from_raw(errno) == Errno::ENOENT => {}
+                    Some(errno) => {
+                        let action = format!("look up {element}");
+                        return Err(NetlinkError::new(action, Errno::from_raw(errno)).into());
+                    }
+                    None => {
+                        found.insert(element.clone());
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Changes elements in one transaction: all of it happens or nothing.
+    pub fn change_elements(&mut self, add: &[Element], remove: &[Element]) -> Result<(), FilterError> {
+        let mut builder = Builder::default();
+        let first = self.socket.next_sequence();
+        builder.message(BATCH_BEGIN, REQUEST, first, &BATCH);
+        // Removals first: a range may grow over the one that it replaces. Packets see both or neither.
+        self.put_lists(&mut builder, DELETE_SET_ELEMENT, 0, remove);
+        self.put_lists(&mut builder, NEW_SET_ELEMENT, CREATE, add);
+        let last = self.socket.next_sequence();
+        builder.message(BATCH_END, REQUEST | ACKNOWLEDGE, last, &BATCH);
+        self.socket.send(builder.bytes())?;
+        // The kernel has worked through the batch when `send` returns: everything it says is there already.
+        while let Some(frames) = self.socket.receive(MsgFlags::MSG_DONTWAIT)? {
+            for frame in frames {
+                match frame.error() {
+                    Some(0) | None => {}
+                    Some(errno) => {
+                        let action = format!("change {} elements of table bridge {TABLE}", add.len() + remove.len());
+                        return Err(NetlinkError::new(action, Errno::from_raw(errno)).into());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn put_lists(&mut self, builder: &mut Builder, kind: u16, flags: u16, elements: &[Element]) {
+        let mut rest = elements;
+        while let Some(first) = rest.first() {
+            let set = first.set();
+            let sequence = self.socket.next_sequence();
+            begin_list(builder, kind, REQUEST | flags, sequence, set);
+            let list = builder.begin(LIST_ELEMENTS);
+            while let Some(element) = rest.first() {
+                if element.set() != set || builder.length_since(list) > LIST_LIMIT {
+                    break;
+                }
+                put_element(builder, element);
+                rest = &rest[1..];
+            }
+            builder.end(list);
+            builder.end_message();
+        }
+    }
+
+    fn dump_set(&mut self, set: SetId, elements: &mut Vec<Element>) -> Result<(), FilterError> {
+        let raw = self.dump_raw(set.name())?;
+        let mut tree = Vec::new();
+        for item in raw {
+            let value = |kind| attribute(&item, kind).and_then(|data| attribute(data, DATA_VALUE));
+            let key = value(ELEMENT_KEY).ok_or(FilterError::Answer(set.name()))?;
+            let flags = attribute(&item, ELEMENT_FLAGS).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+            let is_end = flags.is_some_and(|bytes| u32::from_be_bytes(bytes) & INTERVAL_END != 0);
+            match set.storage() {
+                Storage::Hash => elements.push(Element::raw(set, key, None)),
+                Storage::Pipapo => {
+                    // A concatenation with equal ends has no second key.
+                    let end = value(ELEMENT_KEY_END).unwrap_or(key);
+                    elements.push(Element::raw(set, key, Some(end)));
+                }
+                Storage::Tree => tree.push((key.to_vec(), is_end)),
+            }
+        }
+        elements.extend(ranges(set, tree));
+        Ok(())
+    }
+
+    /// Elements of a set as attributes; none if the set does not exist.
+    fn dump_raw(&mut self, set: &str) -> Result<Vec<Vec<u8>>, FilterError> {
+        let mut items = Vec::new();
+        let frames = self.dump(GET_SET_ELEMENT, &[(LIST_TABLE, TABLE), (LIST_SET, set)], "list the elements of a set")?;
+        for frame in frames {
+            let list = attribute(&frame, LIST_ELEMENTS).unwrap_or_default();
+            items.extend(attributes(list).map(|(_, item)| item.to_vec()));
+        }
+        Ok(items)
+    }
+
+    fn declared_sets(&mut self) -> Result<BTreeSet<String>, FilterError> {
+        const SET_TABLE: u16 = 1;
+        const SET_NAME: u16 = 2;
+        let frames = self.dump(GET_SET, &[(SET_TABLE, TABLE)], "list the sets")?;
+        Ok(frames.iter().filter_map(|frame| attribute(frame, SET_NAME)).map(|name| text(name).to_owned()).collect())
+    }
+
+    /// A hash of everything in our table that decides on frames, apart from the elements of bindings: the table's
+    /// flags, the chains with their hooks, the rules in order, the constant sets and the types of all sets.
+    fn fingerprint(&mut self, declared: &BTreeSet<String>) -> Result<u64, FilterError> {
+        const NAME_OR_TABLE: u16 = 1;
+        const TABLE_FLAGS: u16 = 2;
+        const CHAIN_NAME: u16 = 3;
+        const CHAIN_PARTS: [u16; 5] = [3, 4, 5, 7, 10]; // name, hook, policy, type, flags
+        const RULE_CHAIN: u16 = 2;
+        const RULE_EXPRESSIONS: u16 = 4;
+        const SET_PARTS: [u16; 6] = [2, 3, 4, 5, 6, 7]; // name, flags, key and data type and length
+        let mut hasher = DefaultHasher::new();
+        let ours = |frame: &&Vec<u8>| attribute(frame, NAME_OR_TABLE).is_some_and(|name| text(name) == TABLE);
+
+        let tables = self.dump(GET_TABLE, &[], "list the tables")?;
+        tables.iter().filter(ours).for_each(|frame| attribute(frame, TABLE_FLAGS).hash(&mut hasher));
+
+        let chains = self.dump(GET_CHAIN, &[], "list the chains")?;
+        let mut chains: Vec<_> = chains.iter().filter(ours).collect();
+        chains.sort_by_key(|frame| attribute(frame, CHAIN_NAME).map(<[u8]>::to_vec));
+        for chain in chains {
+            CHAIN_PARTS.map(|part| attribute(chain, part)).hash(&mut hasher);
+        }
+
+        let rules = self.dump(GET_RULE, &[(NAME_OR_TABLE, TABLE)], "list the rules")?;
+        let mut by_chain: BTreeMap<Vec<u8>, Vec<&[u8]>> = BTreeMap::new();
+        for rule in rules.iter().filter(|rule| ours(rule)) {
+            let chain = attribute(rule, RULE_CHAIN).unwrap_or_default().to_vec();
+            by_chain.entry(chain).or_default().push(attribute(rule, RULE_EXPRESSIONS).unwrap_or_default());
+        }
+        by_chain.hash(&mut hasher);
+
+        let sets = self.dump(GET_SET, &[(NAME_OR_TABLE, TABLE)], "list the sets")?;
+        let mut parts: Vec<_> = sets.iter().map(|set| SET_PARTS.map(|part| attribute(set, part))).collect();
+        parts.sort_unstable();
+        parts.hash(&mut hasher);
+        for constant in declared.iter().filter(|name| SetId::by_name(name).is_none()) {
+            let mut keys = self.dump_raw(constant)?;
+            keys.sort_unstable();
+            (constant, keys).hash(&mut hasher);
+        }
+        Ok(hasher.finish())
+    }
+
+    /// A whole dump as attributes behind the fixed header; repeated if something changed meanwhile.
+    fn dump(&mut self, kind: u16, filter: &[(u16, &str)], action: &str) -> Result<Vec<Vec<u8>>, FilterError> {
+        loop {
+            let sequence = self.socket.next_sequence();
+            let mut builder = Builder::default();
+            builder.message(kind, REQUEST | DUMP, sequence, &BRIDGE);
+            for (attribute, value) in filter {
+                builder.string(*attribute, value);
+            }
+            builder.end_message();
+            let frames = match self.socket.request(builder.bytes(), sequence, action) {
+                Ok(frames) => frames,
+                Err(error) if error.errno() == Some(Errno::ENOENT) => return Ok(Vec::new()),
+                Err(error) if error.errno() == Some(Errno::EINTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if frames.iter().all(|frame| frame.flags & INTERRUPTED == 0) {
+                return Ok(frames.into_iter().map(|frame| frame.payload.get(4..).unwrap_or_default().to_vec()).collect());
+            }
+        }
+    }
+}
+
+fn nft(text: &str, what: &'static str) -> Result<(), FilterError> {
+    command::run("nft", &["-f", "-"], text.as_bytes()).map(drop).map_err(|source| FilterError::Nft { what, source })
+}
+
+fn begin_list(builder: &mut Builder, kind: u16, flags: u16, sequence: u32, set: SetId) {
+    builder.message(kind, flags, sequence, &BRIDGE).string(LIST_TABLE, TABLE).string(LIST_SET, set.name());
+}
+
+/// One member as list items: a range in a tree is two of them.
+fn put_element(builder: &mut Builder, element: &Element) {
+    let (storage, last) = (element.set().storage(), element.last());
+    put_item(builder, element.first(), last.filter(|_| storage == Storage::Pipapo), 0);
+    if storage == Storage::Tree {
+        // A range up to the highest key has no end.
+        if let Some(after) = last.and_then(successor) {
+            put_item(builder, &after, None, INTERVAL_END);
+        }
+    }
+}
+
+fn put_item(builder: &mut Builder, key: &[u8], key_end: Option<&[u8]>, flags: u32) {
+    let item = builder.begin(LIST_ITEM);
+    if flags != 0 {
+        builder.attribute(ELEMENT_FLAGS, &flags.to_be_bytes());
+    }
+    for (kind, key) in [(ELEMENT_KEY, Some(key)), (ELEMENT_KEY_END, key_end)] {
+        if let Some(key) = key {
+            let data = builder.begin(kind);
+            builder.attribute(DATA_VALUE, key);
+            builder.end(data);
+        }
+    }
+    builder.end(item);
+}
+
+/// The next key in byte order; `None` after the last one.
+fn successor(key: &[u8]) -> Option<Vec<u8>> {
+    let mut next = key.to_vec();
+    for byte in next.iter_mut().rev() {
+        let (sum, carry) = byte.overflowing_add(1);
+        *byte = sum;
+        if !carry {
+            return Some(next);
+        }
+    }
+    None
+}
+
+/// The key before in byte order.
+fn predecessor(key: &[u8]) -> Vec<u8> {
+    let mut previous = key.to_vec();
+    for byte in previous.iter_mut().rev() {
+        let (difference, borrow) = byte.overflowing_sub(1);
+        *byte = difference;
+        if !borrow {
+            break;
+        }
+    }
+    previous
+}
+
+/// Pairs starts and ends of a tree's elements.
+fn ranges(set: SetId, mut keys: Vec<(Vec<u8>, bool)>) -> Vec<Element> {
+    // At one key the end of the range before comes first. A leading end is what nft writes for "nothing below".
+    keys.sort_by(|(a, a_end), (b, b_end)| a.cmp(b).then(b_end.cmp(a_end)));
+    let mut ranges = Vec::new();
+    let mut start: Option<Vec<u8>> = None;
+    for (key, is_end) in keys {
+        if let Some(first) = start.take() {
+            ranges.push(Element::raw(set, &first, Some(&predecessor(&key))));
+        }
+        if !is_end {
+            start = Some(key);
+        }
+    }
+    if let Some(first) = start {
+        ranges.push(Element::raw(set, &first, Some(&vec![0xff; first.len()])));
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_survive_the_tree() {
+        let key = |last: u8| vec![203, 0, 113, last];
+        let found = ranges(SetId::ReservedIp4, vec![
+            (key(8), true),
+            (key(4), false),
+            (vec![0; 4], true),
+            (key(8), false),
+            (key(16), true),
+            (vec![255, 0, 0, 0], false),
+        ]);
+        let shown: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, [
+            "reserved_ip4 { 203.0.113.4-203.0.113.7 }",
+            "reserved_ip4 { 203.0.113.8-203.0.113.15 }",
+            "reserved_ip4 { 255.0.0.0-255.255.255.255 }",
+        ]);
+        assert_eq!(successor(&[0, 255]), Some(vec![1, 0]));
+        assert_eq!(successor(&[255, 255]), None);
+    }
+}

@@ -1,0 +1,191 @@
+//! Volatile state of this node under `/run/pve-public-ip`: the lock of those who change the kernel, and what the
+//! kernel cannot say by itself.
+//!
+//! Nothing here is an authority: it goes with a reboot, as the kernel's state does, and `apply` works without it.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use super::files;
+use crate::model::{GuestKind, Vmid};
+use crate::paths::Paths;
+use crate::registry::document::GuestFile;
+
+/// How long a start may take between pre-start and the appearance of its port, once its task is gone.
+const START_LIMIT: Duration = Duration::from_secs(600);
+
+/// What a hook noted about a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The last phase that counts.
+    pub phase: MarkPhase,
+    /// When (seconds since 1970).
+    pub since: u64,
+    /// QEMU or LXC: what its ports are called.
+    pub kind: GuestKind,
+    /// Numbers of the ports that were still there at post-stop: they do not make the guest a running one.
+    #[serde(default)]
+    pub left_ports: Vec<u32>,
+    /// The assignments as they were put into the kernel: what to take out again, even if the registry has changed.
+    pub applied: GuestFile,
+}
+
+/// How far a guest was, by its hooks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MarkPhase {
+    /// pre-start: protected, port not there yet.
+    Starting,
+    /// pre-start of an incoming live migration.
+    Incoming,
+    /// post-start, or the port was seen.
+    Started,
+    /// post-stop, with a port still there.
+    Stopped,
+}
+
+/// The run directory, locked against other processes that change the kernel.
+#[derive(Debug)]
+pub struct RunState {
+    directory: PathBuf,
+    _lock: Flock<fs::File>,
+}
+
+/// The run directory could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The file system refuses.
+    #[error("cannot use `{}`", path.display())]
+    Io {
+        /// The directory or file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Somebody else is at it.
+    #[error("another pve-public-ip has been changing this node for {} s", .0.as_secs())]
+    Busy(Duration),
+}
+
+impl RunState {
+    /// Locks the node for changes, waiting at most `limit`.
+    pub fn lock(paths: &Paths, limit: Duration) -> Result<Self, RunError> {
+        let directory = paths.run();
+        let io = |path: &PathBuf| {
+            let path = path.clone();
+            move |source| RunError::Io { path, source }
+        };
+        for path in [directory.clone(), directory.join("guests"), directory.join("checked")] {
+            files::private_directory(&path).map_err(io(&path))?;
+        }
+        let path = directory.join("node.lock");
+        let mut file = files::open_lock(&path).map_err(io(&path))?;
+        let started = Instant::now();
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(Self { directory, _lock: lock }),
+                Err((same, nix::errno::Errno::EWOULDBLOCK)) => file = same,
+                Err((_, error)) => return Err(io(&path)(error.into())),
+            }
+            if started.elapsed() >= limit {
+                return Err(RunError::Busy(started.elapsed()));
+            }
+            sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// What the hooks noted about a guest.
+    pub fn mark(&self, vmid: Vmid) -> Option<Mark> {
+        let bytes = files::read_limited(&self.mark_path(vmid), 4 << 20).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Every guest with a mark.
+    pub fn marked(&self) -> Vec<Vmid> {
+        let entries = fs::read_dir(self.directory.join("guests")).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok())).collect()
+    }
+
+    /// Notes how far a guest is; before the kernel changes, so that a crash leaves a note too many, not one too few.
+    pub fn set_mark(&self, vmid: Vmid, mark: &Mark) -> Result<(), RunError> {
+        let path = self.mark_path(vmid);
+        let failed = |source| RunError::Io { path: path.clone(), source };
+        let bytes = serde_json::to_vec(mark).map_err(|error| failed(error.into()))?;
+        files::replace(&path, &bytes).map_err(failed)
+    }
+
+    /// Forgets a guest; after the kernel has.
+    pub fn clear_mark(&self, vmid: Vmid) {
+        let _ = fs::remove_file(self.mark_path(vmid));
+    }
+
+    fn mark_path(&self, vmid: Vmid) -> PathBuf {
+        self.directory.join("guests").join(vmid.to_string())
+    }
+
+    /// Whether exactly this content of a guest's file was compared with the whole registry and found free of conflicts.
+    ///
+    /// A conflict needs a changed file, and a changed file is compared again; so an unchanged one need not be.
+    pub fn is_checked(&self, vmid: Vmid, content: &[u8]) -> bool {
+        fs::read(self.checked_path(vmid)).is_ok_and(|known| known == content)
+    }
+
+    /// Notes that a guest's file was compared with the whole registry.
+    pub fn set_checked(&self, vmid: Vmid, content: &[u8]) {
+        let _ = files::replace(&self.checked_path(vmid), content);
+    }
+
+    /// Forgets all comparisons, because something in the registry changed.
+    pub fn clear_checked(&self) {
+        for entry in fs::read_dir(self.directory.join("checked")).into_iter().flatten().flatten() {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+
+    fn checked_path(&self, vmid: Vmid) -> PathBuf {
+        self.directory.join("checked").join(vmid.to_string())
+    }
+
+    /// The fingerprint that the rules of the text with this hash have in this node's kernel, if it was taken.
+    pub fn reference(&self, text_hash: u64) -> Option<u64> {
+        let line = fs::read_to_string(self.directory.join("rules")).ok()?;
+        let (text, kernel) = line.trim().split_once(' ')?;
+        let text = u64::from_str_radix(text, 16).ok()?;
+        (text == text_hash).then(|| u64::from_str_radix(kernel, 16).ok()).flatten()
+    }
+
+    /// Keeps the fingerprint.
+    pub fn set_reference(&self, text_hash: u64, kernel: u64) {
+        let _ = files::replace(&self.directory.join("rules"), format!("{text_hash:016x} {kernel:016x}\n").as_bytes());
+    }
+
+    /// Whether the node's share of the state (pools, gateways, uplinks) was applied for exactly this `pools.json`.
+    pub fn node_applied(&self, pools: &[u8]) -> bool {
+        fs::read(self.directory.join("pools.json")).is_ok_and(|known| known == pools)
+    }
+
+    /// Notes that it was.
+    pub fn set_node_applied(&self, pools: &[u8]) {
+        let _ = files::replace(&self.directory.join("pools.json"), pools);
+    }
+}
+
+impl Mark {
+    /// A note made now.
+    pub fn now(phase: MarkPhase, kind: GuestKind, applied: GuestFile) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        Self { phase, since, kind, left_ports: Vec::new(), applied }
+    }
+
+    /// Whether a start may still be going on although no port is there: a failed start has no further hook.
+    pub fn may_be_starting(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        matches!(self.phase, MarkPhase::Starting | MarkPhase::Incoming) && now.saturating_sub(self.since) < START_LIMIT.as_secs()
+    }
+}
