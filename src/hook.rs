@@ -15,9 +15,9 @@ use crate::guest::{GuestError, Located};
 use crate::hookscript;
 use crate::model::{GuestKind, IfName, MacAddr, NodeName, Vmid};
 use crate::plan::{
-    Inputs, Links, NetState, Place, Presence, Rules, check_guest, check_stranger, desired_for, diff,
+    Inputs, Links, NetState, Place, Presence, Rules, check_guest, check_stranger, desired_for, diff, pool_bridges,
 };
-use crate::reconcile::{Mode, Node, ReconcileError, observe_share, reference};
+use crate::reconcile::{Mode, Node, ReconcileError, node_basis, observe_share, reference};
 use crate::registry::document::{DocumentError, GuestFile, PoolsFile};
 use crate::registry::store::StoreError;
 use crate::registry::{Registry, plain};
@@ -216,18 +216,22 @@ impl Hook<'_> {
         let run = RunState::lock(&self.node.paths, LOCK_LIMIT)?;
         let Some(mark) = run.mark(self.vmid) else { return Ok(()) };
         let mut kernel = Kernel::open(reference(&run)?)?;
-        let links = kernel.links_named(&ports(&mark.applied, mark.kind))?;
-        let left_ports = links.0.values().map(|link| link.index).collect::<Vec<_>>();
+        let (pools, pools_bytes) = self.node.store.load_pools()?;
+        let registry = Registry { pools: pools.unwrap_or_default(), ..Registry::default() };
+        let own_ports = ports(&mark.applied, mark.kind);
+        let links = kernel.links_named(&own_ports.union(&pool_bridges(&registry)).copied().collect())?;
+        let left_ports: Vec<u32> = own_ports.iter().filter_map(|port| links.get(*port)).map(|link| link.index).collect();
         run.set_mark(self.vmid, &Mark { phase: MarkPhase::Stopped, left_ports: left_ports.clone(), ..mark.clone() })?;
 
-        if kernel.observe_rules()? == Rules::Absent {
-            // Somebody removed the table: put back what protects the others.
-            self.node.reconcile_locked(&run, Mode::Apply)?;
-        } else {
+        let basis = node_basis(&pools_bytes, &registry.pools, &links);
+        if kernel.observe_rules()? == Rules::Loaded && run.node_applied(&basis) {
             let recorded = self.recorded(&mut kernel, &mark)?;
             let wanted = self.stopped_share(&mark.applied);
             let observed = observe_share(&mut kernel, &wanted, &recorded)?;
             kernel.apply(&diff(&wanted, &observed))?;
+        } else {
+            // The table was removed, or the bridge has another MAC now that the port is gone.
+            self.node.reconcile_locked(&run, Mode::Apply)?;
         }
         if left_ports.is_empty() {
             run.clear_mark(self.vmid);
@@ -258,7 +262,8 @@ impl Hook<'_> {
         self.check_holders(run, &mut kernel, &wanted, &before, file, kind)?;
         let mark = Mark::now(phase, kind, file.clone());
         run.set_mark(self.vmid, &mark)?;
-        if kernel.observe_rules()? != Rules::Loaded || !run.node_applied(pools_bytes) {
+        let basis = node_basis(pools_bytes, &inputs.registry.pools, &inputs.links);
+        if kernel.observe_rules()? != Rules::Loaded || !run.node_applied(&basis) {
             self.node.reconcile_locked(run, Mode::Apply)?;
         }
         let observed = observe_share(&mut kernel, &wanted, &before)?;
@@ -313,11 +318,11 @@ impl Hook<'_> {
     /// Interfaces that the guest's share depends on.
     fn devices(&self, inputs: &Inputs, file: &GuestFile, kind: GuestKind) -> BTreeSet<IfName> {
         let mut devices = ports(file, kind);
+        devices.extend(pool_bridges(&inputs.registry));
         devices.extend(file.interfaces.keys().map(|nic| GuestKind::firewall_port(self.vmid, *nic)));
         let config = &inputs.guests[&self.vmid].config;
         for (nic, _, assigned) in file.addresses() {
             let Some(pool) = inputs.registry.pools.pools.get(&assigned.pool) else { continue };
-            devices.insert(pool.bridge);
             let tag = config.nics.get(&nic).and_then(|nic| nic.as_ref().ok()).and_then(|nic| nic.tag);
             for separator in tag.map(|_| [".", "v"]).into_iter().flatten() {
                 devices.extend(format!("{}{separator}{}", pool.bridge, tag.unwrap_or_default()).parse::<IfName>());

@@ -1,16 +1,17 @@
 //! The one path: gather inputs, decide, and either act or print. Hook, `apply`, `verify`, `plan` and `--dry-run` differ
 //! only in what they select and whether they act.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::guest::{GuestConfig, GuestError, Guests};
 use crate::model::{GuestKind, NodeName, Vmid};
 use crate::paths::Paths;
 use crate::plan::{Desired, Inputs, Links, NetState, Place, Presence, Problem, Step, desired, diff};
+use crate::registry::document::PoolsFile;
 use crate::registry::store::{Store, StoreError};
 use crate::system::run::{Mark, MarkPhase, RunError, RunState};
-use crate::system::{FilterError, Kernel, KernelError, Nftables, files};
+use crate::system::{FilterError, Kernel, KernelError, Nftables};
 
 /// How long a command waits for another one that changes this node.
 const NODE_LOCK_LIMIT: Duration = Duration::from_secs(30);
@@ -107,7 +108,7 @@ impl Node {
     pub fn reconcile_locked(&self, run: &RunState, mode: Mode) -> Result<Report, ReconcileError> {
         let mut kernel = Kernel::open(reference(run)?)?;
         let links = kernel.links()?;
-        let (pools, pools_bytes) = self.store.load_pools()?;
+        let (_, pools_bytes) = self.store.load_pools()?;
         let inputs = self.inputs(run, links)?;
         let Desired { state, problems } = desired(&inputs);
         let observed = kernel.observe(&inputs.links)?;
@@ -120,9 +121,7 @@ impl Node {
             self.note(run, &inputs)?;
             kernel.apply(&steps)?;
             self.forget(run, &inputs);
-            if pools.is_ok() {
-                run.set_node_applied(&pools_bytes);
-            }
+            run.set_node_applied(&node_basis(&pools_bytes, &inputs.registry.pools, &inputs.links));
         }
         Ok(Report { steps, problems, presence: inputs.presence })
     }
@@ -223,6 +222,18 @@ pub fn presence_of(vmid: Vmid, kind: GuestKind, here: bool, mark: Option<&Mark>,
     }
 }
 
+/// What the node's share of the state was made of: when it is the same, a hook need not look at that share.
+///
+/// A bridge without a fixed MAC takes over that of its ports, so it is part of it.
+pub(crate) fn node_basis(pools_bytes: &[u8], pools: &PoolsFile, links: &Links) -> Vec<u8> {
+    let mut basis = pools_bytes.to_vec();
+    for bridge in pools.pools.values().map(|pool| pool.bridge).collect::<BTreeSet<_>>() {
+        let link = links.get(bridge).map(|link| (link.mac, &link.addresses, link.bridge));
+        basis.extend(format!("{bridge} {link:?}\n").into_bytes());
+    }
+    basis
+}
+
 /// The step without what it takes away.
 fn additive(step: Step) -> Option<Step> {
     match step {
@@ -273,9 +284,4 @@ fn node_name(paths: &Paths) -> Result<NodeName, ReconcileError> {
     let host = host.to_string_lossy();
     let short = host.split('.').next().unwrap_or_default();
     short.parse().map_err(|error: crate::model::NodeNameError| ReconcileError::NodeName(error.to_string()))
-}
-
-/// Whether the registry's file system is a cluster's.
-pub fn is_cluster_file_system(paths: &Paths) -> bool {
-    files::is_fuse(&paths.etc_pve())
 }

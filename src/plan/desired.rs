@@ -59,7 +59,9 @@ fn node_state(inputs: &Inputs) -> NetState {
 
     for bridge in &segments {
         let Some(link) = inputs.links.get(*bridge) else { continue };
-        state.elements.extend(link.mac.into_iter().flat_map(Element::infra_mac));
+        // A bridge without ports has none.
+        let mac = link.mac.filter(|mac| mac.octets() != [0; 6]);
+        state.elements.extend(mac.into_iter().flat_map(Element::infra_mac));
         if link.bridge.is_some() {
             state.deaf_bridges.insert(*bridge);
         }

@@ -165,14 +165,14 @@ impl RunState {
         let _ = files::replace(&self.directory.join("rules"), format!("{text_hash:016x} {kernel:016x}\n").as_bytes());
     }
 
-    /// Whether the node's share of the state (pools, gateways, uplinks) was applied for exactly this `pools.json`.
-    pub fn node_applied(&self, pools: &[u8]) -> bool {
-        fs::read(self.directory.join("pools.json")).is_ok_and(|known| known == pools)
+    /// Whether the node's share of the state (pools, gateways, the node itself) was applied for exactly this basis.
+    pub fn node_applied(&self, basis: &[u8]) -> bool {
+        fs::read(self.directory.join("node")).is_ok_and(|known| known == basis)
     }
 
     /// Notes that it was.
-    pub fn set_node_applied(&self, pools: &[u8]) {
-        let _ = files::replace(&self.directory.join("pools.json"), pools);
+    pub fn set_node_applied(&self, basis: &[u8]) {
+        let _ = files::replace(&self.directory.join("node"), basis);
     }
 }
 
