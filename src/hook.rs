@@ -115,7 +115,9 @@ impl HookError {
             Self::Refused { hint, .. } => Some(hint.clone()),
             Self::Document(error) => Some(error.hint.clone()),
             Self::Reconcile(error) => error.hint(),
-            Self::ChainedMissing { .. } => Some("put the script back, or remove `hookscript` from the guest's registry file".to_owned()),
+            Self::ChainedMissing { .. } => {
+                Some("put the script back, or remove `hookscript` from the guest's registry file".to_owned())
+            }
             Self::ChainedFailed { .. } => Some("the messages above are the script's".to_owned()),
         }
     }
@@ -203,11 +205,8 @@ impl Hook<'_> {
         let incoming = self.is_incoming(&located);
         let run = RunState::lock(&self.node.paths, LOCK_LIMIT)?;
         let mut inputs = self.inputs(pools?, &file, located, Links::default());
-        let (presence, phase) = if incoming {
-            (Presence::Incoming, MarkPhase::Incoming)
-        } else {
-            (Presence::Running, MarkPhase::Started)
-        };
+        let (presence, phase) =
+            if incoming { (Presence::Incoming, MarkPhase::Incoming) } else { (Presence::Running, MarkPhase::Started) };
         inputs.presence.insert(self.vmid, presence);
         self.bind(&run, &inputs, &file, phase, &pools_bytes)
     }
@@ -220,7 +219,8 @@ impl Hook<'_> {
         let registry = Registry { pools: pools.unwrap_or_default(), ..Registry::default() };
         let own_ports = ports(&mark.applied, mark.kind);
         let links = kernel.links_named(&own_ports.union(&pool_bridges(&registry)).copied().collect())?;
-        let left_ports: Vec<u32> = own_ports.iter().filter_map(|port| links.get(*port)).map(|link| link.index).collect();
+        let left_ports: Vec<u32> =
+            own_ports.iter().filter_map(|port| links.get(*port)).map(|link| link.index).collect();
         run.set_mark(self.vmid, &Mark { phase: MarkPhase::Stopped, left_ports: left_ports.clone(), ..mark.clone() })?;
 
         let basis = node_basis(&pools_bytes, &registry.pools, &links);
@@ -300,7 +300,8 @@ impl Hook<'_> {
             Ok(None) => GuestFile::new(self.vmid),
             Ok(Some((Err(_), _))) | Err(_) => applied.clone(),
         };
-        let located = Located { node: self.node.name.clone(), config: crate::guest::GuestConfig::parse(GuestKind::Qemu, b"") };
+        let located =
+            Located { node: self.node.name.clone(), config: crate::guest::GuestConfig::parse(GuestKind::Qemu, b"") };
         desired_for(&self.inputs(PoolsFile::default(), &registered, located, Links::default()), &registered)
     }
 
@@ -440,6 +441,7 @@ fn summary(file: &GuestFile, kind: GuestKind) -> String {
 /// Whether two guests' assignments have an address or a MAC in common.
 fn share_overlaps(one: &GuestFile, two: &GuestFile) -> bool {
     one.addresses().any(|(_, interface, assigned)| {
-        two.addresses().any(|(_, other, wanted)| interface.mac == other.mac || assigned.address.overlaps(wanted.address))
+        two.addresses()
+            .any(|(_, other, wanted)| interface.mac == other.mac || assigned.address.overlaps(wanted.address))
     })
 }

@@ -49,8 +49,8 @@ fn snippets_directory(text: &str, storage: &str) -> Option<String> {
             match key {
                 "path" => path = Some(value.trim().to_owned()),
                 "content-dirs" => {
-                    let named = value.split(',').filter_map(|part| part.trim().split_once('='));
-                    sub = named.filter(|(content, _)| *content == "snippets").map(|(_, dir)| dir.to_owned()).last().unwrap_or(sub);
+                    let mut named = value.split(',').filter_map(|part| part.trim().split_once('='));
+                    sub = named.find(|(content, _)| *content == "snippets").map_or(sub, |(_, dir)| dir.to_owned());
                 }
                 _ => {}
             }
@@ -60,7 +60,9 @@ fn snippets_directory(text: &str, storage: &str) -> Option<String> {
         // Proxmox VE forces `local` to this directory.
         ("local", _, _) => "/var/lib/vz".to_owned(),
         (_, Some("dir" | "btrfs"), Some(path)) => path,
-        (_, Some("nfs" | "cifs" | "cephfs" | "glusterfs"), path) => path.unwrap_or_else(|| format!("/mnt/pve/{storage}")),
+        (_, Some("nfs" | "cifs" | "cephfs" | "glusterfs"), path) => {
+            path.unwrap_or_else(|| format!("/mnt/pve/{storage}"))
+        }
         _ => return None,
     };
     Some(format!("{}/{}", base.trim_end_matches('/'), sub.trim_matches('/')))
@@ -85,9 +87,16 @@ mod tests {
             assert_eq!(snippets_directory(CFG, storage).as_deref(), expected, "{storage}");
         }
         let paths = Paths::new("/nowhere");
-        assert_eq!(volume_path(&paths, "local:snippets/a.sh").unwrap(), PathBuf::from("/nowhere/var/lib/vz/snippets/a.sh"));
+        assert_eq!(
+            volume_path(&paths, "local:snippets/a.sh").unwrap(),
+            PathBuf::from("/nowhere/var/lib/vz/snippets/a.sh")
+        );
         for volume in ["a.sh", "local:iso/a", "local:snippets/", "local:snippets/../x", "local:snippets/a/b"] {
-            assert_eq!(volume_path(&paths, volume).unwrap_err(), "it is not of the form STORAGE:snippets/FILE", "{volume}");
+            assert_eq!(
+                volume_path(&paths, volume).unwrap_err(),
+                "it is not of the form STORAGE:snippets/FILE",
+                "{volume}"
+            );
         }
     }
 

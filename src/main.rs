@@ -47,7 +47,7 @@ fn watch_the_clock() {
         thread::sleep(hook::DEADLINE);
         log::error!("the hook did not finish within {} s and gives up", hook::DEADLINE.as_secs());
         log::error!("hint: is `/etc/pve` reachable? `systemctl status pve-cluster`");
-        die()
+        die();
     });
 }
 
@@ -93,7 +93,9 @@ impl log::Log for Log {
             };
             let _ = io::stderr().write_all(line.as_bytes());
         }
-        let Some(mut syslog) = self.syslog.as_ref().and_then(|syslog| syslog.lock().ok()) else { return };
+        let Some(mut syslog) = self.syslog.as_ref().and_then(|syslog| syslog.lock().ok()) else {
+            return;
+        };
         let _ = match record.level() {
             log::Level::Error => syslog.err(text),
             log::Level::Warn => syslog.warning(text),

@@ -82,7 +82,9 @@ impl ReconcileError {
             Self::Store(error) => error.hint(),
             Self::Guest(error) => Some(error.hint()),
             Self::Run(RunError::Busy(_)) => Some("wait for it, or look at `ps -C pve-public-ip`".to_owned()),
-            Self::Run(RunError::Io { .. }) => Some("run it as root; `df -h /run` tells whether there is room".to_owned()),
+            Self::Run(RunError::Io { .. }) => {
+                Some("run it as root; `df -h /run` tells whether there is room".to_owned())
+            }
             Self::Kernel(error) => error.hint(),
             Self::NodeName(_) => Some("`hostname` must be a name without dots".to_owned()),
         }
@@ -118,9 +120,9 @@ impl Node {
             steps = steps.into_iter().filter_map(additive).collect();
         }
         if mode == Mode::Apply {
-            self.note(run, &inputs)?;
+            note(run, &inputs)?;
             kernel.apply(&steps)?;
-            self.forget(run, &inputs);
+            forget(run, &inputs);
             run.set_node_applied(&node_basis(&pools_bytes, &inputs.registry.pools, &inputs.links));
         }
         Ok(Report { steps, problems, presence: inputs.presence })
@@ -163,43 +165,48 @@ impl Node {
             }
             if let Some(place) = guests.get(vmid) {
                 let here = place.node == self.name;
-                presence.extend(presence_of(*vmid, place.config.kind, here, marks.get(vmid), &links).map(|how| (*vmid, how)));
+                presence.extend(
+                    presence_of(*vmid, place.config.kind, here, marks.get(vmid), &links).map(|how| (*vmid, how)),
+                );
             }
         }
         Ok(Inputs { node: self.name.clone(), registry, guests, presence, links })
     }
+}
 
-    /// Writes a mark for every guest that is about to be bound, so that its hooks know what to take out again.
-    fn note(&self, run: &RunState, inputs: &Inputs) -> Result<(), ReconcileError> {
-        for (vmid, presence) in &inputs.presence {
-            let (Some(guest), Some(place)) = (inputs.registry.guests.get(vmid), inputs.guests.get(vmid)) else { continue };
-            let phase = match presence {
-                Presence::Starting => MarkPhase::Starting,
-                Presence::Incoming => MarkPhase::Incoming,
-                Presence::Running => MarkPhase::Started,
-            };
-            let known = run.mark(*vmid);
-            if known.as_ref().is_some_and(|mark| mark.phase == phase && mark.applied == *guest) {
-                continue;
-            }
-            let mut mark = Mark::now(phase, place.config.kind, guest.clone());
-            if let Some(known) = known.filter(|known| known.phase == phase) {
-                mark.since = known.since;
-            }
-            run.set_mark(*vmid, &mark)?;
+/// Writes a mark for every guest that is about to be bound, so that its hooks know what to take out again.
+fn note(run: &RunState, inputs: &Inputs) -> Result<(), ReconcileError> {
+    for (vmid, presence) in &inputs.presence {
+        let (Some(guest), Some(place)) = (inputs.registry.guests.get(vmid), inputs.guests.get(vmid)) else {
+            continue;
+        };
+        let phase = match presence {
+            Presence::Starting => MarkPhase::Starting,
+            Presence::Incoming => MarkPhase::Incoming,
+            Presence::Running => MarkPhase::Started,
+        };
+        let known = run.mark(*vmid);
+        if known.as_ref().is_some_and(|mark| mark.phase == phase && mark.applied == *guest) {
+            continue;
         }
-        Ok(())
+        let mut mark = Mark::now(phase, place.config.kind, guest.clone());
+        if let Some(known) = known.filter(|known| known.phase == phase) {
+            mark.since = known.since;
+        }
+        run.set_mark(*vmid, &mark)?;
     }
+    Ok(())
+}
 
-    /// Drops the marks of guests that are gone.
-    fn forget(&self, run: &RunState, inputs: &Inputs) {
-        for vmid in run.marked().into_iter().filter(|vmid| !inputs.presence.contains_key(vmid)) {
-            let stopped = run.mark(vmid).is_some_and(|mark| {
-                mark.phase == MarkPhase::Stopped && inputs.links.0.values().any(|link| mark.left_ports.contains(&link.index))
-            });
-            if !stopped {
-                run.clear_mark(vmid);
-            }
+/// Drops the marks of guests that are gone.
+fn forget(run: &RunState, inputs: &Inputs) {
+    for vmid in run.marked().into_iter().filter(|vmid| !inputs.presence.contains_key(vmid)) {
+        let stopped = run.mark(vmid).is_some_and(|mark| {
+            mark.phase == MarkPhase::Stopped
+                && inputs.links.0.values().any(|link| mark.left_ports.contains(&link.index))
+        });
+        if !stopped {
+            run.clear_mark(vmid);
         }
     }
 }
@@ -268,8 +275,18 @@ pub(crate) fn observe_share(
         deaf_bridges: wanted.deaf_bridges.clone(),
         // Not asked for: what is wanted is set (again), what is only recorded is removed. Both are idempotent.
         forwarding: recorded.forwarding.difference(&wanted.forwarding).copied().collect(),
-        neighbours: recorded.neighbours.iter().filter(|(key, _)| !wanted.neighbours.contains_key(key)).map(|(k, v)| (*k, *v)).collect(),
-        routes: recorded.routes.iter().filter(|(net, _)| !wanted.routes.contains_key(net)).map(|(k, v)| (*k, *v)).collect(),
+        neighbours: recorded
+            .neighbours
+            .iter()
+            .filter(|(key, _)| !wanted.neighbours.contains_key(key))
+            .map(|(k, v)| (*k, *v))
+            .collect(),
+        routes: recorded
+            .routes
+            .iter()
+            .filter(|(net, _)| !wanted.routes.contains_key(net))
+            .map(|(k, v)| (*k, *v))
+            .collect(),
     })
 }
 

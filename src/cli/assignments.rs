@@ -64,11 +64,8 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
         let address = plain(assigned.address);
         lines.push(format!("{address} {verb} guest {vmid} {nic} ({}), pool {}{gateway}", interface.mac, assigned.pool));
     }
-    let hookscript = if command.no_hookscript {
-        Outcome::AsWanted
-    } else {
-        proxmox::register(node, vmid, &located, dry_run)
-    };
+    let hookscript =
+        if command.no_hookscript { Outcome::AsWanted } else { proxmox::register(node, vmid, &located, dry_run) };
     lines.extend(hookscript.line());
     let data = json!({
         "vmid": vmid,
@@ -99,7 +96,8 @@ fn nics(vmid: Vmid, located: &Located, wanted: &[NicId]) -> anyhow::Result<Vec<(
         let nic = match located.config.nics.get(id) {
             None => {
                 let known: Vec<String> = located.config.nics.keys().map(ToString::to_string).collect();
-                let known = if known.is_empty() { "it has no NIC".to_owned() } else { format!("it has {}", known.join(", ")) };
+                let known =
+                    if known.is_empty() { "it has no NIC".to_owned() } else { format!("it has {}", known.join(", ")) };
                 return Err(advice(
                     format!("guest {vmid} has no {id}; {known}"),
                     format!("add it: `{tool} set {vmid} --{id} ...`, or name another one with --net"),
@@ -131,12 +129,7 @@ fn nics(vmid: Vmid, located: &Located, wanted: &[NicId]) -> anyhow::Result<Vec<(
 }
 
 /// The NIC must be on the pool's bridge: a wrong one is better said now than at the next start.
-fn check_bridges(
-    registry: &Registry,
-    vmid: Vmid,
-    located: &Located,
-    request: &AssignRequest,
-) -> Result<(), RuleError> {
+fn check_bridges(registry: &Registry, vmid: Vmid, located: &Located, request: &AssignRequest) -> Result<(), RuleError> {
     let Some(guest) = registry.guests.get(&vmid) else { return Ok(()) };
     for (nic, _, assigned) in guest.addresses().filter(|(nic, ..)| request.nics.iter().any(|(id, _)| id == nic)) {
         let Some(pool) = registry.pools.pools.get(&assigned.pool) else { continue };
@@ -164,12 +157,12 @@ fn keep_hookscript(registry: &mut Registry, vmid: Vmid, located: &Located, no_ho
 
 /// The node's own addresses are never handed out.
 fn own_addresses() -> Vec<std::net::IpAddr> {
-    let links = links().unwrap_or_default();
+    let links = observe_links().unwrap_or_default();
     let all = links.0.keys().copied().collect();
     links.own_addresses(&all)
 }
 
-fn links() -> Option<Links> {
+fn observe_links() -> Option<Links> {
     // Looking at links needs no fingerprint of the rules.
     Kernel::open(0).ok()?.links().ok()
 }
@@ -182,9 +175,12 @@ pub(super) fn release(node: &Node, command: &Release, dry_run: bool) -> anyhow::
         Ok(located) => Some(located),
         // A destroyed guest's addresses must be releasable.
         Err(GuestError::Unknown { .. }) => None,
-        Err(error) => return Err(anyhow::Error::from(ReconcileError::from(error)).context(trying())),
+        Err(error) => {
+            return Err(anyhow::Error::from(ReconcileError::from(error)).context(trying()));
+        }
     };
-    let has_ours = located.as_ref().is_some_and(|guest| guest.config.hookscript.as_deref().is_some_and(hookscript::is_ours));
+    let has_ours =
+        located.as_ref().is_some_and(|guest| guest.config.hookscript.as_deref().is_some_and(hookscript::is_ours));
     let (released, left) = change(node, dry_run, |registry| {
         let released = registry.release(vmid, &command.addresses)?;
         let left = registry.guests.get(&vmid).cloned();
@@ -200,16 +196,20 @@ pub(super) fn release(node: &Node, command: &Release, dry_run: bool) -> anyhow::
     let mut lines: Vec<String> =
         released.iter().map(|address| format!("{} {verb} from guest {vmid}", plain(*address))).collect();
     let running = located.as_ref().is_some_and(|guest| {
-        let links = links().unwrap_or_default();
-        guest.node == node.name && presence_of(vmid, guest.config.kind, true, None, &links).is_some()
+        let interfaces = observe_links().unwrap_or_default();
+        guest.node == node.name && presence_of(vmid, guest.config.kind, true, None, &interfaces).is_some()
     });
     if running {
         let effect = if dry_run { "would be" } else { "is" };
-        lines.push(format!("guest {vmid} is running: it cannot use the address any more, its binding {effect} removed now"));
+        lines.push(format!(
+            "guest {vmid} is running: it cannot use the address any more, its binding {effect} removed now"
+        ));
     }
     let mut outcome = Outcome::AsWanted;
     let before = left.as_ref().and_then(|guest| guest.hookscript.clone());
-    if let (Some(located), false, true) = (&located, command.no_hookscript, left.as_ref().is_some_and(GuestFile::is_empty)) {
+    if let (Some(located), false, true) =
+        (&located, command.no_hookscript, left.as_ref().is_some_and(GuestFile::is_empty))
+    {
         outcome = proxmox::unregister(node, vmid, located, before.as_deref(), dry_run);
         if let (Outcome::Done(_), false) = (&outcome, dry_run) {
             change(node, dry_run, |registry| {
@@ -254,7 +254,7 @@ pub(super) fn list(node: &Node, command: &List) -> anyhow::Result<Output> {
     if let Some(pool) = &command.pool {
         registry.pool(pool)?;
     }
-    let links = links().unwrap_or_default();
+    let interfaces = observe_links().unwrap_or_default();
     let run = RunState::lock(&node.paths, std::time::Duration::from_secs(1)).ok();
     let mut rows = Vec::new();
     let mut data = Vec::new();
@@ -262,7 +262,7 @@ pub(super) fn list(node: &Node, command: &List) -> anyhow::Result<Output> {
         if guest.is_empty() {
             continue;
         }
-        let place = whereabouts(node, *vmid, &links, run.as_ref());
+        let place = whereabouts(node, *vmid, &interfaces, run.as_ref());
         for (nic, interface, assigned) in guest.addresses() {
             if command.pool.as_ref().is_some_and(|pool| *pool != assigned.pool) {
                 continue;
@@ -306,7 +306,7 @@ pub(super) fn show(node: &Node, command: &Show) -> anyhow::Result<Output> {
         return Err(RuleError::NothingAssigned(vmid).into());
     }
     let registry = readable(node)?;
-    let links = links().unwrap_or_default();
+    let links = observe_links().unwrap_or_default();
     let run = RunState::lock(&node.paths, std::time::Duration::from_secs(1)).ok();
     let place = whereabouts(node, vmid, &links, run.as_ref());
     let config = node.guests.find(vmid, None).ok().map(|located| located.config);
@@ -315,11 +315,17 @@ pub(super) fn show(node: &Node, command: &Show) -> anyhow::Result<Output> {
         None => format!("guest {vmid} on node {}: {}\n", place.node, place.state),
     };
     for (nic, interface) in &guest.interfaces {
-        let port = config.as_ref().map_or_else(String::new, |config| format!(", port {}", config.kind.port(vmid, *nic)));
+        let port =
+            config.as_ref().map_or_else(String::new, |config| format!(", port {}", config.kind.port(vmid, *nic)));
         text += &format!("{nic}: {}{port}\n", interface.mac);
         for assigned in &interface.addresses {
             let gateway = assigned.gateway.map_or_else(|| "none".to_owned(), |gateway| gateway.to_string());
-            text += &format!("  {}  pool {}, gateway {gateway}, since {}", plain(assigned.address), assigned.pool, assigned.assigned_at);
+            text += &format!(
+                "  {}  pool {}, gateway {gateway}, since {}",
+                plain(assigned.address),
+                assigned.pool,
+                assigned.assigned_at
+            );
             if let Some(organization) = &assigned.organization {
                 text += &format!(", organization {organization}");
             }

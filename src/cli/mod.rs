@@ -16,9 +16,9 @@ use crate::hook::{HookError, Phase};
 use crate::model::{IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
 use crate::paths::Paths;
 use crate::reconcile::{Node, ReconcileError};
+use crate::registry::RuleError;
 use crate::registry::document::{DocumentError, GuestFile, NodeFile, PoolsFile, Profile};
 use crate::registry::store::StoreError;
-use crate::registry::RuleError;
 
 /// Bind the public IP addresses of Proxmox VE guests to their MAC and port
 ///
@@ -41,7 +41,15 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 pub struct Global {
     /// Form of the output
-    #[arg(long, global = true, value_enum, default_value_t, env = "PROXMOX_OUTPUT_FORMAT", hide_env = true, value_name = "FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        env = "PROXMOX_OUTPUT_FORMAT",
+        hide_env = true,
+        value_name = "FORMAT"
+    )]
     pub output_format: OutputFormat,
     /// Say what would be done, and do nothing
     #[arg(long, global = true)]
@@ -50,7 +58,14 @@ pub struct Global {
     #[arg(long, short, global = true)]
     pub verbose: bool,
     /// Use the files of the node under this directory instead of /
-    #[arg(long, global = true, env = "PVE_PUBLIC_IP_ROOT", default_value = "/", hide_default_value = true, value_name = "DIR")]
+    #[arg(
+        long,
+        global = true,
+        env = "PVE_PUBLIC_IP_ROOT",
+        default_value = "/",
+        hide_default_value = true,
+        value_name = "DIR"
+    )]
     pub root: PathBuf,
 }
 

@@ -31,7 +31,7 @@ pub(super) fn settle(node: &Node, dry_run: bool, mut output: Output) -> anyhow::
 }
 
 fn steps_data(steps: &[Step]) -> Value {
-    steps.iter().map(|step| step.to_string()).collect::<Vec<_>>().into()
+    steps.iter().map(ToString::to_string).collect::<Vec<_>>().into()
 }
 
 fn problems_text(problems: &[Problem]) -> String {
@@ -44,10 +44,8 @@ fn data(report: &Report) -> Value {
 
 pub(super) fn plan(node: &Node) -> anyhow::Result<Output> {
     let report = node.reconcile(Mode::Plan)?;
-    let mut text: String = report.steps.iter().map(|step| format!("{step}\n")).collect();
-    if text.is_empty() {
-        text = "nothing to do\n".to_owned();
-    }
+    let steps: String = report.steps.iter().map(|step| format!("{step}\n")).collect();
+    let text = if steps.is_empty() { "nothing to do\n".to_owned() } else { steps };
     Ok(Output::new(text + &problems_text(&report.problems), data(&report)))
 }
 

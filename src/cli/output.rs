@@ -136,7 +136,8 @@ mod tests {
 
     #[test]
     fn yaml_quotes_what_yaml_would_misread() {
-        let data = serde_json::json!({"mac": "52:54:00:12:34:56", "no": [], "list": [{"a": 1, "b": ["x"]}, "on"], "n": null});
+        let data =
+            serde_json::json!({"mac": "52:54:00:12:34:56", "no": [], "list": [{"a": 1, "b": ["x"]}, "on"], "n": null});
         let text = Output::new("", data).render(OutputFormat::Yaml);
         assert_eq!(
             text,

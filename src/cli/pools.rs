@@ -39,7 +39,8 @@ fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Out
     let PoolCreate { name, profile, bridge, gateway4, gateway6, addresses } = command;
     let count = addresses.len();
     let new = NewPool { name: name.clone(), profile, bridge, gateway4, gateway6, addresses };
-    change(node, dry_run, |registry| registry.create_pool(new)).with_context(|| format!("cannot create pool `{name}`"))?;
+    change(node, dry_run, |registry| registry.create_pool(new))
+        .with_context(|| format!("cannot create pool `{name}`"))?;
     let verb = if dry_run { "would be created" } else { "created" };
     let text = format!("pool {name} {verb}: {}, bridge {bridge}, {count} entries", profile.as_str());
     settle(node, dry_run, Output::new(text, json!({ "pool": name, "entries": count })))
@@ -47,7 +48,8 @@ fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Out
 
 fn add(node: &Node, command: &PoolAdd, dry_run: bool) -> anyhow::Result<Output> {
     let PoolAdd { name, address, mac, gateway, monthly_cost_cents } = command;
-    let entry = PoolAddress { address: *address, mac: *mac, gateway: *gateway, monthly_cost_cents: *monthly_cost_cents };
+    let entry =
+        PoolAddress { address: *address, mac: *mac, gateway: *gateway, monthly_cost_cents: *monthly_cost_cents };
     change(node, dry_run, |registry| registry.add_address(name, entry))
         .with_context(|| format!("cannot add {} to pool `{name}`", plain(*address)))?;
     let verb = if dry_run { "would be added" } else { "added" };
@@ -116,7 +118,11 @@ fn show(node: &Node, name: &PoolName) -> anyhow::Result<Output> {
         let holders: Vec<_> =
             registry.assignments().filter(|(.., assigned)| assigned.address.overlaps(entry.address)).collect();
         let held = holders.iter().map(|(vmid, nic, _, assigned)| {
-            if assigned.address == entry.address { format!("{vmid} {nic}") } else { format!("{vmid} {nic} ({})", plain(assigned.address)) }
+            if assigned.address == entry.address {
+                format!("{vmid} {nic}")
+            } else {
+                format!("{vmid} {nic} ({})", plain(assigned.address))
+            }
         });
         let optional = |text: Option<String>| text.unwrap_or_default();
         rows.push(vec![
@@ -126,7 +132,9 @@ fn show(node: &Node, name: &PoolName) -> anyhow::Result<Output> {
             optional(entry.monthly_cost_cents.map(|cents| format!("{}.{:02}", cents / 100, cents % 100))),
             held.collect::<Vec<_>>().join(", "),
         ]);
-        let holders = holders.iter().map(|(vmid, nic, _, assigned)| json!({ "vmid": vmid, "interface": nic, "address": assigned.address }));
+        let holders = holders
+            .iter()
+            .map(|(vmid, nic, _, assigned)| json!({ "vmid": vmid, "interface": nic, "address": assigned.address }));
         data.push(json!({
             "address": entry.address, "mac": entry.mac, "gateway": pool.gateway(entry.address),
             "monthly_cost_cents": entry.monthly_cost_cents, "holders": holders.collect::<Vec<_>>(),

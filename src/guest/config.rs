@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use crate::model::{GuestKind, IfName, MacAddr, NicId};
+use crate::model::{GuestKind, IfName, IfNameError, MacAddr, MacError, NicId};
 
 /// What this program wants to know of a guest's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +60,20 @@ pub enum NicError {
 
 /// NIC models of QEMU that Proxmox VE offers; the written form is `<model>=<MAC>`.
 const MODELS: [&str; 14] = [
-    "e1000", "e1000-82540em", "e1000-82544gc", "e1000-82545em", "e1000e", "i82551", "i82557b", "i82559er", "ne2k_isa",
-    "ne2k_pci", "pcnet", "rtl8139", "virtio", "vmxnet3",
+    "e1000",
+    "e1000-82540em",
+    "e1000-82544gc",
+    "e1000-82545em",
+    "e1000e",
+    "i82551",
+    "i82557b",
+    "i82559er",
+    "ne2k_isa",
+    "ne2k_pci",
+    "pcnet",
+    "rtl8139",
+    "virtio",
+    "vmxnet3",
 ];
 
 impl GuestConfig {
@@ -145,10 +157,8 @@ fn parse_nic(kind: GuestKind, value: &str) -> Result<Nic, NicError> {
         }
         let bad = |reason: String| NicError::Value { key: key.to_owned(), reason };
         match canonical {
-            "mac" => nic.mac = Some(value.parse().map_err(|error: crate::model::MacError| bad(error.to_string()))?),
-            "bridge" => {
-                nic.bridge = Some(value.parse().map_err(|error: crate::model::IfNameError| bad(error.to_string()))?);
-            }
+            "mac" => nic.mac = Some(value.parse().map_err(|error: MacError| bad(error.to_string()))?),
+            "bridge" => nic.bridge = Some(value.parse().map_err(|error: IfNameError| bad(error.to_string()))?),
             "tag" => {
                 let tag = value.parse().ok().filter(|tag| (1..=4094).contains(tag));
                 nic.tag = Some(tag.ok_or_else(|| bad(format!("`{value}` is not a VLAN tag (1 to 4094)")))?);
@@ -162,7 +172,10 @@ fn parse_nic(kind: GuestKind, value: &str) -> Result<Nic, NicError> {
 
 /// The static addresses of `ip=` and `ip6=`, with their prefix length; `dhcp`, `auto` and `manual` are none.
 fn static_addresses(value: &str) -> BTreeSet<IpNet> {
-    properties(value).filter(|(key, _)| matches!(*key, "ip" | "ip6")).filter_map(|(_, value)| value.parse().ok()).collect()
+    properties(value)
+        .filter(|(key, _)| matches!(*key, "ip" | "ip6"))
+        .filter_map(|(_, value)| value.parse().ok())
+        .collect()
 }
 
 #[cfg(test)]

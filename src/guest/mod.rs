@@ -102,7 +102,9 @@ impl Guests {
                 for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
                     let name = entry.file_name();
                     let vmid = name.to_str().and_then(|name| name.strip_suffix(".conf")?.parse().ok());
-                    let Some(vmid) = vmid.filter(|vmid| !found.contains_key(vmid)) else { continue };
+                    let Some(vmid) = vmid.filter(|vmid| !found.contains_key(vmid)) else {
+                        continue;
+                    };
                     if let Ok(Some(config)) = read(vmid, kind, &entry.path()) {
                         found.insert(vmid, config);
                     }

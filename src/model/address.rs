@@ -119,7 +119,11 @@ impl FromStr for Prefix {
                 let plain = !digits.is_empty()
                     && digits.bytes().all(|byte| byte.is_ascii_digit())
                     && (digits == "0" || !digits.starts_with('0'));
-                let length: u32 = if plain { digits.parse().map_err(|_| malformed())? } else { return Err(malformed()) };
+                let length: u32 = if plain {
+                    digits.parse().map_err(|_| malformed())?
+                } else {
+                    return Err(malformed());
+                };
                 u8::try_from(length)
                     .ok()
                     .filter(|length| *length <= longest)
@@ -137,11 +141,14 @@ impl fmt::Display for Prefix {
     }
 }
 
-super::string_in_json!(Prefix, json_schema!({
-    "type": "string",
-    "description": "address or prefix without host bits, such as 203.0.113.10/32 or 2001:db8:1::/64",
-    "pattern": "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$",
-}));
+super::string_in_json!(
+    Prefix,
+    json_schema!({
+        "type": "string",
+        "description": "address or prefix without host bits, such as 203.0.113.10/32 or 2001:db8:1::/64",
+        "pattern": "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$",
+    })
+);
 
 /// Smallest list of disjoint, sorted ranges (both ends included) that covers the IPv4 prefixes.
 pub(crate) fn ranges4(prefixes: impl IntoIterator<Item = Ipv4Net>) -> Vec<(Ipv4Addr, Ipv4Addr)> {
@@ -223,7 +230,8 @@ mod tests {
 
     #[test]
     fn ranges_are_joined() {
-        let nets = ["203.0.113.8/29", "203.0.113.4/30", "203.0.113.20/32", "203.0.113.10/32"].map(|net| net.parse().unwrap());
+        let nets =
+            ["203.0.113.8/29", "203.0.113.4/30", "203.0.113.20/32", "203.0.113.10/32"].map(|net| net.parse().unwrap());
         let ranges: Vec<String> = ranges4(nets).iter().map(|(a, b)| format!("{a}-{b}")).collect();
         assert_eq!(ranges, ["203.0.113.4-203.0.113.15", "203.0.113.20-203.0.113.20"]);
     }

@@ -37,8 +37,12 @@ impl MacAddr {
 
     /// The link-local address that a host makes of this MAC by itself (modified EUI-64, RFC 4291 appendix A).
     pub fn link_local(self) -> Ipv6Addr {
-        let [a, b, c, d, e, f] = self.octets();
-        Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+        let mac = self.octets();
+        let mut address = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xfe, 0, 0, 0];
+        address[8..11].copy_from_slice(&mac[..3]);
+        address[8] ^= 2;
+        address[13..].copy_from_slice(&mac[3..]);
+        Ipv6Addr::from(address)
     }
 
     /// Takes six octets as they come from the kernel, without the checks for people's input.
@@ -72,16 +76,18 @@ fn octet(text: &str) -> Option<u8> {
 
 impl fmt::Display for MacAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.octets();
-        f.pad(&format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}"))
+        f.pad(&self.octets().map(|octet| format!("{octet:02x}")).join(":"))
     }
 }
 
-super::string_in_json!(MacAddr, json_schema!({
-    "type": "string",
-    "description": "unicast MAC address, such as bc:24:11:aa:bb:cc",
-    "pattern": "^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$",
-}));
+super::string_in_json!(
+    MacAddr,
+    json_schema!({
+        "type": "string",
+        "description": "unicast MAC address, such as bc:24:11:aa:bb:cc",
+        "pattern": "^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$",
+    })
+);
 
 #[cfg(test)]
 mod tests {

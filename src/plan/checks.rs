@@ -62,11 +62,19 @@ fn check_config(registry: &Registry, guest: &GuestFile, config: &GuestConfig) ->
         };
         match nic.mac {
             None => found.push((
-                format!("guest {vmid} {id} has no fixed MAC, but the registry binds {} to {}", held(guest, *id), interface.mac),
+                format!(
+                    "guest {vmid} {id} has no fixed MAC, but the registry binds {} to {}",
+                    held(guest, *id),
+                    interface.mac
+                ),
                 format!("give the NIC the MAC {}: `{tool} set {vmid} --{id} ...`", interface.mac),
             )),
             Some(mac) if mac != interface.mac => found.push((
-                format!("guest {vmid} {id} has MAC {mac}, but the registry binds {} to {}", held(guest, *id), interface.mac),
+                format!(
+                    "guest {vmid} {id} has MAC {mac}, but the registry binds {} to {}",
+                    held(guest, *id),
+                    interface.mac
+                ),
                 format!(
                     "set the NIC's MAC back to {}, or `pve-public-ip release {vmid}` and assign again",
                     interface.mac
@@ -86,7 +94,10 @@ fn check_config(registry: &Registry, guest: &GuestFile, config: &GuestConfig) ->
             if !nic.bridge.is_some_and(|bridge| is_segment_of(bridge, pool.bridge)) {
                 let actual = nic.bridge.map_or_else(|| "no bridge".to_owned(), |bridge| format!("bridge {bridge}"));
                 found.push((
-                    format!("guest {vmid} {id} is on {actual}, but {address} of pool `{}` needs {}", assigned.pool, pool.bridge),
+                    format!(
+                        "guest {vmid} {id} is on {actual}, but {address} of pool `{}` needs {}",
+                        assigned.pool, pool.bridge
+                    ),
                     format!("move the NIC to {}, or `pve-public-ip release {vmid} {address}`", pool.bridge),
                 ));
             }
@@ -112,12 +123,7 @@ fn check_config(registry: &Registry, guest: &GuestFile, config: &GuestConfig) ->
 /// Says why a guest without assignments looks like a clone or a restore of one that has some.
 ///
 /// Clones copy hookscript and ipconfig and get new MACs; a restore to a new number keeps the MACs too.
-pub fn check_stranger(
-    registry: &Registry,
-    vmid: Vmid,
-    config: &GuestConfig,
-    our_hookscript: bool,
-) -> Option<Problem> {
+pub fn check_stranger(registry: &Registry, vmid: Vmid, config: &GuestConfig, our_hookscript: bool) -> Option<Problem> {
     let problem = |sentence, hint| Some(Problem { vmid: Some(vmid), sentence, hint });
     let tool = config.kind.tool();
     for nic in config.nics.values().flatten() {
@@ -125,8 +131,13 @@ pub fn check_stranger(
         if let Some((owner, id, interface, assigned)) = owner {
             let address = plain(assigned.address);
             return problem(
-                format!("guest {vmid} has no assignment, but the MAC {} of guest {owner} {id} ({address}): is it a restored copy?", interface.mac),
-                format!("give guest {vmid} another MAC, or `pve-public-ip release {owner}` and assign {address} to {vmid}"),
+                format!(
+                    "guest {vmid} has no assignment, but the MAC {} of guest {owner} {id} ({address}): is it a restored copy?",
+                    interface.mac
+                ),
+                format!(
+                    "give guest {vmid} another MAC, or `pve-public-ip release {owner}` and assign {address} to {vmid}"
+                ),
             );
         }
     }
@@ -134,13 +145,18 @@ pub fn check_stranger(
         let owner = registry.assignments().find(|(.., assigned)| assigned.address.net().contains(&net.addr()));
         if let Some((owner, ..)) = owner {
             return problem(
-                format!("guest {vmid} is configured with {}, which is assigned to guest {owner}: is it a clone?", net.addr()),
+                format!(
+                    "guest {vmid} is configured with {}, which is assigned to guest {owner}: is it a clone?",
+                    net.addr()
+                ),
                 format!("change the guest's address: `{tool} config {vmid}`"),
             );
         }
-        let pooled = registry.pools.pools.iter().find(|(_, pool)| {
-            pool.addresses.iter().any(|entry| entry.address.net().contains(&net.addr()))
-        });
+        let pooled = registry
+            .pools
+            .pools
+            .iter()
+            .find(|(_, pool)| pool.addresses.iter().any(|entry| entry.address.net().contains(&net.addr())));
         if let Some((pool, _)) = pooled {
             return problem(
                 format!("guest {vmid} is configured with {} of pool `{pool}`, which is not assigned to it", net.addr()),

@@ -11,8 +11,8 @@ use super::state::{NetState, Route, Rules};
 use crate::guest::Nic;
 use crate::model::address::{ranges4, ranges6};
 use crate::model::{IfName, NicId, Prefix, Vmid};
-use crate::registry::document::{Assigned, GuestFile, Interface, Mode};
 use crate::registry::Registry;
+use crate::registry::document::{Assigned, GuestFile, Interface, Mode};
 use crate::ruleset::{Element, SetId};
 
 /// A decision: the state, and the assignments that cannot be realised.
@@ -102,7 +102,8 @@ pub fn pool_bridges(registry: &Registry) -> BTreeSet<IfName> {
 
 /// The pool's bridges and the per-VLAN bridges that Proxmox VE made beside them.
 fn segments(inputs: &Inputs, bridges: &BTreeSet<IfName>) -> BTreeSet<IfName> {
-    let nics = inputs.guests.values().filter(|place| place.node == inputs.node).flat_map(|place| place.config.nics.values());
+    let nics =
+        inputs.guests.values().filter(|place| place.node == inputs.node).flat_map(|place| place.config.nics.values());
     let tagged = nics.flatten().filter_map(|nic| {
         let bridge = nic.bridge.filter(|bridge| bridges.contains(bridge))?;
         inputs.links.segment(bridge, Some(nic.tag?))
@@ -215,7 +216,9 @@ fn add_reachability(
     }
     for assigned in &interface.addresses {
         let Some(pool) = inputs.registry.pools.pools.get(&assigned.pool) else { continue };
-        let Some(device) = links.segment(pool.bridge, nic.and_then(|nic| nic.tag)) else { continue };
+        let Some(device) = links.segment(pool.bridge, nic.and_then(|nic| nic.tag)) else {
+            continue;
+        };
         let routed = pool.profile.mode() == Mode::Routed;
         let (net, is_v4) = (assigned.address.net(), assigned.address.family() == 4);
         if let Some(address) = assigned.address.single() {
@@ -241,6 +244,6 @@ fn next_hop(interface: &Interface, v4: bool) -> Option<IpAddr> {
     if !v4 {
         return Some(IpAddr::V6(interface.mac.link_local()));
     }
-    let singles = interface.addresses.iter().filter(|assigned| assigned.address.family() == 4);
-    singles.filter_map(|assigned: &Assigned| assigned.address.single()).next()
+    let mut v4 = interface.addresses.iter().filter(|assigned| assigned.address.family() == 4);
+    v4.find_map(|assigned: &Assigned| assigned.address.single())
 }

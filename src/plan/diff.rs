@@ -48,7 +48,9 @@ pub fn diff(desired: &NetState, observed: &NetState) -> Vec<Step> {
     let mut steps = Vec::new();
     steps.extend(gone(&desired.routes, &observed.routes).map(|(net, _)| Step::RemoveRoute(*net)));
     steps.extend(gone(&desired.neighbours, &observed.neighbours).map(|((on, ip), _)| Step::RemoveNeighbour(*on, *ip)));
-    steps.extend(observed.forwarding.difference(&desired.forwarding).map(|(port, mac)| Step::RemoveForwarding(*port, *mac)));
+    steps.extend(
+        observed.forwarding.difference(&desired.forwarding).map(|(port, mac)| Step::RemoveForwarding(*port, *mac)),
+    );
 
     if desired.rules > Rules::Absent && observed.rules == Rules::Absent {
         steps.push(Step::DeclareSets);
@@ -63,7 +65,9 @@ pub fn diff(desired: &NetState, observed: &NetState) -> Vec<Step> {
     }
 
     steps.extend(desired.deaf_bridges.difference(&observed.deaf_bridges).map(|bridge| Step::SetDeafBridge(*bridge)));
-    steps.extend(desired.forwarding.difference(&observed.forwarding).map(|(port, mac)| Step::SetForwarding(*port, *mac)));
+    steps.extend(
+        desired.forwarding.difference(&observed.forwarding).map(|(port, mac)| Step::SetForwarding(*port, *mac)),
+    );
     steps.extend(
         news(&desired.neighbours, &observed.neighbours).map(|((on, ip), mac)| Step::SetNeighbour(*on, *ip, *mac)),
     );
@@ -109,25 +113,39 @@ impl Step {
     /// What drift of this kind means for the network: the step undoes it.
     pub fn meanings(&self) -> Vec<String> {
         match self {
-            Self::RemoveRoute(net) => vec![format!("{net} is routed to a bridge, although no guest here runs with it")],
+            Self::RemoveRoute(net) => {
+                vec![format!("{net} is routed to a bridge, although no guest here runs with it")]
+            }
             Self::RemoveNeighbour(on, ip) => {
                 vec![format!("{ip} has a permanent neighbour on {on}, although no guest here runs with it")]
             }
-            Self::RemoveForwarding(port, mac) => vec![format!("{mac} is pinned to {port}, although it is not bound there")],
-            Self::DeclareSets => vec!["the table is missing: nothing is protected on this node".to_owned()],
+            Self::RemoveForwarding(port, mac) => {
+                vec![format!("{mac} is pinned to {port}, although it is not bound there")]
+            }
+            Self::DeclareSets => {
+                vec!["the table is missing: nothing is protected on this node".to_owned()]
+            }
             Self::ChangeElements { add, remove } => {
                 let missing = add.iter().map(|element| format!("missing {}", element.meaning(true)));
                 missing.chain(remove.iter().map(|element| format!("extra {}", element.meaning(false)))).collect()
             }
-            Self::LoadRules => vec!["the rules are missing or were changed: protection on this node is not proven".to_owned()],
-            Self::SetDeafBridge(bridge) => {
-                vec![format!("{bridge} learns from link-local frames: a guest can divert traffic by an LLDP frame with a foreign MAC")]
+            Self::LoadRules => {
+                vec!["the rules are missing or were changed: protection on this node is not proven".to_owned()]
             }
-            Self::SetForwarding(port, mac) => vec![format!("{mac} is not pinned to {port}: the bridge may move it to another port")],
+            Self::SetDeafBridge(bridge) => {
+                vec![format!(
+                    "{bridge} learns from link-local frames: a guest can divert traffic by an LLDP frame with a foreign MAC"
+                )]
+            }
+            Self::SetForwarding(port, mac) => {
+                vec![format!("{mac} is not pinned to {port}: the bridge may move it to another port")]
+            }
             Self::SetNeighbour(on, ip, mac) => {
                 vec![format!("{ip} is not fixed to {mac} in the node's neighbour table on {on}: it can be poisoned")]
             }
-            Self::SetRoute(net, route) => vec![format!("{net} is not routed to {}: the guest gets no traffic", route.device)],
+            Self::SetRoute(net, route) => {
+                vec![format!("{net} is not routed to {}: the guest gets no traffic", route.device)]
+            }
         }
     }
 }
@@ -141,19 +159,33 @@ impl fmt::Display for Step {
             Self::RemoveRoute(net) => write!(f, "- route {net}"),
             Self::RemoveNeighbour(on, ip) => write!(f, "- neighbour {ip} dev {on}"),
             Self::RemoveForwarding(port, mac) => write!(f, "- forwarding entry {mac} dev {port}"),
-            Self::DeclareSets => write!(f, "+ table bridge {} with its sets", crate::ruleset::TABLE),
+            Self::DeclareSets => {
+                write!(f, "+ table bridge {} with its sets", crate::ruleset::TABLE)
+            }
             Self::ChangeElements { add, remove } => {
                 let added = add.iter().map(|element| format!("+ {element}"));
                 let lines: Vec<String> = added.chain(remove.iter().map(|element| format!("- {element}"))).collect();
                 f.write_str(&lines.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("\n"))?;
-                if lines.len() > SHOWN { write!(f, "\n  ... and {} elements more", lines.len() - SHOWN) } else { Ok(()) }
+                if lines.len() > SHOWN {
+                    write!(f, "\n  ... and {} elements more", lines.len() - SHOWN)
+                } else {
+                    Ok(())
+                }
             }
             Self::LoadRules => write!(f, "~ rules of table bridge {}", crate::ruleset::TABLE),
             Self::SetDeafBridge(bridge) => write!(f, "~ {bridge} no_linklocal_learn 1"),
-            Self::SetForwarding(port, mac) => write!(f, "+ forwarding entry {mac} dev {port} static sticky"),
-            Self::SetNeighbour(on, ip, mac) => write!(f, "+ neighbour {ip} lladdr {mac} dev {on} permanent"),
-            Self::SetRoute(net, Route { device, via: None }) => write!(f, "+ route {net} dev {device}"),
-            Self::SetRoute(net, Route { device, via: Some(via) }) => write!(f, "+ route {net} via {via} dev {device}"),
+            Self::SetForwarding(port, mac) => {
+                write!(f, "+ forwarding entry {mac} dev {port} static sticky")
+            }
+            Self::SetNeighbour(on, ip, mac) => {
+                write!(f, "+ neighbour {ip} lladdr {mac} dev {on} permanent")
+            }
+            Self::SetRoute(net, Route { device, via: None }) => {
+                write!(f, "+ route {net} dev {device}")
+            }
+            Self::SetRoute(net, Route { device, via: Some(via) }) => {
+                write!(f, "+ route {net} via {via} dev {device}")
+            }
         }
     }
 }
@@ -207,7 +239,9 @@ mod tests {
         fn the_steps_lead_to_the_desired_state(mut desired in state(), observed in state()) {
             desired.rules = Rules::Loaded; // the program never wants less
             let mut reached = observed.clone();
-            diff(&desired, &observed).iter().for_each(|step| step.apply_to(&mut reached));
+            for step in diff(&desired, &observed) {
+                step.apply_to(&mut reached);
+            }
             prop_assert_eq!(reached, desired);
         }
     }
@@ -227,21 +261,27 @@ mod tests {
         let shown = |desired: &NetState, observed: &NetState| -> Vec<String> {
             diff(desired, observed).iter().map(ToString::to_string).collect()
         };
-        assert_eq!(shown(&up, &NetState::default()), [
-            "+ table bridge pve-public-ip with its sets",
-            "+ ports { tap100i0 }",
-            "~ rules of table bridge pve-public-ip",
-            "~ vmbr0 no_linklocal_learn 1",
-            "+ forwarding entry 02:00:00:00:00:01 dev tap100i0 static sticky",
-            "+ neighbour 203.0.113.10 lladdr 02:00:00:00:00:01 dev vmbr0 permanent",
-            "+ route 203.0.113.10/32 dev vmbr0",
-        ]);
+        assert_eq!(
+            shown(&up, &NetState::default()),
+            [
+                "+ table bridge pve-public-ip with its sets",
+                "+ ports { tap100i0 }",
+                "~ rules of table bridge pve-public-ip",
+                "~ vmbr0 no_linklocal_learn 1",
+                "+ forwarding entry 02:00:00:00:00:01 dev tap100i0 static sticky",
+                "+ neighbour 203.0.113.10 lladdr 02:00:00:00:00:01 dev vmbr0 permanent",
+                "+ route 203.0.113.10/32 dev vmbr0",
+            ]
+        );
         let down = NetState { rules: Rules::Loaded, ..NetState::default() };
-        assert_eq!(shown(&down, &up), [
-            "- route 203.0.113.10/32",
-            "- neighbour 203.0.113.10 dev vmbr0",
-            "- forwarding entry 02:00:00:00:00:01 dev tap100i0",
-            "- ports { tap100i0 }",
-        ]);
+        assert_eq!(
+            shown(&down, &up),
+            [
+                "- route 203.0.113.10/32",
+                "- neighbour 203.0.113.10 dev vmbr0",
+                "- forwarding entry 02:00:00:00:00:01 dev tap100i0",
+                "- ports { tap100i0 }",
+            ]
+        );
     }
 }

@@ -76,7 +76,9 @@ pub(super) fn check_usable(name: &PoolName, pool: &Pool, prefix: Prefix) -> Resu
     let Some(entry) = pool.entry(prefix) else { return Ok(()) };
     match unusable(pool, entry, address) {
         // A pool of exactly one address is what its owner says it is.
-        Some(role) if entry.address != prefix || role == "the gateway" => Err(format!("{address} is {role} of pool `{name}`")),
+        Some(role) if entry.address != prefix || role == "the gateway" => {
+            Err(format!("{address} is {role} of pool `{name}`"))
+        }
         _ => Ok(()),
     }
 }
@@ -122,7 +124,10 @@ mod tests {
     #[test]
     fn an_on_link_subnet_keeps_its_ends_and_gateway() {
         let on_link = pool(Profile::GenericBridged, Some("203.0.113.9"), &["203.0.113.8/29"]);
-        assert_eq!(drain(&on_link, 4), ["203.0.113.10", "203.0.113.11", "203.0.113.12", "203.0.113.13", "203.0.113.14"]);
+        assert_eq!(
+            drain(&on_link, 4),
+            ["203.0.113.10", "203.0.113.11", "203.0.113.12", "203.0.113.13", "203.0.113.14"]
+        );
     }
 
     #[test]
@@ -149,7 +154,9 @@ mod tests {
     fn says_which_role_an_address_has() {
         let name = "p".parse().unwrap();
         let on_link = pool(Profile::GenericBridged, Some("203.0.113.9"), &["203.0.113.8/29", "192.0.2.7/32"]);
-        for (text, role) in [("203.0.113.8", "the network"), ("203.0.113.9", "the gateway"), ("203.0.113.15", "the broadcast")] {
+        for (text, role) in
+            [("203.0.113.8", "the network"), ("203.0.113.9", "the gateway"), ("203.0.113.15", "the broadcast")]
+        {
             let message = check_usable(&name, &on_link, text.parse().unwrap()).unwrap_err();
             assert!(message.contains(role), "{message}");
         }

@@ -249,11 +249,8 @@ pub trait Document: DeserializeOwned + Serialize + JsonSchema {
 
 impl Document for PoolsFile {
     fn contradiction(&self) -> Option<String> {
-        let entries: Vec<_> = self
-            .pools
-            .iter()
-            .flat_map(|(name, pool)| pool.addresses.iter().map(move |entry| (name, entry)))
-            .collect();
+        let entries: Vec<_> =
+            self.pools.iter().flat_map(|(name, pool)| pool.addresses.iter().map(move |entry| (name, entry))).collect();
         let mut sorted = entries.clone();
         // Sorted by first address, longer prefix last: an overlap is then always with an earlier neighbour.
         sorted.sort_by_key(|(_, entry)| (entry.address.family(), entry.address.first(), entry.address));
@@ -291,7 +288,8 @@ impl Document for GuestFile {
             }
             for (other_nic, other_interface, other) in self.addresses() {
                 let same_entry = std::ptr::eq(assigned, other);
-                let shared = assigned.address == other.address && nic != other_nic && interface.mac == other_interface.mac;
+                let shared =
+                    assigned.address == other.address && nic != other_nic && interface.mac == other_interface.mac;
                 if !same_entry && !shared && assigned.address.overlaps(other.address) {
                     return Some(format!("{at} overlaps {} on {other_nic}", other.address));
                 }
@@ -305,7 +303,10 @@ impl Document for GuestFile {
             if let Some((other, entry)) = twin {
                 let shares = |one: &Assigned| entry.addresses.iter().any(|two| one.address == two.address);
                 if !interface.addresses.iter().any(shares) {
-                    return Some(format!("interfaces.{nic} and {other} have the same mac {} but no address in common", entry.mac));
+                    return Some(format!(
+                        "interfaces.{nic} and {other} have the same mac {} but no address in common",
+                        entry.mac
+                    ));
                 }
             }
         }
@@ -326,7 +327,10 @@ pub fn parse<T: Document>(path: &Path, bytes: &[u8]) -> Result<T, DocumentError>
     let error = |reason: String, hint: &str| DocumentError { path: path.to_owned(), reason, hint: hint.to_owned() };
     let restore = "restore it from a backup, or remove it and assign the addresses again";
     if bytes.len() > MAX_FILE_SIZE {
-        return Err(error(format!("has {} bytes; the cluster file system allows {MAX_FILE_SIZE}", bytes.len()), restore));
+        return Err(error(
+            format!("has {} bytes; the cluster file system allows {MAX_FILE_SIZE}", bytes.len()),
+            restore,
+        ));
     }
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(error("is empty".to_owned(), restore));
@@ -342,7 +346,9 @@ pub fn parse<T: Document>(path: &Path, bytes: &[u8]) -> Result<T, DocumentError>
     if let Some(path) = unknown.first() {
         let key = path.rsplit('.').next().unwrap_or(path);
         let hint = match nearest_key::<T>(key) {
-            Some(known) => format!("did you mean `{known}`? `pve-public-ip schema` prints all keys"),
+            Some(known) => {
+                format!("did you mean `{known}`? `pve-public-ip schema` prints all keys")
+            }
             None => "remove it; `pve-public-ip schema` prints all keys".to_owned(),
         };
         return Err(error(format!("has an unknown key `{path}`"), &hint));
@@ -371,7 +377,8 @@ fn check_version(bytes: &[u8]) -> Result<(), (String, Option<&'static str>)> {
     struct Versioned {
         version: Option<serde_json::Value>,
     }
-    let versioned: Versioned = serde_json::from_slice(bytes).map_err(|cause| (format!("is not valid JSON: {cause}"), None))?;
+    let versioned: Versioned =
+        serde_json::from_slice(bytes).map_err(|cause| (format!("is not valid JSON: {cause}"), None))?;
     let Some(value) = versioned.version else {
         return Err(("is not a file of this program: it has no key `version`".to_owned(), None));
     };
@@ -438,7 +445,10 @@ mod tests {
             (edited("\"version\":1", "\"version\":\"1\""), "version: `\"1\"` is not 1"),
             (edited("\"vmid\":100", "\"vmid\":7"), "vmid: `7` is not a VMID"),
             (edited("\"address\"", "\"adress\""), "did you mean"),
-            (edited("\"organization\"", "\"organisation\""), "unknown key `interfaces.net0.addresses.0.organisation` | did you mean `organization`?"),
+            (
+                edited("\"organization\"", "\"organisation\""),
+                "unknown key `interfaces.net0.addresses.0.organisation` | did you mean `organization`?",
+            ),
             (edited("02:00", "03:00"), "interfaces.net0.mac: MAC address `03:00:00:aa:bb:cc` has the group bit set"),
             (edited("113.10/32", "113.10/24"), "has host bits set; did you mean 203.0.113.0/24?"),
             (edited("198.51.100.254", "fe80::1"), "the gateway is of the other family"),

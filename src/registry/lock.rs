@@ -73,7 +73,8 @@ impl RegistryLock {
         files::private_directory(&run).map_err(|source| LockError::Io { path: run.clone(), source })?;
         let local = lock_file(&run.join("registry.lock"), limit, &directory)?;
 
-        files::directories(&paths.cluster_locks()).map_err(|source| LockError::Io { path: directory.clone(), source })?;
+        files::directories(&paths.cluster_locks())
+            .map_err(|source| LockError::Io { path: directory.clone(), source })?;
         if left_behind(&directory, &mark) {
             let _ = fs::remove_dir(&directory);
         }
@@ -121,7 +122,9 @@ fn lock_file(path: &Path, limit: Duration, shown: &Path) -> Result<Flock<fs::Fil
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(lock),
-            Err((_, error)) if error != nix::errno::Errno::EWOULDBLOCK => return Err(failed(error.into())),
+            Err((_, error)) if error != nix::errno::Errno::EWOULDBLOCK => {
+                return Err(failed(error.into()));
+            }
             Err((same, _)) => file = same,
         }
         if started.elapsed() >= limit {

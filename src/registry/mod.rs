@@ -14,7 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use allocate::capacity;
-use document::{Assigned, DocumentError, GuestFile, Interface, NodeFile, Pool, PoolAddress, PoolsFile, Profile, VERSION};
+use document::{
+    Assigned, DocumentError, GuestFile, Interface, NodeFile, Pool, PoolAddress, PoolsFile, Profile, VERSION,
+};
 pub use lock::LockError;
 
 use crate::model::{IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
@@ -177,12 +179,15 @@ impl RuleError {
         Some(match self {
             Self::PoolExists(name) => format!("to add addresses: `pve-public-ip pool add {name} ADDRESS`"),
             Self::NoPool(_, known) if known.is_empty() => {
-                "create one: `pve-public-ip pool create NAME --profile generic-bridged --bridge vmbr0 PREFIX...`".to_owned()
+                "create one: `pve-public-ip pool create NAME --profile generic-bridged --bridge vmbr0 PREFIX...`"
+                    .to_owned()
             }
             Self::NoPool(name, known) => {
                 let names: Vec<&str> = known.iter().map(PoolName::as_str).collect();
                 match names.iter().min_by_key(|known| strsim::damerau_levenshtein(known, name.as_str())) {
-                    Some(near) if strsim::damerau_levenshtein(near, name.as_str()) < 3 => format!("did you mean `{near}`?"),
+                    Some(near) if strsim::damerau_levenshtein(near, name.as_str()) < 3 => {
+                        format!("did you mean `{near}`?")
+                    }
                     _ => format!("there is: {}", names.join(", ")),
                 }
             }
@@ -194,10 +199,15 @@ impl RuleError {
             Self::InUse { vmid, address, .. } => format!("first `pve-public-ip release {vmid} {}`", plain(*address)),
             Self::NoEntry { pool, .. } => format!("`pve-public-ip pool show {pool}` lists its entries"),
             Self::NotInPool(address) => {
-                format!("add it to one: `pve-public-ip pool add NAME {}`; `pve-public-ip pool list` shows the pools", plain(*address))
+                format!(
+                    "add it to one: `pve-public-ip pool add NAME {}`; `pve-public-ip pool list` shows the pools",
+                    plain(*address)
+                )
             }
             Self::WrongPool { actual, .. } => format!("leave --pool out, or say --pool {actual}"),
-            Self::Taken { holder, held, .. } => format!("to move it: `pve-public-ip release {holder} {}`", plain(*held)),
+            Self::Taken { holder, held, .. } => {
+                format!("to move it: `pve-public-ip release {holder} {}`", plain(*held))
+            }
             Self::Unusable(_) => "choose another one, or leave the address out to get the next free one".to_owned(),
             Self::Exhausted { pool, family, other_family: true } => {
                 let other = if *family == 4 { 6 } else { 4 };
@@ -211,9 +221,9 @@ impl RuleError {
                 "look it up at the provider, then `pve-public-ip pool add {pool} {} --mac MAC`; a wrong MAC can lock the server",
                 plain(*address)
             ),
-            Self::MacChanged { vmid, .. } => format!(
-                "set the guest's MAC back, or `pve-public-ip release {vmid}` and assign again with the new one"
-            ),
+            Self::MacChanged { vmid, .. } => {
+                format!("set the guest's MAC back, or `pve-public-ip release {vmid}` and assign again with the new one")
+            }
             Self::NothingAssigned(_) | Self::NotHeld { .. } => "`pve-public-ip list` shows who holds what".to_owned(),
             Self::Broken(error) => error.hint.clone(),
             Self::GatewayFamily(..) => return None,
@@ -325,9 +335,9 @@ impl Registry {
             }
         }
         if let Some(mac) = entry.mac {
-            let holder = self.assignments().find(|(.., interface, assigned)| {
-                assigned.address == entry.address && interface.mac != mac
-            });
+            let holder = self
+                .assignments()
+                .find(|(.., interface, assigned)| assigned.address == entry.address && interface.mac != mac);
             if let Some((vmid, nic, interface, _)) = holder {
                 let (address, actual) = (entry.address, interface.mac);
                 return Err(RuleError::ProviderMac { address, expected: mac, vmid, nic, actual });
@@ -376,7 +386,7 @@ impl Registry {
                 return Err(RuleError::WrongPool { address, actual, named });
             }
             allocate::check_usable(pool_name, pool, address).map_err(RuleError::Unusable)?;
-            self.check_provider_mac(request, address, pool_name, pool)?;
+            check_provider_mac(request, address, pool_name, pool)?;
             let assigned = Assigned {
                 address,
                 pool: pool_name.clone(),
@@ -395,7 +405,8 @@ impl Registry {
     fn hold(&mut self, request: &AssignRequest, assigned: &Assigned) -> Result<bool, RuleError> {
         let address = assigned.address;
         for (holder, nic, _, held) in self.assignments() {
-            let own = holder == request.vmid && held.address == address && request.nics.iter().any(|(own, _)| *own == nic);
+            let own =
+                holder == request.vmid && held.address == address && request.nics.iter().any(|(own, _)| *own == nic);
             if !own && held.address.overlaps(address) {
                 return Err(RuleError::Taken { address, holder, held: held.address });
             }
@@ -470,29 +481,6 @@ impl Registry {
         Ok(())
     }
 
-    fn check_provider_mac(
-        &self,
-        request: &AssignRequest,
-        address: Prefix,
-        name: &PoolName,
-        pool: &Pool,
-    ) -> Result<(), RuleError> {
-        match pool.entry(address).and_then(|entry| entry.mac) {
-            Some(expected) => match request.nics.iter().find(|(_, mac)| *mac != expected) {
-                Some((nic, actual)) => {
-                    let (vmid, nic, actual) = (request.vmid, *nic, *actual);
-                    Err(RuleError::ProviderMac { address, expected, vmid, nic, actual })
-                }
-                None => Ok(()),
-            },
-            None if pool.profile.provider_mac() => {
-                let (pool, profile) = (name.clone(), pool.profile.as_str());
-                Err(RuleError::NoProviderMac { address, pool, profile })
-            }
-            None => Ok(()),
-        }
-    }
-
     /// Takes addresses from a guest, all if none is named; returns them.
     pub fn release(&mut self, vmid: Vmid, addresses: &[Prefix]) -> Result<Vec<Prefix>, RuleError> {
         let Some(guest) = self.guests.get_mut(&vmid).filter(|guest| !guest.is_empty()) else {
@@ -517,7 +505,8 @@ impl Registry {
     /// Only hand edits and restored backups get there; `assign` cannot.
     pub fn conflicts(&self) -> Vec<(BTreeSet<Vmid>, String)> {
         let mut found = Vec::new();
-        let mut by_start: Vec<_> = self.assignments().map(|(vmid, nic, _, assigned)| (assigned.address, vmid, nic)).collect();
+        let mut by_start: Vec<_> =
+            self.assignments().map(|(vmid, nic, _, assigned)| (assigned.address, vmid, nic)).collect();
         by_start.sort_unstable();
         // Prefixes are nested or disjoint: a stack of the open ones is enough to find every overlap.
         let mut open: Vec<(Prefix, Vmid, NicId)> = Vec::new();
@@ -551,6 +540,24 @@ impl Registry {
     }
 }
 
+/// The MAC must be the one that the provider bound to the address, if the provider does that.
+fn check_provider_mac(request: &AssignRequest, address: Prefix, name: &PoolName, pool: &Pool) -> Result<(), RuleError> {
+    match pool.entry(address).and_then(|entry| entry.mac) {
+        Some(expected) => match request.nics.iter().find(|(_, mac)| *mac != expected) {
+            Some((nic, actual)) => {
+                let (vmid, nic, actual) = (request.vmid, *nic, *actual);
+                Err(RuleError::ProviderMac { address, expected, vmid, nic, actual })
+            }
+            None => Ok(()),
+        },
+        None if pool.profile.provider_mac() => {
+            let (pool, profile) = (name.clone(), pool.profile.as_str());
+            Err(RuleError::NoProviderMac { address, pool, profile })
+        }
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -566,7 +573,12 @@ mod tests {
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         };
         registry
-            .create_pool(pool("lan", Profile::GenericBridged, Some("203.0.113.1"), &["203.0.113.0/29", "2001:db8::/64"]))
+            .create_pool(pool(
+                "lan",
+                Profile::GenericBridged,
+                Some("203.0.113.1"),
+                &["203.0.113.0/29", "2001:db8::/64"],
+            ))
             .unwrap();
         registry.create_pool(pool("ovh", Profile::OvhBridged, None, &["198.51.100.7/32"])).unwrap();
         registry
@@ -664,16 +676,23 @@ mod tests {
         copy.vmid = "200".parse().unwrap();
         registry.guests.insert(copy.vmid, copy);
         let sentences: Vec<String> = registry.conflicts().into_iter().map(|(_, sentence)| sentence).collect();
-        assert_eq!(sentences, [
-            "203.0.113.2/32 is assigned to guest 100 and to guest 200",
-            "MAC 02:00:00:00:00:0a is that of guest 100 net0 and of guest 200 net0",
-        ]);
+        assert_eq!(
+            sentences,
+            [
+                "203.0.113.2/32 is assigned to guest 100 and to guest 200",
+                "MAC 02:00:00:00:00:0a is that of guest 100 net0 and of guest 200 net0",
+            ]
+        );
     }
 
     #[test]
     fn a_broken_file_stops_every_change() {
         let mut registry = registry();
-        registry.broken.push(DocumentError { path: "/x/7.json".into(), reason: "is empty".into(), hint: "restore it".into() });
+        registry.broken.push(DocumentError {
+            path: "/x/7.json".into(),
+            reason: "is empty".into(),
+            hint: "restore it".into(),
+        });
         let message = registry.assign(&request("100", A, &["203.0.113.2"])).unwrap_err().to_string();
         assert_eq!(message, "`/x/7.json` is empty");
     }

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::document::{self, Document, DocumentError, GuestFile, NodeFile, PoolsFile};
+use super::document::{self, Document, DocumentError, GuestFile, PoolsFile};
 use super::lock::{LockError, RegistryLock};
 use super::{Registry, RuleError};
 use crate::model::{NodeName, Vmid};
@@ -96,7 +96,10 @@ impl StoreError {
 
     /// Whether the registry could not be written (exit code 5), as opposed to being wrong.
     pub fn is_not_writable(&self) -> bool {
-        matches!(self, Self::Save { .. } | Self::Changed { .. } | Self::TooLarge { .. } | Self::Down { .. } | Self::Lock(_))
+        matches!(
+            self,
+            Self::Save { .. } | Self::Changed { .. } | Self::TooLarge { .. } | Self::Down { .. } | Self::Lock(_)
+        )
     }
 }
 
@@ -127,6 +130,9 @@ pub struct Snapshot {
     bytes: BTreeMap<PathBuf, Vec<u8>>,
 }
 
+/// A document as it was read: what it says or why it is unusable, and its exact bytes.
+pub type Read<T> = (Result<T, DocumentError>, Vec<u8>);
+
 impl Store {
     /// The registry of the node `node` under `paths`.
     pub fn new(paths: &Paths, node: &NodeName) -> Self {
@@ -137,12 +143,12 @@ impl Store {
     pub fn load(&self) -> Result<Snapshot, StoreError> {
         self.check_mounted()?;
         let mut snapshot = Snapshot::default();
-        if let Some(pools) = self.document::<PoolsFile>(&mut snapshot, self.paths.pools_file())? {
+        if let Some(pools) = keep(&mut snapshot, self.paths.pools_file(), document::parse::<PoolsFile>)? {
             snapshot.registry.pools = pools;
         }
-        snapshot.registry.node = self.document::<NodeFile>(&mut snapshot, self.paths.node_file(&self.node))?;
+        snapshot.registry.node = keep(&mut snapshot, self.paths.node_file(&self.node), document::parse)?;
         for (vmid, path) in self.guest_files()? {
-            if let Some(guest) = self.guest_document(&mut snapshot, vmid, path)? {
+            if let Some(guest) = keep(&mut snapshot, path, |path, bytes| parse_guest(vmid, path, bytes))? {
                 snapshot.registry.guests.insert(vmid, guest);
             }
         }
@@ -150,14 +156,14 @@ impl Store {
     }
 
     /// Reads one guest's file and its exact bytes; `None` if there is none.
-    pub fn load_guest(&self, vmid: Vmid) -> Result<Option<(Result<GuestFile, DocumentError>, Vec<u8>)>, StoreError> {
+    pub fn load_guest(&self, vmid: Vmid) -> Result<Option<Read<GuestFile>>, StoreError> {
         let path = self.paths.guest_file(vmid);
         let Some(bytes) = read(&path)? else { return Ok(None) };
         Ok(Some((parse_guest(vmid, &path, &bytes), bytes)))
     }
 
     /// Reads the pools alone, with the exact bytes.
-    pub fn load_pools(&self) -> Result<(Result<PoolsFile, DocumentError>, Vec<u8>), StoreError> {
+    pub fn load_pools(&self) -> Result<Read<PoolsFile>, StoreError> {
         let path = self.paths.pools_file();
         match read(&path)? {
             Some(bytes) => Ok((document::parse(&path, &bytes), bytes)),
@@ -244,19 +250,6 @@ impl Store {
         }
         files.sort_unstable();
         Ok(files)
-    }
-
-    fn document<T: Document>(&self, snapshot: &mut Snapshot, path: PathBuf) -> Result<Option<T>, StoreError> {
-        keep(snapshot, path, |path, bytes| document::parse(path, bytes))
-    }
-
-    fn guest_document(
-        &self,
-        snapshot: &mut Snapshot,
-        vmid: Vmid,
-        path: PathBuf,
-    ) -> Result<Option<GuestFile>, StoreError> {
-        keep(snapshot, path, |path, bytes| parse_guest(vmid, path, bytes))
     }
 }
 

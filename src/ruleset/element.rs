@@ -237,10 +237,9 @@ impl Element {
         match net {
             IpNet::V4(_) if host => vec![Self::key(SetId::PortIp4, key().ip(first))],
             IpNet::V4(_) => vec![Self::range(SetId::PortNet4, key().ip(first), key().ip(last))],
-            IpNet::V6(_) if host => vec![
-                Self::key(SetId::PortIp6, key().ip(first)),
-                Self::key(SetId::PortNd, key().ip(first)),
-            ],
+            IpNet::V6(_) if host => {
+                vec![Self::key(SetId::PortIp6, key().ip(first)), Self::key(SetId::PortNd, key().ip(first))]
+            }
             IpNet::V6(net) if net.prefix_len() == 64 => vec![
                 Self::key(SetId::PortIp664, key().ip(first)),
                 Self::key(SetId::PortNd64, key().half(net.network())),
@@ -304,34 +303,50 @@ impl Element {
             SetId::PortMac | SetId::PortIp4 | SetId::PortIp6 | SetId::PortIp664 | SetId::PortNet4 | SetId::PortNet6 => {
                 ("the guest cannot send with it", "the port may send with it, although it is not its own")
             }
-            SetId::PortNd | SetId::PortNd64 | SetId::PortNdNet | SetId::PortLladdr => {
-                ("the guest cannot announce it to its neighbours", "the port may announce it, although it is not its own")
-            }
+            SetId::PortNd | SetId::PortNd64 | SetId::PortNdNet | SetId::PortLladdr => (
+                "the guest cannot announce it to its neighbours",
+                "the port may announce it, although it is not its own",
+            ),
             SetId::PortNoDhcp => ("the guest's DHCP client gets through", "the guest's DHCP client is stopped"),
-            SetId::PortAnyLl => ("the guest cannot choose its link-local address", "the port may use any link-local address"),
+            SetId::PortAnyLl => {
+                ("the guest cannot choose its link-local address", "the port may use any link-local address")
+            }
             SetId::PortTrunk => ("the guest cannot send in this VLAN", "the port may send in this VLAN"),
-            SetId::BoundMac => ("the uplink can use this MAC", "the uplink cannot use this MAC, although no guest here has it"),
+            SetId::BoundMac => {
+                ("the uplink can use this MAC", "the uplink cannot use this MAC, although no guest here has it")
+            }
             SetId::BoundIp4 | SetId::BoundIp6 | SetId::BoundIp664 | SetId::BoundNet4 | SetId::BoundNet6 => {
                 ("the uplink can use it against the guest", "nobody can use it, although no guest here runs with it")
             }
-            SetId::BoundNd | SetId::BoundNd64 | SetId::BoundNdNet => {
-                ("the uplink can claim it by neighbour discovery", "nobody can claim it, although no guest here runs with it")
+            SetId::BoundNd | SetId::BoundNd64 | SetId::BoundNdNet => (
+                "the uplink can claim it by neighbour discovery",
+                "nobody can claim it, although no guest here runs with it",
+            ),
+            SetId::ReservedMac => {
+                ("any guest on the node can use this MAC", "no guest can use this MAC, although nobody owns it")
             }
-            SetId::ReservedMac => ("any guest on the node can use this MAC", "no guest can use this MAC, although nobody owns it"),
             SetId::ReservedIp4 | SetId::ReservedIp6 => {
                 ("any guest on the node can use it", "no guest can use it, although no pool has it")
             }
-            SetId::ReservedNd => {
-                ("any guest on the node can claim it by neighbour discovery", "no guest can claim it, although no pool has it")
-            }
+            SetId::ReservedNd => (
+                "any guest on the node can claim it by neighbour discovery",
+                "no guest can claim it, although no pool has it",
+            ),
             SetId::InfraMac | SetId::InfraLladdr | SetId::InfraIp4 | SetId::InfraIp6 | SetId::InfraNd => {
                 ("any guest can pose as the gateway or the node", "no guest can use it, although it is no gateway's")
             }
             SetId::Uplinks => ("the port is filtered like a guest's", "the port is trusted like an uplink"),
             SetId::FreePorts => ("the port is filtered, although no pool is on its bridge", "the port is not filtered"),
-            SetId::RouterPorts => ("the guest cannot be a router or DHCP server", "the port may send router advertisements and DHCP answers"),
-            SetId::InboundPorts => ("the guest is given frames for others", "the guest is given only its own frames, unasked"),
-            SetId::RegisteredMac => ("frames of this MAC may not leave to the provider", "the MAC may leave to the provider"),
+            SetId::RouterPorts => (
+                "the guest cannot be a router or DHCP server",
+                "the port may send router advertisements and DHCP answers",
+            ),
+            SetId::InboundPorts => {
+                ("the guest is given frames for others", "the guest is given only its own frames, unasked")
+            }
+            SetId::RegisteredMac => {
+                ("frames of this MAC may not leave to the provider", "the MAC may leave to the provider")
+            }
             SetId::GuardEnforceUplinks | SetId::GuardReportUplinks => {
                 ("unknown MACs leave by this uplink", "the uplink is guarded, although no pool asks for it")
             }
@@ -359,11 +374,14 @@ impl Element {
 fn field_text(field: Field, bytes: &[u8]) -> String {
     match field {
         Field::Port => String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned(),
-        Field::Mac => {
-            <[u8; 6]>::try_from(bytes).map_or_else(|_| "?".to_owned(), |octets| MacAddr::from_octets(octets).to_string())
+        Field::Mac => <[u8; 6]>::try_from(bytes)
+            .map_or_else(|_| "?".to_owned(), |octets| MacAddr::from_octets(octets).to_string()),
+        Field::Vlan => {
+            <[u8; 2]>::try_from(bytes).map_or_else(|_| "?".to_owned(), |id| u16::from_ne_bytes(id).to_string())
         }
-        Field::Vlan => <[u8; 2]>::try_from(bytes).map_or_else(|_| "?".to_owned(), |id| u16::from_ne_bytes(id).to_string()),
-        Field::Ip4 => <[u8; 4]>::try_from(bytes).map_or_else(|_| "?".to_owned(), |octets| Ipv4Addr::from(octets).to_string()),
+        Field::Ip4 => {
+            <[u8; 4]>::try_from(bytes).map_or_else(|_| "?".to_owned(), |octets| Ipv4Addr::from(octets).to_string())
+        }
         Field::Ip6 | Field::Target => {
             <[u8; 16]>::try_from(bytes).map_or_else(|_| "?".to_owned(), |octets| Ipv6Addr::from(octets).to_string())
         }
@@ -406,13 +424,19 @@ mod tests {
             let elements = Element::port_address(port, mac, net).into_iter().chain(Element::bound_address(net));
             elements.map(|element| element.to_string().replace("tap100i0 . 02:00:00:aa:bb:cc . ", "")).collect()
         };
-        assert_eq!(shown("203.0.113.8/29"), ["port_net4 { 203.0.113.8-203.0.113.15 }", "bound_net4 { 203.0.113.8-203.0.113.15 }"]);
-        assert_eq!(shown("2001:db8::/64"), [
-            "port_ip6_64 { 2001:db8:: }",
-            "port_nd_64 { 2001:db8::/64 }",
-            "bound_ip6_64 { 2001:db8:: }",
-            "bound_nd_64 { 2001:db8::/64 }",
-        ]);
+        assert_eq!(
+            shown("203.0.113.8/29"),
+            ["port_net4 { 203.0.113.8-203.0.113.15 }", "bound_net4 { 203.0.113.8-203.0.113.15 }"]
+        );
+        assert_eq!(
+            shown("2001:db8::/64"),
+            [
+                "port_ip6_64 { 2001:db8:: }",
+                "port_nd_64 { 2001:db8::/64 }",
+                "bound_ip6_64 { 2001:db8:: }",
+                "bound_nd_64 { 2001:db8::/64 }",
+            ]
+        );
         assert_eq!(shown("2001:db8::/127").len(), 4);
         assert_eq!(shown("2001:db8::1/128").len(), 4);
     }

@@ -108,22 +108,19 @@ impl Kernel {
 
     fn apply_step(&mut self, step: &Step) -> Result<(), KernelError> {
         match step {
-            Step::RemoveRoute(net) => self.routing.remove_route(*net)?,
-            Step::RemoveNeighbour(device, address) => self.routing.remove_neighbour(*device, *address)?,
-            Step::RemoveForwarding(port, mac) => self.routing.remove_forwarding(*port, *mac)?,
-            Step::DeclareSets => self.nftables.declare_sets()?,
-            Step::ChangeElements { add, remove } => self.nftables.change_elements(add, remove)?,
+            Step::RemoveRoute(net) => Ok(self.routing.remove_route(*net)?),
+            Step::RemoveNeighbour(device, address) => Ok(self.routing.remove_neighbour(*device, *address)?),
+            Step::RemoveForwarding(port, mac) => Ok(self.routing.remove_forwarding(*port, *mac)?),
+            Step::DeclareSets => Ok(self.nftables.declare_sets()?),
+            Step::ChangeElements { add, remove } => Ok(self.nftables.change_elements(add, remove)?),
             Step::LoadRules => {
                 self.nftables.load_rules()?;
-                if self.observe_rules()? != Rules::Loaded {
-                    return Err(FilterError::NotTaken.into());
-                }
+                if self.observe_rules()? == Rules::Loaded { Ok(()) } else { Err(FilterError::NotTaken.into()) }
             }
-            Step::SetDeafBridge(bridge) => self.routing.set_deaf_bridge(*bridge)?,
-            Step::SetForwarding(port, mac) => self.routing.set_forwarding(*port, *mac)?,
-            Step::SetNeighbour(device, address, mac) => self.routing.set_neighbour(*device, *address, *mac)?,
-            Step::SetRoute(net, route) => self.routing.set_route(*net, *route)?,
+            Step::SetDeafBridge(bridge) => Ok(self.routing.set_deaf_bridge(*bridge)?),
+            Step::SetForwarding(port, mac) => Ok(self.routing.set_forwarding(*port, *mac)?),
+            Step::SetNeighbour(device, address, mac) => Ok(self.routing.set_neighbour(*device, *address, *mac)?),
+            Step::SetRoute(net, route) => Ok(self.routing.set_route(*net, *route)?),
         }
-        Ok(())
     }
 }

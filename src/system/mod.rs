@@ -5,8 +5,8 @@ pub mod files;
 mod kernel;
 pub mod netlink;
 mod nftables;
-pub mod run;
 mod routing;
+pub mod run;
 
 pub use kernel::{Kernel, KernelError};
 pub use nftables::{FilterError, Nftables};

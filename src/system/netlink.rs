@@ -8,7 +8,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket,
+    sockopt,
 };
 
 /// Something netlink refused; keeps the kernel's errno.
@@ -82,8 +83,7 @@ impl Socket {
     /// Opens a socket in the caller's network namespace.
     pub fn open(protocol: SockProtocol) -> Result<Self, NetlinkError> {
         let failed = |errno: Errno| NetlinkError::new("open a netlink socket", errno);
-        let fd =
-            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol).map_err(failed)?;
+        let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol).map_err(failed)?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(failed)?;
         // Without CAP_NET_ADMIN the ordinary limits hold; small exchanges work all the same.
         let _ = setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_SPACE);

@@ -259,7 +259,8 @@ impl Nftables {
     /// Elements of a set as attributes; none if the set does not exist.
     fn dump_raw(&mut self, set: &str) -> Result<Vec<Vec<u8>>, FilterError> {
         let mut items = Vec::new();
-        let frames = self.dump(GET_SET_ELEMENT, &[(LIST_TABLE, TABLE), (LIST_SET, set)], "list the elements of a set")?;
+        let frames =
+            self.dump(GET_SET_ELEMENT, &[(LIST_TABLE, TABLE), (LIST_SET, set)], "list the elements of a set")?;
         for frame in frames {
             let list = attribute(&frame, LIST_ELEMENTS).unwrap_or_default();
             items.extend(attributes(list).map(|(_, item)| item.to_vec()));
@@ -334,7 +335,10 @@ impl Nftables {
                 Err(error) => return Err(error.into()),
             };
             if frames.iter().all(|frame| frame.flags & INTERRUPTED == 0) {
-                return Ok(frames.into_iter().map(|frame| frame.payload.get(4..).unwrap_or_default().to_vec()).collect());
+                return Ok(frames
+                    .into_iter()
+                    .map(|frame| frame.payload.get(4..).unwrap_or_default().to_vec())
+                    .collect());
             }
         }
     }
@@ -428,20 +432,26 @@ mod tests {
     #[test]
     fn ranges_survive_the_tree() {
         let key = |last: u8| vec![203, 0, 113, last];
-        let found = ranges(SetId::ReservedIp4, vec![
-            (key(8), true),
-            (key(4), false),
-            (vec![0; 4], true),
-            (key(8), false),
-            (key(16), true),
-            (vec![255, 0, 0, 0], false),
-        ]);
+        let found = ranges(
+            SetId::ReservedIp4,
+            vec![
+                (key(8), true),
+                (key(4), false),
+                (vec![0; 4], true),
+                (key(8), false),
+                (key(16), true),
+                (vec![255, 0, 0, 0], false),
+            ],
+        );
         let shown: Vec<String> = found.iter().map(ToString::to_string).collect();
-        assert_eq!(shown, [
-            "reserved_ip4 { 203.0.113.4-203.0.113.7 }",
-            "reserved_ip4 { 203.0.113.8-203.0.113.15 }",
-            "reserved_ip4 { 255.0.0.0-255.255.255.255 }",
-        ]);
+        assert_eq!(
+            shown,
+            [
+                "reserved_ip4 { 203.0.113.4-203.0.113.7 }",
+                "reserved_ip4 { 203.0.113.8-203.0.113.15 }",
+                "reserved_ip4 { 255.0.0.0-255.255.255.255 }",
+            ]
+        );
         assert_eq!(successor(&[0, 255]), Some(vec![1, 0]));
         assert_eq!(successor(&[255, 255]), None);
     }

@@ -209,9 +209,15 @@ impl Routing {
     pub(super) fn remove_forwarding(&mut self, port: IfName, mac: MacAddr) -> Result<(), RoutingError> {
         let Ok(index) = index_of(port) else { return Ok(()) };
         let action = format!("let {mac} go from {port}");
-        absent_is_fine(self.change(DELETE_NEIGHBOUR, 0, &neighbour(AF_BRIDGE, index, 0, FLAG_MASTER), &action, |message| {
-            message.attribute(NEIGHBOUR_LLADDR, &mac.octets());
-        }))
+        absent_is_fine(self.change(
+            DELETE_NEIGHBOUR,
+            0,
+            &neighbour(AF_BRIDGE, index, 0, FLAG_MASTER),
+            &action,
+            |message| {
+                message.attribute(NEIGHBOUR_LLADDR, &mac.octets());
+            },
+        ))
     }
 
     pub(super) fn set_neighbour(&mut self, device: IfName, address: IpAddr, mac: MacAddr) -> Result<(), RoutingError> {
@@ -294,7 +300,9 @@ impl Routing {
 /// Removing what is not there is what was wanted.
 fn absent_is_fine(result: Result<(), NetlinkError>) -> Result<(), RoutingError> {
     match result {
-        Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ESRCH | Errno::ENODEV | Errno::EINVAL)) => Ok(()),
+        Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ESRCH | Errno::ENODEV | Errno::EINVAL)) => {
+            Ok(())
+        }
         result => Ok(result?),
     }
 }

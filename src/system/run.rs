@@ -186,6 +186,7 @@ impl Mark {
     /// Whether a start may still be going on although no port is there: a failed start has no further hook.
     pub fn may_be_starting(&self) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        matches!(self.phase, MarkPhase::Starting | MarkPhase::Incoming) && now.saturating_sub(self.since) < START_LIMIT.as_secs()
+        matches!(self.phase, MarkPhase::Starting | MarkPhase::Incoming)
+            && now.saturating_sub(self.since) < START_LIMIT.as_secs()
     }
 }
