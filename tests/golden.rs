@@ -1,0 +1,64 @@
+//! Guest configurations as Proxmox VE writes them, and as people and accidents leave them.
+//!
+//! One directory a case: `qemu.conf` or `lxc.conf`, and `expected.json` with what the program understands. What is
+//! left out there is absent, off or empty.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test stops at the first surprise")]
+
+use std::fs;
+use std::path::Path;
+
+use pve_public_ip::guest::{GuestConfig, Nic};
+use pve_public_ip::model::GuestKind;
+use serde_json::{Map, Value, json};
+
+#[test]
+fn guest_configurations_are_understood() {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/guest-config");
+    let mut seen = 0;
+    let mut wrong = String::new();
+    for case in fs::read_dir(&cases).unwrap() {
+        let case = case.unwrap().path();
+        let (kind, file) = match (case.join("qemu.conf"), case.join("lxc.conf")) {
+            (qemu, lxc) if qemu.exists() != lxc.exists() => {
+                if qemu.exists() { (GuestKind::Qemu, qemu) } else { (GuestKind::Lxc, lxc) }
+            }
+            _ => panic!("{} needs either qemu.conf or lxc.conf", case.display()),
+        };
+        let expected: Value = serde_json::from_slice(&fs::read(case.join("expected.json")).unwrap()).unwrap();
+        let found = shown(&GuestConfig::parse(kind, &fs::read(file).unwrap()));
+        if found != expected {
+            wrong += &format!("{}\nexpected {expected:#}\nfound {found:#}\n", case.display());
+        }
+        seen += 1;
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+    assert!(seen >= 20, "only {seen} cases in {}", cases.display());
+}
+
+fn shown(config: &GuestConfig) -> Value {
+    let nics: Map<String, Value> = config
+        .nics
+        .iter()
+        .map(|(id, nic)| (id.to_string(), nic.as_ref().map_or_else(|error| error.to_string().into(), shown_nic)))
+        .collect();
+    let mut map = Map::from_iter([("nics".to_owned(), Value::Object(nics))]);
+    map.extend(config.hookscript.clone().map(|volume| ("hookscript".to_owned(), volume.into())));
+    map.extend(config.name.clone().map(|name| ("name".to_owned(), name.into())));
+    map.extend(config.template.then(|| ("template".to_owned(), true.into())));
+    if !config.configured.is_empty() {
+        let mut nets: Vec<String> = config.configured.iter().map(ToString::to_string).collect();
+        nets.sort_unstable();
+        map.insert("configured".to_owned(), json!(nets));
+    }
+    Value::Object(map)
+}
+
+fn shown_nic(nic: &Nic) -> Value {
+    let mut map = Map::new();
+    map.extend(nic.mac.map(|mac| ("mac".to_owned(), mac.to_string().into())));
+    map.extend(nic.bridge.map(|bridge| ("bridge".to_owned(), bridge.to_string().into())));
+    map.extend(nic.tag.map(|tag| ("tag".to_owned(), tag.into())));
+    map.extend(nic.firewall.then(|| ("firewall".to_owned(), true.into())));
+    Value::Object(map)
+}
