@@ -135,9 +135,11 @@ fn lock_file(path: &Path, limit: Duration, shown: &Path) -> Result<Flock<fs::Fil
 }
 
 /// The directory as the mark remembers it: enough to tell it from one that another node made later.
+///
+/// By its time, not by its inode number: that of a FUSE file system is not stable.
 fn identity(directory: &Path) -> Option<String> {
     let meta = fs::symlink_metadata(directory).ok()?;
-    Some(format!("{} {}\n", meta.ino(), meta.mtime()))
+    Some(format!("{} {}\n", meta.mtime(), meta.mtime_nsec()))
 }
 
 /// Whether the lock directory is one that a process of this node made and did not live to remove.

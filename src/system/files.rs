@@ -27,10 +27,11 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// As [`replace`]; `writer` (the node's name) keeps temporary files of two nodes with the same process id apart.
 ///
-/// Mode and owner are left to the file system: pmxcfs decides by path and refuses `chmod`.
+/// The temporary name is of the form that Proxmox VE itself uses. Mode and owner are left to the file system: pmxcfs
+/// decides by path and refuses `chmod`.
 pub fn replace_as(path: &Path, bytes: &[u8], writer: &str) -> io::Result<()> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("file");
-    let temporary = path.with_file_name(format!(".{name}.tmp.{writer}.{}", std::process::id()));
+    let temporary = path.with_file_name(format!("{name}.tmp.{writer}.{}", std::process::id()));
     // A left-over of a dead process with our id; O_EXCL below makes sure that nothing is written through a link.
     let _ = fs::remove_file(&temporary);
     let written = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
