@@ -15,7 +15,8 @@ use crate::guest::{GuestError, Located};
 use crate::hookscript;
 use crate::model::{GuestKind, IfName, MacAddr, NodeName, Vmid};
 use crate::plan::{
-    Inputs, Links, NetState, Place, Presence, Rules, check_guest, check_stranger, desired_for, diff, pool_bridges,
+    Inputs, Links, NetState, Place, Presence, Rules, check_configured, check_guest, check_stranger, desired_for, diff,
+    is_configured_beyond, pool_bridges,
 };
 use crate::reconcile::{Mode, Node, ReconcileError, node_basis, observe_share, reference};
 use crate::registry::document::{DocumentError, GuestFile, PoolsFile};
@@ -188,6 +189,13 @@ impl Hook<'_> {
         inputs.presence.insert(self.vmid, presence);
         if let Some(problem) = check_guest(&inputs, &file).into_iter().next() {
             return Err(HookError::Refused { sentence: problem.sentence, hint: problem.hint });
+        }
+        let config = &inputs.guests[&self.vmid].config;
+        if is_configured_beyond(&inputs.registry.pools, &file, config) {
+            let whole = self.node.store.load()?.registry;
+            if let Some((sentence, hint)) = check_configured(&whole, &file, config) {
+                return Err(HookError::Refused { sentence, hint });
+            }
         }
 
         let run = RunState::lock(&self.node.paths, LOCK_LIMIT)?;

@@ -2,7 +2,7 @@
 
 use crate::guest::GuestConfig;
 use crate::model::{NicId, Vmid};
-use crate::registry::document::GuestFile;
+use crate::registry::document::{Assigned, GuestFile, PoolsFile};
 use crate::registry::{Registry, plain};
 
 use super::desired::is_segment_of;
@@ -30,10 +30,33 @@ pub fn check_guest(inputs: &Inputs, guest: &GuestFile) -> Vec<Problem> {
         let sentence = format!("guest {vmid} has public addresses, but its configuration cannot be found");
         return vec![problem(sentence, format!("if it was destroyed: `pve-public-ip release {vmid}`"))];
     };
-    check_config(&inputs.registry, guest, &place.config)
-        .into_iter()
-        .map(|(sentence, hint)| problem(sentence, hint))
-        .collect()
+    let found = check_config(&inputs.registry, guest, &place.config).into_iter();
+    let foreign = check_configured(&inputs.registry, guest, &place.config);
+    found.chain(foreign).map(|(sentence, hint)| problem(sentence, hint)).collect()
+}
+
+/// Says which address that the guest is configured with is another guest's; sentence and hint.
+///
+/// Only as good as the registry that it is given: a hook that knows only its own guest asks again with the whole one.
+pub fn check_configured(registry: &Registry, guest: &GuestFile, config: &GuestConfig) -> Option<(String, String)> {
+    config.configured.iter().find_map(|net| {
+        let contains = |assigned: &Assigned| assigned.address.net().contains(&net.addr());
+        let (owner, ..) =
+            registry.assignments().find(|(vmid, .., assigned)| *vmid != guest.vmid && contains(assigned))?;
+        Some((
+            format!("guest {} is configured with {}, which is assigned to guest {owner}", guest.vmid, net.addr()),
+            format!("change the guest's address: `{} config {}`", config.kind.tool(), guest.vmid),
+        ))
+    })
+}
+
+/// Whether the guest is configured with a pool's address that is not its own.
+pub fn is_configured_beyond(pools: &PoolsFile, guest: &GuestFile, config: &GuestConfig) -> bool {
+    config.configured.iter().any(|net| {
+        let own = guest.addresses().any(|(.., assigned)| assigned.address.net().contains(&net.addr()));
+        let mut entries = pools.pools.values().flat_map(|pool| &pool.addresses);
+        !own && entries.any(|entry| entry.address.net().contains(&net.addr()))
+    })
 }
 
 /// The same for a guest whose configuration is at hand; sentence and hint of each problem.
