@@ -23,6 +23,9 @@ pub enum PrefixError {
     /// The length exceeds 32 or 128.
     #[error("`{0}` has a prefix length above {1}")]
     Length(String, u8),
+    /// Larger than any provider hands out, and too large for the filter's coarse blocks.
+    #[error("`{0}` is too large: the shortest prefix is /{1}")]
+    TooLarge(String, u8),
     /// Bits below the prefix length are set.
     #[error("`{0}` has host bits set; did you mean {1}?")]
     HostBits(String, Prefix),
@@ -96,6 +99,10 @@ impl Prefix {
             if reserved.contains(&net) || net.contains(&reserved) {
                 return Err(PrefixError::Reserved(text.to_owned(), kind, range));
             }
+        }
+        let shortest = if net.addr().is_ipv4() { 8 } else { 16 };
+        if net.prefix_len() < shortest {
+            return Err(PrefixError::TooLarge(text.to_owned(), shortest));
         }
         Ok(Self(net))
     }
@@ -219,6 +226,8 @@ mod tests {
             ("::", "is or contains unspecified"),
             ("::/0", "is or contains unspecified"),
             ("::1", "is or contains loopback"),
+            ("64.0.0.0/7", "is too large: the shortest prefix is /8"),
+            ("2000::/3", "is too large: the shortest prefix is /16"),
             ("fe80::1", "is or contains link-local"),
             ("ff02::1", "is or contains multicast"),
             ("::ffff:203.0.113.1", "is or contains IPv4-mapped"),

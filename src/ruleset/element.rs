@@ -26,6 +26,8 @@ enum Field {
     Target,
     /// 8 bytes of an ND message: the first half of its target.
     HalfTarget,
+    /// The first 32 bits of an IPv6 address.
+    Quarter,
     /// VLAN id, host byte order.
     Vlan,
 }
@@ -37,7 +39,7 @@ impl Field {
             Self::Port | Self::Ip6 | Self::Target => 16,
             Self::HalfTarget => 8,
             Self::Mac => 6,
-            Self::Ip4 => 4,
+            Self::Ip4 | Self::Quarter => 4,
             Self::Vlan => 2,
         }
     }
@@ -113,7 +115,9 @@ sets! {
     BoundNet6 "bound_net6" [Ip6] Tree;
     BoundNdNet "bound_nd_net" [Target] Tree;
     ReservedMac "reserved_mac" [Mac] Hash;
+    ReservedIp424 "reserved_ip4_24" [Ip4] Hash;
     ReservedIp4 "reserved_ip4" [Ip4] Tree;
+    ReservedIp632 "reserved_ip6_32" [Quarter] Hash;
     ReservedIp6 "reserved_ip6" [Ip6] Tree;
     ReservedNd "reserved_nd" [Target] Tree;
     InfraMac "infra_mac" [Mac] Hash;
@@ -122,6 +126,8 @@ sets! {
     InfraIp6 "infra_ip6" [Ip6] Hash;
     InfraNd "infra_nd" [Target] Hash;
     Uplinks "uplinks" [Port] Hash;
+    UplinkMac "uplink_mac" [Port Mac] Hash;
+    HairpinMac "hairpin_mac" [Port Mac] Hash;
     FreePorts "free_ports" [Port] Hash;
     RouterPorts "router_ports" [Port] Hash;
     InboundPorts "inbound_ports" [Port] Hash;
@@ -273,13 +279,25 @@ impl Element {
         }
     }
 
-    /// A range of addresses (both ends included, one family) that no unbound guest port may use.
+    /// A range of addresses (both ends included, one family) that no unbound guest port may use, with the coarse
+    /// blocks by which the rules tell at once that an address is in no range.
     pub fn reserved_range(first: IpAddr, last: IpAddr) -> Vec<Self> {
         let range = |set| Self::range(set, Key::default().ip(first), Key::default().ip(last));
-        if first.is_ipv4() {
-            vec![range(SetId::ReservedIp4)]
-        } else {
-            vec![range(SetId::ReservedIp6), range(SetId::ReservedNd)]
+        match (first, last) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                let blocks = u32::from(from) >> 8..=u32::from(to) >> 8;
+                let block =
+                    |block: u32| Self::key(SetId::ReservedIp424, Key::default().ip(Ipv4Addr::from(block << 8).into()));
+                blocks.map(block).chain([range(SetId::ReservedIp4)]).collect()
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                let blocks = u128::from(from) >> 96..=u128::from(to) >> 96;
+                let block = |block: u128| {
+                    Self::key(SetId::ReservedIp632, Key::default().ip(Ipv6Addr::from(block << 96).into()))
+                };
+                blocks.map(block).chain([range(SetId::ReservedIp6), range(SetId::ReservedNd)]).collect()
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -325,7 +343,7 @@ impl Element {
             SetId::ReservedMac => {
                 ("any guest on the node can use this MAC", "no guest can use this MAC, although nobody owns it")
             }
-            SetId::ReservedIp4 | SetId::ReservedIp6 => {
+            SetId::ReservedIp4 | SetId::ReservedIp6 | SetId::ReservedIp424 | SetId::ReservedIp632 => {
                 ("any guest on the node can use it", "no guest can use it, although no pool has it")
             }
             SetId::ReservedNd => (
@@ -336,6 +354,11 @@ impl Element {
                 ("any guest can pose as the gateway or the node", "no guest can use it, although it is no gateway's")
             }
             SetId::Uplinks => ("the port is filtered like a guest's", "the port is trusted like an uplink"),
+            SetId::UplinkMac => ("frames of the gateway are looked at more closely", "the uplink may use this MAC"),
+            SetId::HairpinMac => (
+                "guests cannot reach each other by way of the gateway",
+                "packets with guests' addresses may come back from this MAC",
+            ),
             SetId::FreePorts => ("the port is filtered, although no pool is on its bridge", "the port is not filtered"),
             SetId::RouterPorts => (
                 "the guest cannot be a router or DHCP server",
@@ -385,10 +408,10 @@ fn field_text(field: Field, bytes: &[u8]) -> String {
         Field::Ip6 | Field::Target => {
             <[u8; 16]>::try_from(bytes).map_or_else(|_| "?".to_owned(), |octets| Ipv6Addr::from(octets).to_string())
         }
-        Field::HalfTarget => {
+        Field::HalfTarget | Field::Quarter => {
             let mut octets = [0; 16];
             octets.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-            format!("{}/64", Ipv6Addr::from(octets))
+            format!("{}/{}", Ipv6Addr::from(octets), bytes.len() * 8)
         }
     }
 }

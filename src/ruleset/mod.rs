@@ -15,3 +15,36 @@ pub const SETS: &str = include_str!("sets.nft");
 
 /// Replaces the rules in one transaction and leaves the sets alone.
 pub const RULES: &str = include_str!("rules.nft");
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Sets of the text without elements of their own, with whether they take intervals.
+    fn declared() -> BTreeSet<(String, bool)> {
+        let blocks = SETS.split("\tset ").skip(1).map(|block| block.split("\n\t}").next().unwrap());
+        let dynamic = blocks.filter(|block| !block.contains("elements"));
+        dynamic.map(|block| (block.split(' ').next().unwrap().to_owned(), block.contains("flags interval"))).collect()
+    }
+
+    #[test]
+    fn the_text_and_the_program_know_the_same_sets() {
+        let known = SetId::ALL.iter().map(|set| (set.name().to_owned(), set.storage() != Storage::Hash)).collect();
+        assert_eq!(declared(), known);
+    }
+
+    #[test]
+    fn rules_name_only_declared_sets_and_leave_them_alone() {
+        let names: BTreeSet<&str> = SETS.split("\tset ").skip(1).filter_map(|block| block.split(' ').next()).collect();
+        let code = RULES.lines().map(|line| line.split('#').next().unwrap());
+        for word in code.clone().flat_map(str::split_whitespace).filter_map(|word| word.strip_prefix('@')) {
+            // `@th,0,8` is raw payload.
+            assert!(names.contains(word) || word.contains(','), "{word} is not declared in sets.nft");
+        }
+        for line in code {
+            assert!(!line.contains("delete ") && !line.contains("flush set"), "{line}");
+        }
+    }
+}
