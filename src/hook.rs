@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::announce;
 use crate::guest::{GuestError, Located};
 use crate::hookscript;
 use crate::model::{GuestKind, IfName, MacAddr, NodeName, Vmid};
@@ -19,12 +20,12 @@ use crate::plan::{
     is_configured_beyond, pool_bridges,
 };
 use crate::reconcile::{Mode, Node, ReconcileError, node_basis, observe_share, reference};
-use crate::registry::document::{DocumentError, GuestFile, PoolsFile};
+use crate::registry::document::{DocumentError, GuestFile, Mode as PoolMode, PoolsFile};
 use crate::registry::store::StoreError;
 use crate::registry::{Registry, plain};
 use crate::ruleset::{Element, SetId};
 use crate::system::run::{Mark, MarkPhase, RunError, RunState};
-use crate::system::{FilterError, Kernel, KernelError, command};
+use crate::system::{FilterError, Kernel, KernelError, command, packet};
 
 /// A hook that takes longer ends itself: a start that cannot be protected in this time must not happen.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -216,7 +217,12 @@ impl Hook<'_> {
         let (presence, phase) =
             if incoming { (Presence::Incoming, MarkPhase::Incoming) } else { (Presence::Running, MarkPhase::Started) };
         inputs.presence.insert(self.vmid, presence);
-        self.bind(&run, &inputs, &file, phase, &pools_bytes)
+        let known = run.mark(self.vmid).is_some_and(|mark| mark.phase == MarkPhase::Started && mark.applied == file);
+        let links = self.bind(&run, &inputs, &file, phase, &pools_bytes)?;
+        if !incoming && !known {
+            announce_addresses(&inputs, &file, &links);
+        }
+        Ok(())
     }
 
     fn post_stop(&self) -> Result<(), HookError> {
@@ -248,7 +254,8 @@ impl Hook<'_> {
         Ok(())
     }
 
-    /// Puts the guest's share into the kernel; the whole node's if that is not in place.
+    /// Puts the guest's share into the kernel, the whole node's if that is not in place; returns the interfaces that
+    /// the guest's share depends on.
     fn bind(
         &self,
         run: &RunState,
@@ -256,7 +263,7 @@ impl Hook<'_> {
         file: &GuestFile,
         phase: MarkPhase,
         pools_bytes: &[u8],
-    ) -> Result<(), HookError> {
+    ) -> Result<Links, HookError> {
         let kind = inputs.guests[&self.vmid].config.kind;
         let known = run.mark(self.vmid);
         let mut kernel = Kernel::open(reference(run)?)?;
@@ -280,7 +287,7 @@ impl Hook<'_> {
         for step in &steps {
             log::debug!("{step}");
         }
-        Ok(())
+        Ok(inputs.links)
     }
 
     /// The share that a mark says was applied.
@@ -428,6 +435,24 @@ impl Hook<'_> {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(HookError::ChainedFailed { path, phase, status }),
             Err(error) => Err(missing(error.to_string())),
+        }
+    }
+}
+
+/// Tells the neighbours whose addresses these are now, where they see the guest's MAC. Helps, but nothing depends on it.
+fn announce_addresses(inputs: &Inputs, file: &GuestFile, links: &Links) {
+    for (nic, interface, assigned) in file.addresses() {
+        let (Some(pool), Some(address)) = (inputs.registry.pools.pools.get(&assigned.pool), assigned.address.single())
+        else {
+            continue;
+        };
+        let config = &inputs.guests[&file.vmid].config;
+        let tag = config.nics.get(&nic).and_then(|nic| nic.as_ref().ok()).and_then(|nic| nic.tag);
+        let Some(device) = links.segment(pool.bridge, tag).filter(|_| pool.profile.mode() == PoolMode::Bridged) else {
+            continue;
+        };
+        if let Err(error) = packet::send(device, &[announce::frame(interface.mac, address)]) {
+            log::warn!("cannot announce {address} on {device}: {error}");
         }
     }
 }

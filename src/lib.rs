@@ -21,6 +21,7 @@
 //! | [`guest`] | Proxmox VE's guest configurations and where they lie | reads |
 //! | [`plan`] | inputs -> desired -> diff -> steps; problems | no |
 //! | [`ruleset`] | the filter's text and the keys of its sets | no |
+//! | [`announce`] | the frame that tells the neighbours whose address it is now | no |
 //! | [`system`] | files, programs, netlink; `run` keeps the node's volatile notes | yes |
 //! | [`reconcile`] | gathers inputs, runs the plan for the node | through `system` |
 //! | [`hook`] | the same for one guest, in milliseconds | through `system` |
@@ -29,6 +30,7 @@
 //! Deciding is pure, acting is dull: an `if` that depends on configuration belongs into `plan`. `tests/layers.rs` holds
 //! the rooms to this table.
 
+pub mod announce;
 pub mod cli;
 pub mod guest;
 pub mod hook;

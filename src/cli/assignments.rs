@@ -233,12 +233,12 @@ struct Whereabouts {
     state: &'static str,
 }
 
-fn whereabouts(node: &Node, vmid: Vmid, links: &Links, run: Option<&RunState>) -> Whereabouts {
+fn whereabouts(node: &Node, vmid: Vmid, links: &Links, run: &RunState) -> Whereabouts {
     let Ok(located) = node.guests.find(vmid, None) else {
         return Whereabouts { node: String::new(), state: "no such guest" };
     };
     let here = located.node == node.name;
-    let mark = run.and_then(|run| run.mark(vmid));
+    let mark = run.mark(vmid);
     let state = match presence_of(vmid, located.config.kind, here, mark.as_ref(), links) {
         Some(Presence::Running) => "bound",
         Some(Presence::Starting) => "starting",
@@ -255,14 +255,14 @@ pub(super) fn list(node: &Node, command: &List) -> anyhow::Result<Output> {
         registry.pool(pool)?;
     }
     let interfaces = observe_links().unwrap_or_default();
-    let run = RunState::lock(&node.paths, std::time::Duration::from_secs(1)).ok();
+    let run = RunState::unlocked(&node.paths);
     let mut rows = Vec::new();
     let mut data = Vec::new();
     for (vmid, guest) in &registry.guests {
         if guest.is_empty() {
             continue;
         }
-        let place = whereabouts(node, *vmid, &interfaces, run.as_ref());
+        let place = whereabouts(node, *vmid, &interfaces, &run);
         for (nic, interface, assigned) in guest.addresses() {
             if command.pool.as_ref().is_some_and(|pool| *pool != assigned.pool) {
                 continue;
@@ -307,8 +307,8 @@ pub(super) fn show(node: &Node, command: &Show) -> anyhow::Result<Output> {
     }
     let registry = readable(node)?;
     let links = observe_links().unwrap_or_default();
-    let run = RunState::lock(&node.paths, std::time::Duration::from_secs(1)).ok();
-    let place = whereabouts(node, vmid, &links, run.as_ref());
+    let run = RunState::unlocked(&node.paths);
+    let place = whereabouts(node, vmid, &links, &run);
     let config = node.guests.find(vmid, None).ok().map(|located| located.config);
     let mut text = match config.as_ref().and_then(|config| config.name.as_ref()) {
         Some(name) => format!("guest {vmid} ({name}) on node {}: {}\n", place.node, place.state),

@@ -5,6 +5,7 @@ pub mod files;
 mod kernel;
 pub mod netlink;
 mod nftables;
+pub mod packet;
 mod routing;
 pub mod run;
 

@@ -54,7 +54,7 @@ pub enum MarkPhase {
 #[derive(Debug)]
 pub struct RunState {
     directory: PathBuf,
-    _lock: Flock<fs::File>,
+    _lock: Option<Flock<fs::File>>,
 }
 
 /// The run directory could not be used.
@@ -89,7 +89,7 @@ impl RunState {
         let started = Instant::now();
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(Self { directory, _lock: lock }),
+                Ok(lock) => return Ok(Self { directory, _lock: Some(lock) }),
                 Err((same, nix::errno::Errno::EWOULDBLOCK)) => file = same,
                 Err((_, error)) => return Err(io(&path)(error.into())),
             }
@@ -98,6 +98,11 @@ impl RunState {
             }
             sleep(Duration::from_millis(2));
         }
+    }
+
+    /// The notes for looking at only: without the lock they may be a moment old.
+    pub fn unlocked(paths: &Paths) -> Self {
+        Self { directory: paths.run(), _lock: None }
     }
 
     /// What the hooks noted about a guest.
