@@ -280,6 +280,8 @@ impl Hook<'_> {
         let basis = node_basis(pools_bytes, &inputs.registry.pools, &inputs.links);
         if kernel.observe_rules()? != Rules::Loaded || !run.node_applied(&basis) {
             self.node.reconcile_locked(run, Mode::Apply)?;
+            // A port left over from before may have made the guest look started already.
+            run.set_mark(self.vmid, &mark)?;
         }
         let observed = observe_share(&mut kernel, &wanted, &before)?;
         let steps = diff(&wanted, &observed);
