@@ -1,0 +1,102 @@
+# Everything a contributor runs. Each target installs what it needs first (Debian 12 and 13, as root).
+#
+#   make test    all tests; those of the kernel make network namespaces of their own
+#   make demo    a node with two guests in network namespaces, step by step
+#   make deb     the package, in build/
+#   make lint    formatting, clippy, shellcheck
+#   make bench   figures for the README
+#   make fuzz    the parsers, for FUZZ_SECONDS each
+#   make doc     API documentation, manual page, completions, schemas
+
+SHELL := /bin/bash
+CARGO ?= cargo
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+# A package is built where HOME may not exist.
+export CARGO_HOME ?= $(if $(wildcard $(HOME)/.),$(HOME)/.cargo,$(CURDIR)/debian/.cargo-home)
+
+# With the crates in vendor/ (`cargo vendor`) nothing is fetched.
+VENDORED := $(if $(wildcard vendor),--offline \
+	--config 'source.crates-io.replace-with="vendored"' --config 'source.vendored.directory="vendor"')
+LOCKED := --locked $(VENDORED)
+
+# The same bytes from whatever directory it is built in.
+REMAP := --remap-path-prefix=$(CURDIR)=/usr/src/pve-public-ip --remap-path-prefix=$(CARGO_HOME)=/cargo
+
+# The program as it is shipped: package, demo and benchmarks run the same file.
+BINARY := $(CURDIR)/build/pve-public-ip
+
+# Name of the files that go with the package. Not expanded before dpkg is there.
+BUILT = build/pve-public-ip_$(shell dpkg-parsechangelog -S Version)_$(shell dpkg --print-architecture)
+SCRIPTS := scripts/* .ci/run hookscripts/* debian/*.postinst debian/*.prerm debian/*.postrm \
+	$(wildcard demo/run benches/run fuzz/run)
+
+.PHONY: all setup fmt lint test test-library test-package deb demo bench doc fuzz release pages clean
+
+all: deb
+
+# Everything at once; each target below asks for its own part only.
+setup:
+	scripts/setup build test lint deb package demo
+
+fmt:
+	scripts/setup build lint
+	$(CARGO) fmt
+
+lint:
+	scripts/setup build lint
+	$(CARGO) fmt --check
+	$(CARGO) clippy $(LOCKED) --all-targets -- -D warnings
+	shellcheck $(SCRIPTS)
+
+test:
+	scripts/setup build test
+	$(CARGO) test $(LOCKED)
+
+# No root, no network, no other programs: what a package build can run.
+test-library:
+	$(CARGO) test $(LOCKED) --lib
+
+release:
+	RUSTFLAGS="$(RUSTFLAGS) $(REMAP)" $(CARGO) build $(LOCKED) --release
+	install -D -m 0755 $(CARGO_TARGET_DIR)/release/pve-public-ip $(BINARY)
+
+pages:
+	$(CARGO) run $(LOCKED) --quiet --example docs -- build/pages
+
+# Tests ran before, or will: a package build for its own sake runs those of the library.
+deb:
+	scripts/setup build deb
+	mkdir -p build
+	DEB_DIRECTORY=build DEB_BUILD_OPTIONS="nocheck $(DEB_BUILD_OPTIONS)" dpkg-buildpackage -us -uc -b \
+		$$(scripts/setup --builddeps-flag) \
+		--buildinfo-file=$(BUILT).buildinfo --buildinfo-option=-ubuild \
+		--changes-file=$(BUILT).changes --changes-option=-ubuild
+	ls -l build/*.deb
+
+# Install, upgrade, remove and purge in a throwaway Debian.
+test-package: deb
+	scripts/setup package
+	scripts/test-package
+
+demo:
+	scripts/setup build demo
+	$(MAKE) release
+	PVE_PUBLIC_IP=$(BINARY) demo/run
+
+bench:
+	scripts/setup build bench
+	$(MAKE) release
+	PVE_PUBLIC_IP=$(BINARY) benches/run
+
+fuzz:
+	scripts/setup build fuzz
+	fuzz/run
+
+doc: pages
+	scripts/setup build
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --no-deps
+	@echo "build/pages: manual page, completions, schemas"
+
+clean:
+	rm -rf build debian/pve-public-ip debian/.debhelper debian/files debian/*.substvars debian/debhelper-build-stamp
+	$(CARGO) clean
