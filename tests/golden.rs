@@ -21,7 +21,11 @@ fn guest_configurations_are_understood() {
         let case = case.unwrap().path();
         let (kind, file) = match (case.join("qemu.conf"), case.join("lxc.conf")) {
             (qemu, lxc) if qemu.exists() != lxc.exists() => {
-                if qemu.exists() { (GuestKind::Qemu, qemu) } else { (GuestKind::Lxc, lxc) }
+                if qemu.exists() {
+                    (GuestKind::Qemu, qemu)
+                } else {
+                    (GuestKind::Lxc, lxc)
+                }
             }
             _ => panic!("{} needs either qemu.conf or lxc.conf", case.display()),
         };

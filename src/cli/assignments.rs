@@ -195,6 +195,9 @@ pub(super) fn release(node: &Node, command: &Release, dry_run: bool) -> anyhow::
     let verb = if dry_run { "would be released" } else { "released" };
     let mut lines: Vec<String> =
         released.iter().map(|address| format!("{} {verb} from guest {vmid}", plain(*address))).collect();
+    if released.is_empty() {
+        lines.push(format!("guest {vmid} has no public address any more"));
+    }
     let running = located.as_ref().is_some_and(|guest| {
         let interfaces = observe_links().unwrap_or_default();
         guest.node == node.name && presence_of(vmid, guest.config.kind, true, None, &interfaces).is_some()

@@ -81,7 +81,13 @@ impl RegistryLock {
         let replicated = files::is_fuse(&paths.etc_pve());
         let mut asked = None::<Instant>;
         loop {
-            match fs::create_dir(&directory) {
+            // Before and after: whenever this process dies, the next one of this node knows whose the directory is.
+            let _ = files::replace(&mark, attempt().as_bytes());
+            let made = fs::create_dir(&directory);
+            if made.is_err() {
+                let _ = fs::remove_file(&mark);
+            }
+            match made {
                 Ok(()) => break,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(source) => return Err(LockError::Io { path: directory, source }),
@@ -95,9 +101,9 @@ impl RegistryLock {
             }
             sleep(Duration::from_millis(50));
         }
-        // From here on a crash leaves a directory that the next process of this node knows to be stale.
-        let identity = identity(&directory).unwrap_or_default();
-        let _ = files::replace(&mark, identity.as_bytes());
+        if let Some(identity) = identity(&directory) {
+            let _ = files::replace(&mark, identity.as_bytes());
+        }
         Ok(Self { directory, mark, since: Instant::now(), _local: local })
     }
 
@@ -142,12 +148,26 @@ fn identity(directory: &Path) -> Option<String> {
     Some(format!("{} {}\n", meta.mtime(), meta.mtime_nsec()))
 }
 
+/// What the mark says while the directory is being made.
+fn attempt() -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("{ATTEMPT}{}\n", now.as_secs())
+}
+
+const ATTEMPT: &str = "attempt ";
+
 /// Whether the lock directory is one that a process of this node made and did not live to remove.
 ///
-/// Called with the local `flock` held, so that process is dead.
+/// Called with the local `flock` held, so that process is dead. If it died while it made the directory, the directory
+/// is as old as the attempt; another node's that is as old would have had to be made in the moment of the death.
 fn left_behind(directory: &Path, mark: &Path) -> bool {
-    let remembered = fs::read_to_string(mark).ok();
-    remembered.is_some() && remembered == identity(directory)
+    let Ok(remembered) = fs::read_to_string(mark) else { return false };
+    let Some(attempted) = remembered.strip_prefix(ATTEMPT) else {
+        return Some(remembered) == identity(directory);
+    };
+    let modified = fs::symlink_metadata(directory).map(|meta| meta.mtime());
+    // The file system's clock is a tick behind, and the second may have ended in between.
+    attempted.trim().parse::<i64>().is_ok_and(|second| modified.is_ok_and(|modified| (modified - second).abs() <= 1))
 }
 
 /// Asks the holder's file system to end a stale lock.

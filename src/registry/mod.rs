@@ -482,8 +482,10 @@ impl Registry {
     }
 
     /// Takes addresses from a guest, all if none is named; returns them.
+    ///
+    /// A file without addresses is what a release leaves that could not put the hookscript back: it may go on.
     pub fn release(&mut self, vmid: Vmid, addresses: &[Prefix]) -> Result<Vec<Prefix>, RuleError> {
-        let Some(guest) = self.guests.get_mut(&vmid).filter(|guest| !guest.is_empty()) else {
+        let Some(guest) = self.guests.get_mut(&vmid).filter(|guest| !guest.is_empty() || addresses.is_empty()) else {
             // A broken file of this very guest is the better explanation.
             self.whole()?;
             return Err(RuleError::NothingAssigned(vmid));

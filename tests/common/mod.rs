@@ -92,6 +92,13 @@ impl Namespace {
         elements
     }
 
+    /// How many processes are inside, with the one that holds the namespace.
+    pub(crate) fn processes(&self) -> usize {
+        let own = fs::read_link(format!("/proc/{}/ns/net", self.holder.id())).unwrap();
+        let entries = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path().join("ns/net"));
+        entries.filter(|link| fs::read_link(link).is_ok_and(|namespace| namespace == own)).count()
+    }
+
     /// Neighbours and routes that carry the program's mark, sorted.
     pub(crate) fn marked(&self) -> Vec<String> {
         let text = self.sh(
@@ -185,7 +192,8 @@ impl Tree {
     /// Node `n1` without guests.
     pub(crate) fn new() -> Self {
         let tree = Self { directory: TempDir::new().unwrap(), name: "n1".to_owned() };
-        for directory in ["etc/pve/nodes/n1/qemu-server", "etc/pve/nodes/n1/lxc", "etc/pve/priv", "var/lib/vz/snippets"] {
+        for directory in ["etc/pve/nodes/n1/qemu-server", "etc/pve/nodes/n1/lxc", "etc/pve/priv", "var/lib/vz/snippets"]
+        {
             fs::create_dir_all(tree.path(directory)).unwrap();
         }
         symlink("nodes/n1", tree.path("etc/pve/local")).unwrap();
@@ -346,7 +354,10 @@ impl Node {
 
     /// Plugs a port into `vmbr0`, as QEMU or LXC would; its other half is `<port>g`, cut to fit.
     pub(crate) fn plug(&self, port: &str) {
-        self.net.sh(&format!("ip link add {port} type veth peer name g{} && ip link set {port} master vmbr0 up", &port[1..]));
+        self.net.sh(&format!(
+            "ip link add {port} type veth peer name g{} && ip link set {port} master vmbr0 up",
+            &port[1..]
+        ));
     }
 
     pub(crate) fn unplug(&self, port: &str) {
@@ -386,8 +397,7 @@ impl Node {
 }
 
 /// The bridge of [`Node::new`]; its MAC is fixed so that two runs give the same filter.
-pub(crate) const BRIDGE: &str =
-    "ip link add vmbr0 address 02:00:00:00:00:fe type bridge && ip link set vmbr0 up && ip addr add 203.0.113.250/24 dev vmbr0";
+pub(crate) const BRIDGE: &str = "ip link add vmbr0 address 02:00:00:00:00:fe type bridge && ip link set vmbr0 up && ip addr add 203.0.113.250/24 dev vmbr0";
 
 /// The pool of [`Node::with_pool`].
 pub(crate) const CREATE: &str = "pool create ovh-rbx --profile generic-bridged --bridge vmbr0 --gateway4 203.0.113.1 \

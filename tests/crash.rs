@@ -1,0 +1,314 @@
+//! The program is killed in front of every system call that changes something, one after the other, each time on a
+//! fresh node. Whatever it left behind: the registry is whole, nothing is held twice or half given, `verify` tells the
+//! truth, `apply` repairs, and the same command finishes the work.
+//!
+//! `strace` does the killing (`inject=...:signal=SIGKILL:when=N`), so no timing is involved. Between two calls of
+//! [`CHANGING`] the process only looks and computes, so a kill there leaves what a kill at the next one leaves.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test stops at the first surprise")]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::time::{Duration, Instant};
+
+use common::{BINARY, CREATE, Node, Run, SYSTEM_PATH, need};
+use pve_public_ip::paths::Paths;
+use pve_public_ip::registry::Registry;
+use pve_public_ip::registry::store::Store;
+
+/// System calls by which files, locks, processes or the network change; `?` where not every architecture has one.
+const CHANGING: &str = "openat,write,fsync,flock,mkdirat,?mkdir,?rename,?renameat,renameat2,unlinkat,?unlink,?rmdir,\
+    utimensat,sendto,sendmsg,clone,clone3,?vfork,unshare,setns";
+
+/// Whether a call that strace wrote down changes anything: not opening to read, not asking the kernel, not talking.
+fn changes(line: &str) -> bool {
+    let opens_to_read = line.starts_with("openat(") && !line.contains("O_CREAT");
+    let asks = line.starts_with("sendto(") && ["RTM_GET", "_MSG_GET"].iter().any(|word| line.contains(word));
+    let talks = line.starts_with("write(1, ") || line.starts_with("write(2, ");
+    !opens_to_read && !asks && !talks
+}
+
+/// What a command does to a node.
+struct Scenario {
+    /// The command that is killed.
+    command: &'static str,
+    /// What comes before it.
+    prepare: fn(&Node),
+    /// What the command says when a killed run had done its part in the registry already, if not the usual.
+    again: Option<&'static str>,
+    /// Fewer points than this would mean that the killing does not work.
+    at_least: usize,
+}
+
+#[test]
+fn pool_create() {
+    killed_everywhere(&Scenario {
+        command: CREATE,
+        prepare: |_| {},
+        again: Some(
+            "error: cannot create pool `ovh-rbx`: pool `ovh-rbx` exists already\n\
+             hint: to add addresses: `pve-public-ip pool add ovh-rbx ADDRESS`\n",
+        ),
+        at_least: 12,
+    });
+}
+
+#[test]
+fn assign() {
+    killed_everywhere(&Scenario {
+        command: "assign 100 203.0.113.10 2001:db8:0:1::10",
+        prepare: |node| {
+            node.run(CREATE).ok();
+            node.run("assign 101 203.0.113.11").ok();
+        },
+        again: None,
+        at_least: 12,
+    });
+}
+
+#[test]
+fn release() {
+    killed_everywhere(&Scenario {
+        command: "release 100",
+        prepare: |node| {
+            node.tree.qemu(100, "hookscript: local:snippets/own.sh\nnet0: virtio=02:00:00:AA:BB:00,bridge=vmbr0\n");
+            node.run(CREATE).ok();
+            node.run("assign 100 203.0.113.10 2001:db8:0:1::10").ok();
+            node.run("assign 101 203.0.113.11").ok();
+        },
+        again: Some(
+            "error: cannot release from guest 100: guest 100 has no public address\n\
+             hint: `pve-public-ip list` shows who holds what\n",
+        ),
+        at_least: 12,
+    });
+}
+
+#[test]
+fn pre_start() {
+    killed_everywhere(&Scenario {
+        command: "hook 100 pre-start",
+        prepare: |node| {
+            node.run(CREATE).ok();
+            node.run("assign 100 203.0.113.10 2001:db8:0:1::10").ok();
+        },
+        again: None,
+        at_least: 12,
+    });
+}
+
+#[test]
+fn post_start() {
+    killed_everywhere(&Scenario {
+        command: "hook 100 post-start",
+        prepare: |node| {
+            node.run(CREATE).ok();
+            node.run("assign 100 203.0.113.10 2001:db8:0:1::10").ok();
+            node.run("hook 100 pre-start").ok();
+            node.plug("tap100i0");
+        },
+        again: None,
+        at_least: 12,
+    });
+}
+
+#[test]
+fn post_stop() {
+    killed_everywhere(&Scenario {
+        command: "hook 100 post-stop",
+        prepare: |node| {
+            node.run(CREATE).ok();
+            node.run("assign 100 203.0.113.10 2001:db8:0:1::10").ok();
+            node.run("hook 100 pre-start").ok();
+            node.plug("tap100i0");
+            node.run("hook 100 post-start").ok();
+            node.unplug("tap100i0");
+        },
+        again: None,
+        at_least: 12,
+    });
+}
+
+/// One of the `nft` that `apply` starts dies, in front of its transaction or just behind it.
+#[test]
+fn nft_killed_while_it_loads_the_filter() {
+    need(&["strace", "nft"]);
+    for (call, which) in [("sendmsg", 1), ("exit_group", 1), ("sendmsg", 2), ("exit_group", 2)] {
+        let node = fresh(&|node| {
+            node.run(CREATE).ok();
+            node.net.sh("nft flush ruleset");
+        });
+        let expected = ["the sets", "the rules"][which - 1];
+        let runs = node.tree.path("nft-runs");
+        let script = format!(
+            "echo run >> {runs}\n[ $(wc -l < {runs}) = {which} ] || exec /usr/sbin/nft \"$@\"\n\
+             exec strace -qq -o /dev/null -e trace={call} -e inject={call}:signal=SIGKILL /usr/sbin/nft \"$@\"\n",
+            runs = runs.display()
+        );
+        let stand_in = node.tree.script("stand-ins/nft", &script);
+        let error = format!("error: cannot load {expected} of table bridge pve-public-ip: `nft -f -` failed (signal: 9 (SIGKILL))\n");
+        node.run("apply").fails_with(1, &[&error, "hint: "]);
+        fs::remove_file(stand_in).unwrap();
+        verify_tells_the_truth_and_apply_repairs(&node, &format!("{call} of nft run {which}"));
+    }
+}
+
+fn fresh(prepare: &dyn Fn(&Node)) -> Node {
+    let node = Node::new();
+    node.stand_in_proxmox();
+    prepare(&node);
+    node
+}
+
+fn killed_everywhere(scenario: &Scenario) {
+    need(&["strace"]);
+    let node = fresh(&scenario.prepare);
+    let before = held(&node);
+    let trace = node.tree.path("trace");
+    let run = straced(&node, scenario.command, &["-s", "64", "-o", trace.to_str().unwrap(), "-e", &format!("trace={CHANGING}")]);
+    run.ok();
+    let expected = End::of(&node);
+    let trace = fs::read_to_string(trace).unwrap();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut points = Vec::new();
+    for line in trace.lines() {
+        // strace counts each system call by itself.
+        let call = line.split('(').next().unwrap();
+        let count = counts.entry(call).or_default();
+        *count += 1;
+        points.extend(changes(line).then_some((call, *count, line)));
+    }
+    assert!(points.len() >= scenario.at_least, "`{}` has {} points only:\n{trace}", scenario.command, points.len());
+
+    for (call, count, line) in points {
+        let node = fresh(&scenario.prepare);
+        let at = format!("`{}` killed in front of {line}", scenario.command);
+        let run = killed(&node, scenario.command, call, count);
+        assert_eq!(run.code, 128 + 9, "{at}: {run}");
+        settle_orphans(&node);
+
+        let now = held(&node);
+        assert!(now == before || now == expected.held, "{at}: {now:?} is neither {before:?} nor {:?}", expected.held);
+        verify_tells_the_truth_and_apply_repairs(&node, &at);
+        assert!(held(&node) == now, "{at}: apply changed the registry");
+
+        let started = Instant::now();
+        let again = node.run(scenario.command);
+        assert!(started.elapsed() < Duration::from_secs(5), "{at}: took {:?} again: {again}", started.elapsed());
+        if again.code != 0 {
+            assert_eq!(Some(again.err.as_str()), scenario.again, "{at}: {again}");
+            assert_eq!(now, expected.held, "{at}: {again}");
+        }
+        node.is_in_line();
+        let end = End::of(&node);
+        assert!(end == expected, "{at}: {again}\n{}", expected.against(&end));
+    }
+}
+
+/// Where a command leads: the same whether it was killed before or not.
+#[derive(Debug, PartialEq)]
+struct End {
+    held: BTreeSet<String>,
+    configs: Vec<String>,
+    left_overs: Vec<String>,
+    marked: Vec<String>,
+    filter: Vec<String>,
+}
+
+impl End {
+    fn of(node: &Node) -> Self {
+        Self {
+            held: held(node),
+            configs: configs(node),
+            left_overs: left_overs(node),
+            marked: node.net.marked(),
+            filter: node.net.filter().unwrap_or_default(),
+        }
+    }
+
+    /// What is different, line by line.
+    fn against(&self, other: &Self) -> String {
+        let lines = |end: &Self| -> BTreeSet<String> {
+            let parts = [&end.configs, &end.left_overs, &end.marked, &end.filter];
+            parts.into_iter().flatten().chain(&end.held).cloned().collect()
+        };
+        let (one, two) = (lines(self), lines(other));
+        format!("missing {:?}, too much {:?}", one.difference(&two).collect::<Vec<_>>(), two.difference(&one).collect::<Vec<_>>())
+    }
+}
+
+/// Runs a command that dies in front of its `count`-th `call`; exit status 0 if it has fewer.
+fn killed(node: &Node, command: &str, call: &str, count: usize) -> Run {
+    let (trace, inject) = (format!("trace={call}"), format!("inject={call}:signal=SIGKILL:when={count}"));
+    straced(node, command, &["-o", "/dev/null", "-e", &trace, "-e", &inject])
+}
+
+fn straced(node: &Node, command: &str, options: &[&str]) -> Run {
+    let mut strace = node.net.command("strace");
+    strace.args(["-qq", "-e", "signal=none"]).args(options).arg(BINARY).arg("--root").arg(node.tree.root()).args(command.split_whitespace());
+    strace.env("PATH", format!("{}:{SYSTEM_PATH}", node.tree.path("stand-ins").display()));
+    let run = Run::of(format!("strace ... {command}"), &strace.output().unwrap());
+    assert!(!run.err.contains("strace: "), "strace does not work here: {run}");
+    run
+}
+
+/// Waits for what the killed process had started: it would end by itself, and is not what is tested here.
+fn settle_orphans(node: &Node) {
+    let limit = Instant::now() + Duration::from_secs(10);
+    while node.net.processes() > 1 {
+        assert!(Instant::now() < limit, "something still runs in the namespace");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// `verify` says 0 only if `apply` then has nothing to do and changes nothing, and 3 only if there is something.
+fn verify_tells_the_truth_and_apply_repairs(node: &Node, at: &str) {
+    let verify = node.run("verify");
+    assert!(matches!(verify.code, 0 | 3) && verify.err.is_empty(), "{at}: {verify}");
+    let before = (node.net.filter(), node.net.marked());
+    let apply = node.run("apply").ok();
+    let changed = before != (node.net.filter(), node.net.marked());
+    assert_eq!(apply.out == "nothing to do\n", verify.code == 0, "{at}: {verify}\n{apply}");
+    assert!(verify.code == 3 || !changed, "{at}: {verify}\n{apply}");
+    node.is_in_line();
+}
+
+fn registry(node: &Node) -> Registry {
+    let store = Store::new(&Paths::new(node.tree.root()), &"n1".parse().unwrap());
+    let registry = store.load().unwrap().registry;
+    assert_eq!(registry.broken, [], "a file is not whole");
+    assert_eq!(registry.conflicts(), [], "something is held twice");
+    registry
+}
+
+/// Pools' entries and who holds what.
+fn held(node: &Node) -> BTreeSet<String> {
+    let registry = registry(node);
+    let entries = registry.pools.pools.iter().flat_map(|(name, pool)| {
+        std::iter::once(format!("pool {name}"))
+            .chain(pool.addresses.iter().map(move |entry| format!("{name} {}", entry.address)))
+    });
+    let holders = registry
+        .assignments()
+        .map(|(vmid, nic, interface, assigned)| format!("{vmid} {nic} {} {}", interface.mac, assigned.address));
+    entries.chain(holders).collect()
+}
+
+/// The guests' own configurations.
+fn configs(node: &Node) -> Vec<String> {
+    [100, 101].iter().map(|vmid| node.tree.read(&format!("etc/pve/nodes/n1/qemu-server/{vmid}.conf"))).collect()
+}
+
+/// What nobody will ever clean up: lock directories and guests' files without an address. Temporary files of a killed
+/// process are hidden, ignored, and replaced by the next process with its number.
+fn left_overs(node: &Node) -> Vec<String> {
+    let names = |directory: &str| -> Vec<String> {
+        let entries = fs::read_dir(node.tree.path(directory)).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let empty = registry(node).guests.into_values().filter(pve_public_ip::registry::document::GuestFile::is_empty);
+    let empty = empty.map(|guest| format!("empty file of guest {}", guest.vmid));
+    names("etc/pve/priv/lock").into_iter().chain(empty).collect()
+}
