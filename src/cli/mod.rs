@@ -158,6 +158,9 @@ pub struct PoolCreate {
     /// IPv6 gateway of the guests
     #[arg(long, value_name = "IP")]
     gateway6: Option<Ipv6Addr>,
+    /// MAC of the gateway, where guests of this node reach each other by way of it
+    #[arg(long, value_name = "MAC")]
+    gateway_mac: Option<MacAddr>,
     /// Addresses and prefixes
     addresses: Vec<Prefix>,
 }

@@ -81,7 +81,12 @@ pub(super) fn verify(node: &Node) -> anyhow::Result<Output> {
     }
     text += &problems_text(&report.problems);
     if text.is_empty() {
-        text = format!("node {}: the kernel is as it should be, {} guests bound\n", node.name, report.presence.len());
+        let guests = match report.presence.len() {
+            0 => "no guest is bound".to_owned(),
+            1 => "1 guest is bound".to_owned(),
+            count => format!("{count} guests are bound"),
+        };
+        text = format!("node {}: the kernel is as it should be, {guests}\n", node.name);
     }
     let code = match (meanings.is_empty(), report.problems.is_empty()) {
         (false, _) => 3,

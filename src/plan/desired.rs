@@ -66,6 +66,13 @@ fn node_state(inputs: &Inputs) -> NetState {
             state.deaf_bridges.insert(*bridge);
         }
     }
+    for mac in pools.values().filter_map(|pool| pool.gateway_mac) {
+        state.elements.extend(Element::infra_mac(mac));
+        for uplink in present_uplinks(inputs, &segments) {
+            let sets = [SetId::UplinkMac, SetId::HairpinMac];
+            state.elements.extend(sets.map(|set| Element::mac_on_port(set, uplink, mac)));
+        }
+    }
     let gateways = pools.values().flat_map(|pool| {
         let own = [pool.gateway4.map(IpAddr::from), pool.gateway6.map(IpAddr::from)];
         own.into_iter().flatten().chain(pool.addresses.iter().filter_map(|entry| entry.gateway))
@@ -90,7 +97,7 @@ fn node_state(inputs: &Inputs) -> NetState {
     let macs = entries().filter_map(|entry| entry.mac).chain(assignments().map(|(.., interface, _)| interface.mac));
     state.elements.extend(macs.map(|mac| Element::mac(SetId::ReservedMac, mac)));
 
-    state.elements.extend(uplinks(inputs, &segments).into_iter().map(|port| Element::port(SetId::Uplinks, port)));
+    state.elements.extend(uplink_elements(inputs, &segments));
     state.elements.extend(free_ports(inputs, &bridges).into_iter().map(|port| Element::port(SetId::FreePorts, port)));
     state
 }
@@ -111,18 +118,27 @@ fn segments(inputs: &Inputs, bridges: &BTreeSet<IfName>) -> BTreeSet<IfName> {
     bridges.iter().copied().chain(tagged).collect()
 }
 
-/// Ports that lead to the provider: those that the administrator named, else every port of a pool's bridge that is
-/// not named like a guest's. Taking a provider's link for a guest would cut the node off; the reverse only opens what
-/// nobody plugs in by accident.
-fn uplinks(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BTreeSet<IfName> {
-    match inputs.registry.node.as_ref().and_then(|node| node.uplinks.clone()) {
-        Some(named) => named,
-        None => segments
-            .iter()
-            .flat_map(|bridge| inputs.links.ports(*bridge))
-            .filter(|port| !is_guest_port(port.as_str()))
-            .collect(),
+/// Names that the kernel and Proxmox VE give to links of the node itself. They are uplinks even if they come after the
+/// last `apply` (a new card, a bond that is made anew), because taking the provider for a guest cuts the node off.
+const UPLINK_STEMS: [&str; 5] = ["bond", "en", "eth", "team", "vlan"];
+
+/// Ports that lead to the provider: those that the administrator named, else what is named like a link of the node, and
+/// every other port of a pool's bridge that is not named like a guest's.
+fn uplink_elements(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BTreeSet<Element> {
+    if let Some(named) = inputs.registry.node.as_ref().and_then(|node| node.uplinks.as_ref()) {
+        return named.iter().copied().map(Element::uplink).collect();
     }
+    let by_stem = |port: &IfName| UPLINK_STEMS.iter().any(|stem| port.as_str().starts_with(stem));
+    let others = present_uplinks(inputs, segments).into_iter().filter(|port| !by_stem(port));
+    others.map(Element::uplink).chain(UPLINK_STEMS.map(Element::uplinks_named)).collect()
+}
+
+/// The uplinks that are plugged into a pool's bridge now.
+fn present_uplinks(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BTreeSet<IfName> {
+    let named = inputs.registry.node.as_ref().and_then(|node| node.uplinks.as_ref());
+    let ports = segments.iter().flat_map(|bridge| inputs.links.ports(*bridge));
+    let is_uplink = |port: &IfName| named.map_or(!is_guest_port(port.as_str()), |named| named.contains(port));
+    ports.filter(is_uplink).collect()
 }
 
 /// Ports of guests on this node whose bridge carries no pool: nothing there is protected, and behind a router guest

@@ -107,6 +107,7 @@ mod tests {
             bridge: "vmbr0".parse().unwrap(),
             gateway4: gateway4.map(|text| text.parse().unwrap()),
             gateway6: Some("2001:db8::1".parse().unwrap()),
+            gateway_mac: None,
             addresses: entries.iter().map(|text| PoolAddress::new(text.parse().unwrap())).collect(),
         }
     }

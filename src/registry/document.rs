@@ -45,6 +45,10 @@ pub struct Pool {
     /// IPv6 gateway of the guests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway6: Option<Ipv6Addr>,
+    /// MAC of the provider's gateway. Needed only where guests of this node reach each other by way of it: their
+    /// packets then come back from this MAC, and from no other are they believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway_mac: Option<MacAddr>,
     /// Addresses and prefixes, disjoint.
     #[serde(default)]
     pub addresses: Vec<PoolAddress>,

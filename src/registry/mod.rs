@@ -249,6 +249,8 @@ pub struct NewPool {
     pub gateway4: Option<Ipv4Addr>,
     /// IPv6 gateway.
     pub gateway6: Option<Ipv6Addr>,
+    /// MAC of the gateway, where guests reach each other by way of it.
+    pub gateway_mac: Option<MacAddr>,
     /// First addresses.
     pub addresses: Vec<Prefix>,
 }
@@ -309,6 +311,7 @@ impl Registry {
             bridge: new.bridge,
             gateway4: new.gateway4,
             gateway6: new.gateway6,
+            gateway_mac: new.gateway_mac,
             addresses: Vec::new(),
         };
         self.pools.version = VERSION;
@@ -572,6 +575,7 @@ mod tests {
             bridge: "vmbr0".parse().unwrap(),
             gateway4: gateway4.map(|text| text.parse().unwrap()),
             gateway6: None,
+            gateway_mac: None,
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         };
         registry

@@ -125,7 +125,7 @@ sets! {
     InfraIp4 "infra_ip4" [Ip4] Hash;
     InfraIp6 "infra_ip6" [Ip6] Hash;
     InfraNd "infra_nd" [Target] Hash;
-    Uplinks "uplinks" [Port] Hash;
+    Uplinks "uplinks" [Port] Tree;
     UplinkMac "uplink_mac" [Port Mac] Hash;
     HairpinMac "hairpin_mac" [Port Mac] Hash;
     FreePorts "free_ports" [Port] Hash;
@@ -222,6 +222,26 @@ impl Element {
     /// An interface in one of the sets of interfaces.
     pub fn port(set: SetId, port: IfName) -> Self {
         Self::key(set, Key::default().port(port))
+    }
+
+    /// An uplink by name.
+    pub fn uplink(port: IfName) -> Self {
+        Self::range(SetId::Uplinks, Key::default().port(port), Key::default().port(port))
+    }
+
+    /// All interfaces whose names begin with `stem` as uplinks.
+    pub fn uplinks_named(stem: &str) -> Self {
+        let padded = |fill: u8| {
+            let mut key = stem.as_bytes().to_vec();
+            key.resize(Field::Port.size(), fill);
+            Key(key)
+        };
+        Self::range(SetId::Uplinks, padded(0), padded(0xff))
+    }
+
+    /// A MAC on a port, in one of the sets of such pairs.
+    pub fn mac_on_port(set: SetId, port: IfName, mac: MacAddr) -> Self {
+        Self::key(set, Key::default().port(port).mac(mac))
     }
 
     /// A MAC in one of the sets of MACs.
@@ -385,6 +405,7 @@ impl Element {
             let start = field_text(*field, &bytes(first));
             let end = last.map(|last| field_text(*field, &bytes(last)));
             texts.push(match end {
+                Some(end) if *field == Field::Port && end != start => format!("{start}*"),
                 Some(end) if end != start => format!("{start}-{end}"),
                 _ => start,
             });

@@ -67,6 +67,7 @@ const TABLE_MAIN: u8 = 254;
 const SCOPE_UNIVERSE: u8 = 0;
 const SCOPE_LINK: u8 = 253;
 const TYPE_UNICAST: u8 = 1;
+const NEXT_HOP_ON_LINK: u32 = 4;
 
 /// Why routing state could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -243,7 +244,11 @@ impl Routing {
     pub(super) fn set_route(&mut self, net: IpNet, to: Route) -> Result<(), RoutingError> {
         let index = index_of(to.device)?;
         let scope = if to.via.is_some() || net.addr().is_ipv6() { SCOPE_UNIVERSE } else { SCOPE_LINK };
-        let fixed = route(family(net.addr()), net.prefix_len(), PROTOCOL, scope);
+        let mut fixed = route(family(net.addr()), net.prefix_len(), PROTOCOL, scope);
+        if to.via.is_some() {
+            // The guest is on this device, whether or not its own route is there already or covers the next hop.
+            fixed[8..12].copy_from_slice(&NEXT_HOP_ON_LINK.to_ne_bytes());
+        }
         let action = format!("route {net} to {}", to.device);
         // Never NLM_F_REPLACE: it would also replace a route of the administrator. Ours is removed first, if need be.
         for _ in 0..2 {
