@@ -95,9 +95,22 @@ impl Nftables {
         nft(SETS, "sets")
     }
 
-    /// Replaces the rules.
-    pub fn load_rules(&self) -> Result<(), FilterError> {
-        nft(RULES, "rules")
+    /// Replaces the rules, and in the same transaction removes chains and sets that are not this release's.
+    pub fn load_rules(&mut self) -> Result<(), FilterError> {
+        let chains = self.dump(GET_CHAIN, &[], "list the chains")?;
+        let ours = chains.iter().filter(|chain| attribute(chain, 1).is_some_and(|table| text(table) == TABLE));
+        let chains: BTreeSet<String> =
+            ours.filter_map(|chain| attribute(chain, 3)).map(|name| text(name).to_owned()).collect();
+        let mut script = format!("flush table bridge {TABLE}\n");
+        for (kind, found, declaring) in [("chain", chains, RULES), ("set", self.declared_sets()?, SETS)] {
+            let start = format!("\t{kind} ");
+            let declared: BTreeSet<&str> =
+                declaring.lines().filter_map(|line| line.strip_prefix(&start)?.split(' ').next()).collect();
+            for name in found.iter().filter(|name| !declared.contains(name.as_str())) {
+                script += &format!("delete {kind} bridge {TABLE} {name}\n");
+            }
+        }
+        nft(&(script + RULES), "rules")
     }
 
     /// How much of the text is loaded; `reference` is the fingerprint that this release's text must have.

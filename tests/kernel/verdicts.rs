@@ -1,0 +1,806 @@
+//! What must pass and what must not, as frames: one table for a bound port, one for every other port.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::Mac;
+use super::frames::{
+    ALL_NODES, ALL_ROUTERS, ARP, Arp, BROADCAST, DHCP6_SERVERS, ICMP, ICMP6, IGMP, IP4, IP6, TCP, UDP, VLAN, ether,
+    fragment_header, group_mac, icmp, icmp6, ip4, ip6, lladdr_option, mld, mld_bare, mld2_body, nd_body,
+    options_header, ra_body, snap, solicited_node, tagged, tcp, udp, udp6,
+};
+use super::lab::link_local;
+
+/// Frames of one kind, and whether they must arrive.
+pub(crate) struct Case {
+    pub(crate) class: String,
+    pub(crate) frame: Vec<u8>,
+    pub(crate) passes: bool,
+}
+
+/// Somebody with a MAC and addresses.
+#[derive(Clone, Copy)]
+pub(crate) struct Who {
+    pub(crate) mac: Mac,
+    pub(crate) ip4: Ipv4Addr,
+    pub(crate) ip6: Ipv6Addr,
+}
+
+impl Who {
+    pub(crate) fn link_local(self) -> Ipv6Addr {
+        link_local(self.mac)
+    }
+}
+
+/// Those that a sender may pose as, and what is around them.
+pub(crate) struct Scene {
+    pub(crate) gateway: Who,
+    pub(crate) node: Who,
+    /// Bound elsewhere on the bridge.
+    pub(crate) victim: Who,
+    /// Not in any pool.
+    pub(crate) stranger: Who,
+}
+
+#[derive(Default)]
+pub(crate) struct Table(pub(crate) Vec<Case>);
+
+impl Table {
+    fn pass(&mut self, class: impl Into<String>, frame: Vec<u8>) {
+        self.0.push(Case { class: class.into(), frame, passes: true });
+    }
+
+    fn drop(&mut self, class: impl Into<String>, frame: Vec<u8>) {
+        self.0.push(Case { class: class.into(), frame, passes: false });
+    }
+
+    fn is(&mut self, passes: bool, class: impl Into<String>, frame: Vec<u8>) {
+        self.0.push(Case { class: class.into(), frame, passes });
+    }
+}
+
+/// Frames from one MAC, to one MAC or to the group that the destination address has.
+#[derive(Clone, Copy)]
+struct Sender {
+    me: Who,
+    to: Mac,
+}
+
+impl Sender {
+    fn v4(self, from: Ipv4Addr, to: Ipv4Addr, protocol: u8, fragment: u16, payload: &[u8]) -> Vec<u8> {
+        ether(self.to, self.me.mac, IP4, &ip4(from, to, protocol, fragment, payload))
+    }
+
+    fn v6(self, from: Ipv6Addr, to: Ipv6Addr, next: u8, hops: u8, payload: &[u8]) -> Vec<u8> {
+        let mac = if to.is_multicast() { group_mac(to) } else { self.to };
+        ether(mac, self.me.mac, IP6, &ip6(from, to, next, hops, payload))
+    }
+
+    fn udp6(self, from: Ipv6Addr, to: Ipv6Addr) -> Vec<u8> {
+        self.v6(from, to, UDP, 64, &udp6(from, to, 4000, 4001))
+    }
+
+    fn icmp6(self, from: Ipv6Addr, to: Ipv6Addr, kind: u8, body: &[u8]) -> Vec<u8> {
+        self.v6(from, to, ICMP6, 255, &icmp6(from, to, kind, body))
+    }
+
+    fn ns(self, from: Ipv6Addr, target: Ipv6Addr, options: &[u8]) -> Vec<u8> {
+        self.icmp6(from, solicited_node(target), 135, &nd_body(0, target, options))
+    }
+
+    /// Unsolicited, with the override flag: what poisons a neighbour's cache.
+    fn na(self, from: Ipv6Addr, target: Ipv6Addr, options: &[u8]) -> Vec<u8> {
+        self.icmp6(from, ALL_NODES, 136, &nd_body(0x20, target, options))
+    }
+
+    /// A message behind an extension header of eight bytes.
+    fn behind(self, from: Ipv6Addr, to: Ipv6Addr, next: u8, header: [u8; 8], message: &[u8]) -> Vec<u8> {
+        self.v6(from, to, next, 255, &[&header[..], message].concat())
+    }
+
+    fn mld(self, packet: &[u8]) -> Vec<u8> {
+        ether([0x33, 0x33, 0, 0, 0, 0x16], self.me.mac, IP6, packet)
+    }
+
+    fn arp(self, arp: Arp) -> Vec<u8> {
+        arp.frame(self.to, self.me.mac)
+    }
+}
+
+const HOP_BY_HOP: u8 = 0;
+const FRAGMENT: u8 = 44;
+const DESTINATION_OPTIONS: u8 = 60;
+const MORE: u16 = 0x2000;
+/// Data of a later fragment that reads like ports 67 -> 68, and like an ICMP redirect.
+const LOOKS_LIKE_DHCP: [u8; 16] = [0, 67, 0, 68, 0, 16, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+const LOOKS_LIKE_REDIRECT: [u8; 16] = [5, 1, 0, 0, 203, 0, 113, 1, 1, 2, 3, 4, 5, 6, 7, 8];
+
+/// A bound port: everything of its own, nothing else.
+pub(crate) fn bound_port(me: Who, scene: &Scene) -> Vec<Case> {
+    let mut table = Table::default();
+    bound_frames(&mut table, me, scene);
+    bound_arp(&mut table, me, scene);
+    bound_ip4(&mut table, me, scene);
+    bound_ip6(&mut table, me, scene);
+    bound_nd(&mut table, me, scene);
+    table.0
+}
+
+/// An address of a bound port's prefix: it is used like an own one.
+pub(crate) fn own_prefix(me: Who, scene: &Scene) -> Vec<Case> {
+    let mut table = Table::default();
+    let own = Sender { me, to: BROADCAST };
+    table.pass("IPv4 of the own prefix", own.v4(me.ip4, scene.gateway.ip4, UDP, 0, &udp(1, 2, b"")));
+    table.pass("ARP of the own prefix", own.arp(Arp::request((me.mac, me.ip4), scene.gateway.ip4)));
+    table.pass("ARP probe of the own prefix", own.arp(Arp::request((me.mac, Ipv4Addr::UNSPECIFIED), me.ip4)));
+    table.pass("IPv6 of the own prefix", own.udp6(me.ip6, scene.gateway.ip6));
+    table.pass("NA of the own prefix", own.na(me.ip6, me.ip6, &lladdr_option(2, me.mac)));
+    table.pass("DAD of the own prefix", own.ns(Ipv6Addr::UNSPECIFIED, me.ip6, &[]));
+    table.0
+}
+
+fn bound_frames(table: &mut Table, me: Who, scene: &Scene) {
+    let Scene { gateway, victim, stranger, .. } = *scene;
+    let own = Sender { me, to: gateway.mac };
+    let packet = ip4(me.ip4, gateway.ip4, UDP, 0, &udp(4000, 4001, b"data"));
+    for (name, mac) in [("another guest's", victim.mac), ("the gateway's", gateway.mac), ("a random", stranger.mac)] {
+        table.drop(format!("source MAC {name}, own IPv4"), ether(BROADCAST, mac, IP4, &packet));
+        table.drop(
+            format!("source MAC {name}, own ARP"),
+            Arp::request((me.mac, me.ip4), gateway.ip4).frame(BROADCAST, mac),
+        );
+        let packet = ip6(me.ip6, gateway.ip6, UDP, 64, &udp6(me.ip6, gateway.ip6, 1, 2));
+        table.drop(format!("source MAC {name}, own IPv6"), ether(BROADCAST, mac, IP6, &packet));
+        table.drop(format!("source MAC {name}, unknown ethertype"), ether(BROADCAST, mac, 0x88b6, b"data"));
+        let request = ip4(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, UDP, 0, &udp(68, 67, b"data"));
+        table.drop(format!("source MAC {name}, DHCP request"), ether(BROADCAST, mac, IP4, &request));
+        let report = mld(Ipv6Addr::UNSPECIFIED, 143, &mld2_body(ALL_NODES));
+        table.drop(format!("source MAC {name}, MLD report"), ether(group_mac(ALL_NODES), mac, IP6, &report));
+    }
+    table.drop("multicast source MAC", ether(BROADCAST, [3, 0, 0, 0, 0, 1], IP4, &packet));
+    let victims = ip4(victim.ip4, gateway.ip4, UDP, 0, &udp(4000, 4001, b"data"));
+    table.drop("MAC and IPv4 of another guest", ether(gateway.mac, victim.mac, IP4, &victims));
+
+    let good = own.v4(me.ip4, gateway.ip4, UDP, 0, &udp(4000, 4001, b"data"));
+    for (tpid, vlan) in [(VLAN, 0), (VLAN, 10), (0x88a8, 0), (0x88a8, 10), (0x9100, 10), (0x9200, 10)] {
+        table.drop(format!("tag {tpid:#06x} VLAN {vlan}, own IPv4"), tagged(tpid, vlan, &good));
+    }
+    let arp = own.arp(Arp::request((me.mac, me.ip4), gateway.ip4));
+    table.drop("priority tag, own ARP", tagged(VLAN, 0, &arp));
+    table.drop("two tags, own IPv4", tagged(VLAN, 10, &tagged(VLAN, 20, &good)));
+    table.drop("two priority tags, own ARP", tagged(VLAN, 0, &tagged(VLAN, 0, &arp)));
+    table.drop("802.1ad over 802.1Q, own ARP", tagged(0x88a8, 0, &tagged(VLAN, 0, &arp)));
+    table.drop("SNAP, own IPv4", snap(&good));
+    table.drop("SNAP, own ARP", snap(&arp));
+    table.drop("priority tag, SNAP, own ARP", tagged(VLAN, 0, &snap(&arp)));
+    let spanning_tree = [0, 38, 0x42, 0x42, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    table.drop("spanning tree", [&[0x01, 0x80, 0xc2, 0, 0, 0], &me.mac[..], &spanning_tree].concat());
+    for (name, ethertype) in [
+        ("LLDP", 0x88cc),
+        ("PPPoE discovery", 0x8863),
+        ("PPPoE session", 0x8864),
+        ("MPLS", 0x8847),
+        ("MPLS multicast", 0x8848),
+        ("EAPOL", 0x888e),
+        ("experimental", 0x88b6),
+        ("ATA over Ethernet", 0x88a2),
+        ("zero", 0),
+    ] {
+        table.drop(format!("ethertype {name}"), ether(BROADCAST, me.mac, ethertype, b"some data in it"));
+    }
+    for (name, ethertype) in [("IPv4", IP4), ("ARP", ARP), ("IPv6", IP6)] {
+        table.drop(format!("nothing but the ethertype of {name}"), ether(BROADCAST, me.mac, ethertype, &[]));
+        table.drop(format!("four bytes of {name}"), ether(BROADCAST, me.mac, ethertype, &good[14..18]));
+    }
+}
+
+fn bound_arp(table: &mut Table, me: Who, scene: &Scene) {
+    let Scene { gateway, victim, stranger, node } = *scene;
+    let own = Sender { me, to: BROADCAST };
+    let mine = (me.mac, me.ip4);
+    table.pass("ARP request", own.arp(Arp::request(mine, gateway.ip4)));
+    table.pass("ARP reply", Arp::reply(mine, (gateway.mac, gateway.ip4)).frame(gateway.mac, me.mac));
+    table.pass("gratuitous ARP request", own.arp(Arp::request(mine, me.ip4)));
+    table.pass("gratuitous ARP reply", own.arp(Arp::reply(mine, (BROADCAST, me.ip4))));
+    table.pass("ARP probe for the own address", own.arp(Arp::request((me.mac, Ipv4Addr::UNSPECIFIED), me.ip4)));
+    table.pass("ARP request with trailing bytes", [own.arp(Arp::request(mine, gateway.ip4)), vec![0; 18]].concat());
+    for (name, address) in [
+        ("another guest's", victim.ip4),
+        ("the gateway's", gateway.ip4),
+        ("the node's", node.ip4),
+        ("a random", stranger.ip4),
+    ] {
+        let foreign = (me.mac, address);
+        table.drop(format!("ARP request from {name} address"), own.arp(Arp::request(foreign, gateway.ip4)));
+        table.drop(format!("ARP reply from {name} address"), own.arp(Arp::reply(foreign, (gateway.mac, gateway.ip4))));
+        table.drop(format!("gratuitous ARP for {name} address"), own.arp(Arp::request(foreign, address)));
+        table.drop(
+            format!("ARP probe for {name} address"),
+            own.arp(Arp::request((me.mac, Ipv4Addr::UNSPECIFIED), address)),
+        );
+        let unicast = Arp::reply(foreign, (gateway.mac, gateway.ip4)).frame(gateway.mac, me.mac);
+        table.drop(format!("unicast ARP reply from {name} address"), unicast);
+    }
+    for (name, mac) in [("another guest's", victim.mac), ("the gateway's", gateway.mac), ("a random", stranger.mac)] {
+        table.drop(format!("ARP request with {name} MAC inside"), own.arp(Arp::request((mac, me.ip4), gateway.ip4)));
+        table.drop(
+            format!("ARP reply with {name} MAC inside"),
+            own.arp(Arp::reply((mac, me.ip4), (gateway.mac, gateway.ip4))),
+        );
+        table.drop(
+            format!("ARP probe with {name} MAC inside"),
+            own.arp(Arp::request((mac, Ipv4Addr::UNSPECIFIED), me.ip4)),
+        );
+    }
+    let good = Arp::request(mine, gateway.ip4);
+    table.drop("ARP reply from 0.0.0.0", own.arp(Arp::reply((me.mac, Ipv4Addr::UNSPECIFIED), (gateway.mac, me.ip4))));
+    table.drop("ARP of another hardware type", own.arp(Arp { hardware: 6, ..good }));
+    table.drop("ARP of another protocol", own.arp(Arp { protocol: IP6, ..good }));
+    table.drop("ARP with 8-byte MACs", own.arp(Arp { lengths: [8, 4], ..good }));
+    table.drop("ARP with 16-byte addresses", own.arp(Arp { lengths: [6, 16], ..good }));
+    for operation in [0, 3, 4, 8, 9, 25] {
+        table.drop(format!("ARP operation {operation}"), own.arp(Arp { operation, ..good }));
+    }
+    for length in [7, 8, 10, 27] {
+        let frame = ether(BROADCAST, me.mac, ARP, &good.bytes()[..length]);
+        table.drop(format!("ARP cut after {length} bytes"), frame);
+    }
+
+    let none = Ipv4Addr::UNSPECIFIED;
+    let announce = Arp { operation: 3, sender: (me.mac, none), target: (me.mac, none), ..good };
+    let rarp = |arp: Arp| ether(BROADCAST, me.mac, 0x8035, &arp.bytes());
+    table.pass("RARP announcement", rarp(announce));
+    table.drop("RARP announcement to one MAC", ether(gateway.mac, me.mac, 0x8035, &announce.bytes()));
+    table.drop("RARP reply", rarp(Arp { operation: 4, ..announce }));
+    table.drop("RARP with another guest's sender MAC", rarp(Arp { sender: (victim.mac, none), ..announce }));
+    table.drop("RARP with another guest's target MAC", rarp(Arp { target: (victim.mac, none), ..announce }));
+    table.drop("RARP with a sender address", rarp(Arp { sender: (me.mac, victim.ip4), ..announce }));
+    table.drop("RARP with a target address", rarp(Arp { target: (me.mac, victim.ip4), ..announce }));
+    table.drop("RARP cut after 20 bytes", ether(BROADCAST, me.mac, 0x8035, &announce.bytes()[..20]));
+}
+
+fn bound_ip4(table: &mut Table, me: Who, scene: &Scene) {
+    let Scene { gateway, victim, stranger, node } = *scene;
+    let own = Sender { me, to: gateway.mac };
+    let all = Sender { me, to: BROADCAST };
+    let data = udp(4000, 4001, b"data");
+    table.pass("IPv4 UDP", own.v4(me.ip4, gateway.ip4, UDP, 0, &data));
+    table.pass("IPv4 UDP to everybody", all.v4(me.ip4, Ipv4Addr::BROADCAST, UDP, 0, &data));
+    table.pass("IPv4 UDP to another guest", Sender { me, to: victim.mac }.v4(me.ip4, victim.ip4, UDP, 0, &data));
+    table.pass("IPv4 TCP", own.v4(me.ip4, gateway.ip4, TCP, 0, &tcp(4000, 80)));
+    table.pass("ICMP echo", own.v4(me.ip4, gateway.ip4, ICMP, 0, &icmp(8, 0, &[0, 1, 0, 1])));
+    table.pass("ICMP error of its own", own.v4(me.ip4, gateway.ip4, ICMP, 0, &icmp(3, 3, &[0; 32])));
+    let igmp = Sender { me, to: [1, 0, 0x5e, 0, 0, 0x16] };
+    table.pass("IGMP report", igmp.v4(me.ip4, Ipv4Addr::new(224, 0, 0, 22), IGMP, 0, &icmp(0x22, 0, &[0, 0, 0, 0])));
+    table.pass("ESP", own.v4(me.ip4, gateway.ip4, 50, 0, &[1; 24]));
+    table.pass("GRE", own.v4(me.ip4, gateway.ip4, 47, 0, &[0; 24]));
+    table.pass("DHCP renewal", own.v4(me.ip4, gateway.ip4, UDP, 0, &udp(68, 67, b"data")));
+    table.pass("IPv4 first fragment", own.v4(me.ip4, gateway.ip4, UDP, MORE, &udp(4000, 4001, &[0; 16])));
+    table.pass("IPv4 later fragment, data like DHCP", own.v4(me.ip4, gateway.ip4, UDP, 185, &LOOKS_LIKE_DHCP));
+    table.pass(
+        "IPv4 later fragment, data like a redirect",
+        own.v4(me.ip4, gateway.ip4, ICMP, 185, &LOOKS_LIKE_REDIRECT),
+    );
+    for (name, address) in [
+        ("another guest's", victim.ip4),
+        ("the gateway's", gateway.ip4),
+        ("the node's", node.ip4),
+        ("a random", stranger.ip4),
+        ("the broadcast", Ipv4Addr::BROADCAST),
+        ("a multicast", Ipv4Addr::new(224, 0, 0, 1)),
+        ("a loopback", Ipv4Addr::LOCALHOST),
+        ("a link-local", Ipv4Addr::new(169, 254, 1, 1)),
+    ] {
+        table.drop(format!("IPv4 UDP from {name} address"), own.v4(address, gateway.ip4, UDP, 0, &data));
+        table.drop(format!("IPv4 TCP from {name} address"), own.v4(address, gateway.ip4, TCP, 0, &tcp(1, 80)));
+        table.drop(
+            format!("ICMP echo from {name} address"),
+            own.v4(address, gateway.ip4, ICMP, 0, &icmp(8, 0, &[0; 4])),
+        );
+        table.drop(
+            format!("ICMP error from {name} address"),
+            own.v4(address, gateway.ip4, ICMP, 0, &icmp(3, 4, &[0; 32])),
+        );
+        table
+            .drop(format!("IPv4 later fragment from {name} address"), own.v4(address, gateway.ip4, UDP, 185, &[0; 16]));
+        table.drop(
+            format!("DHCP request from {name} address"),
+            all.v4(address, Ipv4Addr::BROADCAST, UDP, 0, &udp(68, 67, b"data")),
+        );
+    }
+    table.drop("ICMP redirect", own.v4(me.ip4, gateway.ip4, ICMP, 0, &icmp(5, 1, &[0; 32])));
+    table.drop("ICMP redirect in a first fragment", own.v4(me.ip4, gateway.ip4, ICMP, MORE, &icmp(5, 1, &[0; 36])));
+    table.drop("answer of a DHCP server", all.v4(me.ip4, Ipv4Addr::BROADCAST, UDP, 0, &udp(67, 68, b"data")));
+    table.drop(
+        "answer of a DHCP server in a first fragment",
+        own.v4(me.ip4, gateway.ip4, UDP, MORE, &udp(67, 68, &[0; 16])),
+    );
+
+    let none = Ipv4Addr::UNSPECIFIED;
+    let to_all = Ipv4Addr::BROADCAST;
+    let request = udp(68, 67, b"discover");
+    table.pass("DHCP request", all.v4(none, to_all, UDP, 0, &request));
+    table.drop("0.0.0.0, DHCP request to one MAC", own.v4(none, to_all, UDP, 0, &request));
+    table.drop("0.0.0.0, DHCP request to one address", all.v4(none, gateway.ip4, UDP, 0, &request));
+    table.drop("0.0.0.0, DHCP request in a fragment", all.v4(none, to_all, UDP, MORE, &udp(68, 67, &[0; 16])));
+    table.drop("0.0.0.0, later fragment", all.v4(none, to_all, UDP, 185, &udp(68, 67, &[0; 16])));
+    table.drop("0.0.0.0, DHCP from another port", all.v4(none, to_all, UDP, 0, &udp(69, 67, b"data")));
+    table.drop("0.0.0.0, to another port", all.v4(none, to_all, UDP, 0, &udp(68, 53, b"data")));
+    table.drop("0.0.0.0, TCP", all.v4(none, to_all, TCP, 0, &tcp(68, 67)));
+    table.drop("0.0.0.0, IGMP query", igmp.v4(none, Ipv4Addr::new(224, 0, 0, 1), IGMP, 0, &icmp(0x11, 0, &[0; 4])));
+    table.drop("0.0.0.0, ICMP echo", all.v4(none, to_all, ICMP, 0, &icmp(8, 0, &[0; 4])));
+}
+
+fn bound_ip6(table: &mut Table, me: Who, scene: &Scene) {
+    let Scene { gateway, victim, stranger, node } = *scene;
+    let own = Sender { me, to: gateway.mac };
+    let (local, global, to) = (me.link_local(), me.ip6, gateway.ip6);
+    table.pass("IPv6 UDP", own.udp6(global, to));
+    table.pass("IPv6 UDP from the link-local address", own.udp6(local, gateway.link_local()));
+    table.pass("IPv6 UDP to a group", own.udp6(local, Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb)));
+    table.pass("IPv6 TCP", own.v6(global, to, TCP, 64, &tcp(4000, 80)));
+    table.pass("ICMPv6 echo", own.icmp6(global, to, 128, &[0, 1, 0, 1]));
+    table.pass("ICMPv6 error of its own", own.icmp6(global, to, 1, &[0; 48]));
+    table.pass("IPv6 ESP", own.v6(global, to, 50, 64, &[1; 24]));
+    table.pass(
+        "IPv6 UDP behind destination options",
+        own.behind(global, to, DESTINATION_OPTIONS, options_header(UDP), &udp6(global, to, 1, 2)),
+    );
+    table.pass("DHCPv6 request", own.v6(local, DHCP6_SERVERS, UDP, 1, &udp6(local, DHCP6_SERVERS, 546, 547)));
+    table.pass(
+        "IPv6 first fragment of UDP",
+        own.behind(global, to, FRAGMENT, fragment_header(UDP, 0, true), &udp(4000, 4001, &[0; 16])),
+    );
+    table.pass(
+        "IPv6 later fragment, data like DHCPv6",
+        own.behind(global, to, FRAGMENT, fragment_header(UDP, 3, false), &[2, 0x23, 2, 0x22, 0, 16, 0, 0]),
+    );
+    table.pass(
+        "IPv6 later fragment, data like an NA",
+        own.behind(global, to, FRAGMENT, fragment_header(ICMP6, 3, false), &[136; 24]),
+    );
+    table.pass(
+        "IPv6 first fragment of an echo",
+        own.behind(global, to, FRAGMENT, fragment_header(ICMP6, 0, true), &icmp6(global, to, 128, &[0; 20])),
+    );
+    for (name, from) in [
+        ("another guest's", victim.ip6),
+        ("another guest's link-local", victim.link_local()),
+        ("the gateway's", gateway.ip6),
+        ("the node's", node.ip6),
+        ("the node's link-local", node.link_local()),
+        ("a router's link-local", Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
+        ("a random", stranger.ip6),
+        ("a random one of the same /64", Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0xdead, 0, 0, 1)),
+        ("a multicast", ALL_NODES),
+        ("the loopback", Ipv6Addr::LOCALHOST),
+        ("its own IPv4-mapped", me.ip4.to_ipv6_mapped()),
+        ("another guest's IPv4-mapped", victim.ip4.to_ipv6_mapped()),
+        ("a site-local", Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 1)),
+    ] {
+        table.drop(format!("IPv6 UDP from {name} address"), own.udp6(from, to));
+        table.drop(format!("ICMPv6 echo from {name} address"), own.icmp6(from, to, 128, &[0; 4]));
+        table.drop(format!("ICMPv6 packet too big from {name} address"), own.icmp6(from, to, 2, &[0; 48]));
+        let later = own.behind(from, to, FRAGMENT, fragment_header(UDP, 3, false), &[0; 16]);
+        table.drop(format!("IPv6 later fragment from {name} address"), later);
+        table.drop(
+            format!("DHCPv6 request from {name} address"),
+            own.v6(from, DHCP6_SERVERS, UDP, 1, &udp6(from, DHCP6_SERVERS, 546, 547)),
+        );
+    }
+    let none = Ipv6Addr::UNSPECIFIED;
+    table.drop(":: UDP", own.udp6(none, to));
+    table.drop(":: TCP", own.v6(none, to, TCP, 64, &tcp(1, 80)));
+    table.drop(":: echo", own.icmp6(none, to, 128, &[0; 4]));
+    table.drop(
+        ":: fragment",
+        own.behind(none, ALL_NODES, FRAGMENT, fragment_header(UDP, 0, true), &udp(1, 2, &[0; 16])),
+    );
+    table.drop(":: DHCPv6", own.v6(none, DHCP6_SERVERS, UDP, 1, &udp6(none, DHCP6_SERVERS, 546, 547)));
+    table.drop("answer of a DHCPv6 server", own.v6(local, ALL_NODES, UDP, 64, &udp6(local, ALL_NODES, 547, 546)));
+    let first = own.behind(global, to, FRAGMENT, fragment_header(UDP, 0, true), &udp(547, 546, &[0; 16]));
+    table.drop("answer of a DHCPv6 server in a first fragment", first);
+    let behind = own.behind(global, to, DESTINATION_OPTIONS, options_header(UDP), &udp6(global, to, 547, 546));
+    table.drop("answer of a DHCPv6 server behind destination options", behind);
+    for (name, next, header) in [
+        ("hop-by-hop header", HOP_BY_HOP, &[58u8, 9, 1, 4][..]),
+        ("destination options", DESTINATION_OPTIONS, &[58, 9][..]),
+        ("destination options, none of it", DESTINATION_OPTIONS, &[][..]),
+        ("routing header", 43, &[58, 8, 0, 0][..]),
+    ] {
+        table.drop(format!("IPv6 with a cut-off {name}"), own.v6(global, to, next, 255, header));
+    }
+    table.drop("ICMPv6 without a byte", own.v6(global, to, ICMP6, 255, &[]));
+}
+
+fn bound_nd(table: &mut Table, me: Who, scene: &Scene) {
+    let Scene { gateway, victim, stranger, node } = *scene;
+    let own = Sender { me, to: gateway.mac };
+    let (none, local, global) = (Ipv6Addr::UNSPECIFIED, me.link_local(), me.ip6);
+    let (sender, target) = (lladdr_option(1, me.mac), lladdr_option(2, me.mac));
+    for (name, from) in [("global", global), ("link-local", local)] {
+        table.pass(format!("NS from the {name} address"), own.ns(from, gateway.ip6, &sender));
+        table.pass(format!("NS from the {name} address, no option"), own.ns(from, gateway.ip6, &[]));
+        table.pass(format!("NA for the {name} address"), own.na(from, from, &target));
+        table.pass(format!("NA for the {name} address, no option"), own.na(from, from, &[]));
+        table.pass(format!("DAD for the {name} address"), own.ns(none, from, &[]));
+        table.pass(format!("DAD for the {name} address with nonce"), own.ns(none, from, &[14, 1, 1, 2, 3, 4, 5, 6]));
+        table.drop(format!("DAD for the {name} address with a MAC"), own.ns(none, from, &sender));
+        table.drop(
+            format!("NS from the {name} address, another guest's MAC"),
+            own.ns(from, gateway.ip6, &lladdr_option(1, victim.mac)),
+        );
+        table.drop(
+            format!("NA for the {name} address, another guest's MAC"),
+            own.na(from, from, &lladdr_option(2, victim.mac)),
+        );
+        table.drop(
+            format!("NA for the {name} address, a random MAC"),
+            own.na(from, from, &lladdr_option(2, stranger.mac)),
+        );
+        let twice = [&sender[..], &lladdr_option(1, victim.mac)].concat();
+        table.drop(format!("NS from the {name} address, two MACs"), own.ns(from, gateway.ip6, &twice));
+        let twice = [&target[..], &lladdr_option(2, victim.mac)].concat();
+        table.drop(format!("NA for the {name} address, two MACs"), own.na(from, from, &twice));
+        let hidden = [&[14, 1, 0, 0, 0, 0, 0, 0][..], &lladdr_option(2, victim.mac)].concat();
+        table.drop(format!("NA for the {name} address, MAC behind another option"), own.na(from, from, &hidden));
+    }
+    table.pass("NA for the link-local address from the global one", own.na(global, local, &target));
+    table.pass("NA for the global address from the link-local one", own.na(local, global, &target));
+    let answer = icmp6(global, gateway.ip6, 136, &nd_body(0x60, global, &target));
+    table.pass("solicited NA", own.v6(global, gateway.ip6, ICMP6, 255, &answer));
+    table.pass("RS", own.icmp6(local, ALL_ROUTERS, 133, &[&[0; 4], &sender[..]].concat()));
+    table.pass("RS without option", own.icmp6(local, ALL_ROUTERS, 133, &[0; 4]));
+    table.pass("RS from ::", own.icmp6(none, ALL_ROUTERS, 133, &[0; 4]));
+    table.drop(
+        "RS with another guest's MAC",
+        own.icmp6(local, ALL_ROUTERS, 133, &[&[0; 4], &lladdr_option(1, victim.mac)[..]].concat()),
+    );
+    table.drop("RS from :: with a MAC", own.icmp6(none, ALL_ROUTERS, 133, &[&[0; 4], &sender[..]].concat()));
+    for (name, who) in [
+        ("another guest's address", victim.ip6),
+        ("another guest's link-local address", victim.link_local()),
+        ("the gateway's address", gateway.ip6),
+        ("the gateway's link-local address", gateway.link_local()),
+        ("the node's address", node.ip6),
+        ("a random address", stranger.ip6),
+    ] {
+        table.drop(format!("NA for {name}"), own.na(global, who, &target));
+        table.drop(format!("NA for {name} from it"), own.na(who, who, &target));
+        table.drop(format!("NA for {name} from the link-local address"), own.na(local, who, &[]));
+        table.drop(format!("DAD for {name}"), own.ns(none, who, &[]));
+        table.drop(format!("NS from {name}"), own.ns(who, gateway.ip6, &sender));
+    }
+    let dad_to_one = icmp6(none, victim.ip6, 135, &nd_body(0, global, &[]));
+    table.drop("DAD to one address", own.v6(none, victim.ip6, ICMP6, 255, &dad_to_one));
+    table.drop("NA from ::", own.na(none, global, &target));
+
+    // The right content in odd form: a receiver might still take it, and a filter might not see what is inside.
+    let messages = [
+        ("NS", icmp6(global, gateway.ip6, 135, &nd_body(0, gateway.ip6, &sender))),
+        ("NA", icmp6(global, gateway.ip6, 136, &nd_body(0x20, global, &target))),
+        ("foreign NA", icmp6(global, gateway.ip6, 136, &nd_body(0x20, victim.ip6, &target))),
+        ("RS", icmp6(global, gateway.ip6, 133, &[0; 4])),
+        ("RA", icmp6(global, gateway.ip6, 134, &ra_body(&sender))),
+        ("redirect", icmp6(global, gateway.ip6, 137, &[nd_body(0, victim.ip6, &[]), vec![0; 16]].concat())),
+    ];
+    for (name, message) in &messages {
+        let to = gateway.ip6;
+        table.drop(format!("{name} with hop limit 64"), own.v6(global, to, ICMP6, 64, message));
+        table.drop(
+            format!("{name} behind a hop-by-hop header"),
+            own.behind(global, to, HOP_BY_HOP, options_header(ICMP6), message),
+        );
+        table.drop(
+            format!("{name} behind destination options"),
+            own.behind(global, to, DESTINATION_OPTIONS, options_header(ICMP6), message),
+        );
+        table.drop(
+            format!("{name} behind an authentication header"),
+            own.behind(global, to, 51, [ICMP6, 0, 0, 0, 0, 0, 0, 1], message),
+        );
+        table.drop(
+            format!("{name} in an atomic fragment"),
+            own.behind(global, to, FRAGMENT, fragment_header(ICMP6, 0, false), message),
+        );
+        table.drop(
+            format!("{name} in a first fragment"),
+            own.behind(global, to, FRAGMENT, fragment_header(ICMP6, 0, true), &[&message[..], &[0; 8]].concat()),
+        );
+        let two = [&options_header(DESTINATION_OPTIONS)[..], &options_header(ICMP6), message].concat();
+        table.drop(format!("{name} behind two headers"), own.v6(global, to, HOP_BY_HOP, 255, &two));
+        let hidden = own.behind(global, to, FRAGMENT, fragment_header(DESTINATION_OPTIONS, 1, false), message);
+        table.drop(format!("{name} in the second fragment behind options in the first"), hidden);
+    }
+    for (name, kind) in [
+        ("router advertisement", 134),
+        ("redirect", 137),
+        ("router renumbering", 138),
+        ("mobile prefix solicitation", 146),
+        ("mobile prefix advertisement", 147),
+        ("multicast router advertisement", 151),
+        ("multicast router solicitation", 152),
+        ("multicast router termination", 153),
+        ("MLD query", 130),
+    ] {
+        table.drop(format!("{name} from the link-local address"), own.icmp6(local, ALL_NODES, kind, &ra_body(&sender)));
+        table.drop(format!("{name} from the global address"), own.icmp6(global, ALL_NODES, kind, &ra_body(&[])));
+        table.drop(format!("{name} from ::"), own.icmp6(none, ALL_NODES, kind, &ra_body(&[])));
+    }
+    table.drop("MLD query with its router alert", own.mld(&mld(local, 130, &[0; 20])));
+    table.drop("cut-off NA", own.v6(global, ALL_NODES, ICMP6, 255, &messages[1].1[..12]));
+
+    let group = [&[0, 0, 0, 0][..], &solicited_node(global).octets()].concat();
+    for (name, from) in [("link-local address", local), ("::", none)] {
+        table.pass(
+            format!("MLD report, version 2, from {name}"),
+            own.mld(&mld(from, 143, &mld2_body(solicited_node(global)))),
+        );
+        table.pass(format!("MLD report, version 1, from {name}"), own.mld(&mld(from, 131, &group)));
+        table.pass(format!("MLD done from {name}"), own.mld(&mld(from, 132, &group)));
+        table.drop(
+            format!("MLD report without router alert from {name}"),
+            own.mld(&mld_bare(from, 143, &mld2_body(ALL_NODES))),
+        );
+        let mut far = mld(from, 143, &mld2_body(ALL_NODES));
+        far[7] = 64;
+        table.drop(format!("MLD report with hop limit 64 from {name}"), own.mld(&far));
+    }
+    table.drop("MLD report from the global address", own.mld(&mld(global, 143, &mld2_body(ALL_NODES))));
+    table.drop(
+        "MLD report from another guest's link-local address",
+        own.mld(&mld(victim.link_local(), 143, &mld2_body(ALL_NODES))),
+    );
+}
+
+/// What a port that is not bound may not claim. `passes` says whether this port is excepted (the uplink, for what is
+/// not bound on this node).
+pub(crate) fn claims(me: Who, victim: Who, name: &str, with_mac: bool, passes: bool) -> Vec<Case> {
+    let mut table = Table::default();
+    let own = Sender { me, to: BROADCAST };
+    let (sender, target) = (lladdr_option(1, me.mac), lladdr_option(2, me.mac));
+    let data = udp(4000, 4001, b"data");
+    let harmless = Ipv4Addr::new(192, 0, 2, 250);
+    let harmless6 = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 250);
+    let (none4, none6) = (Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED);
+
+    let from = (me.mac, victim.ip4);
+    let reply = own.arp(Arp::reply(from, (BROADCAST, victim.ip4)));
+    let source4 = own.v4(victim.ip4, harmless, UDP, 0, &data);
+    let source6 = own.udp6(victim.ip6, harmless6);
+    let advertisement = own.na(me.ip6, victim.ip6, &target);
+    table.is(passes, format!("IPv4 UDP from {name}"), source4.clone());
+    table.is(passes, format!("IPv4 TCP from {name}"), own.v4(victim.ip4, harmless, TCP, 0, &tcp(1, 80)));
+    table.is(passes, format!("ICMP echo from {name}"), own.v4(victim.ip4, harmless, ICMP, 0, &icmp(8, 0, &[0; 4])));
+    table.is(passes, format!("ICMP error from {name}"), own.v4(victim.ip4, harmless, ICMP, 0, &icmp(3, 4, &[0; 32])));
+    table.is(
+        passes,
+        format!("IPv4 first fragment from {name}"),
+        own.v4(victim.ip4, harmless, UDP, MORE, &udp(1, 2, &[0; 16])),
+    );
+    table.is(passes, format!("IPv4 later fragment from {name}"), own.v4(victim.ip4, harmless, UDP, 185, &[0; 16]));
+    table.is(passes, format!("ARP reply from {name}"), reply.clone());
+    table.is(passes, format!("ARP request from {name}"), own.arp(Arp::request(from, harmless)));
+    table.is(passes, format!("gratuitous ARP for {name}"), own.arp(Arp::request(from, victim.ip4)));
+    table.is(passes, format!("ARP probe for {name}"), own.arp(Arp::request((me.mac, none4), victim.ip4)));
+    table.is(passes, format!("IPv6 UDP from {name}"), source6.clone());
+    table.is(passes, format!("IPv6 TCP from {name}"), own.v6(victim.ip6, harmless6, TCP, 64, &tcp(1, 80)));
+    table.is(passes, format!("ICMPv6 echo from {name}"), own.icmp6(victim.ip6, harmless6, 128, &[0; 4]));
+    table.is(
+        passes,
+        format!("IPv6 later fragment from {name}"),
+        own.behind(victim.ip6, harmless6, FRAGMENT, fragment_header(UDP, 3, false), &[0; 16]),
+    );
+    table.is(passes, format!("NS from {name}"), own.ns(victim.ip6, harmless6, &sender));
+    table.is(passes, format!("NA for {name}"), advertisement.clone());
+    table.is(passes, format!("NA for {name}, no option"), own.na(me.ip6, victim.ip6, &[]));
+    table.is(passes, format!("NA for {name} from it"), own.na(victim.ip6, victim.ip6, &target));
+    table.is(
+        passes,
+        format!("NA for {name} from the own link-local address"),
+        own.na(me.link_local(), victim.ip6, &target),
+    );
+    table.is(passes, format!("DAD for {name}"), own.ns(none6, victim.ip6, &[]));
+    let message = icmp6(me.ip6, ALL_NODES, 136, &nd_body(0x20, victim.ip6, &target));
+    for (header, next) in [("a hop-by-hop header", HOP_BY_HOP), ("destination options", DESTINATION_OPTIONS)] {
+        let frame = own.behind(me.ip6, ALL_NODES, next, options_header(ICMP6), &message);
+        table.is(passes, format!("NA for {name} behind {header}"), frame);
+    }
+    for (form, frame) in [("IPv4", &source4), ("ARP", &reply), ("IPv6", &source6), ("NA", &advertisement)] {
+        table.is(passes, format!("VLAN 10, {form} of {name}"), tagged(VLAN, 10, frame));
+    }
+    if !passes {
+        // What cannot be looked into is dropped from whomever it comes.
+        for (form, frame) in [("IPv4", &source4), ("ARP", &reply), ("IPv6", &source6), ("NA", &advertisement)] {
+            table.drop(format!("VLAN 0, {form} of {name}"), tagged(VLAN, 0, frame));
+            table.drop(format!("VLAN 0 twice, {form} of {name}"), tagged(VLAN, 0, &tagged(VLAN, 0, frame)));
+            table.drop(
+                format!("VLAN 0 three times, {form} of {name}"),
+                tagged(VLAN, 0, &tagged(VLAN, 0, &tagged(VLAN, 0, frame))),
+            );
+            table.drop(format!("VLAN 10 and 20, {form} of {name}"), tagged(VLAN, 10, &tagged(VLAN, 20, frame)));
+            for tpid in [0x88a8, 0x9100, 0x9200] {
+                table.drop(format!("tag {tpid:#06x}, {form} of {name}"), tagged(tpid, 0, frame));
+                table.drop(
+                    format!("tag {tpid:#06x} over 802.1Q, {form} of {name}"),
+                    tagged(tpid, 0, &tagged(VLAN, 0, frame)),
+                );
+            }
+            table.drop(format!("SNAP, {form} of {name}"), snap(frame));
+            table.drop(format!("VLAN 0, SNAP, {form} of {name}"), tagged(VLAN, 0, &snap(frame)));
+            table.drop(format!("VLAN 10, SNAP, {form} of {name}"), tagged(VLAN, 10, &snap(frame)));
+        }
+        let atomic = own.behind(me.ip6, ALL_NODES, FRAGMENT, fragment_header(ICMP6, 0, false), &message);
+        table.drop(format!("NA for {name} in an atomic fragment"), atomic);
+        let hidden = own.behind(me.ip6, ALL_NODES, FRAGMENT, fragment_header(DESTINATION_OPTIONS, 1, false), &message);
+        table.drop(format!("NA for {name} in a second fragment behind options in the first"), hidden);
+        let cut = Arp { lengths: [8, 4], ..Arp::reply(from, (BROADCAST, victim.ip4)) };
+        table.drop(format!("ARP for {name} with 8-byte MACs"), own.arp(cut));
+    }
+    if with_mac {
+        let posing = Sender { me: Who { mac: victim.mac, ..me }, to: BROADCAST };
+        table.is(passes, format!("MAC of {name}, own IPv4"), posing.v4(me.ip4, harmless, UDP, 0, &data));
+        table.is(passes, format!("MAC of {name}, own IPv6"), posing.udp6(me.ip6, harmless6));
+        table.is(passes, format!("MAC and IPv4 of {name}"), posing.v4(victim.ip4, harmless, UDP, 0, &data));
+        table.is(passes, format!("MAC of {name}, unknown ethertype"), ether(BROADCAST, victim.mac, 0x88b6, b"data"));
+        table.is(passes, format!("MAC of {name}, own ARP"), posing.arp(Arp::request((me.mac, me.ip4), harmless)));
+        table.is(passes, format!("MAC of {name} inside ARP"), own.arp(Arp::request((victim.mac, me.ip4), harmless)));
+        table.is(
+            passes,
+            format!("MAC of {name}, VLAN 10"),
+            tagged(VLAN, 10, &posing.v4(me.ip4, harmless, UDP, 0, &data)),
+        );
+    }
+    table.0
+}
+
+/// The link-local address of a bound guest is as much its own as the others.
+pub(crate) fn link_local_claims(me: Who, victim: Who, name: &str) -> Vec<Case> {
+    let mut table = Table::default();
+    let own = Sender { me, to: BROADCAST };
+    let to = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 250);
+    let theirs = victim.link_local();
+    table.drop(format!("IPv6 from the link-local address of {name}"), own.udp6(theirs, to));
+    table.drop(
+        format!("NA for the link-local address of {name}"),
+        own.na(me.link_local(), theirs, &lladdr_option(2, me.mac)),
+    );
+    table.drop(format!("DAD for the link-local address of {name}"), own.ns(Ipv6Addr::UNSPECIFIED, theirs, &[]));
+    table.0
+}
+
+/// What every port may send, and what only the uplink may.
+pub(crate) fn unbound_port(me: Who, scene: &Scene, is_uplink: bool) -> Vec<Case> {
+    let mut table = Table::default();
+    let Scene { gateway, victim, .. } = *scene;
+    let all = Sender { me, to: BROADCAST };
+    let to_victim = Sender { me, to: victim.mac };
+    let (none, local, global) = (Ipv6Addr::UNSPECIFIED, me.link_local(), me.ip6);
+    let (sender, target) = (lladdr_option(1, me.mac), lladdr_option(2, me.mac));
+    let data = udp(4000, 4001, b"data");
+    let remote = Ipv4Addr::new(192, 0, 2, 250);
+    let remote6 = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 250);
+
+    // To a protected address: it must be reachable.
+    table.pass("IPv4 to a bound guest", to_victim.v4(me.ip4, victim.ip4, UDP, 0, &data));
+    table.pass("ICMP error to a bound guest", to_victim.v4(me.ip4, victim.ip4, ICMP, 0, &icmp(3, 4, &[0; 32])));
+    table.pass("ARP request for a bound guest", all.arp(Arp::request((me.mac, me.ip4), victim.ip4)));
+    table.pass("IPv6 to a bound guest", to_victim.udp6(global, victim.ip6));
+    table.pass("ICMPv6 packet too big to a bound guest", to_victim.icmp6(global, victim.ip6, 2, &[0; 48]));
+    table.pass("NS for a bound guest", all.ns(global, victim.ip6, &sender));
+    table.pass("NS for a bound guest from the link-local address", all.ns(local, victim.ip6, &sender));
+    table.pass("NS for a bound guest's link-local address", all.ns(local, victim.link_local(), &sender));
+
+    // Its own business.
+    table.pass("IPv4 UDP", all.v4(me.ip4, remote, UDP, 0, &data));
+    table.pass("IPv4 TCP", all.v4(me.ip4, remote, TCP, 0, &tcp(1, 80)));
+    table.pass("ICMP echo", all.v4(me.ip4, remote, ICMP, 0, &icmp(8, 0, &[0; 4])));
+    table.pass("IPv4 first fragment", all.v4(me.ip4, remote, UDP, MORE, &udp(1, 2, &[0; 16])));
+    table.pass("IPv4 later fragment, data like DHCP", all.v4(me.ip4, remote, UDP, 185, &LOOKS_LIKE_DHCP));
+    table.pass("ARP request", all.arp(Arp::request((me.mac, me.ip4), remote)));
+    table.pass("gratuitous ARP", all.arp(Arp::request((me.mac, me.ip4), me.ip4)));
+    table.pass("ARP probe", all.arp(Arp::request((me.mac, Ipv4Addr::UNSPECIFIED), me.ip4)));
+    table.pass("DHCP request", all.v4(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, UDP, 0, &udp(68, 67, b"data")));
+    let announce = Arp {
+        operation: 3,
+        sender: (me.mac, Ipv4Addr::UNSPECIFIED),
+        target: (me.mac, Ipv4Addr::UNSPECIFIED),
+        ..Arp::request((me.mac, me.ip4), remote)
+    };
+    table.pass("RARP announcement", ether(BROADCAST, me.mac, 0x8035, &announce.bytes()));
+    table.pass("IPv6 UDP", all.udp6(global, remote6));
+    table.pass("IPv6 TCP", all.v6(global, remote6, TCP, 64, &tcp(1, 80)));
+    table.pass("ICMPv6 echo", all.icmp6(global, remote6, 128, &[0; 4]));
+    table.pass(
+        "IPv6 UDP behind destination options",
+        all.behind(global, remote6, DESTINATION_OPTIONS, options_header(UDP), &udp6(global, remote6, 1, 2)),
+    );
+    table.pass(
+        "IPv6 first fragment",
+        all.behind(global, remote6, FRAGMENT, fragment_header(UDP, 0, true), &udp(1, 2, &[0; 16])),
+    );
+    table.pass(
+        "IPv6 later fragment, data like an NA",
+        all.behind(global, remote6, FRAGMENT, fragment_header(ICMP6, 3, false), &[136; 24]),
+    );
+    table.pass("NS", all.ns(global, remote6, &sender));
+    table.pass("NA", all.na(global, global, &target));
+    table.pass("NA for the link-local address", all.na(local, local, &target));
+    table.pass("DAD", all.ns(none, global, &[]));
+    table.pass("RS", all.icmp6(local, ALL_ROUTERS, 133, &[&[0; 4], &sender[..]].concat()));
+    table.pass("MLD report", all.mld(&mld(local, 143, &mld2_body(solicited_node(global)))));
+    table.pass("MLD report from ::", all.mld(&mld(none, 143, &mld2_body(solicited_node(global)))));
+    table.pass("DHCPv6 request", all.v6(local, DHCP6_SERVERS, UDP, 1, &udp6(local, DHCP6_SERVERS, 546, 547)));
+    for (name, ethertype) in [("LLDP", 0x88cc), ("PPPoE", 0x8864), ("MPLS", 0x8847), ("experimental", 0x88b6)] {
+        table.pass(format!("ethertype {name}"), ether(BROADCAST, me.mac, ethertype, b"some data in it"));
+    }
+    let spanning_tree = [0, 38, 0x42, 0x42, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    table.pass("spanning tree", [&[0x01, 0x80, 0xc2, 0, 0, 0], &me.mac[..], &spanning_tree].concat());
+    for vlan in [0, 10] {
+        table.pass(format!("VLAN {vlan}, IPv4"), tagged(VLAN, vlan, &all.v4(me.ip4, remote, UDP, 0, &data)));
+        table.pass(format!("VLAN {vlan}, ARP"), tagged(VLAN, vlan, &all.arp(Arp::request((me.mac, me.ip4), remote))));
+        table.pass(format!("VLAN {vlan}, IPv6"), tagged(VLAN, vlan, &all.udp6(global, remote6)));
+        table.pass(format!("VLAN {vlan}, NA"), tagged(VLAN, vlan, &all.na(global, global, &target)));
+    }
+
+    // Router and DHCP server: only the provider, or in a VLAN of one's own.
+    let advertisement = all.icmp6(local, ALL_NODES, 134, &ra_body(&sender));
+    let answer = all.v4(me.ip4, Ipv4Addr::BROADCAST, UDP, 0, &udp(67, 68, b"data"));
+    table.is(is_uplink, "router advertisement", advertisement.clone());
+    table.is(
+        is_uplink,
+        "redirect",
+        all.icmp6(local, ALL_NODES, 137, &[nd_body(0, remote6, &[]), vec![0; 16]].concat()),
+    );
+    table.is(is_uplink, "answer of a DHCP server", answer.clone());
+    table.is(
+        is_uplink,
+        "answer of a DHCP server to one guest",
+        to_victim.v4(me.ip4, victim.ip4, UDP, 0, &udp(67, 68, b"data")),
+    );
+    table.is(
+        is_uplink,
+        "answer of a DHCPv6 server",
+        all.v6(local, ALL_NODES, UDP, 64, &udp6(local, ALL_NODES, 547, 546)),
+    );
+    let message = icmp6(local, ALL_NODES, 134, &ra_body(&sender));
+    let behind = all.behind(local, ALL_NODES, DESTINATION_OPTIONS, options_header(ICMP6), &message);
+    table.is(is_uplink, "router advertisement behind destination options", behind);
+    table.drop(
+        "router advertisement in an atomic fragment",
+        all.behind(local, ALL_NODES, FRAGMENT, fragment_header(ICMP6, 0, false), &message),
+    );
+    table.is(is_uplink, "VLAN 0, router advertisement", tagged(VLAN, 0, &advertisement));
+    table.is(is_uplink, "VLAN 0, answer of a DHCP server", tagged(VLAN, 0, &answer));
+    table.pass("VLAN 10, router advertisement", tagged(VLAN, 10, &advertisement));
+    table.pass("VLAN 10, answer of a DHCP server", tagged(VLAN, 10, &answer));
+    if is_uplink {
+        let from = Sender { me: gateway, to: BROADCAST };
+        table.pass("gratuitous ARP of the gateway", from.arp(Arp::request((gateway.mac, gateway.ip4), gateway.ip4)));
+        table.pass("NA of the gateway", from.na(gateway.ip6, gateway.ip6, &lladdr_option(2, gateway.mac)));
+    }
+    table.0
+}
+
+/// A DHCP request, for an assignment that forbids it.
+pub(crate) fn dhcp_request(me: Who) -> Vec<u8> {
+    Sender { me, to: BROADCAST }.v4(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, UDP, 0, &udp(68, 67, b"data"))
+}
+
+/// An ordinary packet to everybody, from `from` with the MAC of `me`.
+pub(crate) fn packet(me: Who, from: Ipv4Addr, number: u32) -> Vec<u8> {
+    let data = udp(4000, 4001, &number.to_be_bytes());
+    Sender { me, to: BROADCAST }.v4(from, Ipv4Addr::BROADCAST, UDP, 0, &data)
+}
+
+/// An ARP reply and a neighbour advertisement that give an address to a MAC.
+pub(crate) fn announcements(me: Who, ip4: Ipv4Addr, ip6: Ipv6Addr) -> Vec<Vec<u8>> {
+    let own = Sender { me, to: BROADCAST };
+    let target = lladdr_option(2, me.mac);
+    vec![
+        own.arp(Arp::reply((me.mac, ip4), (BROADCAST, ip4))),
+        own.arp(Arp::request((me.mac, ip4), ip4)),
+        own.na(me.link_local(), ip6, &target),
+        own.na(ip6, ip6, &target),
+        own.ns(ip6, Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1), &lladdr_option(1, me.mac)),
+    ]
+}
