@@ -351,6 +351,8 @@ fn schema(file: Option<SchemaFile>) -> Output {
 fn completion(shell: clap_complete::Shell) -> Output {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "pve-public-ip", &mut script);
-    let text = String::from_utf8_lossy(&script).into_owned();
+    // The bash script of clap_complete 4.6 sets one state for a command and asks for another when the program's name has
+    // hyphens, and completes nothing (clap issue 6421).
+    let text = String::from_utf8_lossy(&script).replace("pve__subcmd__public__subcmd__ip", "pve__public__ip");
     Output::new(text.clone(), serde_json::json!({ "shell": shell.to_string(), "script": text }))
 }

@@ -1,0 +1,293 @@
+//! Holds what is generated or written beside the code to the code: manual page, completions, schemas, version numbers.
+
+#![expect(clippy::disallowed_methods, reason = "a test writes its own files and runs the program and its checkers")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use clap::Arg;
+use serde_json::Value;
+
+#[path = "../examples/docs/pages.rs"]
+mod pages;
+
+/// Debian's own, from python3-jsonschema: an implementation that shares nothing with ours.
+const CHECKER: &str = "/usr/bin/jsonschema";
+
+fn page(name: &str) -> String {
+    let all = pages::all().expect("the pages can be made");
+    let found = all.into_iter().find(|(file, _)| *file == name);
+    found.unwrap_or_else(|| panic!("there is no page {name}")).1
+}
+
+fn source(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
+}
+
+fn run(program: &str, arguments: &[&str]) -> Output {
+    let output = Command::new(program).args(arguments).output();
+    output.unwrap_or_else(|error| panic!("cannot run {program} ({error}); `make setup` installs it"))
+}
+
+fn both(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The manual page as a reader sees it, without hyphenation and line breaks.
+fn manual_as_read() -> String {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join(pages::MANUAL);
+    fs::write(&path, page(pages::MANUAL)).expect("the page can be written");
+    let output = run("groff", &["-man", "-ww", "-Tutf8", "-P-cbou", "-rHY=0", "-rLL=1000n", &path.to_string_lossy()]);
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "groff complains: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    // groff sets typographic hyphens and minus signs.
+    let text = String::from_utf8_lossy(&output.stdout)
+        .replace(['\u{2010}', '\u{2212}'], "-")
+        .replace(['\u{2018}', '\u{2019}'], "'");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn spelling(arg: &Arg) -> String {
+    match (arg.get_long(), arg.get_short()) {
+        (Some(long), _) => format!("--{long}"),
+        (None, Some(short)) => format!("-{short}"),
+        (None, None) => arg.get_value_names().unwrap_or_default().iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[test]
+fn manual_has_every_command_option_and_value() {
+    let manual = manual_as_read();
+    let command = pages::command();
+    let leaves = pages::leaves(&command);
+    assert!(leaves.len() > 10, "only {} commands", leaves.len());
+    let mut missing = BTreeSet::new();
+    let mut expect = |text: String| {
+        if !manual.contains(&text) {
+            missing.insert(text);
+        }
+    };
+    // clap words the help of --help differently from place to place.
+    let all = command.get_arguments().chain(leaves.iter().flat_map(|(_, leaf)| leaf.get_arguments()));
+    for arg in all.filter(|arg| arg.get_id() != "help") {
+        expect(format!(" {} ", spelling(arg)));
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_else(|| panic!("{} has no help", spelling(arg)));
+        expect(help.split_whitespace().collect::<Vec<_>>().join(" "));
+        for value in arg.get_possible_values().iter().filter(|_| arg.get_action().takes_values()) {
+            expect(value.get_name().to_owned());
+        }
+    }
+    for (name, leaf) in &leaves {
+        expect(format!(" {name} "));
+        expect(leaf.get_about().map(ToString::to_string).unwrap_or_else(|| panic!("{name} has no help")));
+    }
+    assert!(missing.is_empty(), "the manual page does not have: {missing:#?}");
+}
+
+#[test]
+fn manual_knows_the_environment_and_the_exit_statuses() {
+    let manual = manual_as_read();
+    let section = |title: &str, next: &str| {
+        let (_, rest) = manual.split_once(&format!(" {title} ")).unwrap_or_else(|| panic!("no section {title}"));
+        rest.split_once(&format!(" {next} ")).unwrap_or_else(|| panic!("{next} does not follow {title}")).0.to_owned()
+    };
+    let environment = section("ENVIRONMENT", "EXIT STATUS");
+    for arg in pages::command().get_arguments() {
+        let Some(variable) = arg.get_env() else { continue };
+        let entry = format!("{} Same as {}", variable.to_string_lossy(), spelling(arg));
+        assert!(environment.contains(&entry), "`{entry}` is not in: {environment}");
+    }
+    // What `--help` says about the exit status in one line is what the page explains.
+    let help = pages::command().get_long_about().map(ToString::to_string).unwrap_or_default();
+    let (_, summary) = help.split_once("Exit status: ").expect("the help names the exit statuses");
+    let listed: BTreeSet<&str> = summary.split(", ").filter_map(|entry| entry.split(' ').next()).collect();
+    let explained = section("EXIT STATUS", "EXAMPLES");
+    let found: BTreeSet<&str> = explained.split(' ').filter(|word| word.parse::<u8>().is_ok()).collect();
+    assert_eq!(found, listed);
+}
+
+/// Every example in the manual is a command line that the program takes.
+#[test]
+fn manual_examples_parse() {
+    use clap::Parser as _;
+    let page = page(pages::MANUAL).replace("\\-", "-");
+    let (_, examples) = page.split_once(".SH EXAMPLES").expect("a section of examples");
+    let lines = examples.lines().flat_map(|line| line.split(" || ")).filter(|line| line.starts_with("pve-public-ip "));
+    let mut seen = 0;
+    for line in lines {
+        let parsed = pve_public_ip::cli::Cli::try_parse_from(line.split_whitespace());
+        assert!(parsed.is_ok(), "`{line}`: {}", parsed.map(|_| ()).unwrap_err());
+        seen += 1;
+    }
+    assert!(seen > 5, "only {seen} examples found");
+}
+
+/// What bash offers after `line`, by the shipped script.
+fn bash_offers(script: &Path, line: &str) -> BTreeSet<String> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let program = format!(
+        "source '{}'; COMP_WORDS=({line} ''); COMP_CWORD={}; $(complete -p pve-public-ip | sed 's/.*-F *\\([^ ]*\\).*/\\1/') pve-public-ip '' '{}'; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        script.display(),
+        words.len(),
+        words.last().unwrap_or(&""),
+    );
+    let output = run("bash", &["-c", &program]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{line}: {}", both(&output));
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn completions_offer_every_command_and_option() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let script = directory.path().join("completion");
+    fs::write(&script, page("completions/bash/pve-public-ip")).expect("the script can be written");
+    let (zsh, fish) = (page("completions/zsh/_pve-public-ip"), page("completions/fish/pve-public-ip.fish"));
+    for (name, leaf) in pages::leaves(&pages::command()) {
+        let (parent, last) = name.rsplit_once(' ').expect("a command has a parent");
+        let offered = bash_offers(&script, parent);
+        assert!(offered.contains(last), "after `{parent}` bash does not offer {last}: {offered:?}");
+        let offered = bash_offers(&script, &name);
+        for arg in leaf.get_arguments().filter(|arg| !arg.is_positional()) {
+            assert!(
+                offered.contains(&spelling(arg)),
+                "after `{name}` bash does not offer {}: {offered:?}",
+                spelling(arg)
+            );
+        }
+        assert!(zsh.contains(&format!("'{last}:")), "zsh does not know `{name}`");
+        assert!(fish.contains(&format!("-a \"{last}\"")), "fish does not know `{name}`");
+    }
+}
+
+/// The program with these arguments. It changes the kernel's tables too: those of a network namespace that ends with it.
+fn in_namespace(arguments: &[&str]) -> Output {
+    let program: Vec<&str> =
+        ["-n", env!("CARGO_BIN_EXE_pve-public-ip")].into_iter().chain(arguments.iter().copied()).collect();
+    run("unshare", &program)
+}
+
+/// A registry that the program itself has written, as large as its commands can make it.
+fn written_registry() -> (tempfile::TempDir, [(PathBuf, &'static str); 3]) {
+    let node = tempfile::tempdir().expect("a directory");
+    let root = node.path();
+    for directory in ["etc/pve/nodes/n1/qemu-server", "etc/pve/nodes/n1/lxc", "run"] {
+        fs::create_dir_all(root.join(directory)).expect("a tree");
+    }
+    std::os::unix::fs::symlink("nodes/n1", root.join("etc/pve/local")).expect("a link");
+    let config = "name: web\nhookscript: local:snippets/own.sh\nnet0: virtio=02:00:00:AA:BB:CC,bridge=vmbr0\n";
+    fs::write(root.join("etc/pve/nodes/n1/qemu-server/100.conf"), config).expect("a guest");
+    for arguments in [
+        "pool create a --profile generic-bridged --bridge vmbr0 --gateway4 203.0.113.1 --gateway6 2001:db8::1 203.0.113.10/32 2001:db8::10/128",
+        "pool create b --profile ovh-bridged --bridge vmbr0",
+        "pool add b 198.51.100.7/32 --mac 02:00:00:aa:bb:cc --gateway 198.51.100.1 --monthly-cost-cents 150",
+        "assign 100 --pool a --organization example",
+        "assign 100 198.51.100.7",
+    ] {
+        let root = root.to_string_lossy();
+        let arguments: Vec<&str> = ["--root", &*root].into_iter().chain(arguments.split(' ')).collect();
+        let output = in_namespace(&arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", both(&output));
+    }
+    let registry = root.join("etc/pve/public-ip");
+    let file = registry.join("nodes/n1.json");
+    fs::create_dir_all(registry.join("nodes")).expect("a directory");
+    // The only file that people write; the program reads it below.
+    fs::write(&file, r#"{ "version": 1, "uplinks": ["eno1", "bond0"] }"#).expect("settings of the node");
+    let output = in_namespace(&["--root", &root.to_string_lossy(), "show", "100"]);
+    assert!(output.status.success(), "{}", both(&output));
+    let files = [
+        (registry.join("pools.json"), "schema/pools.json"),
+        (registry.join("guests/100.json"), "schema/guest.json"),
+        (file, "schema/node.json"),
+    ];
+    (node, files)
+}
+
+fn check_schema(schema: &str, instance: &Path) -> Output {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("schema.json");
+    fs::write(&path, page(schema)).expect("the schema can be written");
+    run(CHECKER, &["-i", &instance.to_string_lossy(), &path.to_string_lossy()])
+}
+
+#[test]
+fn schemas_accept_what_the_program_writes() {
+    let (_node, files) = written_registry();
+    for (path, schema) in files {
+        // The checker also checks the schema itself against its meta-schema.
+        let output = check_schema(schema, &path);
+        assert!(output.status.success(), "{} against {schema}: {}", path.display(), both(&output));
+    }
+}
+
+#[test]
+fn schemas_refuse_what_the_program_refuses() {
+    let (node, [(pools, _), (guest, _), (settings, _)]) = written_registry();
+    let cases: [(&Path, &str, &str, Value, &str); 7] = [
+        (&pools, "schema/pools.json", "/pools/a/bridge", 7.into(), "7 is not of type 'string'"),
+        (&pools, "schema/pools.json", "/pools/a/profile", "ovh".into(), "'ovh' is not"),
+        (&pools, "schema/pools.json", "/pools/a/colour", "red".into(), "'colour' was unexpected"),
+        (&guest, "schema/guest.json", "/vmid", "hundred".into(), "'hundred' is not of type"),
+        (&guest, "schema/guest.json", "/interfaces/net0/addresses", Value::Null, "None is not of type 'array'"),
+        (&guest, "schema/guest.json", "/interfaces/net0/colour", "red".into(), "'colour' was unexpected"),
+        (&settings, "schema/node.json", "/colour", "red".into(), "'colour' was unexpected"),
+    ];
+    for (path, schema, pointer, value, complaint) in cases {
+        let good = fs::read_to_string(path).expect("the file");
+        let mut data: Value = serde_json::from_str(&good).expect("JSON");
+        let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
+        data.pointer_mut(parent).expect("a parent")[key] = value;
+        fs::write(path, data.to_string()).expect("the broken file");
+        let output = check_schema(schema, path);
+        assert!(!output.status.success() && both(&output).contains(complaint), "{pointer}: {}", both(&output));
+        let output = in_namespace(&["--root", &node.path().to_string_lossy(), "plan"]);
+        let problem = format!("problem: `{}` ", path.display());
+        assert!(both(&output).contains(&problem), "{pointer}: {}", both(&output));
+        fs::write(path, good).expect("the good file again");
+    }
+}
+
+/// The number in the first entry of a Debian changelog or of CHANGELOG.md.
+fn first_version(text: &str, before: &str, after: &str) -> String {
+    let line =
+        text.lines().find(|line| line.starts_with(before)).unwrap_or_else(|| panic!("no line begins with `{before}`"));
+    line[before.len()..].split(after).next().unwrap_or_default().trim().to_owned()
+}
+
+#[test]
+fn versions_agree() {
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(first_version(&source("debian/changelog"), "pve-public-ip (", ")"), version, "debian/changelog");
+    assert_eq!(first_version(&source("CHANGELOG.md"), "## ", " "), version, "CHANGELOG.md");
+    let output = run(env!("CARGO_BIN_EXE_pve-public-ip"), &["--version"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("pve-public-ip {version}\n"));
+}
+
+/// The package ships these very files; the names in its scripts are checked here because a shell script has no types.
+#[test]
+fn package_ships_what_is_generated() {
+    let lists = source("debian/pve-public-ip.install") + &source("debian/pve-public-ip.manpages");
+    for (name, _) in pages::all().expect("the pages can be made") {
+        let (directory, _) = name.rsplit_once('/').unwrap_or((name, ""));
+        assert!(lists.contains(&format!("build/pages/{directory}")), "debian/ does not install {name}");
+    }
+    let hookscript = source("hookscripts/pve-public-ip");
+    assert!(hookscript.contains("exec /usr/sbin/pve-public-ip hook \"$@\""), "{hookscript}");
+    let protocol = source("debian/rt_protos.d/pve-public-ip.conf");
+    let entry: Vec<&str> =
+        protocol.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace).collect();
+    let [number, "pve-public-ip"] = entry[..] else { panic!("not one number and our name: {entry:?}") };
+    assert!(
+        source("src/system/routing.rs").contains(&format!("const PROTOCOL: u8 = {number};")),
+        "not the program's number"
+    );
+    let postrm = source("debian/pve-public-ip.postrm");
+    assert_eq!(postrm.matches(&format!(" proto {number}")).count(), 2, "purge does not clean up {number}");
+}
