@@ -18,6 +18,7 @@ pub const MAX_FILE_SIZE: usize = 1024 * 1024;
 
 /// `pools.json`: what there is to hand out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct PoolsFile {
     /// Format version, 1.
     pub version: u64,
@@ -34,6 +35,7 @@ impl Default for PoolsFile {
 
 /// Prefixes to hand out, with what they have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Pool {
     /// The provider's layout.
     pub profile: Profile,
@@ -72,6 +74,7 @@ impl Pool {
 
 /// One address or prefix of a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct PoolAddress {
     /// The address or prefix.
     pub address: Prefix,
@@ -158,6 +161,7 @@ impl Profile {
 
 /// `guests/<vmid>.json`: the addresses of one guest, complete enough to bind it without any other file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct GuestFile {
     /// Format version, 1.
     pub version: u64,
@@ -192,6 +196,7 @@ impl GuestFile {
 
 /// One NIC of a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Interface {
     /// The only MAC that may be used on the NIC's port.
     pub mac: MacAddr,
@@ -208,6 +213,7 @@ pub struct Interface {
 
 /// An address that a guest holds until it is released.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Assigned {
     /// The address or prefix.
     pub address: Prefix,
@@ -225,6 +231,7 @@ pub struct Assigned {
 
 /// `nodes/<node>.json`: optional settings of one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct NodeFile {
     /// Format version, 1.
     pub version: u64,
