@@ -1,0 +1,232 @@
+//! Many commands at once, on one node and on two that share `/etc/pve`: one address has one holder, and a lock that a
+//! dead process left does not stop the living.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test stops at the first surprise")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use common::{BRIDGE, Namespace, Node, Run, Tree, need};
+use pve_public_ip::paths::Paths;
+use pve_public_ip::registry::store::Store;
+
+const LOCK: &str = "etc/pve/priv/lock/domain-pve-public-ip";
+
+/// Starts `assign VMID` for each guest at once and waits for all.
+fn assign_at_once(jobs: &[(&Node, u32)]) -> Vec<Run> {
+    let start = |(node, vmid): &(&Node, u32)| -> (u32, Child) {
+        let mut command = node.command(&["assign", &vmid.to_string(), "--output-format", "json"]);
+        (*vmid, command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    };
+    let started: Vec<(u32, Child)> = jobs.iter().map(start).collect();
+    let wait = |(vmid, child): (u32, Child)| Run::of(format!("assign {vmid}"), &child.wait_with_output().unwrap());
+    started.into_iter().map(wait).collect()
+}
+
+fn with_guests(tree: &Tree, vmids: impl Iterator<Item = u32>) {
+    for vmid in vmids {
+        tree.qemu(vmid, format!("net0: virtio=02:00:00:01:{:02X}:{:02X},bridge=vmbr0\n", vmid / 256, vmid % 256));
+    }
+}
+
+/// Every address that the registry gives to somebody; it must be whole and without contradiction.
+fn holders(tree: &Tree) -> Vec<String> {
+    let store = Store::new(&Paths::new(tree.root()), &tree.name.parse().unwrap());
+    let registry = store.load().unwrap().registry;
+    assert_eq!((registry.broken.clone(), registry.conflicts()), (Vec::new(), Vec::new()));
+    registry.assignments().map(|(.., assigned)| assigned.address.to_string()).collect()
+}
+
+#[test]
+fn fifty_processes_empty_a_pool_of_fifty() {
+    let node = Node::new();
+    // 32 + 16 + 2 addresses; the gateway is elsewhere, so every one of them can be handed out.
+    node.run("pool create p --profile generic-bridged --bridge vmbr0 --gateway4 198.51.100.1 192.0.2.0/27 192.0.2.32/28 192.0.2.48/31").ok();
+    with_guests(&node.tree, 300..351);
+    let jobs: Vec<(&Node, u32)> = (300..350).map(|vmid| (&node, vmid)).collect();
+    let mut given = BTreeSet::new();
+    for run in assign_at_once(&jobs) {
+        let run = run.ok();
+        let address = run.json()["assigned"][0].as_str().unwrap().to_owned();
+        assert!(given.insert(address), "given twice: {run}");
+    }
+    assert_eq!(given.len(), 50);
+    assert_eq!(BTreeSet::from_iter(holders(&node.tree)), given);
+    assert_eq!(holders(&node.tree).len(), 50);
+    let exhausted = "cannot assign to guest 350: pool `p` has no free IPv4 address";
+    node.changes_nothing("assign 350").fails(1, exhausted, "more addresses: `pve-public-ip pool add p PREFIX`");
+    node.is_in_line();
+}
+
+#[test]
+fn two_nodes_never_give_one_address_twice() {
+    let one = Node::new();
+    let two = Node { tree: one.tree.beside("n2"), net: Namespace::new() };
+    two.net.sh(BRIDGE);
+    one.run("pool create p --profile generic-bridged --bridge vmbr0 --gateway4 198.51.100.1 192.0.2.0/27").ok();
+    with_guests(&one.tree, 300..316);
+    with_guests(&two.tree, 400..416);
+    let jobs: Vec<(&Node, u32)> = (0..16).flat_map(|n| [(&one, 300 + n), (&two, 400 + n)]).collect();
+    let mut given = BTreeSet::new();
+    for run in assign_at_once(&jobs) {
+        let run = run.ok();
+        assert!(given.insert(run.json()["assigned"][0].as_str().unwrap().to_owned()), "given twice: {run}");
+    }
+    assert_eq!(given.len(), 32);
+    assert_eq!(BTreeSet::from_iter(holders(&two.tree)), given);
+    assert!(!one.tree.path(LOCK).exists(), "the lock is still there");
+    for (node, vmid) in [(&one, 500), (&two, 501)] {
+        with_guests(&node.tree, vmid..=vmid);
+        let sentence = format!("cannot assign to guest {vmid}: pool `p` has no free IPv4 address");
+        node.changes_nothing(&format!("assign {vmid}")).fails(1, &sentence, "more addresses: `pve-public-ip pool add p PREFIX`");
+        // The other node's guests were given their addresses after this node looked last.
+        node.run("apply").ok();
+        node.is_in_line();
+    }
+}
+
+#[test]
+fn one_address_asked_for_by_many_has_one_holder() {
+    let node = Node::with_pool();
+    with_guests(&node.tree, 300..310);
+    let start = |vmid: u32| {
+        let mut command = node.command(&["assign", &vmid.to_string(), "203.0.113.12"]);
+        (vmid, command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    };
+    let started: Vec<(u32, Child)> = (300..310).map(start).collect();
+    let runs: Vec<(u32, Run)> = started
+        .into_iter()
+        .map(|(vmid, child)| (vmid, Run::of(format!("assign {vmid}"), &child.wait_with_output().unwrap())))
+        .collect();
+    let (winners, losers): (Vec<_>, Vec<_>) = runs.into_iter().partition(|(_, run)| run.code == 0);
+    assert_eq!(winners.len(), 1, "{winners:?}");
+    let winner = winners[0].0;
+    for (vmid, run) in losers {
+        let sentence = format!("cannot assign to guest {vmid}: 203.0.113.12/32 is held by guest {winner} (203.0.113.12/32)");
+        run.fails(1, &sentence, &format!("to move it: `pve-public-ip release {winner} 203.0.113.12`"));
+    }
+}
+
+#[test]
+fn hooks_of_many_guests_at_once() {
+    let node = Node::new();
+    node.run("pool create p --profile generic-bridged --bridge vmbr0 --gateway4 198.51.100.1 192.0.2.0/27").ok();
+    with_guests(&node.tree, 300..320);
+    for vmid in 300..320 {
+        node.run(&format!("assign {vmid}")).ok();
+    }
+    for phase in ["pre-start", "post-stop", "pre-start"] {
+        let started: Vec<Child> = (300..320)
+            .map(|vmid| {
+                let mut command = node.command(&["hook", &vmid.to_string(), phase]);
+                command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+            })
+            .collect();
+        for child in started {
+            Run::of(format!("hook {phase}"), &child.wait_with_output().unwrap()).ok();
+        }
+        node.is_in_line();
+        let bound = if phase == "pre-start" { 20 } else { 0 };
+        assert_eq!(node.net.set("bound_ip4").len(), bound, "after {phase}");
+    }
+}
+
+#[test]
+fn a_lock_left_by_a_killed_process_of_this_node_is_taken_over_at_once() {
+    need(&["strace"]);
+    let node = Node::with_pool();
+    let mut strace = node.net.command("strace");
+    // In front of the rename that saves the guest's file: with the lock, its directory and its mark.
+    strace.args(["-qq", "-o", "/dev/null", "-e", "trace=?rename,renameat2,?renameat", "-e"]);
+    strace.arg("inject=?rename,renameat2,?renameat:signal=SIGKILL:when=3");
+    strace.arg(common::BINARY).arg("--root").arg(node.tree.root()).args(["assign", "100", "203.0.113.10"]);
+    let run = Run::of("strace ... assign".to_owned(), &strace.output().unwrap());
+    assert_eq!(run.code, 128 + 9, "{run}");
+    assert!(node.tree.path(LOCK).is_dir(), "the killed process did not hold the lock: {run}");
+    assert_eq!(holders(&node.tree), Vec::<String>::new());
+
+    let started = Instant::now();
+    node.run("assign 101 203.0.113.11").ok();
+    assert!(started.elapsed() < Duration::from_secs(3), "took {:?}", started.elapsed());
+    assert!(!node.tree.path(LOCK).exists());
+}
+
+#[test]
+fn a_lock_held_by_another_node_is_waited_for_and_respected() {
+    let node = Node::with_pool();
+    fs::create_dir_all(node.tree.path(LOCK)).unwrap();
+    let path = node.tree.path(LOCK).display().to_string();
+    let started = Instant::now();
+    node.changes_nothing("assign 100 203.0.113.10").fails(
+        5,
+        &format!("cannot assign to guest 100: the registry is locked by another process or node (`{path}`, waited 30 s)"),
+        &format!("try again; a lock left by a dead node goes away by itself after 120 s (or `rmdir {path}`)"),
+    );
+    assert!(started.elapsed() >= Duration::from_secs(30), "gave up after {:?}", started.elapsed());
+    assert!(node.tree.path(LOCK).is_dir(), "somebody else's lock was taken away");
+
+    // Given back while somebody waits.
+    let waiting = node.command(&["assign", "100", "203.0.113.10"]).stdout(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    fs::remove_dir(node.tree.path(LOCK)).unwrap();
+    Run::of("assign".to_owned(), &waiting.wait_with_output().unwrap()).ok();
+    assert_eq!(holders(&node.tree), ["203.0.113.10/32"]);
+}
+
+#[test]
+fn reading_does_not_wait_for_the_lock() {
+    let node = Node::with_pool();
+    fs::create_dir_all(node.tree.path(LOCK)).unwrap();
+    let started = Instant::now();
+    for command in ["pool list", "pool show ovh-rbx", "list", "plan", "verify", "apply", "hook 100 pre-start", "assign 100 --dry-run"] {
+        node.run(command).ok();
+    }
+    assert!(started.elapsed() < Duration::from_secs(10), "took {:?}", started.elapsed());
+}
+
+#[test]
+fn a_lock_that_expired_is_taken_over() {
+    let node = Node::with_pool();
+    fs::create_dir_all(node.tree.path(LOCK)).unwrap();
+    let old = SystemTime::now() - Duration::from_secs(121);
+    File::open(node.tree.path(LOCK)).unwrap().set_modified(old).unwrap();
+    let started = Instant::now();
+    node.run("assign 100 203.0.113.10").ok();
+    assert!(started.elapsed() < Duration::from_secs(3), "took {:?}", started.elapsed());
+}
+
+#[test]
+fn a_file_changed_without_the_lock_is_not_overwritten() {
+    need(&["strace"]);
+    let node = Node::with_pool();
+    let pools = node.tree.path("etc/pve/public-ip/pools.json");
+    let before = node.tree.read("etc/pve/public-ip/pools.json");
+    // The command pauses with the lock in its hands, when it is about to compare the file with what it read.
+    let mut strace = node.net.command("strace");
+    strace.args(["-qq", "-o", "/dev/null", "-P", pools.to_str().unwrap(), "-e", "trace=openat", "-e"]);
+    strace.arg("inject=openat:delay_enter=1500000:when=2");
+    strace.arg(common::BINARY).arg("--root").arg(node.tree.root());
+    let child = strace.args(["pool", "add", "ovh-rbx", "203.0.113.20"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = child.spawn().unwrap();
+    let limit = Instant::now() + Duration::from_secs(10);
+    while !node.tree.path(LOCK).exists() {
+        assert!(Instant::now() < limit, "the lock was never taken");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(Duration::from_millis(700));
+    let edited = before.replace("203.0.113.13/32", "203.0.113.14/32");
+    assert_ne!(edited, before);
+    fs::write(&pools, &edited).unwrap();
+    let run = Run::of("pool add".to_owned(), &child.wait_with_output().unwrap());
+    let sentence = format!(
+        "cannot add 203.0.113.20 to pool `ovh-rbx`: `{}` was changed by someone else since it was read; nothing was written",
+        pools.display()
+    );
+    run.fails(5, &sentence, "run the command again");
+    assert_eq!(node.tree.read("etc/pve/public-ip/pools.json"), edited);
+    assert!(!node.tree.path(LOCK).exists(), "the lock is still there");
+}
