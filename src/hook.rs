@@ -20,7 +20,7 @@ use crate::plan::{
     is_configured_beyond, pool_bridges,
 };
 use crate::reconcile::{Mode, Node, ReconcileError, node_basis, observe_share, reference};
-use crate::registry::document::{DocumentError, GuestFile, Mode as PoolMode, PoolsFile};
+use crate::registry::document::{DocumentError, GuestFile, Mode as PoolMode, PoolIndex, PoolsFile};
 use crate::registry::store::StoreError;
 use crate::registry::{Registry, plain};
 use crate::ruleset::{Element, SetId};
@@ -188,7 +188,7 @@ impl Hook<'_> {
         let presence = if self.is_incoming(&located) { Presence::Incoming } else { Presence::Starting };
         let mut inputs = self.inputs(pools?, &file, located, Links::default());
         inputs.presence.insert(self.vmid, presence);
-        if let Some(problem) = check_guest(&inputs, &file).into_iter().next() {
+        if let Some(problem) = check_guest(&inputs, &PoolIndex::new(&inputs.registry.pools), &file).into_iter().next() {
             return Err(HookError::Refused { sentence: problem.sentence, hint: problem.hint });
         }
         let config = &inputs.guests[&self.vmid].config;
@@ -239,7 +239,7 @@ impl Hook<'_> {
 
         let basis = node_basis(&pools_bytes, &registry.pools, &links);
         if kernel.observe_rules()? == Rules::Loaded && run.node_applied(&basis) {
-            let recorded = self.recorded(&mut kernel, &mark)?;
+            let recorded = self.recorded(&mut kernel, &mark, &registry.pools)?;
             let wanted = self.stopped_share(&mark.applied);
             let observed = observe_share(&mut kernel, &wanted, &recorded)?;
             kernel.apply(&diff(&wanted, &observed))?;
@@ -271,7 +271,7 @@ impl Hook<'_> {
         inputs.links = kernel.links_named(&self.devices(&inputs, file, kind))?;
         let wanted = desired_for(&inputs, file);
         let before = match &known {
-            Some(mark) => self.recorded(&mut kernel, mark)?,
+            Some(mark) => self.recorded(&mut kernel, mark, &inputs.registry.pools)?,
             None => NetState::default(),
         };
         self.check_holders(run, &mut kernel, &wanted, &before, file, kind)?;
@@ -293,15 +293,14 @@ impl Hook<'_> {
     }
 
     /// The share that a mark says was applied.
-    fn recorded(&self, kernel: &mut Kernel, mark: &Mark) -> Result<NetState, HookError> {
-        let (pools, _) = self.node.store.load_pools()?;
+    fn recorded(&self, kernel: &mut Kernel, mark: &Mark, pools: &PoolsFile) -> Result<NetState, HookError> {
         let config = match self.node.guests.find(self.vmid, self.migrated_from) {
             Ok(located) => located.config,
             Err(_) => crate::guest::GuestConfig::parse(mark.kind, b""),
         };
         let config = crate::guest::GuestConfig { kind: mark.kind, ..config };
         let located = Located { node: self.node.name.clone(), config };
-        let mut inputs = self.inputs(pools.unwrap_or_default(), &mark.applied, located, Links::default());
+        let mut inputs = self.inputs(pools.clone(), &mark.applied, located, Links::default());
         inputs.links = kernel.links_named(&self.devices(&inputs, &mark.applied, mark.kind))?;
         inputs.presence.insert(self.vmid, Presence::Running);
         let mut share = desired_for(&inputs, &mark.applied);

@@ -123,7 +123,10 @@ impl Node {
             note(run, &inputs)?;
             kernel.apply(&steps)?;
             forget(run, &inputs);
-            run.set_node_applied(&node_basis(&pools_bytes, &inputs.registry.pools, &inputs.links));
+            let basis = node_basis(&pools_bytes, &inputs.registry.pools, &inputs.links);
+            if !run.node_applied(&basis) {
+                run.set_node_applied(&basis);
+            }
         }
         Ok(Report { steps, problems, presence: inputs.presence })
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use schemars::json_schema;
@@ -51,6 +52,12 @@ const RESERVED: [(&str, &str); 13] = [
     ("ff00::/8", "multicast"),
 ];
 
+/// [`RESERVED`], read once: a hook may have ten thousand addresses to check.
+static RESERVED_NETS: LazyLock<Vec<(IpNet, &str, &str)>> = LazyLock::new(|| {
+    let read = |(range, kind): (&'static str, &'static str)| range.parse().ok().map(|net| (net, range, kind));
+    RESERVED.into_iter().filter_map(read).collect()
+});
+
 impl Prefix {
     /// The prefix as the `ipnet` crate has it.
     pub fn net(self) -> IpNet {
@@ -94,9 +101,8 @@ impl Prefix {
         if net.trunc() != net {
             return Err(PrefixError::HostBits(text.to_owned(), Self(net.trunc())));
         }
-        for (range, kind) in RESERVED {
-            let reserved: IpNet = range.parse().map_err(|_| PrefixError::Malformed(range.to_owned()))?;
-            if reserved.contains(&net) || net.contains(&reserved) {
+        for (reserved, range, kind) in RESERVED_NETS.iter() {
+            if reserved.contains(&net) || net.contains(reserved) {
                 return Err(PrefixError::Reserved(text.to_owned(), kind, range));
             }
         }
@@ -197,6 +203,11 @@ mod tests {
 
     fn prefix(text: &str) -> Prefix {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn every_reserved_range_is_read() {
+        assert_eq!(RESERVED_NETS.len(), RESERVED.len());
     }
 
     #[test]

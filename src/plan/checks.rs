@@ -2,7 +2,7 @@
 
 use crate::guest::GuestConfig;
 use crate::model::{NicId, Vmid};
-use crate::registry::document::{Assigned, GuestFile, PoolsFile};
+use crate::registry::document::{Assigned, GuestFile, PoolIndex, PoolsFile};
 use crate::registry::{Registry, plain};
 
 use super::desired::is_segment_of;
@@ -19,8 +19,8 @@ pub struct Problem {
     pub hint: String,
 }
 
-/// Compares a guest's assignments with its configuration and with the pools.
-pub fn check_guest(inputs: &Inputs, guest: &GuestFile) -> Vec<Problem> {
+/// Compares a guest's assignments with its configuration and with the pools, of which `index` is made.
+pub fn check_guest(inputs: &Inputs, index: &PoolIndex<'_>, guest: &GuestFile) -> Vec<Problem> {
     let vmid = guest.vmid;
     if guest.is_empty() {
         return Vec::new();
@@ -30,7 +30,7 @@ pub fn check_guest(inputs: &Inputs, guest: &GuestFile) -> Vec<Problem> {
         let sentence = format!("guest {vmid} has public addresses, but its configuration cannot be found");
         return vec![problem(sentence, format!("if it was destroyed: `pve-public-ip release {vmid}`"))];
     };
-    let found = check_config(&inputs.registry, guest, &place.config).into_iter();
+    let found = check_config(&inputs.registry, index, guest, &place.config).into_iter();
     let foreign = check_configured(&inputs.registry, guest, &place.config);
     found.chain(foreign).map(|(sentence, hint)| problem(sentence, hint)).collect()
 }
@@ -60,7 +60,12 @@ pub fn is_configured_beyond(pools: &PoolsFile, guest: &GuestFile, config: &Guest
 }
 
 /// The same for a guest whose configuration is at hand; sentence and hint of each problem.
-fn check_config(registry: &Registry, guest: &GuestFile, config: &GuestConfig) -> Vec<(String, String)> {
+fn check_config(
+    registry: &Registry,
+    index: &PoolIndex<'_>,
+    guest: &GuestFile,
+    config: &GuestConfig,
+) -> Vec<(String, String)> {
     let vmid = guest.vmid;
     let tool = config.kind.tool();
     let mut found = Vec::new();
@@ -124,7 +129,7 @@ fn check_config(registry: &Registry, guest: &GuestFile, config: &GuestConfig) ->
                     format!("move the NIC to {}, or `pve-public-ip release {vmid} {address}`", pool.bridge),
                 ));
             }
-            match pool.entry(assigned.address) {
+            match index.entry(&assigned.pool, assigned.address) {
                 None => found.push((
                     format!("{address} of guest {vmid} is not in pool `{}`", assigned.pool),
                     format!("`pve-public-ip pool add {} {address}`, or release the address", assigned.pool),

@@ -72,6 +72,24 @@ impl Pool {
     }
 }
 
+/// The entries of all pools by their first address, for whoever looks up many.
+#[derive(Debug)]
+pub struct PoolIndex<'a>(BTreeMap<&'a PoolName, BTreeMap<IpAddr, &'a PoolAddress>>);
+
+impl<'a> PoolIndex<'a> {
+    /// Sorts the entries; they are disjoint, as [`parse`] has seen to.
+    pub fn new(file: &'a PoolsFile) -> Self {
+        let by_first = |pool: &'a Pool| pool.addresses.iter().map(|entry| (entry.address.first(), entry)).collect();
+        Self(file.pools.iter().map(|(name, pool)| (name, by_first(pool))).collect())
+    }
+
+    /// As [`Pool::entry`].
+    pub fn entry(&self, pool: &PoolName, prefix: Prefix) -> Option<&'a PoolAddress> {
+        let (_, entry) = self.0.get(pool)?.range(..=prefix.first()).next_back()?;
+        entry.address.contains(prefix).then_some(*entry)
+    }
+}
+
 /// One address or prefix of a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -434,6 +452,36 @@ mod tests {
 
     fn guest(text: &str) -> Result<GuestFile, String> {
         parse(Path::new("100.json"), text.as_bytes()).map_err(|error| format!("{error} | {}", error.hint))
+    }
+
+    #[test]
+    fn index_finds_what_a_search_finds() {
+        let text = r#"{"version":1,"pools":{"a":{"profile":"generic-bridged","bridge":"vmbr0","addresses":[
+            {"address":"203.0.113.64/26"},{"address":"203.0.113.8/32"},{"address":"2001:db8::/64"}]}}}"#;
+        let file: PoolsFile = parse(Path::new("pools.json"), text.as_bytes()).unwrap();
+        let (name, pool) = file.pools.first_key_value().unwrap();
+        let index = PoolIndex::new(&file);
+        let mut found = 0;
+        for prefix in [
+            "203.0.113.7",
+            "203.0.113.8",
+            "203.0.113.9",
+            "203.0.113.64",
+            "203.0.113.127",
+            "203.0.113.128",
+            "203.0.113.0/24",
+            "203.0.113.96/29",
+            "2001:db8::5",
+            "2001:db8:0:1::",
+            "2001:db7::",
+            "10.0.0.1",
+        ] {
+            let prefix: Prefix = prefix.parse().unwrap();
+            assert_eq!(index.entry(name, prefix), pool.entry(prefix), "{prefix}");
+            found += usize::from(index.entry(name, prefix).is_some());
+        }
+        assert_eq!(found, 5);
+        assert_eq!(index.entry(&"b".parse().unwrap(), "203.0.113.8".parse().unwrap()), None);
     }
 
     #[test]

@@ -12,10 +12,13 @@ use nix::sys::statfs::{FUSE_SUPER_MAGIC, statfs};
 pub fn read_limited(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     // Non-blocking, so that a planted FIFO cannot hang a hook.
     let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
-    if !file.metadata()?.is_file() {
+    let meta = file.metadata()?;
+    if !meta.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
-    let mut bytes = Vec::new();
+    // With room for all of it one system call reads it, instead of one for each doubling.
+    let size = usize::try_from(meta.len()).unwrap_or(limit).min(limit);
+    let mut bytes = Vec::with_capacity(size + 1);
     file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
