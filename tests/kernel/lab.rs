@@ -229,9 +229,15 @@ impl Lab {
 
     /// Runs the program.
     pub(crate) fn run(&self, arguments: &str) -> Ran {
+        self.run_with(&[], arguments)
+    }
+
+    /// Runs the program with more in its environment.
+    pub(crate) fn run_with(&self, environment: &[(&str, &str)], arguments: &str) -> Ran {
         let mut command = command(env!("CARGO_BIN_EXE_pve-public-ip"));
         command.args(arguments.split_whitespace()).arg("--root").arg(self.root.path());
         command.env_remove("PVE_MIGRATED_FROM").env_remove("PVE_PUBLIC_IP_ROOT");
+        command.envs(environment.iter().copied());
         ran(command.output().expect("run pve-public-ip"))
     }
 
