@@ -11,16 +11,18 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::announce;
 use crate::guest::{GuestError, Located};
 use crate::hookscript;
-use crate::model::{GuestKind, IfName, MacAddr, NodeName, Vmid};
+use crate::model::{GuestKind, IfName, MacAddr, NodeName, Prefix, Vmid};
 use crate::plan::{
-    Inputs, Links, NetState, Place, Presence, Rules, check_configured, check_guest, check_stranger, desired_for, diff,
+    Index, Inputs, Links, NetState, Place, Presence, Rules, check_configured, check_guest, check_stranger, desired_for, diff,
     is_configured_beyond, pool_bridges,
 };
-use crate::reconcile::{Mode, Node, ReconcileError, node_basis, observe_share, reference};
-use crate::registry::document::{DocumentError, GuestFile, Mode as PoolMode, PoolIndex, PoolsFile};
+use crate::reconcile::{Mode, Node, ReconcileError, node_basis, observe_share, presence_of, reference};
+use crate::registry::document::{DocumentError, GuestFile, Mode as PoolMode, PoolsFile};
 use crate::registry::store::StoreError;
 use crate::registry::{Registry, plain};
 use crate::ruleset::{Element, SetId};
@@ -185,16 +187,17 @@ impl Hook<'_> {
             return Ok(());
         }
         let (pools, pools_bytes) = self.node.store.load_pools()?;
+        let pools = about(pools?, &file, &located.config.configured);
         let presence = if self.is_incoming(&located) { Presence::Incoming } else { Presence::Starting };
-        let mut inputs = self.inputs(pools?, &file, located, Links::default());
+        let mut inputs = self.inputs(pools, &file, located, Links::default());
         inputs.presence.insert(self.vmid, presence);
-        if let Some(problem) = check_guest(&inputs, &PoolIndex::new(&inputs.registry.pools), &file).into_iter().next() {
+        if let Some(problem) = check_guest(&inputs, &Index::new(&inputs.registry), &file).into_iter().next() {
             return Err(HookError::Refused { sentence: problem.sentence, hint: problem.hint });
         }
         let config = &inputs.guests[&self.vmid].config;
         if is_configured_beyond(&inputs.registry.pools, &file, config) {
             let whole = self.node.store.load()?.registry;
-            if let Some((sentence, hint)) = check_configured(&whole, &file, config) {
+            if let Some((sentence, hint)) = check_configured(&Index::new(&whole), &file, config) {
                 return Err(HookError::Refused { sentence, hint });
             }
         }
@@ -213,7 +216,7 @@ impl Hook<'_> {
         let (pools, pools_bytes) = self.node.store.load_pools()?;
         let incoming = self.is_incoming(&located);
         let run = RunState::lock(&self.node.paths, LOCK_LIMIT)?;
-        let mut inputs = self.inputs(pools?, &file, located, Links::default());
+        let mut inputs = self.inputs(about(pools?, &file, &BTreeSet::new()), &file, located, Links::default());
         let (presence, phase) =
             if incoming { (Presence::Incoming, MarkPhase::Incoming) } else { (Presence::Running, MarkPhase::Started) };
         inputs.presence.insert(self.vmid, presence);
@@ -230,7 +233,8 @@ impl Hook<'_> {
         let Some(mark) = run.mark(self.vmid) else { return Ok(()) };
         let mut kernel = Kernel::open(reference(&run)?)?;
         let (pools, pools_bytes) = self.node.store.load_pools()?;
-        let registry = Registry { pools: pools.unwrap_or_default(), ..Registry::default() };
+        let pools = about(pools.unwrap_or_default(), &mark.applied, &BTreeSet::new());
+        let registry = Registry { pools, ..Registry::default() };
         let own_ports = ports(&mark.applied, mark.kind);
         let links = kernel.links_named(&own_ports.union(&pool_bridges(&registry)).copied().collect())?;
         let left_ports: Vec<u32> =
@@ -269,13 +273,18 @@ impl Hook<'_> {
         let mut kernel = Kernel::open(reference(run)?)?;
         let mut inputs = inputs.clone();
         inputs.links = kernel.links_named(&self.devices(&inputs, file, kind))?;
+        let mark = Mark::now(phase, kind, file.clone());
+        if inputs.presence.get(&self.vmid) == Some(&Presence::Starting) {
+            // A port that is there already: the guest runs, or ran a moment ago. `apply` sees it in the same way.
+            let presence = presence_of(self.vmid, kind, true, Some(&mark), &inputs.links);
+            inputs.presence.extend(presence.map(|presence| (self.vmid, presence)));
+        }
         let wanted = desired_for(&inputs, file);
         let before = match &known {
             Some(mark) => self.recorded(&mut kernel, mark, &inputs.registry.pools)?,
             None => NetState::default(),
         };
         self.check_holders(run, &mut kernel, &wanted, &before, file, kind)?;
-        let mark = Mark::now(phase, kind, file.clone());
         run.set_mark(self.vmid, &mark)?;
         let basis = node_basis(pools_bytes, &inputs.registry.pools, &inputs.links);
         if kernel.observe_rules()? != Rules::Loaded || !run.node_applied(&basis) {
@@ -456,6 +465,15 @@ fn announce_addresses(inputs: &Inputs, file: &GuestFile, links: &Links) {
             log::warn!("cannot announce {address} on {device}: {error}");
         }
     }
+}
+
+/// All pools, with the entries that hold this guest's addresses: the others, perhaps thousands, are not carried along.
+fn about(pools: PoolsFile, file: &GuestFile, configured: &BTreeSet<IpNet>) -> PoolsFile {
+    let assigned: Vec<Prefix> = file.addresses().map(|(.., assigned)| assigned.address).collect();
+    pools.only(|entry| {
+        assigned.iter().any(|address| entry.contains(*address))
+            || configured.iter().any(|net| entry.net().contains(&net.addr()))
+    })
 }
 
 fn ports(file: &GuestFile, kind: GuestKind) -> BTreeSet<IfName> {

@@ -1,8 +1,13 @@
 //! What stands in the way of an assignment. The hook refuses the start for it, `verify` reports it.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
 use crate::guest::GuestConfig;
 use crate::model::{NicId, Vmid};
-use crate::registry::document::{Assigned, GuestFile, PoolIndex, PoolsFile};
+use crate::registry::document::{GuestFile, PoolIndex, PoolsFile};
 use crate::registry::{Registry, plain};
 
 use super::desired::is_segment_of;
@@ -19,8 +24,8 @@ pub struct Problem {
     pub hint: String,
 }
 
-/// Compares a guest's assignments with its configuration and with the pools, of which `index` is made.
-pub fn check_guest(inputs: &Inputs, index: &PoolIndex<'_>, guest: &GuestFile) -> Vec<Problem> {
+/// Compares a guest's assignments with its configuration and with the registry, of which `index` is made.
+pub fn check_guest(inputs: &Inputs, index: &Index<'_>, guest: &GuestFile) -> Vec<Problem> {
     let vmid = guest.vmid;
     if guest.is_empty() {
         return Vec::new();
@@ -31,18 +36,45 @@ pub fn check_guest(inputs: &Inputs, index: &PoolIndex<'_>, guest: &GuestFile) ->
         return vec![problem(sentence, format!("if it was destroyed: `pve-public-ip release {vmid}`"))];
     };
     let found = check_config(&inputs.registry, index, guest, &place.config).into_iter();
-    let foreign = check_configured(&inputs.registry, guest, &place.config);
+    let foreign = check_configured(index, guest, &place.config);
     found.chain(foreign).map(|(sentence, hint)| problem(sentence, hint)).collect()
+}
+
+/// The registry sorted by addresses, for whoever looks up many.
+#[derive(Debug)]
+pub struct Index<'a> {
+    pools: PoolIndex<'a>,
+    holders: BTreeMap<IpNet, Vec<Vmid>>,
+    lengths: BTreeSet<u8>,
+}
+
+impl<'a> Index<'a> {
+    /// Sorts the registry.
+    pub fn new(registry: &'a Registry) -> Self {
+        let mut holders: BTreeMap<IpNet, Vec<Vmid>> = BTreeMap::new();
+        let mut lengths = BTreeSet::new();
+        for (vmid, .., assigned) in registry.assignments() {
+            let net = assigned.address.net();
+            holders.entry(net).or_default().push(vmid);
+            lengths.insert(net.prefix_len());
+        }
+        Self { pools: PoolIndex::new(&registry.pools), holders, lengths }
+    }
+
+    /// The first guest other than `vmid` to which the address is assigned.
+    fn other_holder(&self, vmid: Vmid, address: IpAddr) -> Option<Vmid> {
+        let nets = self.lengths.iter().filter_map(|length| Some(IpNet::new(address, *length).ok()?.trunc()));
+        let holders = nets.filter_map(|net| self.holders.get(&net)).flatten().copied();
+        holders.filter(|holder| *holder != vmid).min()
+    }
 }
 
 /// Says which address that the guest is configured with is another guest's; sentence and hint.
 ///
 /// Only as good as the registry that it is given: a hook that knows only its own guest asks again with the whole one.
-pub fn check_configured(registry: &Registry, guest: &GuestFile, config: &GuestConfig) -> Option<(String, String)> {
+pub fn check_configured(index: &Index<'_>, guest: &GuestFile, config: &GuestConfig) -> Option<(String, String)> {
     config.configured.iter().find_map(|net| {
-        let contains = |assigned: &Assigned| assigned.address.net().contains(&net.addr());
-        let (owner, ..) =
-            registry.assignments().find(|(vmid, .., assigned)| *vmid != guest.vmid && contains(assigned))?;
+        let owner = index.other_holder(guest.vmid, net.addr())?;
         Some((
             format!("guest {} is configured with {}, which is assigned to guest {owner}", guest.vmid, net.addr()),
             format!("change the guest's address: `{} config {}`", config.kind.tool(), guest.vmid),
@@ -62,7 +94,7 @@ pub fn is_configured_beyond(pools: &PoolsFile, guest: &GuestFile, config: &Guest
 /// The same for a guest whose configuration is at hand; sentence and hint of each problem.
 fn check_config(
     registry: &Registry,
-    index: &PoolIndex<'_>,
+    index: &Index<'_>,
     guest: &GuestFile,
     config: &GuestConfig,
 ) -> Vec<(String, String)> {
@@ -129,7 +161,7 @@ fn check_config(
                     format!("move the NIC to {}, or `pve-public-ip release {vmid} {address}`", pool.bridge),
                 ));
             }
-            match index.entry(&assigned.pool, assigned.address) {
+            match index.pools.entry(&assigned.pool, assigned.address) {
                 None => found.push((
                     format!("{address} of guest {vmid} is not in pool `{}`", assigned.pool),
                     format!("`pve-public-ip pool add {} {address}`, or release the address", assigned.pool),

@@ -5,14 +5,14 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::checks::{Problem, check_guest};
+use super::checks::{Index, Problem, check_guest};
 use super::inputs::{Inputs, Presence, is_guest_port};
 use super::state::{NetState, Route, Rules};
 use crate::guest::Nic;
 use crate::model::address::{ranges4, ranges6};
 use crate::model::{IfName, NicId, Prefix, Vmid};
 use crate::registry::Registry;
-use crate::registry::document::{Assigned, GuestFile, Interface, Mode, PoolIndex};
+use crate::registry::document::{Assigned, GuestFile, Interface, Mode};
 use crate::ruleset::{Element, SetId};
 
 /// A decision: the state, and the assignments that cannot be realised.
@@ -34,7 +34,7 @@ pub fn desired(inputs: &Inputs) -> Desired {
         let hint = "release one of them, or correct the file by hand".to_owned();
         desired.problems.push(Problem { vmid: guests.last().copied(), sentence, hint });
     }
-    let index = PoolIndex::new(&inputs.registry.pools);
+    let index = Index::new(&inputs.registry);
     for guest in inputs.registry.guests.values() {
         add_guest(inputs, guest, &mut desired.state);
         desired.problems.extend(check_guest(inputs, &index, guest));

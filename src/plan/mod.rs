@@ -6,7 +6,7 @@ mod diff;
 mod inputs;
 mod state;
 
-pub use checks::{Problem, check_configured, check_guest, check_stranger, is_configured_beyond};
+pub use checks::{Index, Problem, check_configured, check_guest, check_stranger, is_configured_beyond};
 pub use desired::{Desired, desired, desired_for, pool_bridges};
 pub use diff::{Step, diff};
 pub use inputs::{BridgeOptions, Inputs, Link, Links, Place, Presence, is_guest_port};

@@ -72,6 +72,16 @@ impl Pool {
     }
 }
 
+impl PoolsFile {
+    /// The same pools with only the entries that satisfy `keep`.
+    pub fn only(mut self, keep: impl Fn(Prefix) -> bool) -> Self {
+        for pool in self.pools.values_mut() {
+            pool.addresses.retain(|entry| keep(entry.address));
+        }
+        self
+    }
+}
+
 /// The entries of all pools by their first address, for whoever looks up many.
 #[derive(Debug)]
 pub struct PoolIndex<'a>(BTreeMap<&'a PoolName, BTreeMap<IpAddr, &'a PoolAddress>>);
@@ -281,8 +291,8 @@ impl Document for PoolsFile {
         let entries: Vec<_> =
             self.pools.iter().flat_map(|(name, pool)| pool.addresses.iter().map(move |entry| (name, entry))).collect();
         let mut sorted = entries.clone();
-        // Sorted by first address, longer prefix last: an overlap is then always with an earlier neighbour.
-        sorted.sort_by_key(|(_, entry)| (entry.address.family(), entry.address.first(), entry.address));
+        // Sorted by family and first address, longer prefix last: an overlap is then always with an earlier neighbour.
+        sorted.sort_by_key(|(_, entry)| entry.address);
         let mut widest: Option<&(&PoolName, &PoolAddress)> = None;
         for candidate in &sorted {
             if let Some(earlier) = widest {
