@@ -22,6 +22,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, setns};
 use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, MultiHeaders, SockFlag, SockType, bind, sendmmsg, socket};
 use nix::unistd::Pid;
+use pve_public_ip::registry::document::{self, Document, GuestFile, PoolsFile};
 use serde_json::json;
 
 /// What to do; every command prints lines of tab-separated values.
@@ -129,7 +130,7 @@ fn tree(root: &Path, bindings: u32) -> Result<()> {
         "profile": "generic-bridged", "bridge": "vmbr0",
         "gateway4": "198.18.0.1", "gateway6": "2001:db8:1::1", "addresses": addresses,
     });
-    save(&registry.join("pools.json"), &json!({ "version": 1, "pools": { "bench": pool } }).to_string())?;
+    save_document::<PoolsFile>(&registry.join("pools.json"), json!({ "version": 1, "pools": { "bench": pool } }))?;
 
     let mut guests: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for binding in 0..bindings {
@@ -155,9 +156,14 @@ fn tree(root: &Path, bindings: u32) -> Result<()> {
             })
             .collect();
         let guest = json!({ "version": 1, "vmid": vmid, "interfaces": { "net0": { "mac": mac, "addresses": held } } });
-        save(&registry.join(format!("guests/{vmid}.json")), &guest.to_string())?;
+        save_document::<GuestFile>(&registry.join(format!("guests/{vmid}.json")), guest)?;
     }
     Ok(())
+}
+
+/// As the program itself writes it.
+fn save_document<T: Document>(path: &Path, value: serde_json::Value) -> Result<()> {
+    save(path, std::str::from_utf8(&document::render(&serde_json::from_value::<T>(value)?)?)?)
 }
 
 fn save(path: &Path, text: &str) -> Result<()> {
