@@ -4,8 +4,8 @@
 #   make demo    a node with two guests in network namespaces, step by step
 #   make deb     the package, in build/
 #   make lint    formatting, clippy, shellcheck
-#   make bench   figures for the README
-#   make fuzz    the parsers, for FUZZ_SECONDS each
+#   make bench   what it costs
+#   make fuzz    the parsers, for FUZZ_SECONDS=20 each
 #   make doc     API documentation, manual page, completions, schemas
 
 SHELL := /bin/bash
@@ -22,11 +22,12 @@ LOCKED := --locked $(VENDORED)
 # The same bytes from whatever directory it is built in.
 REMAP := --remap-path-prefix=$(CURDIR)=/usr/src/pve-public-ip --remap-path-prefix=$(CARGO_HOME)=/cargo
 
-# The program as it is shipped: package, demo and benchmarks run the same file.
+# The program as it is shipped: package and demo run the same file.
 BINARY := $(CURDIR)/build/pve-public-ip
 
 # Name of the files that go with the package. Not expanded before dpkg is there.
 BUILT = build/pve-public-ip_$(shell dpkg-parsechangelog -S Version)_$(shell dpkg --print-architecture)
+FUZZ_SECONDS ?= 20
 SCRIPTS := scripts/* .ci/run hookscripts/* debian/*.postinst debian/*.prerm debian/*.postrm \
 	$(wildcard demo/run benches/run fuzz/run)
 
@@ -36,7 +37,7 @@ all: deb
 
 # Everything at once; each target below asks for its own part only.
 setup:
-	scripts/setup build test lint deb package demo
+	scripts/setup build test lint deb package demo bench fuzz
 
 fmt:
 	scripts/setup build lint
@@ -50,7 +51,7 @@ lint:
 
 test:
 	scripts/setup build test
-	$(CARGO) test $(LOCKED)
+	$(CARGO) test $(LOCKED) --no-fail-fast
 
 # No root, no network, no other programs: what a package build can run.
 test-library:
@@ -85,15 +86,15 @@ demo:
 
 bench:
 	scripts/setup build bench
-	$(MAKE) release
-	PVE_PUBLIC_IP=$(BINARY) benches/run
+	benches/run
 
 fuzz:
 	scripts/setup build fuzz
-	fuzz/run
+	fuzz/run $(FUZZ_SECONDS)
 
-doc: pages
+doc:
 	scripts/setup build
+	$(MAKE) pages
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --no-deps
 	@echo "build/pages: manual page, completions, schemas"
 
