@@ -179,7 +179,7 @@ pub(crate) fn group_mac(group: Ipv6Addr) -> Mac {
     [0x33, 0x33, octets[12], octets[13], octets[14], octets[15]]
 }
 
-/// ff02::1:ffXX:XXXX.
+/// The group in which a host listens for solicitations of this address.
 pub(crate) fn solicited_node(target: Ipv6Addr) -> Ipv6Addr {
     let [.., a, b, c] = target.octets();
     Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])

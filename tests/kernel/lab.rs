@@ -148,8 +148,9 @@ impl End {
 
 /// The address that a MAC makes (RFC 4291, appendix A).
 pub(crate) fn link_local(mac: Mac) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac;
-    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    let mut octets = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, 0, 0, 0];
+    octets[13..].copy_from_slice(&mac[3..]);
+    Ipv6Addr::from(octets)
 }
 
 /// Text of a MAC.
@@ -206,12 +207,12 @@ impl Lab {
         std::os::unix::fs::symlink(format!("nodes/{NODE}"), lab.root.path().join("etc/pve/local"))
             .expect("make a link");
         sh("ip link set lo up");
-        lab.bridge("vmbr0");
+        Self::bridge("vmbr0");
         lab
     }
 
     /// Makes a bridge as Proxmox VE does, without the snooping that keeps multicast from ports that did not ask for it.
-    pub(crate) fn bridge(&self, name: &str) {
+    pub(crate) fn bridge(name: &str) {
         sh(&format!("ip link add {name} type bridge forward_delay 0 mcast_snooping 0"));
         sh(&format!("ip link set {name} up"));
     }
@@ -286,7 +287,7 @@ impl Lab {
 
     /// Plugs a guest in as Proxmox VE does when its NIC has the firewall on.
     pub(crate) fn plug_behind_firewall(&mut self, vmid: u32, bridge: &str, mac: Mac) {
-        self.bridge(&format!("fwbr{vmid}i0"));
+        Self::bridge(&format!("fwbr{vmid}i0"));
         sh(&format!("ip link add fwln{vmid}i0 type veth peer name fwpr{vmid}p0"));
         for (port, bridge) in
             [(format!("fwln{vmid}i0"), format!("fwbr{vmid}i0")), (format!("fwpr{vmid}p0"), bridge.to_owned())]
@@ -457,8 +458,8 @@ pub(crate) fn write(path: &str, text: &str) {
 
 /// The MAC of an interface of this namespace.
 pub(crate) fn link_mac(link: &str) -> Mac {
-    let line = sh(&format!("ip -o link show dev {link}"));
-    let words: Vec<&str> = line.split_whitespace().collect();
+    let shown = sh(&format!("ip -o link show dev {link}"));
+    let words: Vec<&str> = shown.split_whitespace().collect();
     let at = words.iter().position(|word| *word == "link/ether").expect("an Ethernet interface");
     let octets: Vec<u8> = words[at + 1].split(':').map(|octet| u8::from_str_radix(octet, 16).unwrap()).collect();
     octets.try_into().expect("six octets")

@@ -122,6 +122,7 @@ pub(crate) fn bound_port(me: Who, scene: &Scene) -> Vec<Case> {
     bound_ip4(&mut table, me, scene);
     bound_ip6(&mut table, me, scene);
     bound_nd(&mut table, me, scene);
+    bound_odd_nd(&mut table, me, scene);
     table.0
 }
 
@@ -473,8 +474,14 @@ fn bound_nd(table: &mut Table, me: Who, scene: &Scene) {
     let dad_to_one = icmp6(none, victim.ip6, 135, &nd_body(0, global, &[]));
     table.drop("DAD to one address", own.v6(none, victim.ip6, ICMP6, 255, &dad_to_one));
     table.drop("NA from ::", own.na(none, global, &target));
+}
 
-    // The right content in odd form: a receiver might still take it, and a filter might not see what is inside.
+/// The right content in odd form: a receiver might still take it, and a filter might not see what is inside.
+fn bound_odd_nd(table: &mut Table, me: Who, scene: &Scene) {
+    let Scene { gateway, victim, .. } = *scene;
+    let own = Sender { me, to: gateway.mac };
+    let (none, local, global) = (Ipv6Addr::UNSPECIFIED, me.link_local(), me.ip6);
+    let (sender, target) = (lladdr_option(1, me.mac), lladdr_option(2, me.mac));
     let messages = [
         ("NS", icmp6(global, gateway.ip6, 135, &nd_body(0, gateway.ip6, &sender))),
         ("NA", icmp6(global, gateway.ip6, 136, &nd_body(0x20, global, &target))),
@@ -671,7 +678,13 @@ pub(crate) fn link_local_claims(me: Who, victim: Who, name: &str) -> Vec<Case> {
 /// What every port may send, and what only the uplink may.
 pub(crate) fn unbound_port(me: Who, scene: &Scene, is_uplink: bool) -> Vec<Case> {
     let mut table = Table::default();
-    let Scene { gateway, victim, .. } = *scene;
+    unbound_own(&mut table, me, scene);
+    unbound_router(&mut table, me, scene, is_uplink);
+    table.0
+}
+
+fn unbound_own(table: &mut Table, me: Who, scene: &Scene) {
+    let victim = scene.victim;
     let all = Sender { me, to: BROADCAST };
     let to_victim = Sender { me, to: victim.mac };
     let (none, local, global) = (Ipv6Addr::UNSPECIFIED, me.link_local(), me.ip6);
@@ -741,8 +754,16 @@ pub(crate) fn unbound_port(me: Who, scene: &Scene, is_uplink: bool) -> Vec<Case>
         table.pass(format!("VLAN {vlan}, IPv6"), tagged(VLAN, vlan, &all.udp6(global, remote6)));
         table.pass(format!("VLAN {vlan}, NA"), tagged(VLAN, vlan, &all.na(global, global, &target)));
     }
+}
 
-    // Router and DHCP server: only the provider, or in a VLAN of one's own.
+/// Router and DHCP server: only the provider, or in a VLAN of one's own.
+fn unbound_router(table: &mut Table, me: Who, scene: &Scene, is_uplink: bool) {
+    let Scene { gateway, victim, .. } = *scene;
+    let all = Sender { me, to: BROADCAST };
+    let to_victim = Sender { me, to: victim.mac };
+    let local = me.link_local();
+    let sender = lladdr_option(1, me.mac);
+    let remote6 = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 250);
     let advertisement = all.icmp6(local, ALL_NODES, 134, &ra_body(&sender));
     let answer = all.v4(me.ip4, Ipv4Addr::BROADCAST, UDP, 0, &udp(67, 68, b"data"));
     table.is(is_uplink, "router advertisement", advertisement.clone());
@@ -778,7 +799,6 @@ pub(crate) fn unbound_port(me: Who, scene: &Scene, is_uplink: bool) -> Vec<Case>
         table.pass("gratuitous ARP of the gateway", from.arp(Arp::request((gateway.mac, gateway.ip4), gateway.ip4)));
         table.pass("NA of the gateway", from.na(gateway.ip6, gateway.ip6, &lladdr_option(2, gateway.mac)));
     }
-    table.0
 }
 
 /// A DHCP request, for an assignment that forbids it.
