@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -18,15 +19,15 @@ use crate::guest::{GuestError, Located};
 use crate::hookscript;
 use crate::model::{GuestKind, IfName, MacAddr, NodeName, Prefix, Vmid};
 use crate::plan::{
-    Index, Inputs, Links, NetState, Place, Presence, Rules, check_configured, check_guest, check_stranger, desired_for, diff,
-    is_configured_beyond, pool_bridges,
+    Index, Inputs, Links, NetState, Place, Presence, Rules, check_configured, check_guest, check_stranger, desired_for,
+    diff, is_configured_beyond, pool_bridges,
 };
 use crate::reconcile::{Mode, Node, ReconcileError, node_basis, observe_share, presence_of, reference};
 use crate::registry::document::{DocumentError, GuestFile, Mode as PoolMode, PoolsFile};
 use crate::registry::store::StoreError;
 use crate::registry::{Registry, plain};
 use crate::ruleset::{Element, SetId};
-use crate::system::run::{Mark, MarkPhase, RunError, RunState};
+use crate::system::run::{Mark, MarkPhase, PoolsPart, RunError, RunState};
 use crate::system::{FilterError, Kernel, KernelError, command, packet};
 
 /// A hook that takes longer ends itself: a start that cannot be protected in this time must not happen.
@@ -173,6 +174,14 @@ pub fn run(node: &Node, vmid: Vmid, phase: Phase, migrated_from: Option<&NodeNam
     }
 }
 
+/// The pools' file: what of it concerns one guest, and all of its bytes.
+#[derive(Default)]
+struct Pools {
+    part: PoolsPart,
+    bytes: Vec<u8>,
+    is_new: bool,
+}
+
 struct Hook<'a> {
     node: &'a Node,
     vmid: Vmid,
@@ -186,10 +195,9 @@ impl Hook<'_> {
         if file.is_empty() {
             return Ok(());
         }
-        let (pools, pools_bytes) = self.node.store.load_pools()?;
-        let pools = about(pools?, &file, &located.config.configured);
+        let pools = self.pools(&file, &located.config.configured)?;
         let presence = if self.is_incoming(&located) { Presence::Incoming } else { Presence::Starting };
-        let mut inputs = self.inputs(pools, &file, located, Links::default());
+        let mut inputs = self.inputs(pools.part.pools.clone(), &file, located, Links::default());
         inputs.presence.insert(self.vmid, presence);
         if let Some(problem) = check_guest(&inputs, &Index::new(&inputs.registry), &file).into_iter().next() {
             return Err(HookError::Refused { sentence: problem.sentence, hint: problem.hint });
@@ -205,7 +213,7 @@ impl Hook<'_> {
         let run = RunState::lock(&self.node.paths, LOCK_LIMIT)?;
         self.check_conflicts(&run, &bytes)?;
         let phase = if presence == Presence::Incoming { MarkPhase::Incoming } else { MarkPhase::Starting };
-        self.bind(&run, &inputs, &file, phase, &pools_bytes)?;
+        self.bind(&run, &inputs, &file, phase, &pools)?;
         log::info!("guest {} is protected: {}", self.vmid, summary(&file, inputs.guests[&self.vmid].config.kind));
         Ok(())
     }
@@ -213,15 +221,15 @@ impl Hook<'_> {
     fn post_start(&self, file: Option<GuestFile>) -> Result<(), HookError> {
         let Some(file) = file.filter(|file| !file.is_empty()) else { return Ok(()) };
         let located = self.node.guests.find(self.vmid, self.migrated_from)?;
-        let (pools, pools_bytes) = self.node.store.load_pools()?;
+        let pools = self.pools(&file, &located.config.configured)?;
         let incoming = self.is_incoming(&located);
         let run = RunState::lock(&self.node.paths, LOCK_LIMIT)?;
-        let mut inputs = self.inputs(about(pools?, &file, &BTreeSet::new()), &file, located, Links::default());
+        let mut inputs = self.inputs(pools.part.pools.clone(), &file, located, Links::default());
         let (presence, phase) =
             if incoming { (Presence::Incoming, MarkPhase::Incoming) } else { (Presence::Running, MarkPhase::Started) };
         inputs.presence.insert(self.vmid, presence);
         let known = run.mark(self.vmid).is_some_and(|mark| mark.phase == MarkPhase::Started && mark.applied == file);
-        let links = self.bind(&run, &inputs, &file, phase, &pools_bytes)?;
+        let links = self.bind(&run, &inputs, &file, phase, &pools)?;
         if !incoming && !known {
             announce_addresses(&inputs, &file, &links);
         }
@@ -232,16 +240,18 @@ impl Hook<'_> {
         let run = RunState::lock(&self.node.paths, LOCK_LIMIT)?;
         let Some(mark) = run.mark(self.vmid) else { return Ok(()) };
         let mut kernel = Kernel::open(reference(&run)?)?;
-        let (pools, pools_bytes) = self.node.store.load_pools()?;
-        let pools = about(pools.unwrap_or_default(), &mark.applied, &BTreeSet::new());
-        let registry = Registry { pools, ..Registry::default() };
+        let pools = match self.pools(&mark.applied, &BTreeSet::new()) {
+            Err(HookError::Document(_)) => Pools::default(),
+            read => read?,
+        };
+        let registry = Registry { pools: pools.part.pools, ..Registry::default() };
         let own_ports = ports(&mark.applied, mark.kind);
         let links = kernel.links_named(&own_ports.union(&pool_bridges(&registry)).copied().collect())?;
         let left_ports: Vec<u32> =
             own_ports.iter().filter_map(|port| links.get(*port)).map(|link| link.index).collect();
         run.set_mark(self.vmid, &Mark { phase: MarkPhase::Stopped, left_ports: left_ports.clone(), ..mark.clone() })?;
 
-        let basis = node_basis(&pools_bytes, &registry.pools, &links);
+        let basis = node_basis(&pools.bytes, &registry.pools, &links);
         if kernel.observe_rules()? == Rules::Loaded && run.node_applied(&basis) {
             let recorded = self.recorded(&mut kernel, &mark, &registry.pools)?;
             let wanted = self.stopped_share(&mark.applied);
@@ -258,6 +268,27 @@ impl Hook<'_> {
         Ok(())
     }
 
+    /// The pools as far as this guest needs them: the entries that hold its addresses, and those that it is configured
+    /// with.
+    fn pools(&self, file: &GuestFile, configured: &BTreeSet<IpNet>) -> Result<Pools, HookError> {
+        let bytes = self.node.store.read_pools()?;
+        let mut hasher = DefaultHasher::new();
+        (env!("CARGO_PKG_VERSION"), &bytes).hash(&mut hasher);
+        let source = hasher.finish();
+        let assigned: BTreeSet<Prefix> = file.addresses().map(|(.., assigned)| assigned.address).collect();
+        let names = assigned.iter().map(ToString::to_string);
+        let about: BTreeSet<String> = names.chain(configured.iter().map(ToString::to_string)).collect();
+        let known = RunState::pools_part(&self.node.paths, self.vmid);
+        if let Some(part) = known.filter(|known| known.source == source && known.about.is_superset(&about)) {
+            return Ok(Pools { part, bytes, is_new: false });
+        }
+        let pools = self.node.store.parse_pools(&bytes)?.only(|entry| {
+            assigned.iter().any(|address| entry.contains(*address))
+                || configured.iter().any(|net| entry.net().contains(&net.addr()))
+        });
+        Ok(Pools { part: PoolsPart { source, about, pools }, bytes, is_new: true })
+    }
+
     /// Puts the guest's share into the kernel, the whole node's if that is not in place; returns the interfaces that
     /// the guest's share depends on.
     fn bind(
@@ -266,8 +297,11 @@ impl Hook<'_> {
         inputs: &Inputs,
         file: &GuestFile,
         phase: MarkPhase,
-        pools_bytes: &[u8],
+        pools: &Pools,
     ) -> Result<Links, HookError> {
+        if pools.is_new {
+            run.set_pools_part(self.vmid, &pools.part);
+        }
         let kind = inputs.guests[&self.vmid].config.kind;
         let known = run.mark(self.vmid);
         let mut kernel = Kernel::open(reference(run)?)?;
@@ -286,7 +320,7 @@ impl Hook<'_> {
         };
         self.check_holders(run, &mut kernel, &wanted, &before, file, kind)?;
         run.set_mark(self.vmid, &mark)?;
-        let basis = node_basis(pools_bytes, &inputs.registry.pools, &inputs.links);
+        let basis = node_basis(&pools.bytes, &inputs.registry.pools, &inputs.links);
         if kernel.observe_rules()? != Rules::Loaded || !run.node_applied(&basis) {
             self.node.reconcile_locked(run, Mode::Apply)?;
             // A port left over from before may have made the guest look started already.
@@ -467,15 +501,6 @@ fn announce_addresses(inputs: &Inputs, file: &GuestFile, links: &Links) {
     }
 }
 
-/// All pools, with the entries that hold this guest's addresses: the others, perhaps thousands, are not carried along.
-fn about(pools: PoolsFile, file: &GuestFile, configured: &BTreeSet<IpNet>) -> PoolsFile {
-    let assigned: Vec<Prefix> = file.addresses().map(|(.., assigned)| assigned.address).collect();
-    pools.only(|entry| {
-        assigned.iter().any(|address| entry.contains(*address))
-            || configured.iter().any(|net| entry.net().contains(&net.addr()))
-    })
-}
-
 fn ports(file: &GuestFile, kind: GuestKind) -> BTreeSet<IfName> {
     file.interfaces.keys().map(|nic| kind.port(file.vmid, *nic)).collect()
 }
@@ -496,4 +521,63 @@ fn share_overlaps(one: &GuestFile, two: &GuestFile) -> bool {
         two.addresses()
             .any(|(_, other, wanted)| interface.mac == other.mac || assigned.address.overlaps(wanted.address))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::system::files;
+
+    #[test]
+    fn a_kept_part_of_the_pools_is_used_until_the_file_changes() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = crate::paths::Paths::new(root.path());
+        let node = Node::open(paths.clone()).unwrap();
+        let hook = Hook { node: &node, vmid: "100".parse().unwrap(), migrated_from: None };
+        let pools = |addresses: &str| {
+            files::directories(&paths.registry()).unwrap();
+            let text = format!(
+                r#"{{"version":1,"pools":{{"a":{{"profile":"generic-bridged","bridge":"vmbr0","addresses":[{addresses}]}}}}}}"#
+            );
+            files::replace(&paths.pools_file(), text.as_bytes()).unwrap();
+        };
+        let file: GuestFile = serde_json::from_str(
+            r#"{"version":1,"vmid":100,"interfaces":{"net0":{"mac":"02:00:00:aa:bb:cc","addresses":[
+                {"address":"203.0.113.10/32","pool":"a","assigned_at":"2026-11-22T10:00:00Z"}]}}}"#,
+        )
+        .unwrap();
+        let nothing = BTreeSet::new();
+        let configured = BTreeSet::from(["203.0.113.77/24".parse().unwrap()]);
+        let entries = |pools: &Pools| -> Vec<String> {
+            pools
+                .part
+                .pools
+                .pools
+                .values()
+                .flat_map(|pool| &pool.addresses)
+                .map(|entry| entry.address.to_string())
+                .collect()
+        };
+
+        pools(r#"{"address":"203.0.113.8/29"},{"address":"203.0.113.64/26"},{"address":"2001:db8::/64"}"#);
+        let read = hook.pools(&file, &configured).unwrap();
+        assert!(read.is_new);
+        assert_eq!(entries(&read), ["203.0.113.8/29", "203.0.113.64/26"]);
+        RunState::lock(&paths, LOCK_LIMIT).unwrap().set_pools_part(hook.vmid, &read.part);
+        for asked in [&configured, &nothing] {
+            let again = hook.pools(&file, asked).unwrap();
+            assert!(!again.is_new);
+            assert_eq!(again.part, read.part);
+        }
+        let more = BTreeSet::from(["2001:db8::5/64".parse().unwrap()]);
+        assert_eq!(entries(&hook.pools(&file, &more).unwrap()), ["203.0.113.8/29", "2001:db8::/64"]);
+
+        pools(r#"{"address":"203.0.113.10/32"}"#);
+        let changed = hook.pools(&file, &configured).unwrap();
+        assert!(changed.is_new);
+        assert_eq!(entries(&changed), ["203.0.113.10/32"]);
+        pools("{}");
+        let message = hook.pools(&file, &configured).map(|_| ()).unwrap_err().to_string();
+        assert!(message.contains("missing field `address`"), "{message}");
+    }
 }

@@ -164,11 +164,19 @@ impl Store {
 
     /// Reads the pools alone, with the exact bytes.
     pub fn load_pools(&self) -> Result<Read<PoolsFile>, StoreError> {
+        let bytes = self.read_pools()?;
+        Ok((self.parse_pools(&bytes), bytes))
+    }
+
+    /// The bytes of the pools' file; none if there is no file.
+    pub fn read_pools(&self) -> Result<Vec<u8>, StoreError> {
+        Ok(read(&self.paths.pools_file())?.unwrap_or_default())
+    }
+
+    /// What bytes from [`Self::read_pools`] say.
+    pub fn parse_pools(&self, bytes: &[u8]) -> Result<PoolsFile, DocumentError> {
         let path = self.paths.pools_file();
-        match read(&path)? {
-            Some(bytes) => Ok((document::parse(&path, &bytes), bytes)),
-            None => Ok((Ok(PoolsFile::default()), Vec::new())),
-        }
+        if bytes.is_empty() && !path.exists() { Ok(PoolsFile::default()) } else { document::parse(&path, bytes) }
     }
 
     /// Changes the registry under the cluster-wide lock; `change` gets the registry as it is now.

@@ -3,6 +3,7 @@
 //!
 //! Nothing here is an authority: it goes with a reboot, as the kernel's state does, and `apply` works without it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::files;
 use crate::model::{GuestKind, Vmid};
 use crate::paths::Paths;
-use crate::registry::document::GuestFile;
+use crate::registry::document::{GuestFile, PoolsFile};
 
 /// How long a start may take between pre-start and the appearance of its port, once its task is gone.
 const START_LIMIT: Duration = Duration::from_secs(600);
@@ -48,6 +49,19 @@ pub enum MarkPhase {
     Started,
     /// post-stop, with a port still there.
     Stopped,
+}
+
+/// The pools with only those entries that one guest needs, and what they were made of.
+///
+/// To read ten thousand entries takes a hook longer than all else that it does, and they change once a month.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolsPart {
+    /// Hash of the pools' file and of this program's version.
+    pub source: u64,
+    /// Addresses whose entries are in `pools`.
+    pub about: BTreeSet<String>,
+    /// All pools, each with these entries only.
+    pub pools: PoolsFile,
 }
 
 /// The run directory, locked against other processes that change the kernel.
@@ -155,6 +169,20 @@ impl RunState {
 
     fn checked_path(&self, vmid: Vmid) -> PathBuf {
         self.directory.join("checked").join(vmid.to_string())
+    }
+
+    /// The part of the pools that was read for this guest, if one was kept.
+    ///
+    /// Needs no lock: the file is replaced whole, and says itself what it was made of.
+    pub fn pools_part(paths: &Paths, vmid: Vmid) -> Option<PoolsPart> {
+        let bytes = fs::read(paths.run().join("checked").join(format!("{vmid}.pools"))).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Keeps it.
+    pub fn set_pools_part(&self, vmid: Vmid, part: &PoolsPart) {
+        let Ok(bytes) = serde_json::to_vec(part) else { return };
+        let _ = files::replace(&self.directory.join("checked").join(format!("{vmid}.pools")), &bytes);
     }
 
     /// The fingerprint that the rules of the text with this hash have in this node's kernel, if it was taken.
