@@ -318,10 +318,13 @@ impl Hook<'_> {
             Some(mark) => self.recorded(&mut kernel, mark, &inputs.registry.pools)?,
             None => NetState::default(),
         };
-        self.check_holders(run, &mut kernel, &wanted, &before, file, kind)?;
+        let rules = kernel.observe_rules()?;
+        if rules != Rules::Absent {
+            self.check_holders(run, &mut kernel, &wanted, &before, file, kind)?;
+        }
         run.set_mark(self.vmid, &mark)?;
         let basis = node_basis(&pools.bytes, &inputs.registry.pools, &inputs.links);
-        if kernel.observe_rules()? != Rules::Loaded || !run.node_applied(&basis) {
+        if rules != Rules::Loaded || !run.node_applied(&basis) {
             self.node.reconcile_locked(run, Mode::Apply)?;
             // A port left over from before may have made the guest look started already.
             run.set_mark(self.vmid, &mark)?;
@@ -433,9 +436,6 @@ impl Hook<'_> {
         file: &GuestFile,
         kind: GuestKind,
     ) -> Result<(), HookError> {
-        if kernel.observe_rules()? == Rules::Absent {
-            return Ok(());
-        }
         let mut pairs: Vec<(String, Element, Element)> = Vec::new();
         for (nic, interface, assigned) in file.addresses() {
             let port = kind.port(self.vmid, nic);
