@@ -95,7 +95,7 @@ impl RunState {
             let path = path.clone();
             move |source| RunError::Io { path, source }
         };
-        for path in [directory.clone(), directory.join("guests"), directory.join("checked")] {
+        for path in [directory.clone(), directory.join("guests"), directory.join("checked"), directory.join("pools")] {
             files::private_directory(&path).map_err(io(&path))?;
         }
         let path = directory.join("node.lock");
@@ -175,14 +175,14 @@ impl RunState {
     ///
     /// Needs no lock: the file is replaced whole, and says itself what it was made of.
     pub fn pools_part(paths: &Paths, vmid: Vmid) -> Option<PoolsPart> {
-        let bytes = fs::read(paths.run().join("checked").join(format!("{vmid}.pools"))).ok()?;
+        let bytes = fs::read(paths.run().join("pools").join(vmid.to_string())).ok()?;
         serde_json::from_slice(&bytes).ok()
     }
 
     /// Keeps it.
     pub fn set_pools_part(&self, vmid: Vmid, part: &PoolsPart) {
         let Ok(bytes) = serde_json::to_vec(part) else { return };
-        let _ = files::replace(&self.directory.join("checked").join(format!("{vmid}.pools")), &bytes);
+        let _ = files::replace(&self.directory.join("pools").join(vmid.to_string()), &bytes);
     }
 
     /// The fingerprint that the rules of the text with this hash have in this node's kernel, if it was taken.
