@@ -15,11 +15,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let format = cli.global.output_format;
     let is_hook = matches!(cli.command, Command::Hook(_));
-    let level = match (cli.global.verbose, is_hook) {
-        (true, _) => log::LevelFilter::Debug,
-        (false, true) => log::LevelFilter::Info,
-        (false, false) => log::LevelFilter::Warn,
-    };
+    let level = if cli.global.verbose { log::LevelFilter::Debug } else { log::LevelFilter::Info };
     Log::install(level, &Paths::new(&cli.global.root).dev_log());
     if is_hook {
         watch_the_clock();

@@ -10,6 +10,7 @@ use crate::paths::Paths;
 use crate::plan::{Desired, Inputs, Links, NetState, Place, Presence, Problem, Step, desired, diff};
 use crate::registry::document::PoolsFile;
 use crate::registry::store::{Store, StoreError};
+use crate::ruleset::{Element, SetId, Storage};
 use crate::system::run::{Mark, MarkPhase, RunError, RunState};
 use crate::system::{FilterError, Kernel, KernelError, Nftables};
 
@@ -111,13 +112,16 @@ impl Node {
         let mut kernel = Kernel::open(reference(run)?)?;
         let links = kernel.links()?;
         let (_, pools_bytes) = self.store.load_pools()?;
-        let inputs = self.inputs(run, links)?;
-        let Desired { state, problems } = desired(&inputs);
+        let (inputs, unreadable) = self.inputs(run, links)?;
+        let Desired { state, mut problems } = desired(&inputs);
+        // Of a guest whose configuration cannot be read nothing else is known.
+        problems.retain(|problem| unreadable.iter().all(|other| other.vmid != problem.vmid));
+        problems.extend(unreadable);
         let observed = kernel.observe(&inputs.links)?;
         let mut steps = diff(&state, &observed);
         if !inputs.registry.broken.is_empty() {
             // What cannot be read may still be meant: the last known protection stays.
-            steps = steps.into_iter().filter_map(additive).collect();
+            steps = steps.into_iter().filter_map(|step| additive(step, &observed)).collect();
         }
         if mode == Mode::Apply {
             note(run, &inputs)?;
@@ -131,8 +135,9 @@ impl Node {
         Ok(Report { steps, problems, presence: inputs.presence })
     }
 
-    /// Gathers what the decision depends on.
-    fn inputs(&self, run: &RunState, links: Links) -> Result<Inputs, ReconcileError> {
+    /// Gathers what the decision depends on, and says which guests' configurations could not be read.
+    fn inputs(&self, run: &RunState, links: Links) -> Result<(Inputs, Vec<Problem>), ReconcileError> {
+        let mut unreadable = Vec::new();
         let mut registry = self.store.load()?.registry;
         let mut guests: BTreeMap<Vmid, Place> = self
             .guests
@@ -157,7 +162,8 @@ impl Node {
                     }
                     Err(GuestError::Unknown { .. }) => {}
                     Err(error) => {
-                        log::warn!("{error}");
+                        let (hint, sentence) = (error.hint(), format!("{:#}", anyhow::Error::from(error)));
+                        unreadable.push(Problem { vmid: Some(*vmid), sentence, hint });
                         // The guest may run all the same: what its ports are called is known from its start.
                         if let Some(mark) = marks.get(vmid) {
                             let config = GuestConfig::parse(mark.kind, b"");
@@ -173,7 +179,7 @@ impl Node {
                 );
             }
         }
-        Ok(Inputs { node: self.name.clone(), registry, guests, presence, links })
+        Ok((Inputs { node: self.name.clone(), registry, guests, presence, links }, unreadable))
     }
 }
 
@@ -245,11 +251,17 @@ pub(crate) fn node_basis(pools_bytes: &[u8], pools: &PoolsFile, links: &Links) -
 }
 
 /// The step without what it takes away.
-fn additive(step: Step) -> Option<Step> {
+///
+/// Ranges that are known stay as they are: the kernel refuses a second one that overlaps.
+fn additive(step: Step, observed: &NetState) -> Option<Step> {
+    let known: BTreeSet<SetId> = observed.elements.iter().map(Element::set).collect();
+    let stays = |element: &Element| element.set().storage() == Storage::Tree && known.contains(&element.set());
     match step {
         Step::RemoveRoute(_) | Step::RemoveNeighbour(..) | Step::RemoveForwarding(..) => None,
-        Step::ChangeElements { add, .. } if add.is_empty() => None,
-        Step::ChangeElements { add, .. } => Some(Step::ChangeElements { add, remove: Vec::new() }),
+        Step::ChangeElements { mut add, .. } => {
+            add.retain(|element| !stays(element));
+            (!add.is_empty()).then_some(Step::ChangeElements { add, remove: Vec::new() })
+        }
         step => Some(step),
     }
 }

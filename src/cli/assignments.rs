@@ -136,12 +136,14 @@ fn check_bridges(registry: &Registry, vmid: Vmid, located: &Located, request: &A
         let bridge = located.config.nics.get(&nic).and_then(|nic| nic.as_ref().ok()).and_then(|nic| nic.bridge);
         if bridge != Some(pool.bridge) {
             let actual = bridge.map_or_else(|| "no bridge".to_owned(), |bridge| format!("bridge {bridge}"));
-            return Err(RuleError::Unusable(format!(
-                "guest {vmid} {nic} is on {actual}, but {} of pool `{}` needs {}",
-                plain(assigned.address),
-                assigned.pool,
-                pool.bridge
-            )));
+            return Err(RuleError::WrongBridge {
+                vmid,
+                nic,
+                actual,
+                address: plain(assigned.address),
+                pool: assigned.pool.clone(),
+                needed: pool.bridge,
+            });
         }
     }
     Ok(())

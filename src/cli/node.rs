@@ -1,5 +1,7 @@
 //! `plan`, `apply`, `verify` and `hook`: the node's state.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::output::Output;
@@ -74,7 +76,10 @@ fn step_size(step: &Step) -> usize {
 
 pub(super) fn verify(node: &Node) -> anyhow::Result<Output> {
     let report = node.reconcile(Mode::Plan)?;
-    let meanings: Vec<String> = report.steps.iter().flat_map(Step::meanings).collect();
+    let mut meanings: Vec<String> = report.steps.iter().flat_map(Step::meanings).collect();
+    // Twin sets (a MAC as sender and inside neighbour discovery) mean the same.
+    let mut said = BTreeSet::new();
+    meanings.retain(|meaning| said.insert(meaning.clone()));
     let mut text: String = meanings.iter().map(|meaning| format!("drift: {meaning}\n")).collect();
     if !meanings.is_empty() {
         text += "hint: `pve-public-ip apply` repairs it\n";

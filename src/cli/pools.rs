@@ -77,22 +77,34 @@ pub(super) fn readable(node: &Node) -> Result<Registry, StoreError> {
     Ok(registry)
 }
 
+/// How much there is to hand out: `8 IPv4, 2^64 IPv6`.
+fn size(pool: &Pool) -> String {
+    let of = |family: u8| {
+        let entries = pool.addresses.iter().filter(|entry| entry.address.family() == family);
+        entries.map(capacity).fold(0u128, u128::saturating_add)
+    };
+    let shown = |count: u128, family: u8| match count {
+        0 => None,
+        small if small < 1 << 32 => Some(format!("{small} IPv{family}")),
+        large => Some(format!("2^{} IPv{family}", large.ilog2())),
+    };
+    [shown(of(4), 4), shown(of(6), 6)].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
 fn list(node: &Node) -> anyhow::Result<Output> {
     let registry = readable(node)?;
     let mut rows = Vec::new();
     let mut data = Vec::new();
     for (name, pool) in &registry.pools.pools {
         let assigned = registry.assignments().filter(|(.., assigned)| assigned.pool == *name).count();
-        let total = pool.addresses.iter().map(capacity).fold(0u128, u128::saturating_add);
         let gateway = [pool.gateway4.map(|ip| ip.to_string()), pool.gateway6.map(|ip| ip.to_string())];
         let gateway = gateway.into_iter().flatten().collect::<Vec<_>>().join(" ");
-        let size = if total > 1 << 32 { "many".to_owned() } else { total.to_string() };
         rows.push(vec![
             name.to_string(),
             pool.profile.as_str().to_owned(),
             pool.bridge.to_string(),
             gateway,
-            size,
+            size(pool),
             assigned.to_string(),
         ]);
         data.push(json!({

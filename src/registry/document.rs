@@ -74,6 +74,7 @@ impl Pool {
 
 impl PoolsFile {
     /// The same pools with only the entries that satisfy `keep`.
+    #[must_use]
     pub fn only(mut self, keep: impl Fn(Prefix) -> bool) -> Self {
         for pool in self.pools.values_mut() {
             pool.addresses.retain(|entry| keep(entry.address));

@@ -111,6 +111,28 @@ pub enum RuleError {
     /// The address means something else in its subnet.
     #[error("{0}")]
     Unusable(String),
+    /// Nothing to take an address from.
+    #[error("there is no pool yet")]
+    NoPools,
+    /// No address and no pool named, and more than one pool to take from.
+    #[error("say which pool to take an address from: {0}")]
+    WhichPool(String),
+    /// The NIC is not on the pool's bridge.
+    #[error("guest {vmid} {nic} is on {actual}, but {address} of pool `{pool}` needs {needed}")]
+    WrongBridge {
+        /// The guest.
+        vmid: Vmid,
+        /// Its NIC.
+        nic: NicId,
+        /// Where the NIC is.
+        actual: String,
+        /// The address as people write it.
+        address: String,
+        /// Its pool.
+        pool: PoolName,
+        /// The pool's bridge.
+        needed: IfName,
+    },
     /// Nothing left.
     #[error("pool `{pool}` has no free IPv{family} address")]
     Exhausted {
@@ -173,15 +195,17 @@ pub enum RuleError {
     Broken(#[from] DocumentError),
 }
 
+/// The first step of all.
+const NO_POOLS_HINT: &str =
+    "create one: `pve-public-ip pool create NAME --profile generic-bridged --bridge vmbr0 PREFIX...`";
+
 impl RuleError {
     /// The administrator's next step.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::PoolExists(name) => format!("to add addresses: `pve-public-ip pool add {name} ADDRESS`"),
-            Self::NoPool(_, known) if known.is_empty() => {
-                "create one: `pve-public-ip pool create NAME --profile generic-bridged --bridge vmbr0 PREFIX...`"
-                    .to_owned()
-            }
+            Self::NoPools => NO_POOLS_HINT.to_owned(),
+            Self::NoPool(_, known) if known.is_empty() => NO_POOLS_HINT.to_owned(),
             Self::NoPool(name, known) => {
                 let names: Vec<&str> = known.iter().map(PoolName::as_str).collect();
                 match names.iter().min_by_key(|known| strsim::damerau_levenshtein(known, name.as_str())) {
@@ -209,6 +233,10 @@ impl RuleError {
                 format!("to move it: `pve-public-ip release {holder} {}`", plain(*held))
             }
             Self::Unusable(_) => "choose another one, or leave the address out to get the next free one".to_owned(),
+            Self::WhichPool(_) => "add --pool NAME, or name the address".to_owned(),
+            Self::WrongBridge { vmid, nic, needed, .. } => {
+                format!("move {nic} of guest {vmid} to {needed}, or name another NIC with --net")
+            }
             Self::Exhausted { pool, family, other_family: true } => {
                 let other = if *family == 4 { 6 } else { 4 };
                 format!("only IPv{other}: add -{other}; more addresses: `pve-public-ip pool add {pool} PREFIX`")
@@ -438,7 +466,7 @@ impl Registry {
         let Some(name) = request.pool.as_ref().or(only) else {
             let known = self.pools.pools.keys().cloned().collect::<Vec<_>>();
             let names = known.iter().map(PoolName::as_str).collect::<Vec<_>>().join(", ");
-            return Err(RuleError::Unusable(format!("say which pool to take an address from (--pool): {names}")));
+            return Err(if known.is_empty() { RuleError::NoPools } else { RuleError::WhichPool(names) });
         };
         let pool = self.pool(name)?;
         let present: BTreeSet<u8> = pool.addresses.iter().map(|entry| entry.address.family()).collect();
@@ -645,7 +673,7 @@ mod tests {
         assert_eq!(given, ["203.0.113.2/32", "2001:db8::/128"]);
         next.pool = None;
         let message = registry.assign(&next).unwrap_err().to_string();
-        assert_eq!(message, "say which pool to take an address from (--pool): lan, ovh");
+        assert_eq!(message, "say which pool to take an address from: lan, ovh");
         next.pool = Some("lann".parse().unwrap());
         assert_eq!(registry.assign(&next).unwrap_err().hint().unwrap(), "did you mean `lan`?");
     }
