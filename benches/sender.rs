@@ -111,7 +111,7 @@ fn address6(binding: u32) -> Ipv6Addr {
 
 /// Half of the addresses are IPv6, guest 100's is IPv4.
 fn prefix_of(binding: u32) -> String {
-    if binding.is_multiple_of(2) { format!("{}/32", address4(binding)) } else { format!("{}/128", address6(binding)) }
+    if binding % 2 == 0 { format!("{}/32", address4(binding)) } else { format!("{}/128", address6(binding)) }
 }
 
 fn tree(root: &Path, bindings: u32) -> Result<()> {
