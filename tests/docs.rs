@@ -78,7 +78,7 @@ fn manual_has_every_command_option_and_value() {
     let all = command.get_arguments().chain(leaves.iter().flat_map(|(_, leaf)| leaf.get_arguments()));
     for arg in all.filter(|arg| arg.get_id() != "help") {
         expect(format!(" {} ", spelling(arg)));
-        let help = arg.get_help().map(ToString::to_string).unwrap_or_else(|| panic!("{} has no help", spelling(arg)));
+        let help = arg.get_help().map_or_else(|| panic!("{} has no help", spelling(arg)), ToString::to_string);
         expect(help.split_whitespace().collect::<Vec<_>>().join(" "));
         for value in arg.get_possible_values().iter().filter(|_| arg.get_action().takes_values()) {
             expect(value.get_name().to_owned());
@@ -86,7 +86,7 @@ fn manual_has_every_command_option_and_value() {
     }
     for (name, leaf) in &leaves {
         expect(format!(" {name} "));
-        expect(leaf.get_about().map(ToString::to_string).unwrap_or_else(|| panic!("{name} has no help")));
+        expect(leaf.get_about().map_or_else(|| panic!("{name} has no help"), ToString::to_string));
     }
     assert!(missing.is_empty(), "the manual page does not have: {missing:#?}");
 }
