@@ -316,6 +316,20 @@ fn bound_ip4(table: &mut Table, me: Who, scene: &Scene) {
         own.v4(me.ip4, gateway.ip4, UDP, MORE, &udp(67, 68, &[0; 16])),
     );
 
+    let good = own.v4(me.ip4, gateway.ip4, UDP, 0, &data);
+    for (name, at, bytes) in [
+        ("version 6", 14, &[0x65][..]),
+        ("a header of no length", 14, &[0x40]),
+        ("a header of 16 bytes", 14, &[0x44]),
+        ("a header longer than the packet", 14, &[0x4f]),
+        ("a length of 19 bytes", 16, &[0, 19]),
+        ("a length beyond the frame", 16, &[5, 0]),
+    ] {
+        let mut frame = good.clone();
+        frame[at..at + bytes.len()].copy_from_slice(bytes);
+        table.drop(format!("IPv4 with {name}"), frame);
+    }
+
     let none = Ipv4Addr::UNSPECIFIED;
     let to_all = Ipv4Addr::BROADCAST;
     let request = udp(68, 67, b"discover");
@@ -486,7 +500,7 @@ fn bound_odd_nd(table: &mut Table, me: Who, scene: &Scene) {
         ("NS", icmp6(global, gateway.ip6, 135, &nd_body(0, gateway.ip6, &sender))),
         ("NA", icmp6(global, gateway.ip6, 136, &nd_body(0x20, global, &target))),
         ("foreign NA", icmp6(global, gateway.ip6, 136, &nd_body(0x20, victim.ip6, &target))),
-        ("RS", icmp6(global, gateway.ip6, 133, &[0; 4])),
+        ("RS with a MAC", icmp6(global, gateway.ip6, 133, &[&[0; 4], &sender[..]].concat())),
         ("RA", icmp6(global, gateway.ip6, 134, &ra_body(&sender))),
         ("redirect", icmp6(global, gateway.ip6, 137, &[nd_body(0, victim.ip6, &[]), vec![0; 16]].concat())),
     ];
@@ -518,6 +532,22 @@ fn bound_odd_nd(table: &mut Table, me: Who, scene: &Scene) {
         let hidden = own.behind(global, to, FRAGMENT, fragment_header(DESTINATION_OPTIONS, 1, false), message);
         table.drop(format!("{name} in the second fragment behind options in the first"), hidden);
     }
+    // What is behind a header is as long as what has an option, and the option may stand behind the packet's end.
+    for (name, from, kind, body, option) in [
+        ("NS", global, 135, nd_body(0, gateway.ip6, &[]), &sender),
+        ("NA", global, 136, nd_body(0x20, global, &[]), &target),
+        ("RS", local, 133, vec![0; 4], &sender),
+    ] {
+        let message = icmp6(from, ALL_NODES, kind, &body);
+        for (header, next) in [("a hop-by-hop header", HOP_BY_HOP), ("destination options", DESTINATION_OPTIONS)] {
+            let frame = own.behind(from, ALL_NODES, next, options_header(ICMP6), &message);
+            table.drop(format!("{name} behind {header}, bytes after the packet"), [&frame[..], option].concat());
+        }
+    }
+    table.drop("RS from the global address", own.icmp6(global, ALL_ROUTERS, 133, &[0; 4]));
+    let echo = [&[ICMP6, 0, 5, 2, 0, 0, 1, 0], &icmp6(none, ALL_NODES, 128, &[0; 4])[..]].concat();
+    table.drop(":: echo with a router alert", own.v6(none, ALL_NODES, HOP_BY_HOP, 1, &echo));
+    table.drop(":: MLD query with its router alert", own.mld(&mld(none, 130, &[0; 20])));
     for (name, kind) in [
         ("router advertisement", 134),
         ("redirect", 137),
@@ -612,6 +642,8 @@ pub(crate) fn claims(me: Who, victim: Who, name: &str, with_mac: bool, passes: b
         let frame = own.behind(me.ip6, ALL_NODES, next, options_header(ICMP6), &message);
         table.is(passes, format!("NA for {name} behind {header}"), frame);
     }
+    let probe = own.arp(Arp::request((me.mac, none4), victim.ip4));
+    table.is(passes, format!("VLAN 10, ARP probe for {name}"), tagged(VLAN, 10, &probe));
     for (form, frame) in [("IPv4", &source4), ("ARP", &reply), ("IPv6", &source6), ("NA", &advertisement)] {
         table.is(passes, format!("VLAN 10, {form} of {name}"), tagged(VLAN, 10, frame));
     }
@@ -640,8 +672,29 @@ pub(crate) fn claims(me: Who, victim: Who, name: &str, with_mac: bool, passes: b
         table.drop(format!("NA for {name} in an atomic fragment"), atomic);
         let hidden = own.behind(me.ip6, ALL_NODES, FRAGMENT, fragment_header(DESTINATION_OPTIONS, 1, false), &message);
         table.drop(format!("NA for {name} in a second fragment behind options in the first"), hidden);
-        let cut = Arp { lengths: [8, 4], ..Arp::reply(from, (BROADCAST, victim.ip4)) };
-        table.drop(format!("ARP for {name} with 8-byte MACs"), own.arp(cut));
+        let atomic = fragment_header(ICMP6, 0, false);
+        let fragment = [&options_header(FRAGMENT)[..], &atomic, &message].concat();
+        table.drop(
+            format!("NA for {name} in an atomic fragment behind a hop-by-hop header"),
+            own.v6(me.ip6, ALL_NODES, HOP_BY_HOP, 255, &fragment),
+        );
+        let fragment = own.behind(me.ip6, ALL_NODES, FRAGMENT, atomic, &message);
+        table.drop(format!("VLAN 10, NA for {name} in an atomic fragment"), tagged(VLAN, 10, &fragment));
+        let authenticated = own.behind(me.ip6, ALL_NODES, 51, [ICMP6, 0, 0, 0, 0, 0, 0, 1], &message);
+        table.drop(format!("NA for {name} behind an authentication header"), authenticated);
+        table.drop(format!("NA for {name}, cut off"), own.v6(me.ip6, ALL_NODES, ICMP6, 255, &message[..16]));
+        table.drop(format!("IPv6 from {name}, IPv4-mapped"), own.udp6(victim.ip4.to_ipv6_mapped(), harmless6));
+        let narrow = Arp::reply(from, (BROADCAST, victim.ip4));
+        table
+            .drop(format!("ARP for {name} with the length of 8-byte MACs"), own.arp(Arp { lengths: [8, 4], ..narrow }));
+        let mac = [&me.mac[..], &[0, 0]].concat();
+        let wide = [&[0, 1, 8, 0, 8, 4, 0, 2], &mac[..], &victim.ip4.octets(), &mac, &victim.ip4.octets()].concat();
+        table.drop(format!("ARP for {name} with 8-byte MACs"), ether(BROADCAST, me.mac, ARP, &wide));
+        table.drop(
+            format!("VLAN 10, ARP for {name} with 8-byte MACs"),
+            tagged(VLAN, 10, &ether(BROADCAST, me.mac, ARP, &wide)),
+        );
+        table.drop(format!("ARP for {name}, cut off"), ether(BROADCAST, me.mac, ARP, &narrow.bytes()[..18]));
     }
     if with_mac {
         let posing = Sender { me: Who { mac: victim.mac, ..me }, to: BROADCAST };
@@ -672,6 +725,14 @@ pub(crate) fn link_local_claims(me: Who, victim: Who, name: &str) -> Vec<Case> {
         own.na(me.link_local(), theirs, &lladdr_option(2, me.mac)),
     );
     table.drop(format!("DAD for the link-local address of {name}"), own.ns(Ipv6Addr::UNSPECIFIED, theirs, &[]));
+    table.0
+}
+
+/// The MAC of the gateway or the node, inside an advertisement of an address of one's own.
+pub(crate) fn foreign_mac_inside(me: Who, victim: Who, name: &str) -> Vec<Case> {
+    let mut table = Table::default();
+    let own = Sender { me, to: BROADCAST };
+    table.drop(format!("NA with the MAC of {name} inside"), own.na(me.ip6, me.ip6, &lladdr_option(2, victim.mac)));
     table.0
 }
 
