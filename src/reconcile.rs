@@ -2,12 +2,14 @@
 //! only in what they select and whether they act.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::guest::{GuestConfig, GuestError, Guests};
 use crate::model::{GuestKind, NodeName, Vmid};
 use crate::paths::Paths;
 use crate::plan::{Desired, Inputs, Links, NetState, Place, Presence, Problem, Step, desired, diff};
+use crate::registry::Registry;
 use crate::registry::document::PoolsFile;
 use crate::registry::store::{Store, StoreError};
 use crate::ruleset::{Element, SetId, Storage};
@@ -121,7 +123,8 @@ impl Node {
         let mut steps = diff(&state, &observed);
         if !inputs.registry.broken.is_empty() {
             // What cannot be read may still be meant: the last known protection stays.
-            steps = steps.into_iter().filter_map(|step| additive(step, &observed)).collect();
+            let kept = self.kept(&inputs.registry, &observed);
+            steps = steps.into_iter().filter_map(|step| additive(step, &kept)).collect();
         }
         if mode == Mode::Apply {
             note(run, &inputs)?;
@@ -133,6 +136,19 @@ impl Node {
             }
         }
         Ok(Report { steps, problems, presence: inputs.presence })
+    }
+
+    /// Sets to which nothing may be added as long as a file cannot be read.
+    fn kept(&self, registry: &Registry, observed: &NetState) -> BTreeSet<SetId> {
+        let broken = |path: PathBuf| registry.broken.iter().any(|error| error.path == path);
+        let known: BTreeSet<SetId> = observed.elements.iter().map(Element::set).collect();
+        // Known ranges stay as they are: the kernel refuses a second one that overlaps.
+        let mut kept: BTreeSet<SetId> = known.iter().copied().filter(|set| set.storage() == Storage::Tree).collect();
+        // What a port is exempt from depends on the pools' bridges and on the named uplinks.
+        kept.extend(broken(self.paths.pools_file()).then_some(SetId::FreePorts));
+        let uplinks = broken(self.paths.node_file(&self.name)) && known.contains(&SetId::Uplinks);
+        kept.extend(uplinks.then_some(SetId::Uplinks));
+        kept
     }
 
     /// Gathers what the decision depends on, and says which guests' configurations could not be read.
@@ -250,16 +266,12 @@ pub(crate) fn node_basis(pools_bytes: &[u8], pools: &PoolsFile, links: &Links) -
     basis
 }
 
-/// The step without what it takes away.
-///
-/// Ranges that are known stay as they are: the kernel refuses a second one that overlaps.
-fn additive(step: Step, observed: &NetState) -> Option<Step> {
-    let known: BTreeSet<SetId> = observed.elements.iter().map(Element::set).collect();
-    let stays = |element: &Element| element.set().storage() == Storage::Tree && known.contains(&element.set());
+/// The step without what it takes away, and without what it adds to these sets.
+fn additive(step: Step, kept: &BTreeSet<SetId>) -> Option<Step> {
     match step {
         Step::RemoveRoute(_) | Step::RemoveNeighbour(..) | Step::RemoveForwarding(..) => None,
         Step::ChangeElements { mut add, .. } => {
-            add.retain(|element| !stays(element));
+            add.retain(|element| !kept.contains(&element.set()));
             (!add.is_empty()).then_some(Step::ChangeElements { add, remove: Vec::new() })
         }
         step => Some(step),

@@ -82,7 +82,11 @@ fn two_nodes_never_give_one_address_twice() {
     for (node, vmid) in [(&one, 500), (&two, 501)] {
         with_guests(&node.tree, vmid..=vmid);
         let sentence = format!("cannot assign to guest {vmid}: pool `p` has no free IPv4 address");
-        node.changes_nothing(&format!("assign {vmid}")).fails(1, &sentence, "more addresses: `pve-public-ip pool add p PREFIX`");
+        node.changes_nothing(&format!("assign {vmid}")).fails(
+            1,
+            &sentence,
+            "more addresses: `pve-public-ip pool add p PREFIX`",
+        );
         // The other node's guests were given their addresses after this node looked last.
         node.run("apply").ok();
         node.is_in_line();
@@ -106,7 +110,8 @@ fn one_address_asked_for_by_many_has_one_holder() {
     assert_eq!(winners.len(), 1, "{winners:?}");
     let winner = winners[0].0;
     for (vmid, run) in losers {
-        let sentence = format!("cannot assign to guest {vmid}: 203.0.113.12/32 is held by guest {winner} (203.0.113.12/32)");
+        let sentence =
+            format!("cannot assign to guest {vmid}: 203.0.113.12/32 is held by guest {winner} (203.0.113.12/32)");
         run.fails(1, &sentence, &format!("to move it: `pve-public-ip release {winner} 203.0.113.12`"));
     }
 }
@@ -163,7 +168,9 @@ fn a_lock_held_by_another_node_is_waited_for_and_respected() {
     let started = Instant::now();
     node.changes_nothing("assign 100 203.0.113.10").fails(
         5,
-        &format!("cannot assign to guest 100: the registry is locked by another process or node (`{path}`, waited 30 s)"),
+        &format!(
+            "cannot assign to guest 100: the registry is locked by another process or node (`{path}`, waited 30 s)"
+        ),
         &format!("try again; a lock left by a dead node goes away by itself after 120 s (or `rmdir {path}`)"),
     );
     assert!(started.elapsed() >= Duration::from_secs(30), "gave up after {:?}", started.elapsed());
@@ -182,7 +189,16 @@ fn reading_does_not_wait_for_the_lock() {
     let node = Node::with_pool();
     fs::create_dir_all(node.tree.path(LOCK)).unwrap();
     let started = Instant::now();
-    for command in ["pool list", "pool show ovh-rbx", "list", "plan", "verify", "apply", "hook 100 pre-start", "assign 100 --dry-run"] {
+    for command in [
+        "pool list",
+        "pool show ovh-rbx",
+        "list",
+        "plan",
+        "verify",
+        "apply",
+        "hook 100 pre-start",
+        "assign 100 --dry-run",
+    ] {
         node.run(command).ok();
     }
     assert!(started.elapsed() < Duration::from_secs(10), "took {:?}", started.elapsed());

@@ -149,6 +149,14 @@ impl Run {
         self
     }
 
+    /// This command was announced on stderr; what else is there is left to the next check.
+    #[track_caller]
+    pub(crate) fn after_running(self, command: &str) -> Self {
+        let line = format!("pve-public-ip: running {command}\n");
+        let Some(rest) = self.err.strip_prefix(&line) else { panic!("`{command}` was not announced: {self}") };
+        Self { err: rest.to_owned(), ..self }
+    }
+
     /// Exit status 0, exactly this output, nothing on stderr.
     #[track_caller]
     pub(crate) fn prints(self, out: &str) -> Self {
@@ -315,7 +323,7 @@ impl Node {
         node
     }
 
-    /// The same with the pool of the examples: 203.0.113.10 to .13 and 2001:db8:0:1::10.
+    /// The same with the pool of the examples: `203.0.113.10` to `.13` and `2001:db8:0:1::10`.
     pub(crate) fn with_pool() -> Self {
         let node = Self::new();
         node.run(CREATE).ok();

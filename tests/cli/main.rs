@@ -1,0 +1,16 @@
+//! The program from outside: arguments and files in; output, exit status and changed files out.
+//!
+//! Messages are compared whole wherever they are the program's own.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test stops at the first surprise")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod disk;
+mod guest_files;
+mod hook;
+mod hookscript;
+mod input;
+mod registry_files;
+mod sequence;

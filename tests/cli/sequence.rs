@@ -1,0 +1,426 @@
+//! The way that an administrator goes, from the first pool to the last release, in every form of output.
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::common::{Node, Run};
+
+/// Reads YAML with the reader that Debian ships, not with one that shares our ideas of it.
+fn yaml(run: &Run) -> Value {
+    let script = "import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout)";
+    let mut python = std::process::Command::new("/usr/bin/python3")
+        .args(["-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("this test needs /usr/bin/python3");
+    python.stdin.take().unwrap().write_all(run.out.as_bytes()).unwrap();
+    let output = python.wait_with_output().unwrap();
+    assert!(output.status.success(), "this test needs python3-yaml, or the output is not YAML: {run}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The same data in all three forms for programs; the text is for the caller.
+#[track_caller]
+fn in_every_form(node: &Node, command: &str) -> (String, Value) {
+    let text = node.run(command);
+    let json = node.run(&format!("{command} --output-format json"));
+    let pretty = node.run(&format!("--output-format json-pretty {command}"));
+    let yaml_run = node.run(&format!("{command} --output-format yaml"));
+    for run in [&json, &pretty, &yaml_run] {
+        assert_eq!((run.code, run.err.as_str()), (text.code, text.err.as_str()), "{run}");
+        assert!(run.out.ends_with('\n') && !run.out.ends_with("\n\n"), "{run}");
+    }
+    assert_eq!(json.out.lines().count(), 1, "{json}");
+    assert!(pretty.out.lines().count() > 1, "{pretty}");
+    let data = json.json();
+    assert_eq!(pretty.json(), data, "{pretty}");
+    assert_eq!(yaml(&yaml_run), data, "{yaml_run}");
+    (text.out, data)
+}
+
+#[test]
+fn the_sequence_of_the_readme() {
+    let node = Node::new();
+    node.stand_in_proxmox();
+    node.run("pool create ovh-rbx --profile generic-bridged --bridge vmbr0 --gateway4 203.0.113.1 203.0.113.10/32 2001:db8:0:1::10/128")
+        .prints("pool ovh-rbx created: generic-bridged, bridge vmbr0, 2 entries\n");
+    let run = node.run("assign 100 203.0.113.10 2001:db8:0:1::10");
+    run.after_running("qm set 100 --hookscript local:snippets/pve-public-ip").prints(
+        "203.0.113.10 assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh-rbx, gateway 203.0.113.1\n\
+         2001:db8:0:1::10 assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh-rbx\n\
+         hookscript: qm set 100 --hookscript local:snippets/pve-public-ip\n",
+    );
+    node.is_in_line();
+    assert_eq!(node.net.set("bound_ip4"), Vec::<String>::new());
+
+    let protected = "pve-public-ip: guest 100 is protected: net0 203.0.113.10, 2001:db8:0:1::10 bound to 02:00:00:aa:bb:00 on tap100i0\n";
+    let run = node.run("hook 100 pre-start").ok();
+    assert_eq!((run.out.as_str(), run.err.as_str()), ("", protected));
+    assert_eq!(node.net.set("bound_ip4"), ["203.0.113.10"]);
+    node.plug("tap100i0");
+    let run = node.run("hook 100 post-start").ok();
+    assert_eq!((run.out.as_str(), run.err.as_str()), ("", ""));
+    assert_eq!(node.net.marked(), ["203.0.113.10 dev vmbr0 lladdr 02:00:00:aa:bb:00 PERMANENT proto 121"]);
+    node.run("verify").prints("node n1: the kernel is as it should be, 1 guest is bound\n");
+
+    node.run("hook 100 pre-stop").prints("");
+    assert_eq!(node.net.set("bound_ip4"), ["203.0.113.10"], "pre-stop is only an announcement");
+    node.unplug("tap100i0");
+    let run = node.run("hook 100 post-stop").ok();
+    let stopped = "pve-public-ip: guest 100 has stopped: its bindings are removed, its addresses stay reserved\n";
+    assert_eq!((run.out.as_str(), run.err.as_str()), ("", stopped));
+    assert_eq!(node.net.set("bound_ip4"), Vec::<String>::new());
+    assert!(node.net.set("reserved_ip4").contains(&"203.0.113.10".to_owned()));
+    assert_eq!(node.net.marked(), Vec::<String>::new());
+
+    node.run("release 100").after_running("qm set 100 --delete hookscript").prints(
+        "203.0.113.10 released from guest 100\n2001:db8:0:1::10 released from guest 100\n\
+         hookscript: qm set 100 --delete hookscript\n",
+    );
+    node.is_in_line();
+    node.run("pool remove ovh-rbx").prints("pool ovh-rbx removed\n");
+    node.is_in_line();
+    assert_eq!(node.net.set("reserved_ip4"), Vec::<String>::new());
+    assert!(!node.tree.path("etc/pve/public-ip/guests/100.json").exists());
+}
+
+#[test]
+fn an_address_carries_its_customer_and_its_cost() {
+    let node = Node::with_pool();
+    node.run("pool add ovh-rbx 203.0.113.20 --monthly-cost-cents 205 --gateway 203.0.113.254")
+        .prints("203.0.113.20 added to pool ovh-rbx\n");
+    node.run("assign 100 203.0.113.20 --organization org-123456789 --no-hookscript")
+        .prints("203.0.113.20 assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh-rbx, gateway 203.0.113.254\n");
+    let (text, data) = in_every_form(&node, "show 100");
+    let since = data["interfaces"]["net0"]["addresses"][0]["assigned_at"].as_str().unwrap();
+    assert_eq!(
+        text,
+        format!(
+            "guest 100 (web) on node n1: reserved\nnet0: 02:00:00:aa:bb:00, port tap100i0\n  203.0.113.20  pool ovh-rbx, gateway 203.0.113.254, \
+             since {since}, organization org-123456789, 2.05 a month\nhookscript: not registered; `qm set 100 --hookscript local:snippets/pve-public-ip`\n"
+        )
+    );
+    assert_eq!(
+        data,
+        json!({"version": 1, "vmid": 100, "node": "n1", "state": "reserved", "hookscript_registered": false,
+            "interfaces": {"net0": {"mac": "02:00:00:aa:bb:00", "addresses": [{"address": "203.0.113.20/32",
+                "pool": "ovh-rbx", "gateway": "203.0.113.254", "organization": "org-123456789", "assigned_at": since}]}}})
+    );
+    let (text, data) = in_every_form(&node, "list");
+    assert_eq!(
+        text,
+        "+------+------+--------------+-------------------+---------+------+----------+\n\
+         | vmid | net  | address      | mac               | pool    | node | state    |\n\
+         +------+------+--------------+-------------------+---------+------+----------+\n\
+         | 100  | net0 | 203.0.113.20 | 02:00:00:aa:bb:00 | ovh-rbx | n1   | reserved |\n\
+         +------+------+--------------+-------------------+---------+------+----------+\n"
+    );
+    assert_eq!(
+        data,
+        json!([{"vmid": 100, "interface": "net0", "address": "203.0.113.20/32", "mac": "02:00:00:aa:bb:00", "pool": "ovh-rbx",
+            "gateway": "203.0.113.254", "organization": "org-123456789", "assigned_at": since, "monthly_cost_cents": 205,
+            "node": "n1", "state": "reserved"}])
+    );
+    // What is learnt later replaces what is known.
+    node.run("pool add ovh-rbx 203.0.113.20 --monthly-cost-cents 99 --mac 02:00:00:aa:bb:00").ok();
+    assert_eq!(node.run("list --output-format json").json()[0]["monthly_cost_cents"], 99);
+}
+
+#[test]
+fn pools_are_shown_in_every_form() {
+    let node = Node::new();
+    node.run("pool list").prints("no pools; `pve-public-ip pool create` makes one\n");
+    node.run("pool create lan --profile generic-bridged --bridge vmbr0 --gateway4 203.0.113.9 --gateway6 fe80::1 203.0.113.8/29 2001:db8:1::/64").ok();
+    node.run("pool create routed --profile hetzner-routed --bridge vmbr1 192.0.2.0/28").ok();
+    node.run("assign 100 203.0.113.10").ok();
+    let (text, data) = in_every_form(&node, "pool list");
+    assert_eq!(
+        text,
+        "+--------+-----------------+--------+---------------------+-------------------+----------+\n\
+         | pool   | profile         | bridge | gateway             | addresses         | assigned |\n\
+         +--------+-----------------+--------+---------------------+-------------------+----------+\n\
+         | lan    | generic-bridged | vmbr0  | 203.0.113.9 fe80::1 | 8 IPv4, 2^64 IPv6 | 1        |\n\
+         | routed | hetzner-routed  | vmbr1  |                     | 16 IPv4           | 0        |\n\
+         +--------+-----------------+--------+---------------------+-------------------+----------+\n"
+    );
+    assert_eq!(
+        data,
+        json!([{"name": "lan", "profile": "generic-bridged", "mode": "bridged", "bridge": "vmbr0", "gateway4": "203.0.113.9",
+                "gateway6": "fe80::1", "entries": 2, "assigned": 1},
+            {"name": "routed", "profile": "hetzner-routed", "mode": "routed", "bridge": "vmbr1", "gateway4": null,
+                "gateway6": null, "entries": 1, "assigned": 0}])
+    );
+    let (text, data) = in_every_form(&node, "pool show lan");
+    assert_eq!(
+        text,
+        "pool lan: generic-bridged, bridge vmbr0\n\
+         +-----------------+-----+-------------+------+-------------------------+\n\
+         | address         | mac | gateway     | cost | held by                 |\n\
+         +-----------------+-----+-------------+------+-------------------------+\n\
+         | 203.0.113.8/29  |     | 203.0.113.9 |      | 100 net0 (203.0.113.10) |\n\
+         | 2001:db8:1::/64 |     | fe80::1     |      |                         |\n\
+         +-----------------+-----+-------------+------+-------------------------+\n"
+    );
+    let holders = json!([{"vmid": 100, "interface": "net0", "address": "203.0.113.10/32"}]);
+    assert_eq!(data["addresses"][0]["holders"], holders);
+    node.run("pool remove lan 2001:db8:1::/64").prints("2001:db8:1::/64 of pool lan removed\n");
+    node.changes_nothing("pool remove lan").fails(
+        1,
+        "cannot remove from pool `lan`: 203.0.113.10/32 of pool `lan` is assigned to guest 100",
+        "first `pve-public-ip release 100 203.0.113.10`",
+    );
+}
+
+#[test]
+fn tables_have_frames_where_the_locale_can_show_them() {
+    let node = Node::with_pool();
+    let run = node.run_with("pool list", &[("LC_ALL", "C.UTF-8")]).ok();
+    assert!(run.out.starts_with("┌") && run.out.contains("╞"), "{run}");
+}
+
+#[test]
+fn the_next_free_address_is_taken() {
+    let node = Node::with_pool();
+    node.tree.qemu(102, "net0: virtio=02:00:00:AA:BB:03,bridge=vmbr0\nnet1: virtio=02:00:00:AA:BB:04,bridge=vmbr0\n");
+    let assigned =
+        |args: &str| node.run(&format!("{args} --no-hookscript --output-format json")).ok().json()["assigned"].clone();
+    assert_eq!(assigned("assign 100"), json!(["203.0.113.10/32", "2001:db8:0:1::10/128"]));
+    assert_eq!(assigned("assign 101 -4 --pool ovh-rbx"), json!(["203.0.113.11/32"]));
+    assert_eq!(assigned("assign 102 -4 --net 1"), json!(["203.0.113.12/32"]));
+    let shown = node.run("show 102 --output-format json").json();
+    assert_eq!(shown["interfaces"]["net1"]["mac"], "02:00:00:aa:bb:04");
+    node.changes_nothing("assign 102 -6").fails(
+        1,
+        "cannot assign to guest 102: pool `ovh-rbx` has no free IPv6 address",
+        "only IPv4: add -4; more addresses: `pve-public-ip pool add ovh-rbx PREFIX`",
+    );
+    // Nothing is given where only half can be.
+    node.changes_nothing("assign 102").fails(
+        1,
+        "cannot assign to guest 102: pool `ovh-rbx` has no free IPv6 address",
+        "only IPv4: add -4; more addresses: `pve-public-ip pool add ovh-rbx PREFIX`",
+    );
+    // Released addresses come back; the node's own never.
+    node.run("release 101 --no-hookscript").ok();
+    assert_eq!(assigned("assign 102 -4"), json!(["203.0.113.11/32"]));
+    node.net.sh("ip addr add 203.0.113.13/24 dev vmbr0");
+    node.changes_nothing("assign 102 -4").fails(
+        1,
+        "cannot assign to guest 102: pool `ovh-rbx` has no free IPv4 address",
+        "only IPv6: add -6; more addresses: `pve-public-ip pool add ovh-rbx PREFIX`",
+    );
+}
+
+#[test]
+fn a_prefix_goes_to_a_router_guest() {
+    let node = Node::with_pool();
+    node.run("pool add ovh-rbx 198.51.100.0/24").ok();
+    node.run("assign 100 198.51.100.8/29 --no-hookscript")
+        .prints("198.51.100.8/29 assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh-rbx, gateway 203.0.113.1\n");
+    for taken in ["198.51.100.9", "198.51.100.0/28", "198.51.100.8/30"] {
+        let shown = if taken.contains('/') { taken.to_owned() } else { format!("{taken}/32") };
+        node.changes_nothing(&format!("assign 101 {taken}")).fails(
+            1,
+            &format!("cannot assign to guest 101: {shown} is held by guest 100 (198.51.100.8/29)"),
+            "to move it: `pve-public-ip release 100 198.51.100.8/29`",
+        );
+    }
+}
+
+#[test]
+fn two_nics_of_a_bond_share_an_address() {
+    let node = Node::with_pool();
+    let nics = "net0: virtio=02:00:00:AA:BB:00,bridge=vmbr0\nnet1: virtio=02:00:00:AA:BB:00,bridge=vmbr0\nnet2: virtio=02:00:00:AA:BB:07,bridge=vmbr0\n";
+    node.tree.qemu(100, nics);
+    node.changes_nothing("assign 100 203.0.113.10 --net 0 --net 2").fails(
+        1,
+        "cannot assign to guest 100: net0 and net2 of guest 100 have different MACs",
+        "an address can be on two NICs only if they have the same MAC (a bond); assign it to one of them",
+    );
+    node.run("assign 100 203.0.113.10 --net 0 --net 1 --no-hookscript").ok();
+    node.run("hook 100 pre-start").ok();
+    node.is_in_line();
+    assert_eq!(node.net.set("ports"), ["\"tap100i0\"", "\"tap100i1\""]);
+}
+
+#[test]
+fn assigning_again_changes_nothing() {
+    let node = Node::with_pool();
+    node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    node.changes_nothing("assign 100 203.0.113.10 --no-hookscript").prints(
+        "203.0.113.10 is already assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh-rbx, gateway 203.0.113.1\n",
+    );
+}
+
+#[test]
+fn a_dry_run_says_what_it_would_do_and_does_nothing() {
+    let node = Node::new();
+    node.stand_in_proxmox();
+    let create = "pool create p --profile generic-bridged --bridge vmbr0 203.0.113.10";
+    node.changes_nothing(&format!("--dry-run {create}"))
+        .prints("pool p would be created: generic-bridged, bridge vmbr0, 1 entries\n");
+    node.run(create).ok();
+    for (command, says) in [
+        ("pool add p 203.0.113.11", "203.0.113.11 would be added to pool p\n"),
+        ("pool remove p", "pool p would be removed\n"),
+        ("pool remove p 203.0.113.10", "203.0.113.10 of pool p would be removed\n"),
+        (
+            "assign 100",
+            "203.0.113.10 would be assigned to guest 100 net0 (02:00:00:aa:bb:00), pool p\n\
+             hookscript: qm set 100 --hookscript local:snippets/pve-public-ip (not run)\n",
+        ),
+    ] {
+        node.changes_nothing(&format!("{command} --dry-run")).prints(says);
+    }
+    node.run("assign 100").ok();
+    node.run("hook 100 pre-start").ok();
+    node.plug("tap100i0");
+    let calls = node.calls();
+    node.changes_nothing("release 100 --dry-run").prints(
+        "203.0.113.10 would be released from guest 100\n\
+         guest 100 is running: it cannot use the address any more, its binding would be removed now\n\
+         hookscript: qm set 100 --delete hookscript (not run)\n",
+    );
+    assert_eq!(node.calls(), calls);
+    let plan = node.changes_nothing("plan").ok();
+    assert!(plan.out.contains("tap100i0"), "{plan}");
+    assert_eq!(node.changes_nothing("apply --dry-run").ok().out, plan.out);
+    // A pretended command is refused for the same reasons as a real one.
+    node.changes_nothing("assign 101 203.0.113.10 --dry-run").fails(
+        1,
+        "cannot assign to guest 101: 203.0.113.10/32 is held by guest 100 (203.0.113.10/32)",
+        "to move it: `pve-public-ip release 100 203.0.113.10`",
+    );
+}
+
+#[test]
+fn drift_is_found_said_and_repaired() {
+    let node = Node::with_pool();
+    node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    node.run("hook 100 pre-start").ok();
+    let good = node.net.filter();
+    node.net.sh("nft delete element bridge pve-public-ip bound_ip4 '{ 203.0.113.10 }'");
+    let (text, data) = in_every_form(&node, "verify");
+    assert!(text.starts_with("drift: ") && text.ends_with("hint: `pve-public-ip apply` repairs it\n"), "{text}");
+    assert_eq!((text.matches("drift: ").count(), data["drift"].as_array().unwrap().len()), (1, 1), "{text}");
+    assert_eq!(node.run("verify").code, 3);
+    let (_, plan) = in_every_form(&node, "plan");
+    assert_eq!(plan["steps"], json!(["+ bound_ip4 { 203.0.113.10 }"]));
+    node.run("apply").prints("+ bound_ip4 { 203.0.113.10 }\n1 changes made\n");
+    assert!(node.net.filter() == good);
+    node.run("apply").prints("nothing to do\n");
+    node.run("plan").prints("nothing to do\n");
+
+    for damage in [
+        "nft flush ruleset",
+        "nft delete table bridge pve-public-ip",
+        "nft flush chain bridge pve-public-ip prerouting",
+        "nft add element bridge pve-public-ip bound_ip4 '{ 203.0.113.99 }'",
+        "nft flush set bridge pve-public-ip reserved_ip4",
+    ] {
+        node.net.sh(damage);
+        let run = node.run("verify");
+        assert_eq!(run.code, 3, "after {damage}: {run}");
+        node.run("apply").ok();
+        assert!(node.net.filter() == good, "after {damage}");
+        node.is_in_line();
+    }
+}
+
+#[test]
+fn release_while_the_guest_runs_says_so_and_removes_the_binding_at_once() {
+    let node = Node::with_pool();
+    node.run("assign 100 203.0.113.10 203.0.113.11 --no-hookscript").ok();
+    node.run("hook 100 pre-start").ok();
+    node.plug("tap100i0");
+    node.run("hook 100 post-start").ok();
+    node.run("release 100 203.0.113.11 --no-hookscript").prints(
+        "203.0.113.11 released from guest 100\nguest 100 is running: it cannot use the address any more, its binding is removed now\n",
+    );
+    assert_eq!(node.net.set("bound_ip4"), ["203.0.113.10"]);
+    node.run("release 100 --no-hookscript").ok();
+    assert_eq!(node.net.set("bound_ip4"), Vec::<String>::new());
+    assert_eq!(node.net.marked(), Vec::<String>::new());
+    node.is_in_line();
+    node.changes_nothing("release 100").fails(
+        1,
+        "cannot release from guest 100: guest 100 has no public address",
+        "`pve-public-ip list` shows who holds what",
+    );
+}
+
+#[test]
+fn a_destroyed_guests_addresses_can_be_released() {
+    let node = Node::with_pool();
+    node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    std::fs::remove_file(node.tree.path("etc/pve/nodes/n1/qemu-server/100.conf")).unwrap();
+    let run = node.run("verify");
+    assert_eq!(
+        (run.code, run.out.as_str()),
+        (
+            1,
+            "problem: guest 100 has public addresses, but its configuration cannot be found\n  hint: if it was destroyed: `pve-public-ip release 100`\n"
+        ),
+        "{run}"
+    );
+    node.run("release 100").prints("203.0.113.10 released from guest 100\n");
+    node.is_in_line();
+}
+
+#[test]
+fn containers_and_guests_behind_the_nic_firewall_have_their_own_ports() {
+    let node = Node::with_pool();
+    node.run("assign 200 203.0.113.10 --no-hookscript").ok();
+    let run = node.run("hook 200 pre-start").ok();
+    assert_eq!(
+        run.err,
+        "pve-public-ip: guest 200 is protected: net0 203.0.113.10 bound to 02:00:00:aa:bb:02 on veth200i0\n"
+    );
+    assert_eq!(node.net.set("ports"), ["\"veth200i0\""]);
+    node.run("hook 200 post-stop").ok();
+    node.is_in_line();
+}
+
+#[test]
+fn schemas_and_completions_are_printed() {
+    let node = Node::new();
+    let (text, data) = in_every_form(&node, "schema");
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), data);
+    let keys: Vec<&String> = data.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["guests/VMID.json", "nodes/NODE.json", "pools.json"]);
+    for (file, key) in [("guest", "interfaces"), ("pools", "pools"), ("node", "uplinks")] {
+        let (_, data) = in_every_form(&node, &format!("schema {file}"));
+        assert!(data["properties"][key].is_object() && data["properties"]["version"].is_object(), "{file}: {data}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let run = node.run(&format!("completion {shell}")).ok();
+        assert!(run.out.contains("pve-public-ip") && run.out.contains("assign"), "{shell}: {run}");
+    }
+    let run = node.run("completion bash").ok();
+    node.tree.write("completion", &run.out);
+    node.net.sh(&format!("bash -n {}", node.tree.path("completion").display()));
+}
+
+#[test]
+fn the_root_can_come_from_the_environment() {
+    let node = Node::with_pool();
+    let mut command = node.net.command(crate::common::BINARY);
+    let output = command
+        .env("PVE_PUBLIC_IP_ROOT", node.tree.root())
+        .args(["pool", "list", "--output-format", "json"])
+        .output()
+        .unwrap();
+    let run = Run::of("pool list".to_owned(), &output).ok();
+    assert_eq!(run.json()[0]["name"], "ovh-rbx");
+}
+
+#[test]
+fn output_to_a_closed_pipe_is_no_error() {
+    let node = Node::with_pool();
+    let mut child = node.command(&["schema"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    Run::of("schema | true".to_owned(), &child.wait_with_output().unwrap()).prints("");
+}
