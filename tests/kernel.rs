@@ -11,6 +11,7 @@ mod kernel {
     use std::net::{Ipv4Addr, Ipv6Addr};
     use std::time::{Duration, Instant};
 
+    use pve_public_ip::plan::Step;
     use pve_public_ip::ruleset::SetId;
 
     use lab::{Lab, NODE, OTHER_NODE, link_local, link_mac, nft, sh, text, try_sh, write};
@@ -343,7 +344,7 @@ mod kernel {
             );
         }
         // Its own forwarding domain, so its own listeners.
-        lab.ends.clear();
+        let _others = std::mem::take(&mut lab.ends);
         lab.plug("tap210i0", "vmbr1", guest_mac(210, 0));
         lab.plug("tap211i0", "vmbr1", guest_mac(211, 0));
         lab.ok("apply");
@@ -561,6 +562,25 @@ mod kernel {
         ] {
             drift(&lab, what, command, named);
         }
+    }
+
+    #[test]
+    fn a_port_that_vanishes_meanwhile_is_no_failure() {
+        // Guests stop whenever they like, also between a look at the node and the change that follows from it.
+        let lab = full_node();
+        let mut kernel = pve_public_ip::system::Kernel::open(0).unwrap();
+        let mac = pve_public_ip::model::MacAddr::from_octets(guest_mac(100, 0));
+        for (vanish, port) in
+            [("true", "tap999i9"), ("ip link set tap100i0 nomaster", "tap100i0"), ("ip link del tap100i0", "tap100i0")]
+        {
+            sh(vanish);
+            kernel
+                .apply(&[Step::SetForwarding(port.parse().unwrap(), mac)])
+                .unwrap_or_else(|error| panic!("{vanish}: {error}"));
+        }
+        assert_eq!(port_of(guest_mac(100, 0)), "nowhere");
+        lab.ok("apply");
+        lab.ok("verify");
     }
 
     // ---- caches and forwarding ------------------------------------------------------------------------------

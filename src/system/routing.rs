@@ -197,14 +197,19 @@ impl Routing {
     }
 
     pub(super) fn set_forwarding(&mut self, port: IfName, mac: MacAddr) -> Result<(), RoutingError> {
-        let fixed = neighbour(AF_BRIDGE, index_of(port)?, STATE_NOARP, FLAG_MASTER | FLAG_STICKY);
+        // A guest may stop at any moment; without its port there is nothing to pin, and no reason to stop here.
+        let Ok(index) = index_of(port) else { return Ok(()) };
+        let fixed = neighbour(AF_BRIDGE, index, STATE_NOARP, FLAG_MASTER | FLAG_STICKY);
         let action = format!("pin {mac} to {port}");
         let put = |message: &mut Builder| {
             message.attribute(NEIGHBOUR_LLADDR, &mac.octets());
         };
         // The bridge may have learnt the MAC elsewhere: only without that entry does the new one get its port.
-        let _ = self.change(DELETE_NEIGHBOUR, 0, &neighbour(AF_BRIDGE, index_of(port)?, 0, FLAG_MASTER), &action, put);
-        Ok(self.change(NEW_NEIGHBOUR, CREATE | REPLACE, &fixed, &action, put)?)
+        let _ = self.change(DELETE_NEIGHBOUR, 0, &neighbour(AF_BRIDGE, index, 0, FLAG_MASTER), &action, put);
+        match self.change(NEW_NEIGHBOUR, CREATE | REPLACE, &fixed, &action, put) {
+            Err(error) if matches!(error.errno(), Some(Errno::ENODEV | Errno::EOPNOTSUPP)) => Ok(()),
+            result => Ok(result?),
+        }
     }
 
     pub(super) fn remove_forwarding(&mut self, port: IfName, mac: MacAddr) -> Result<(), RoutingError> {
