@@ -6,7 +6,7 @@
 
 #[cfg(test)]
 mod kernel {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::io::Write as _;
     use std::net::{Ipv4Addr, Ipv6Addr};
     use std::time::{Duration, Instant};
@@ -158,13 +158,18 @@ mod kernel {
         }
     }
 
-    /// Packets in all counters of drops.
-    fn counted() -> usize {
+    /// Packets in each counter of drops.
+    fn counters() -> BTreeMap<String, u64> {
         let listing = sh("nft -j list counters table bridge pve-public-ip");
         let listing: serde_json::Value = serde_json::from_str(&listing).unwrap();
         let counters = listing["nftables"].as_array().unwrap().iter().map(|object| &object["counter"]);
-        let drops = counters.filter(|counter| counter["name"].as_str().is_some_and(|name| name.starts_with("drop_")));
-        drops.map(|counter| usize::try_from(counter["packets"].as_u64().unwrap()).unwrap()).sum()
+        let named = counters.filter_map(|counter| Some((counter["name"].as_str()?, counter["packets"].as_u64()?)));
+        named.filter(|(name, _)| name.starts_with("drop_")).map(|(name, packets)| (name.to_owned(), packets)).collect()
+    }
+
+    /// Packets in all of them.
+    fn counted() -> usize {
+        usize::try_from(counters().values().sum::<u64>()).unwrap()
     }
 
     /// The link-local address of the bridge, made of the MAC that it had when it came up.
@@ -270,6 +275,34 @@ mod kernel {
         play_other_ports(&mut lab, &mut tally);
         assert_eq!(counted() - before, tally.drops, "every dropped frame is counted, and once");
         tally.conclude("other ports");
+    }
+
+    #[test]
+    fn the_counter_says_whose_address_or_mac_was_claimed() {
+        let mut lab = full_node();
+        let node = scene(who(GATEWAY, 1)).node;
+        let prefix = |v6: &str| Who { ip4: Ipv4Addr::new(198, 51, 100, 9), ip6: v6.parse().unwrap(), ..who([0; 6], 0) };
+        let me = Who { mac: guest_mac(200, 0), ip4: lab.end("tap200i0").ip4, ip6: lab.end("tap200i0").ip6 };
+        for (name, victim, kind) in [
+            ("a bound guest", who(guest_mac(100, 0), 10), "bound"),
+            ("a bound /29 and /64", prefix("2001:db8:100:1::99"), "bound"),
+            ("a bound /29 and /56", prefix("2001:db8:100:2ff::1"), "bound"),
+            ("a stopped guest", who(guest_mac(104, 0), 15), "reserved"),
+            ("a guest on another node", who(guest_mac(105, 0), 16), "reserved"),
+            ("nobody yet", who([0; 6], 20), "reserved"),
+            ("the node", node, "infra"),
+            ("the gateway", Who { mac: [0; 6], ..who(GATEWAY, 1) }, "infra"),
+        ] {
+            // Without those that are dropped because they cannot be looked into.
+            for case in verdicts::claims(me, victim, name, victim.mac != [0; 6], true) {
+                let what = if case.class.starts_with("MAC") { "mac" } else { "address" };
+                let before = counters();
+                assert_eq!(lab.play("tap200i0", &case.frame), [""; 0], "{}", case.class);
+                let moved: Vec<_> = counters().into_iter().filter(|(name, packets)| before[name] != *packets).collect();
+                let name = format!("drop_{kind}_{what}");
+                assert_eq!(moved, [(name.clone(), before[&name] + 1)], "{}", case.class);
+            }
+        }
     }
 
     #[test]

@@ -658,6 +658,8 @@ pub(crate) fn claims(me: Who, victim: Who, name: &str, with_mac: bool, passes: b
         table.is(passes, format!("MAC of {name}, unknown ethertype"), ether(BROADCAST, victim.mac, 0x88b6, b"data"));
         table.is(passes, format!("MAC of {name}, own ARP"), posing.arp(Arp::request((me.mac, me.ip4), harmless)));
         table.is(passes, format!("MAC of {name} inside ARP"), own.arp(Arp::request((victim.mac, me.ip4), harmless)));
+        let inside = own.arp(Arp::request((victim.mac, me.ip4), harmless));
+        table.is(passes, format!("MAC of {name} inside ARP, VLAN 10"), tagged(VLAN, 10, &inside));
         table.is(
             passes,
             format!("MAC of {name}, VLAN 10"),
