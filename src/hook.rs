@@ -10,6 +10,7 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -35,6 +36,14 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 
 /// How much of it may go into waiting for another process that changes the node.
 const LOCK_LIMIT: Duration = Duration::from_secs(8);
+
+/// Whether the guest's own script is running.
+static WAITING: AtomicBool = AtomicBool::new(false);
+
+/// Whether the hook waits for the guest's own script, which has all the time that it had before it was called by ours.
+pub fn waits_for_script() -> bool {
+    WAITING.load(Ordering::Relaxed)
+}
 
 /// Phase of a hookscript. Source: pve-guest-common `PVE/GuestHelpers.pm`, `exec_hookscript`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -475,7 +484,10 @@ impl Hook<'_> {
             return Err(missing(format!("`{}` does not exist or is not executable", path.display())));
         }
         let args = [OsString::from(self.vmid.to_string()), OsString::from(phase.as_str())];
-        match command::pass_through(&path, &args) {
+        WAITING.store(true, Ordering::Relaxed);
+        let status = command::pass_through(&path, &args);
+        WAITING.store(false, Ordering::Relaxed);
+        match status {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(HookError::ChainedFailed { path, phase, status }),
             Err(error) => Err(missing(error.to_string())),

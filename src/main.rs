@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::thread;
+use std::time::Duration;
 
 use clap::Parser as _;
 use pve_public_ip::cli::{self, Cli, Command};
@@ -40,7 +41,12 @@ fn main() -> ExitCode {
 /// Ends a hook that takes too long: Proxmox VE would wait for ever, holding the guest's lock.
 fn watch_the_clock() {
     thread::spawn(|| {
-        thread::sleep(hook::DEADLINE);
+        let tick = Duration::from_millis(100);
+        let mut left = hook::DEADLINE;
+        while !left.is_zero() {
+            thread::sleep(tick);
+            left = if hook::waits_for_script() { left } else { left.saturating_sub(tick) };
+        }
         log::error!("the hook did not finish within {} s and gives up", hook::DEADLINE.as_secs());
         log::error!("hint: is `/etc/pve` reachable? `systemctl status pve-cluster`");
         die();

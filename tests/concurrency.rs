@@ -246,3 +246,48 @@ fn a_file_changed_without_the_lock_is_not_overwritten() {
     assert_eq!(node.tree.read("etc/pve/public-ip/pools.json"), edited);
     assert!(!node.tree.path(LOCK).exists(), "the lock is still there");
 }
+
+#[test]
+fn a_hook_that_cannot_have_the_node_gives_up_in_time() {
+    need(&["flock"]);
+    let node = Node::with_pool();
+    node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    let lock = node.tree.path("run/pve-public-ip/node.lock").display().to_string();
+    let mut holder = node
+        .net
+        .command("flock")
+        .args([&lock, "sh", "-c", "echo held; exec sleep 60"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = [0; 5];
+    std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut line).unwrap();
+    let started = Instant::now();
+    node.run("hook 100 pre-start").fails(
+        1,
+        "another pve-public-ip has been changing this node for 8 s",
+        "wait for it, or look at `ps -C pve-public-ip`",
+    );
+    assert!(started.elapsed() < Duration::from_secs(10), "took {:?}", started.elapsed());
+    assert_eq!(node.net.set("bound_ip4"), Vec::<String>::new());
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+}
+
+#[test]
+fn a_hook_that_hangs_in_the_kernel_ends_itself() {
+    let node = Node::with_pool();
+    node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    // Opening a FIFO that nobody writes to blocks, as reading from a file system that is gone does.
+    let fingerprint = node.tree.path("run/pve-public-ip/rules");
+    fs::remove_file(&fingerprint).unwrap();
+    nix::unistd::mkfifo(&fingerprint, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    let started = Instant::now();
+    node.run("hook 100 pre-start").fails(
+        1,
+        "the hook did not finish within 10 s and gives up",
+        "is `/etc/pve` reachable? `systemctl status pve-cluster`",
+    );
+    let took = started.elapsed();
+    assert!(took > Duration::from_secs(9) && took < Duration::from_secs(15), "took {took:?}");
+}

@@ -142,10 +142,10 @@ fn lock_file(path: &Path, limit: Duration, shown: &Path) -> Result<Flock<fs::Fil
 
 /// The directory as the mark remembers it: enough to tell it from one that another node made later.
 ///
-/// By its time, not by its inode number: that of a FUSE file system is not stable.
+/// Not its inode: on pmxcfs, as on any FUSE file system, that may be another one after a while.
 fn identity(directory: &Path) -> Option<String> {
     let meta = fs::symlink_metadata(directory).ok()?;
-    Some(format!("{} {}\n", meta.mtime(), meta.mtime_nsec()))
+    Some(format!("{}.{:09}\n", meta.mtime(), meta.mtime_nsec()))
 }
 
 /// What the mark says while the directory is being made.

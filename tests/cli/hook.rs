@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
 
 use crate::common::{Node, Tree};
 
@@ -362,6 +364,50 @@ fn a_guest_of_another_node_is_looked_up_where_it_is() {
         node.tree.write("etc/pve/.vmlist", list);
         assert_eq!(node.run("list --output-format json").json()[0]["node"], "n3", "with {list:?}");
     }
+}
+
+#[test]
+fn no_phase_writes_under_etc_or_calls_proxmox_back() {
+    let node = assigned();
+    node.stand_in_proxmox();
+    let before = node.tree.etc();
+    for phase in ["pre-start", "post-start", "pre-stop", "post-stop"] {
+        node.run(&format!("hook 100 {phase}")).ok();
+        assert!(node.tree.etc() == before, "{phase} wrote under /etc");
+        assert_eq!(node.calls(), Vec::<String>::new(), "{phase} called Proxmox VE back");
+    }
+}
+
+#[test]
+fn what_is_said_goes_to_syslog_once_too() {
+    let node = assigned();
+    fs::create_dir_all(node.tree.path("dev")).unwrap();
+    let socket = UnixDatagram::bind(node.tree.path("dev/log")).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let received = || {
+        let mut messages = Vec::new();
+        let mut buffer = [0; 4096];
+        while let Ok(length) = socket.recv(&mut buffer) {
+            messages.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+        }
+        messages
+    };
+    let run = node.run("hook 100 pre-start").ok();
+    let messages = received();
+    assert_eq!(messages.len(), 1, "{messages:?}");
+    // Facility daemon is 3; severities: 6 is info, 3 is error.
+    let text = run.err.trim_end().strip_prefix("pve-public-ip: ").unwrap();
+    assert!(messages[0].starts_with("<30>") && messages[0].contains(" pve-public-ip["), "{messages:?}");
+    assert!(messages[0].trim_end().ends_with(text), "{messages:?}");
+
+    edit(&node, 100, "net0: virtio=02:00:00:AA:BB:FF,bridge=vmbr0\n");
+    let run = node.run("hook 100 pre-start");
+    assert_eq!((run.code, run.err.lines().count()), (1, 2), "{run}");
+    let messages = received();
+    assert_eq!(messages.len(), 2, "{messages:?}");
+    assert!(messages.iter().all(|message| message.starts_with("<27>")), "{messages:?}");
+    assert!(messages[0].contains("guest 100 net0 has MAC 02:00:00:aa:bb:ff"), "{messages:?}");
+    assert!(messages[1].contains("hint: set the NIC's MAC back"), "{messages:?}");
 }
 
 #[test]

@@ -218,6 +218,18 @@ fn the_exit_status_of_the_guests_own_script_counts() {
 }
 
 #[test]
+fn the_guests_own_script_may_take_its_time() {
+    let node = Node::with_pool();
+    node.stand_in_proxmox();
+    node.tree.script("var/lib/vz/snippets/own.sh", "sleep 11\necho done\n");
+    node.tree.qemu(100, "hookscript: local:snippets/own.sh\nnet0: virtio=02:00:00:AA:BB:00,bridge=vmbr0\n");
+    node.run("assign 100 203.0.113.10").ok();
+    // The limit of 10 s is for the program's own work.
+    let run = node.run("hook 100 pre-start").ok();
+    assert_eq!(run.out, "done\n", "{run}");
+}
+
+#[test]
 fn a_missing_script_of_the_guest_stops_the_start_with_its_name() {
     let node = Node::with_pool();
     node.stand_in_proxmox();
