@@ -254,7 +254,9 @@ impl RuleError {
             }
             Self::NothingAssigned(_) | Self::NotHeld { .. } => "`pve-public-ip list` shows who holds what".to_owned(),
             Self::Broken(error) => error.hint.clone(),
-            Self::GatewayFamily(..) => return None,
+            Self::GatewayFamily(_, address) => {
+                format!("give an IPv{} gateway, or leave it out to use the pool's", address.family())
+            }
         })
     }
 }

@@ -279,8 +279,8 @@ fn the_rules_for_assignments_are_said_with_the_way_out() {
 fn a_gateway_must_be_of_the_addresss_family() {
     let node = Node::with_pool();
     let run = node.changes_nothing("pool add ovh-rbx 203.0.113.20 --gateway fe80::1");
-    let error =
-        "error: cannot add 203.0.113.20 to pool `ovh-rbx`: gateway fe80::1 is not of the family of 203.0.113.20/32\n";
+    let error = "error: cannot add 203.0.113.20 to pool `ovh-rbx`: gateway fe80::1 is not of the family of 203.0.113.20/32\n\
+         hint: give an IPv4 gateway, or leave it out to use the pool's\n";
     assert_eq!((run.code, run.err.as_str()), (1, error), "{run}");
     let run = node.changes_nothing("pool create x --profile generic-bridged --bridge vmbr0 --gateway4 fe80::1");
     assert_eq!(run.code, 2, "{run}");
