@@ -189,6 +189,40 @@ impl Key {
     }
 }
 
+/// The sets for addresses of one purpose, by family and length of the prefix.
+struct AddressSets {
+    ip4: SetId,
+    net4: SetId,
+    ip6: SetId,
+    ip6_64: SetId,
+    net6: SetId,
+    nd: SetId,
+    nd_64: SetId,
+    nd_net: SetId,
+}
+
+const PORT_SETS: AddressSets = AddressSets {
+    ip4: SetId::PortIp4,
+    net4: SetId::PortNet4,
+    ip6: SetId::PortIp6,
+    ip6_64: SetId::PortIp664,
+    net6: SetId::PortNet6,
+    nd: SetId::PortNd,
+    nd_64: SetId::PortNd64,
+    nd_net: SetId::PortNdNet,
+};
+
+const BOUND_SETS: AddressSets = AddressSets {
+    ip4: SetId::BoundIp4,
+    net4: SetId::BoundNet4,
+    ip6: SetId::BoundIp6,
+    ip6_64: SetId::BoundIp664,
+    net6: SetId::BoundNet6,
+    nd: SetId::BoundNd,
+    nd_64: SetId::BoundNd64,
+    nd_net: SetId::BoundNdNet,
+};
+
 impl Element {
     /// An element as the kernel shows it.
     pub fn raw(set: SetId, first: &[u8], last: Option<&[u8]>) -> Self {
@@ -257,45 +291,25 @@ impl Element {
 
     /// What a bound port may use: an address or a prefix, as source and (IPv6) as ND target.
     pub fn port_address(port: IfName, mac: MacAddr, net: IpNet) -> Vec<Self> {
-        let key = || Key::default().port(port).mac(mac);
-        let host = net.prefix_len() == net.max_prefix_len();
-        let (first, last) = (net.network(), net.broadcast());
-        match net {
-            IpNet::V4(_) if host => vec![Self::key(SetId::PortIp4, key().ip(first))],
-            IpNet::V4(_) => vec![Self::range(SetId::PortNet4, key().ip(first), key().ip(last))],
-            IpNet::V6(_) if host => {
-                vec![Self::key(SetId::PortIp6, key().ip(first)), Self::key(SetId::PortNd, key().ip(first))]
-            }
-            IpNet::V6(net) if net.prefix_len() == 64 => vec![
-                Self::key(SetId::PortIp664, key().ip(first)),
-                Self::key(SetId::PortNd64, key().half(net.network())),
-            ],
-            IpNet::V6(_) => vec![
-                Self::range(SetId::PortNet6, key().ip(first), key().ip(last)),
-                Self::range(SetId::PortNdNet, key().ip(first), key().ip(last)),
-            ],
-        }
+        Self::address(&PORT_SETS, || Key::default().port(port).mac(mac), net)
     }
 
     /// What nobody but its bound port may use, not even the uplink.
     pub fn bound_address(net: IpNet) -> Vec<Self> {
-        let key = Key::default;
-        let host = net.prefix_len() == net.max_prefix_len();
+        Self::address(&BOUND_SETS, Key::default, net)
+    }
+
+    /// An address or prefix behind the rest of its key, in the sets that hold prefixes of its length.
+    fn address(sets: &AddressSets, key: impl Fn() -> Key, net: IpNet) -> Vec<Self> {
         let (first, last) = (net.network(), net.broadcast());
-        match net {
-            IpNet::V4(_) if host => vec![Self::key(SetId::BoundIp4, key().ip(first))],
-            IpNet::V4(_) => vec![Self::range(SetId::BoundNet4, key().ip(first), key().ip(last))],
-            IpNet::V6(_) if host => {
-                vec![Self::key(SetId::BoundIp6, key().ip(first)), Self::key(SetId::BoundNd, key().ip(first))]
-            }
-            IpNet::V6(net) if net.prefix_len() == 64 => vec![
-                Self::key(SetId::BoundIp664, key().ip(first)),
-                Self::key(SetId::BoundNd64, key().half(net.network())),
-            ],
-            IpNet::V6(_) => vec![
-                Self::range(SetId::BoundNet6, key().ip(first), key().ip(last)),
-                Self::range(SetId::BoundNdNet, key().ip(first), key().ip(last)),
-            ],
+        let one = |set| Self::key(set, key().ip(first));
+        let range = |set| Self::range(set, key().ip(first), key().ip(last));
+        match (net, net.max_prefix_len() - net.prefix_len()) {
+            (IpNet::V4(_), 0) => vec![one(sets.ip4)],
+            (IpNet::V4(_), _) => vec![range(sets.net4)],
+            (IpNet::V6(_), 0) => vec![one(sets.ip6), one(sets.nd)],
+            (IpNet::V6(net), 64) => vec![one(sets.ip6_64), Self::key(sets.nd_64, key().half(net.network()))],
+            (IpNet::V6(_), _) => vec![range(sets.net6), range(sets.nd_net)],
         }
     }
 

@@ -12,6 +12,24 @@ use nix::sys::socket::{
     sockopt,
 };
 
+/// Flags of a request. Source: Linux `include/uapi/linux/netlink.h`.
+pub mod flags {
+    /// Every request has it.
+    pub const REQUEST: u16 = 0x1;
+    /// Answer with success too.
+    pub const ACKNOWLEDGE: u16 = 0x4;
+    /// Everything that matches (`NLM_F_ROOT | NLM_F_MATCH`).
+    pub const DUMP: u16 = 0x300;
+    /// Replace what is there.
+    pub const REPLACE: u16 = 0x100;
+    /// Fail if it is there.
+    pub const EXCLUSIVE: u16 = 0x200;
+    /// Create what is not there.
+    pub const CREATE: u16 = 0x400;
+    /// In the messages of a dump: something changed while it ran.
+    pub const INTERRUPTED: u16 = 0x10;
+}
+
 /// Something netlink refused; keeps the kernel's errno.
 #[derive(Debug, thiserror::Error)]
 #[error("the kernel refused to {action}")]

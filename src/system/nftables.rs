@@ -13,6 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{MsgFlags, SockProtocol};
 
 use super::command::{self, CommandError};
+use super::netlink::flags::{ACKNOWLEDGE, CREATE, DUMP, INTERRUPTED, REQUEST};
 use super::netlink::{Builder, NetlinkError, Socket, attribute, attributes, text};
 use crate::plan::Rules;
 use crate::ruleset::{Element, RULES, SETS, SetId, Storage, TABLE};
@@ -27,13 +28,6 @@ const GET_SET_ELEMENT: u16 = SUBSYSTEM | 13;
 const DELETE_SET_ELEMENT: u16 = SUBSYSTEM | 14;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
-
-const REQUEST: u16 = 0x1;
-const ACKNOWLEDGE: u16 = 0x4;
-const DUMP: u16 = 0x300;
-const CREATE: u16 = 0x400;
-/// In the flags of a dump's messages: something changed while it ran.
-const INTERRUPTED: u16 = 0x10;
 
 /// `struct nfgenmsg`: family bridge, version 0, resource 0.
 const BRIDGE: [u8; 4] = [7, 0, 0, 0];

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
+use super::netlink::flags::{ACKNOWLEDGE, CREATE, DUMP, EXCLUSIVE, REPLACE, REQUEST};
 use super::netlink::{Builder, NetlinkError, Socket, attribute, text};
 use crate::model::{IfName, MacAddr};
 use crate::plan::{BridgeOptions, Link, Links, Route, is_guest_port};
@@ -26,13 +27,6 @@ const GET_ROUTE: u16 = 26;
 const NEW_NEIGHBOUR: u16 = 28;
 const DELETE_NEIGHBOUR: u16 = 29;
 const GET_NEIGHBOUR: u16 = 30;
-
-const REQUEST: u16 = 0x1;
-const ACKNOWLEDGE: u16 = 0x4;
-const REPLACE: u16 = 0x100;
-const EXCLUSIVE: u16 = 0x200;
-const CREATE: u16 = 0x400;
-const DUMP: u16 = 0x300;
 
 const AF_INET: u8 = 2;
 const AF_BRIDGE: u8 = 7;
