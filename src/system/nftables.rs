@@ -307,7 +307,7 @@ impl Nftables {
 
         let rules = self.dump(GET_RULE, &[(NAME_OR_TABLE, TABLE)], "list the rules")?;
         let mut by_chain: BTreeMap<Vec<u8>, Vec<&[u8]>> = BTreeMap::new();
-        for rule in rules.iter().filter(|rule| ours(rule)) {
+        for rule in rules.iter().filter(ours) {
             let chain = attribute(rule, RULE_CHAIN).unwrap_or_default().to_vec();
             by_chain.entry(chain).or_default().push(attribute(rule, RULE_EXPRESSIONS).unwrap_or_default());
         }
