@@ -69,8 +69,8 @@ enum Task {
 #[derive(Debug, Args)]
 struct Rounds {
     /// How often
-    #[arg(long, default_value_t = 30)]
-    rounds: usize,
+    #[arg(id = "count", long = "rounds", default_value_t = 30)]
+    count: usize,
     /// Length of a slice in milliseconds
     #[arg(long, default_value_t = 4)]
     slice: u64,
@@ -288,28 +288,28 @@ impl PacketLab {
         let mut headers = MultiHeaders::<LinkAddr>::preallocate(BURST, None);
         let none = vec![None; BURST];
         let before = self.counter.read()?;
-        let (started, spent) = (Instant::now(), processor_time()?);
-        let mut sent = 0;
+        let (started, already) = (Instant::now(), processor_time()?);
+        let mut frames = 0;
         while started.elapsed() < length {
             let results = sendmmsg(self.socket.as_raw_fd(), &mut headers, &messages, &none, [], MsgFlags::empty());
-            sent += results.with_context(|| format!("cannot send in lab {}", self.name))?.count() as u64;
+            frames += results.with_context(|| format!("cannot send in lab {}", self.name))?.count() as u64;
         }
-        let spent = processor_time()? - spent;
+        let took = processor_time()?.saturating_sub(already);
         // The sender's system call forwards its frames itself; only what ran over is still on its way.
         loop {
             let arrived = self.counter.read()? - before;
-            if arrived >= sent {
+            if arrived >= frames {
                 break;
             }
             ensure!(
                 started.elapsed() < length + ARRIVAL,
-                "lab {}: only {arrived} of {sent} frames arrived at the provider",
+                "lab {}: only {arrived} of {frames} frames arrived at the provider",
                 self.name
             );
             // The kernel's own thread, which forwards what ran over, needs this processor.
             thread::sleep(Duration::from_micros(20));
         }
-        Ok(sent as f64 / spent.as_secs_f64())
+        Ok(per_second(frames, took))
     }
 }
 
@@ -324,6 +324,11 @@ fn packets(rounds: &Rounds, labs: &[String]) -> Result<()> {
 /// On an idle machine with one processor at work that is the time on the wall; on a busy one it leaves out the others.
 fn processor_time() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.into())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+fn per_second(count: u64, took: Duration) -> f64 {
+    count as f64 / took.as_secs_f64()
 }
 
 /// One processor does all: sending, forwarding and receiving.
@@ -349,12 +354,12 @@ fn open_tcp_lab(spec: &str) -> Result<TcpLab> {
     enter(guest)?;
     let connect = TcpStream::connect_timeout(&listener.local_addr()?, Duration::from_secs(5));
     let stream = connect.with_context(|| format!("lab {name}: no connection to the provider"))?;
-    let (mut receiver, _) = listener.accept()?;
+    let (mut far_end, _) = listener.accept()?;
     let received = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&received);
     thread::spawn(move || {
         let mut buffer = vec![0; 1 << 17];
-        while let Ok(length @ 1..) = receiver.read(&mut buffer) {
+        while let Ok(length @ 1..) = far_end.read(&mut buffer) {
             count.fetch_add(length as u64, Ordering::Release);
         }
     });
@@ -365,7 +370,7 @@ impl TcpLab {
     /// Bits per second of processor time in one slice, from the first write until all of it is read.
     fn slice(&mut self, length: Duration) -> Result<f64> {
         let buffer = vec![0; 1 << 17];
-        let (started, spent) = (Instant::now(), processor_time()?);
+        let (started, already) = (Instant::now(), processor_time()?);
         let before = self.sent;
         while started.elapsed() < length {
             self.stream.write_all(&buffer)?;
@@ -375,7 +380,7 @@ impl TcpLab {
             ensure!(started.elapsed() < length + Duration::from_secs(10), "lab {}: the connection hangs", self.name);
             thread::sleep(Duration::from_micros(200));
         }
-        Ok((self.sent - before) as f64 * 8.0 / (processor_time()? - spent).as_secs_f64())
+        Ok(per_second((self.sent - before) * 8, processor_time()?.saturating_sub(already)))
     }
 }
 
@@ -408,7 +413,7 @@ fn compare<L>(
     for lab in std::iter::once(&mut *first).chain(others.iter_mut()) {
         slice(lab, length)?;
     }
-    for _ in 0..rounds.rounds {
+    for _ in 0..rounds.count {
         let mut before = slice(first, length)?;
         for lab in &mut *others {
             let rate = slice(lab, length)?;
@@ -454,7 +459,7 @@ fn at(values: &[f64], share: f64) -> f64 {
     sorted.sort_by(f64::total_cmp);
     let place = share * sorted.len().saturating_sub(1) as f64;
     let (low, high) = (place.floor() as usize, place.ceil() as usize);
-    (sorted[low] + sorted[high]) / 2.0
+    f64::midpoint(sorted[low], sorted[high])
 }
 
 // ---- wall time -----------------------------------------------------------------------------------------------
@@ -462,7 +467,7 @@ fn at(values: &[f64], share: f64) -> f64 {
 /// Milliseconds of each program, with fork and exec, as whoever calls a hookscript sees them.
 fn wall(rounds: &Rounds, programs: &[String]) -> Result<()> {
     let mut times: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    for round in 0..=rounds.rounds {
+    for round in 0..=rounds.count {
         for spec in programs {
             let [name, netns, root, line] = fields(spec)?;
             enter(netns)?;
