@@ -31,8 +31,8 @@ const PURE: [&str; 9] = [
 
 fn rust_files(path: &Path, found: &mut Vec<PathBuf>) {
     if path.is_dir() {
-        for entry in fs::read_dir(path).unwrap() {
-            rust_files(&entry.unwrap().path(), found);
+        for entry in fs::read_dir(path).expect("a directory of the sources") {
+            rust_files(&entry.expect("an entry of it").path(), found);
         }
     } else if path.extension().is_some_and(|extension| extension == "rs") {
         found.push(path.to_owned());
