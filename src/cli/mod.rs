@@ -161,6 +161,9 @@ pub struct PoolCreate {
     /// MAC of the gateway, where guests of this node reach each other by way of it
     #[arg(long, value_name = "MAC")]
     gateway_mac: Option<MacAddr>,
+    /// Let guests on the bridge that hold no address be routers and DHCP servers
+    #[arg(long)]
+    guest_routers: bool,
     /// Addresses and prefixes
     addresses: Vec<Prefix>,
 }

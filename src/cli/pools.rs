@@ -36,9 +36,10 @@ pub(super) fn change<T>(
 }
 
 fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Output> {
-    let PoolCreate { name, profile, bridge, gateway4, gateway6, gateway_mac, addresses } = command;
+    let PoolCreate { name, profile, bridge, gateway4, gateway6, gateway_mac, guest_routers, addresses } = command;
     let count = addresses.len();
-    let new = NewPool { name: name.clone(), profile, bridge, gateway4, gateway6, gateway_mac, addresses };
+    let new =
+        NewPool { name: name.clone(), profile, bridge, gateway4, gateway6, gateway_mac, guest_routers, addresses };
     change(node, dry_run, |registry| registry.create_pool(new))
         .with_context(|| format!("cannot create pool `{name}`"))?;
     let verb = if dry_run { "would be created" } else { "created" };
@@ -157,6 +158,7 @@ fn show(node: &Node, name: &PoolName) -> anyhow::Result<Output> {
     Ok(Output::new(
         head + &body,
         json!({ "name": name, "profile": pool.profile, "mode": pool.profile.mode(), "bridge": pool.bridge,
-            "gateway4": pool.gateway4, "gateway6": pool.gateway6, "gateway_mac": pool.gateway_mac, "addresses": data }),
+            "gateway4": pool.gateway4, "gateway6": pool.gateway6, "gateway_mac": pool.gateway_mac,
+            "guest_routers": pool.guest_routers, "addresses": data }),
     ))
 }

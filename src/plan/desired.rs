@@ -99,7 +99,7 @@ fn node_state(inputs: &Inputs) -> NetState {
     state.elements.extend(macs.map(|mac| Element::mac(SetId::ReservedMac, mac)));
 
     state.elements.extend(uplink_elements(inputs, &segments));
-    state.elements.extend(free_ports(inputs, &bridges).into_iter().map(|port| Element::port(SetId::FreePorts, port)));
+    state.elements.extend(unbound_elements(inputs, &bridges));
     state
 }
 
@@ -142,24 +142,37 @@ fn present_uplinks(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BTreeSet<IfN
     ports.filter(is_uplink).collect()
 }
 
-/// Ports of guests on this node whose bridge carries no pool: nothing there is protected, and behind a router guest
-/// the addresses of a routed prefix are used by right.
-fn free_ports(inputs: &Inputs, bridges: &BTreeSet<IfName>) -> BTreeSet<IfName> {
-    let mut free = BTreeSet::new();
+/// Ports of this node's guests that hold no address, with the bridge that they are on.
+fn unbound_ports(inputs: &Inputs) -> Vec<(IfName, IfName)> {
+    let mut ports = Vec::new();
     for (vmid, place) in inputs.guests.iter().filter(|(_, place)| place.node == inputs.node) {
         for (id, nic) in &place.config.nics {
-            let port = place.config.kind.port(*vmid, *id);
             let configured = nic.as_ref().ok().and_then(|nic| nic.bridge);
             // What is plugged in now counts more than what the configuration says.
             let bridge = inputs.links.bridge_of(place.config.kind, *vmid, *id).or(configured);
             let bound = inputs.registry.guests.get(vmid).is_some_and(|guest| guest.interfaces.contains_key(id));
-            let on_pool = |bridge: IfName| bridges.iter().any(|pool| is_segment_of(bridge, *pool));
-            if !bound && bridge.is_some_and(|bridge| !on_pool(bridge)) {
-                free.insert(port);
+            if let (false, Some(bridge)) = (bound, bridge) {
+                ports.push((place.config.kind.port(*vmid, *id), bridge));
             }
         }
     }
-    free
+    ports
+}
+
+/// Elements for the ports of guests that hold no address. On a bridge without a pool nothing is protected, and behind a
+/// router guest the addresses of a routed prefix are used by right; on one of a pool that allows it they may be routers.
+fn unbound_elements(inputs: &Inputs, bridges: &BTreeSet<IfName>) -> BTreeSet<Element> {
+    let pools = || inputs.registry.pools.pools.values();
+    let set_of = |bridge: IfName| {
+        if !bridges.iter().any(|pool| is_segment_of(bridge, *pool)) {
+            return Some(SetId::FreePorts);
+        }
+        let mut of_bridge = pools().filter(|pool| is_segment_of(bridge, pool.bridge));
+        // Of two pools on one bridge both must allow it.
+        of_bridge.all(|pool| pool.guest_routers).then_some(SetId::RouterPorts)
+    };
+    let ports = unbound_ports(inputs).into_iter();
+    ports.filter_map(|(port, bridge)| Some(Element::port(set_of(bridge)?, port))).collect()
 }
 
 /// `vmbr0`, or `vmbr0v10` of `vmbr0`.
@@ -198,6 +211,10 @@ fn port_elements(port: IfName, interface: &Interface) -> BTreeSet<Element> {
     let mut elements = BTreeSet::from([Element::port(SetId::Ports, port)]);
     elements.extend(Element::port_mac(port, interface.mac));
     elements.extend(own_nets(interface).into_iter().flat_map(|net| Element::port_address(port, interface.mac, net)));
+    elements.extend(interface.trunk.iter().map(|vlan| Element::trunk(port, *vlan)));
+    if interface.any_link_local {
+        elements.insert(Element::mac_on_port(SetId::PortAnyLl, port, interface.mac));
+    }
     if interface.dhcp == Some(false) {
         elements.insert(Element::port(SetId::PortNoDhcp, port));
     }
@@ -263,4 +280,124 @@ fn next_hop(interface: &Interface, v4: bool) -> Option<IpAddr> {
     }
     let mut v4 = interface.addresses.iter().filter(|assigned| assigned.address.family() == 4);
     v4.find_map(|assigned: &Assigned| assigned.address.single())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::guest::GuestConfig;
+    use crate::model::GuestKind;
+    use crate::plan::{BridgeOptions, Link, Links, Place};
+    use crate::registry::document::PoolsFile;
+
+    const POOLS: &str = r#"{"version":1,"pools":{
+        "lan":{"profile":"generic-bridged","bridge":"vmbr0","gateway4":"203.0.113.1","addresses":[{"address":"203.0.113.8/29"}]},
+        "net":{"profile":"generic-routed","bridge":"vmbr1","guest_routers":true,"addresses":[{"address":"2001:db8:1::/48"}]}}}"#;
+
+    const GUEST: &str = r#"{"version":1,"vmid":100,"interfaces":{"net0":{"mac":"02:00:00:00:00:0a","trunk":[258],
+        "any_link_local":true,"dhcp":false,"addresses":[
+        {"address":"203.0.113.10/32","pool":"lan","assigned_at":"2026-11-22T10:00:00Z"}]}}}"#;
+
+    /// A node `n1` with vmbr0 (uplinks eno1 and odd0), vmbr1, vmbr2 and these guests.
+    fn inputs(presence: Option<Presence>, configs: &[(u32, &str)]) -> Inputs {
+        let pools: PoolsFile = serde_json::from_str(POOLS).unwrap();
+        let guest: GuestFile = serde_json::from_str(GUEST).unwrap();
+        let name = |text: &str| -> IfName { text.parse().unwrap() };
+        let bridge = Link { bridge: Some(BridgeOptions::default()), ..Link::default() };
+        let port = Link { master: Some(name("vmbr0")), ..Link::default() };
+        let mut links: BTreeMap<IfName, Link> =
+            ["vmbr0", "vmbr1", "vmbr2"].into_iter().map(|text| (name(text), bridge.clone())).collect();
+        links.extend(["eno1", "odd0", "tap100i0"].map(|text| (name(text), port.clone())));
+        links.get_mut(&name("vmbr0")).unwrap().addresses = vec!["203.0.113.250/24".parse().unwrap()];
+        let place = |text: &str| Place {
+            node: "n1".parse().unwrap(),
+            config: GuestConfig::parse(GuestKind::Qemu, text.as_bytes()),
+        };
+        let vmid = |number: u32| number.to_string().parse().unwrap();
+        Inputs {
+            node: "n1".parse().unwrap(),
+            registry: Registry { pools, guests: BTreeMap::from([(guest.vmid, guest.clone())]), ..Registry::default() },
+            guests: configs.iter().map(|(number, text)| (vmid(*number), place(text))).collect(),
+            presence: presence.map(|presence| (guest.vmid, presence)).into_iter().collect(),
+            links: Links(links),
+        }
+    }
+
+    fn shown(state: &NetState, sets: &[SetId]) -> Vec<String> {
+        state.elements.iter().filter(|element| sets.contains(&element.set())).map(ToString::to_string).collect()
+    }
+
+    const OWN: (u32, &str) = (100, "net0: virtio=02:00:00:00:00:0A,bridge=vmbr0\n");
+
+    #[test]
+    fn a_running_guest_has_a_whitelist_a_claim_and_a_neighbour() {
+        let state = desired(&inputs(Some(Presence::Running), &[OWN])).state;
+        assert_eq!(
+            shown(&state, &[SetId::Ports, SetId::PortIp4, SetId::PortNoDhcp, SetId::PortAnyLl, SetId::PortTrunk]),
+            [
+                "ports { tap100i0 }",
+                "port_ip4 { tap100i0 . 02:00:00:00:00:0a . 203.0.113.10 }",
+                "port_no_dhcp { tap100i0 }",
+                "port_any_ll { tap100i0 . 02:00:00:00:00:0a }",
+                "port_trunk { tap100i0 . 258 }",
+            ]
+        );
+        assert_eq!(
+            shown(&state, &[SetId::BoundMac, SetId::BoundIp4]),
+            ["bound_mac { 02:00:00:00:00:0a }", "bound_ip4 { 203.0.113.10 }",]
+        );
+        assert_eq!((state.neighbours.len(), state.forwarding.len(), state.routes.len()), (1, 1, 0));
+    }
+
+    #[test]
+    fn a_guest_that_comes_by_migration_is_filtered_but_claims_nothing_yet() {
+        let state = desired(&inputs(Some(Presence::Incoming), &[OWN])).state;
+        assert_eq!(shown(&state, &[SetId::Ports, SetId::BoundMac, SetId::BoundIp4]), ["ports { tap100i0 }"]);
+        assert!(state.neighbours.is_empty() && state.forwarding.is_empty());
+    }
+
+    #[test]
+    fn what_does_not_run_stays_reserved() {
+        let state = desired(&inputs(None, &[OWN])).state;
+        assert_eq!(shown(&state, &[SetId::Ports, SetId::BoundIp4]), Vec::<String>::new());
+        assert_eq!(
+            shown(&state, &[SetId::ReservedMac, SetId::ReservedIp4, SetId::ReservedIp424, SetId::ReservedIp632]),
+            [
+                "reserved_mac { 02:00:00:00:00:0a }",
+                "reserved_ip4_24 { 203.0.113.0 }",
+                "reserved_ip4 { 203.0.113.1 }",
+                "reserved_ip4 { 203.0.113.8-203.0.113.15 }",
+                "reserved_ip4 { 203.0.113.250 }",
+                "reserved_ip6_32 { 2001:db8::/32 }",
+            ]
+        );
+    }
+
+    #[test]
+    fn ports_without_addresses_are_what_their_bridge_makes_them() {
+        let others = [
+            OWN,
+            (101, "net0: virtio=02:00:00:00:00:0B,bridge=vmbr0\nnet1: virtio=02:00:00:00:00:1B,bridge=vmbr2\n"),
+            (102, "net0: virtio=02:00:00:00:00:0C,bridge=vmbr1\n"),
+        ];
+        let state = desired(&inputs(None, &others)).state;
+        assert_eq!(
+            shown(&state, &[SetId::FreePorts, SetId::RouterPorts]),
+            ["free_ports { tap101i1 }", "router_ports { tap102i0 }",]
+        );
+    }
+
+    #[test]
+    fn uplinks_are_known_by_name_by_place_or_by_decree() {
+        let mut inputs = inputs(None, &[OWN]);
+        let uplinks = |inputs: &Inputs| shown(&desired(inputs).state, &[SetId::Uplinks]).join(" ");
+        assert_eq!(
+            uplinks(&inputs),
+            "uplinks { bond* } uplinks { en* } uplinks { eth* } uplinks { odd0 } uplinks { team* } uplinks { vlan* }"
+        );
+        inputs.registry.node = serde_json::from_str(r#"{"version":1,"uplinks":["odd0"]}"#).ok();
+        assert_eq!(uplinks(&inputs), "uplinks { odd0 }");
+    }
 }

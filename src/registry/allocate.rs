@@ -108,6 +108,7 @@ mod tests {
             gateway4: gateway4.map(|text| text.parse().unwrap()),
             gateway6: Some("2001:db8::1".parse().unwrap()),
             gateway_mac: None,
+            guest_routers: false,
             addresses: entries.iter().map(|text| PoolAddress::new(text.parse().unwrap())).collect(),
         }
     }

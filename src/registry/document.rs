@@ -51,6 +51,9 @@ pub struct Pool {
     /// packets then come back from this MAC, and from no other are they believed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway_mac: Option<MacAddr>,
+    /// Whether guests on the bridge that hold no address may be routers and DHCP servers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guest_routers: bool,
     /// Addresses and prefixes, disjoint.
     #[serde(default)]
     pub addresses: Vec<PoolAddress>,
@@ -232,6 +235,13 @@ pub struct Interface {
     /// `false` stops the guest's DHCPv4 client; default `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dhcp: Option<bool>,
+    /// VLANs (1 to 4094) in which the guest itself tags its frames; what is inside is filtered like the rest.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub trunk: BTreeSet<u16>,
+    /// Whether the guest may choose its IPv6 link-local addresses freely, as many do by themselves (RFC 7217). It still
+    /// cannot take one that is somebody else's, or of the kind that routers have.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub any_link_local: bool,
     /// Further IPv6 link-local addresses of the guest (the one made of its MAC is always allowed).
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub link_local: BTreeSet<Ipv6Addr>,
@@ -336,6 +346,9 @@ impl Document for GuestFile {
             }
         }
         for (nic, interface) in &self.interfaces {
+            if let Some(id) = interface.trunk.iter().find(|id| !(1..=4094).contains(*id)) {
+                return Some(format!("interfaces.{nic}.trunk: {id} is not a VLAN (1 to 4094)"));
+            }
             if let Some(address) = interface.link_local.iter().find(|address| !address.is_unicast_link_local()) {
                 return Some(format!("interfaces.{nic}.link_local: {address} is not in fe80::/10"));
             }

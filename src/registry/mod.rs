@@ -281,6 +281,8 @@ pub struct NewPool {
     pub gateway6: Option<Ipv6Addr>,
     /// MAC of the gateway, where guests reach each other by way of it.
     pub gateway_mac: Option<MacAddr>,
+    /// Whether guests without addresses may be routers and DHCP servers.
+    pub guest_routers: bool,
     /// First addresses.
     pub addresses: Vec<Prefix>,
 }
@@ -342,6 +344,7 @@ impl Registry {
             gateway4: new.gateway4,
             gateway6: new.gateway6,
             gateway_mac: new.gateway_mac,
+            guest_routers: new.guest_routers,
             addresses: Vec::new(),
         };
         self.pools.version = VERSION;
@@ -450,6 +453,8 @@ impl Registry {
             let interface = guest.interfaces.entry(*nic).or_insert_with(|| Interface {
                 mac: *mac,
                 dhcp: None,
+                trunk: BTreeSet::new(),
+                any_link_local: false,
                 link_local: BTreeSet::new(),
                 addresses: Vec::new(),
             });
@@ -606,6 +611,7 @@ mod tests {
             gateway4: gateway4.map(|text| text.parse().unwrap()),
             gateway6: None,
             gateway_mac: None,
+            guest_routers: false,
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         };
         registry

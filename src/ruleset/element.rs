@@ -28,7 +28,7 @@ enum Field {
     HalfTarget,
     /// The first 32 bits of an IPv6 address.
     Quarter,
-    /// VLAN id, host byte order.
+    /// VLAN id, as in the tag.
     Vlan,
 }
 
@@ -278,6 +278,14 @@ impl Element {
         Self::key(set, Key::default().port(port).mac(mac))
     }
 
+    /// A VLAN in which a bound port may tag its frames.
+    pub fn trunk(port: IfName, vlan: u16) -> Self {
+        let mut key = Key::default().port(port);
+        key.0.extend(vlan.to_be_bytes());
+        key.0.extend([0, 0]);
+        Self::key(SetId::PortTrunk, key)
+    }
+
     /// A MAC in one of the sets of MACs.
     pub fn mac(set: SetId, mac: MacAddr) -> Self {
         Self::key(set, Key::default().mac(mac))
@@ -435,7 +443,7 @@ fn field_text(field: Field, bytes: &[u8]) -> String {
         Field::Mac => <[u8; 6]>::try_from(bytes)
             .map_or_else(|_| "?".to_owned(), |octets| MacAddr::from_octets(octets).to_string()),
         Field::Vlan => {
-            <[u8; 2]>::try_from(bytes).map_or_else(|_| "?".to_owned(), |id| u16::from_ne_bytes(id).to_string())
+            <[u8; 2]>::try_from(bytes).map_or_else(|_| "?".to_owned(), |id| u16::from_be_bytes(id).to_string())
         }
         Field::Ip4 => {
             <[u8; 4]>::try_from(bytes).map_or_else(|_| "?".to_owned(), |octets| Ipv4Addr::from(octets).to_string())
