@@ -21,6 +21,7 @@
 //! | [`guest`] | Proxmox VE's guest configurations and where they lie | reads |
 //! | [`plan`] | inputs -> desired -> diff -> steps; problems | no |
 //! | [`ruleset`] | the filter's text and the keys of its sets | no |
+//! | [`oracle`] | what must become of a frame, worked out without the filter: to check it, and to explain | no |
 //! | [`announce`] | the frame that tells the neighbours whose address it is now | no |
 //! | [`system`] | files, programs, netlink; `run` keeps the node's volatile notes | yes |
 //! | [`reconcile`] | gathers inputs, runs the plan for the node | through `system` |
@@ -36,6 +37,7 @@ pub mod guest;
 pub mod hook;
 pub mod hookscript;
 pub mod model;
+pub mod oracle;
 pub mod paths;
 pub mod plan;
 pub mod reconcile;

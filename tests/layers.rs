@@ -17,9 +17,10 @@ const FORBIDDEN: [&str; 9] = [
 ];
 
 /// Rooms, and files of mixed rooms, that only decide.
-const PURE: [&str; 9] = [
+const PURE: [&str; 10] = [
     "src/announce.rs",
     "src/model",
+    "src/oracle",
     "src/plan",
     "src/ruleset",
     "src/guest/config.rs",

@@ -1,0 +1,178 @@
+//! A bound port: it may send what is its own, and nothing else.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::packet::{
+    AUTHENTICATION, Arp, CUSTOMER_TAG, Content, Cut, Frame, Ip4, Ip6, Tag, Upper, first_option, ip4, ip6, is_extension,
+    is_listener_alert, is_nd, is_nonce,
+};
+use super::{Bindings, BoundPort, Judged, Reason, unless};
+
+const BROADCAST: [u8; 6] = [0xff; 6];
+
+impl BoundPort {
+    fn owns(&self, address: impl Into<IpAddr>) -> bool {
+        let address = address.into();
+        self.own.iter().any(|net| net.contains(&address))
+    }
+
+    fn owns6(&self, address: Ipv6Addr, bindings: &Bindings) -> bool {
+        self.owns(address) || self.any_link_local && is_free_link_local(address, bindings)
+    }
+}
+
+fn is_link_local(address: Ipv6Addr) -> bool {
+    address.octets()[..8] == [0xfe, 0x80, 0, 0, 0, 0, 0, 0]
+}
+
+/// A link-local address that a guest may take by its own choice: nobody has it, and it is not of the kinds that
+/// routers have (small numbers, or made of a MAC).
+fn is_free_link_local(address: Ipv6Addr, bindings: &Bindings) -> bool {
+    let octets = address.octets();
+    let is_small = octets[8..12] == [0; 4];
+    let of_mac = octets[11..13] == [0xff, 0xfe];
+    let taken = bindings.bound.has_address(address) || bindings.infrastructure.has_address(address);
+    is_link_local(address) && !is_small && !of_mac && !taken
+}
+
+pub(super) fn judge(frame: &Frame<'_>, port: &BoundPort, bindings: &Bindings) -> Judged {
+    unless(frame.from == port.mac, Reason::SourceMac)?;
+    match frame.tags[..] {
+        [] => {}
+        [Tag { kind: CUSTOMER_TAG, vlan }] if port.trunk.contains(&vlan) => {
+            // A guest without a VLAN announces itself after a migration; QEMU knows nothing of those inside.
+            unless(!matches!(frame.content, Content::Rarp(_)), Reason::Ethertype)?;
+        }
+        _ => return Err(Reason::Tag.into()),
+    }
+    match frame.content {
+        Content::Arp(packet) => arp(packet, port),
+        Content::Rarp(packet) => rarp(packet, frame.to, port),
+        Content::Ip4(packet) => ipv4(packet, frame.to, port),
+        Content::Ip6(packet) => ipv6(packet, port, bindings),
+        Content::Snap | Content::Other => Err(Reason::Ethertype.into()),
+    }
+}
+
+fn arp(packet: &[u8], port: &BoundPort) -> Judged {
+    let arp = Arp::parse(packet).filter(|arp| arp.hardware == 1 && [1, 2].contains(&arp.operation));
+    let arp = arp.ok_or(Reason::ArpMalformed)?;
+    let (mac, address) = arp.sender;
+    // A probe asks whether anybody has the address that the sender is about to take.
+    let is_probe = address == Ipv4Addr::UNSPECIFIED && arp.operation == 1;
+    let claimed = if is_probe { arp.target.1 } else { address };
+    unless(mac == port.mac && port.owns(claimed), Reason::ArpForeign)
+}
+
+fn rarp(packet: &[u8], to: [u8; 6], port: &BoundPort) -> Judged {
+    let nobody = Ipv4Addr::UNSPECIFIED;
+    let is_own = |arp: &Arp| arp.sender == (port.mac, nobody) && arp.target == (port.mac, nobody);
+    let arp = Arp::parse(packet).filter(|arp| arp.hardware == 1 && arp.operation == 3 && is_own(arp));
+    unless(arp.is_some() && to == BROADCAST, Reason::Rarp)
+}
+
+fn ipv4(packet: &[u8], to: [u8; 6], port: &BoundPort) -> Judged {
+    let source = ip4(packet, 12).ok_or(Reason::Ip4Malformed)?;
+    if source == Ipv4Addr::UNSPECIFIED {
+        let header = Ip4::parse(packet).ok_or(Reason::Ip4Unspecified)?;
+        let to_all = to == BROADCAST && header.to == Ipv4Addr::BROADCAST && !header.is_fragment;
+        let ports = header.upper.udp().filter(|_| to_all).ok_or(Reason::Ip4Unspecified)?;
+        unless(ports? == (68, 67), Reason::Ip4Unspecified)?;
+        return unless(port.dhcp, Reason::DhcpClient);
+    }
+    unless(port.owns(source), Reason::Ip4Source)?;
+    let header = Ip4::parse(packet).ok_or(Reason::Ip4Malformed)?;
+    if let Some(ports) = header.upper.udp() {
+        unless(ports?.0 != 67, Reason::DhcpServer)?;
+    }
+    if let Some(message) = header.upper.icmp(1) {
+        unless(message?.0 != 5, Reason::Redirect)?;
+    }
+    Ok(())
+}
+
+fn ipv6(packet: &[u8], port: &BoundPort, bindings: &Bindings) -> Judged {
+    let source = ip6(packet, 8).ok_or(Reason::Ip6Malformed)?;
+    if source == Ipv6Addr::UNSPECIFIED {
+        return from_nobody(packet, port, bindings);
+    }
+    unless(port.owns6(source, bindings), Reason::Ip6Source)?;
+    let header = Ip6::parse(packet).ok_or(Reason::Ip6Malformed)?;
+    if let Some(ports) = header.upper.udp() {
+        unless(ports?.0 != 547, Reason::DhcpServer)?;
+    }
+    if let Upper::Whole { protocol: AUTHENTICATION, payload } = header.upper {
+        // Neighbour discovery behind an extension header is refused; here nobody can tell whether it is some.
+        let next = payload.first().copied().ok_or(Cut)?;
+        unless(next != 58 && !is_extension(next), Reason::Ip6Malformed)?;
+    }
+    match header.upper.icmp(58).transpose()? {
+        None => Ok(()),
+        Some((134 | 137 | 130 | 138 | 146 | 147 | 151..=153, _)) => Err(Reason::RouterMessage.into()),
+        Some((131 | 132 | 143, _)) => {
+            unless(is_link_local(source) && is_listener_message(&header), Reason::MulticastReport)
+        }
+        Some((kind, message)) if is_nd(kind) => discovery(&header, source, kind, message, port, bindings),
+        Some(_) => Ok(()),
+    }
+}
+
+fn is_listener_message(header: &Ip6<'_>) -> bool {
+    header.next == 0 && header.hop_limit == 1 && header.first_extension.is_some_and(is_listener_alert)
+}
+
+/// Router and neighbour solicitation, neighbour advertisement, from an own address. Options: none, or the one that
+/// names the own MAC; a receiver takes it from wherever it stands among others, so there must be no others.
+fn discovery(
+    header: &Ip6<'_>,
+    source: Ipv6Addr,
+    kind: u8,
+    message: &[u8],
+    port: &BoundPort,
+    bindings: &Bindings,
+) -> Judged {
+    unless(header.next == 58 && header.hop_limit == 255, Reason::DiscoveryForm)?;
+    let (fixed, option) = match kind {
+        133 => (8, 1),
+        135 => (24, 1),
+        _ => (24, 2),
+    };
+    let options = message.get(fixed..).ok_or(Reason::DiscoveryForm)?;
+    if kind == 133 {
+        unless(is_link_local(source), Reason::DiscoveryForm)?;
+    }
+    if kind == 136 {
+        let target = ip6(message, 8).ok_or(Reason::DiscoveryForm)?;
+        unless(port.owns6(target, bindings), Reason::DiscoveryForeign)?;
+    }
+    if options.is_empty() {
+        return Ok(());
+    }
+    unless(options.len() == 8, Reason::DiscoveryForm)?;
+    let named = first_option(options, option).ok_or(Reason::DiscoveryForm)?;
+    unless(named == port.mac, Reason::DiscoveryForeign)
+}
+
+/// Source `::`: duplicate address detection for an own address, router solicitation, multicast report.
+fn from_nobody(packet: &[u8], port: &BoundPort, bindings: &Bindings) -> Judged {
+    let header = Ip6::parse(packet).ok_or(Reason::Ip6Unspecified)?;
+    let message = header.upper.icmp(58).ok_or(Reason::Ip6Unspecified)?;
+    let (kind, message) = message?;
+    if [131, 132, 143].contains(&kind) {
+        return unless(is_listener_message(&header), Reason::Ip6Unspecified);
+    }
+    unless(header.next == 58 && header.hop_limit == 255, Reason::Ip6Unspecified)?;
+    match kind {
+        133 => unless(message.len() == 8, Reason::Ip6Unspecified),
+        135 => {
+            let to_group = header.to.octets()[..13] == [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff];
+            unless(to_group && message.len() >= 24, Reason::DiscoveryForm)?;
+            let options = &message[24..];
+            // No MAC may be named, or receivers drop it (RFC 4861, 7.1.1); the nonce finds echoes (RFC 7527).
+            unless(options.is_empty() || is_nonce(options), Reason::DiscoveryForm)?;
+            let target = ip6(message, 8).ok_or(Reason::DiscoveryForm)?;
+            unless(port.owns6(target, bindings), Reason::DiscoveryForeign)
+        }
+        _ => Err(Reason::Ip6Unspecified.into()),
+    }
+}

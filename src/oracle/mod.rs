@@ -1,0 +1,154 @@
+//! The table of verdicts as a program: what must become of a frame, worked out without the filter.
+//!
+//! It is written from the specification and reads frames as their receiver would; it knows nothing of the rules in
+//! `rules.nft`. So the two can be held against each other (`tests/differential.rs`), and a frame can be explained to a
+//! person. It covers what ports may send, not what is delivered to them.
+//!
+//! The order is the law: source MAC, ethertype, content of ARP and RARP, unspecified source, source address, content.
+
+mod bound;
+mod other;
+mod packet;
+mod reason;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::model::MacAddr;
+use packet::Frame;
+pub use reason::Reason;
+
+/// What must become of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// It must arrive.
+    Pass,
+    /// It must not, and why.
+    Drop(Reason),
+    /// No receiver would do anything with it: it does not matter.
+    Either(Useless),
+}
+
+/// Frames that the table leaves open, because they are harmless wherever they arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Useless {
+    /// The source is in order, but within the length that the packet gives for itself there is no whole UDP or ICMP
+    /// header. Receivers cut the packet there and then find nothing; a filter may read the padding behind it instead.
+    Cut,
+    /// Neighbour discovery in fragments that claims nothing protected. Receivers ignore it (RFC 6980). A filter may or
+    /// may not see the fragment header: behind a VLAN tag only if it comes first.
+    FragmentedDiscovery,
+}
+
+/// What a port is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PortRole {
+    /// A guest's port with bindings.
+    Bound(BoundPort),
+    /// A guest's port without.
+    Guest {
+        /// May be router and DHCP server.
+        router: bool,
+    },
+    /// Leads to the provider.
+    Uplink,
+    /// On a bridge without a pool.
+    Free,
+    /// Inner side of the NIC firewall: its frames were judged at the guest's own port.
+    SecondTraversal,
+}
+
+/// What a bound port may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundPort {
+    /// Its only MAC.
+    pub mac: MacAddr,
+    /// Addresses, prefixes and link-local addresses (the one made of the MAC must be listed too).
+    pub own: Vec<IpNet>,
+    /// Whether it may ask for an address by DHCPv4.
+    pub dhcp: bool,
+    /// Whether it may choose its link-local address.
+    pub any_link_local: bool,
+    /// VLANs in which it may send.
+    pub trunk: BTreeSet<u16>,
+}
+
+/// MACs and addresses that belong together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// MACs.
+    pub macs: BTreeSet<MacAddr>,
+    /// Addresses and prefixes.
+    pub nets: Vec<IpNet>,
+}
+
+impl Holdings {
+    fn has_address(&self, address: impl Into<IpAddr>) -> bool {
+        let address = address.into();
+        self.nets.iter().any(|net| net.contains(&address))
+    }
+}
+
+/// Everything that is protected on the node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bindings {
+    /// Of the ports bound here.
+    pub bound: Holdings,
+    /// Of the gateways and of the node itself.
+    pub infrastructure: Holdings,
+    /// Of pools and assignments, bound here or not.
+    pub reserved: Holdings,
+    /// MACs of gateways by which packets from one guest to another come back on the uplink.
+    pub returning: BTreeSet<MacAddr>,
+}
+
+/// The verdict for a frame that comes in by a port.
+pub fn verdict(frame: &[u8], port: &PortRole, bindings: &Bindings) -> Verdict {
+    let Some(frame) = Frame::parse(frame) else { return Verdict::Drop(Reason::Runt) };
+    let source = frame.from.octets();
+    if source[0] & 1 == 1 || source == [0; 6] {
+        return Verdict::Drop(Reason::NoSourceMac);
+    }
+    let judged = match port {
+        PortRole::Bound(port) => bound::judge(&frame, port, bindings),
+        PortRole::Guest { router } => other::judge(&frame, other::Sender::Guest { router: *router }, bindings),
+        PortRole::Uplink => other::judge(&frame, other::Sender::Uplink, bindings),
+        PortRole::Free | PortRole::SecondTraversal => Ok(()),
+    };
+    match judged {
+        Ok(()) => Verdict::Pass,
+        Err(Refusal::Reason(reason)) => Verdict::Drop(reason),
+        Err(Refusal::Useless(class)) => Verdict::Either(class),
+    }
+}
+
+/// Why a frame need not pass; `?` ends the judgement with it.
+#[derive(Debug, Clone, Copy)]
+enum Refusal {
+    Reason(Reason),
+    Useless(Useless),
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self::Reason(reason)
+    }
+}
+
+impl From<packet::Cut> for Refusal {
+    fn from(_: packet::Cut) -> Self {
+        Self::Useless(Useless::Cut)
+    }
+}
+
+type Judged = Result<(), Refusal>;
+
+/// The rest of a rule: `Err(reason)` unless it holds.
+fn unless(holds: bool, reason: Reason) -> Judged {
+    if holds { Ok(()) } else { Err(reason.into()) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! Every other port: it may send everything but what belongs to somebody else.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::packet::{
+    AUTHENTICATION, Arp, CUSTOMER_TAG, Content, Cut, Frame, Ip4, Ip6, Tag, Upper, arp_sender, first_option, ip4, ip6,
+    is_extension, is_nd,
+};
+use super::{Bindings, Judged, Reason, Refusal, Useless, unless};
+use crate::model::MacAddr;
+
+/// Who sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sender {
+    Guest { router: bool },
+    Uplink,
+}
+
+/// The port and what it must not claim.
+struct Judge<'a> {
+    sender: Sender,
+    bindings: &'a Bindings,
+    /// In a VLAN of its own, where it may be router and DHCP server.
+    own_vlan: bool,
+    /// Packets with the address of a guest of this node may come back from here.
+    returns: bool,
+}
+
+pub(super) fn judge(frame: &Frame<'_>, sender: Sender, bindings: &Bindings) -> Judged {
+    let judge = Judge {
+        sender,
+        bindings,
+        own_vlan: matches!(frame.tags[..], [Tag { kind: CUSTOMER_TAG, vlan: 1.. }]),
+        returns: sender == Sender::Uplink && bindings.returning.contains(&frame.from),
+    };
+    judge.mac(frame.from)?;
+    match frame.tags[..] {
+        [] | [Tag { kind: CUSTOMER_TAG, .. }] => {}
+        // A service tag carries customers' tags; packets right behind it are looked at, for the kernel takes it off.
+        [tag] if tag.is_known() && matches!(frame.content, Content::Ip4(_) | Content::Ip6(_)) => {}
+        // Stricter than "everything else passes": nobody looks deeper, so anything could be in there.
+        _ => return Err(Reason::Hidden.into()),
+    }
+    match frame.content {
+        Content::Arp(packet) => judge.arp(packet),
+        Content::Ip4(packet) => judge.ipv4(packet),
+        Content::Ip6(packet) => judge.ipv6(packet),
+        Content::Snap => Err(Reason::Hidden.into()),
+        Content::Rarp(_) | Content::Other => Ok(()),
+    }
+}
+
+impl Judge<'_> {
+    fn mac(&self, mac: MacAddr) -> Judged {
+        let Bindings { bound, infrastructure, reserved, .. } = self.bindings;
+        unless(!bound.macs.contains(&mac), Reason::BoundMac)?;
+        if self.sender == Sender::Uplink {
+            return Ok(());
+        }
+        unless(!infrastructure.macs.contains(&mac), Reason::InfrastructureMac)?;
+        unless(!reserved.macs.contains(&mac), Reason::ReservedMac)
+    }
+
+    fn address(&self, address: impl Into<IpAddr>) -> Judged {
+        let Bindings { bound, infrastructure, reserved, .. } = self.bindings;
+        let address = address.into();
+        unless(!bound.has_address(address), Reason::BoundAddress)?;
+        if self.sender == Sender::Uplink {
+            return Ok(());
+        }
+        unless(!infrastructure.has_address(address), Reason::InfrastructureAddress)?;
+        unless(!reserved.has_address(address), Reason::ReservedAddress)
+    }
+
+    fn source(&self, address: impl Into<IpAddr>) -> Judged {
+        if self.returns { Ok(()) } else { self.address(address) }
+    }
+
+    fn may_route(&self) -> bool {
+        self.own_vlan || matches!(self.sender, Sender::Uplink | Sender::Guest { router: true })
+    }
+
+    fn arp(&self, packet: &[u8]) -> Judged {
+        let (mac, address) = arp_sender(packet);
+        mac.map_or(Ok(()), |mac| self.mac(mac))?;
+        address.map_or(Ok(()), |address| self.address(address))?;
+        let arp = Arp::parse(packet).ok_or(Reason::Unreadable)?;
+        // A probe stops the owner from taking its address, whichever operation it says.
+        if arp.sender.1 == Ipv4Addr::UNSPECIFIED {
+            self.address(arp.target.1)?;
+        }
+        Ok(())
+    }
+
+    fn ipv4(&self, packet: &[u8]) -> Judged {
+        ip4(packet, 12).map_or(Ok(()), |source| self.source(source))?;
+        // A header that nobody can read carries no message.
+        let Some(header) = Ip4::parse(packet) else { return Ok(()) };
+        if let Some(ports) = header.upper.udp() {
+            unless(ports?.1 != 68 || self.may_route(), Reason::RogueDhcp)?;
+        }
+        Ok(())
+    }
+
+    fn ipv6(&self, packet: &[u8]) -> Judged {
+        if let Some(source) = ip6(packet, 8) {
+            self.source(source)?;
+            unless(source.to_ipv4_mapped().is_none(), Reason::Hidden)?;
+        }
+        let header = Ip6::parse(packet).ok_or(Reason::Unreadable)?;
+        if let Some(ports) = header.upper.udp() {
+            unless(ports?.1 != 546 || self.may_route(), Reason::RogueDhcp)?;
+        }
+        if let Upper::Whole { protocol: AUTHENTICATION, payload } = header.upper {
+            let next = payload.first().copied().ok_or(Cut)?;
+            unless(next != 58 && !is_extension(next), Reason::Hidden)?;
+        }
+        if let Some(message) = header.upper.icmp(58) {
+            let (kind, message) = message?;
+            if is_nd(kind) {
+                self.discovery(&header, ip6(packet, 8), kind, message)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn discovery(&self, header: &Ip6<'_>, source: Option<Ipv6Addr>, kind: u8, message: &[u8]) -> Judged {
+        let claims = match kind {
+            134 | 137 => unless(self.may_route(), Reason::RogueRouter),
+            136 => self.advertisement(message),
+            135 if source == Some(Ipv6Addr::UNSPECIFIED) => self.target(message),
+            _ => Ok(()),
+        };
+        claims?;
+        // Nobody may send it so (RFC 6980), and nobody listens.
+        if header.has_fragment_header {
+            return Err(Refusal::Useless(Useless::FragmentedDiscovery));
+        }
+        Ok(())
+    }
+
+    fn advertisement(&self, message: &[u8]) -> Judged {
+        // The gateway's MAC as that of another address: only where the option is the first, as every host sends it.
+        let named = message.get(24..).and_then(|options| first_option(options, 2));
+        let is_infrastructure = named.is_some_and(|mac| self.bindings.infrastructure.macs.contains(&mac));
+        unless(!is_infrastructure || self.sender == Sender::Uplink, Reason::InfrastructureMac)?;
+        self.target(message)
+    }
+
+    fn target(&self, message: &[u8]) -> Judged {
+        let target = ip6(message, 8).ok_or(Cut)?;
+        self.address(target)
+    }
+}

@@ -1,0 +1,379 @@
+//! The filter in the kernel against the oracle: frames of every class, and thousands made of them by chance, go
+//! through a real bridge, and each must fare as the oracle says.
+//!
+//! Needs root, `nft`, `ip` and `bridge`; a missing one is a failure, never a skipped test. The variables
+//! `PVE_PUBLIC_IP_FUZZ_SECONDS` and `PVE_PUBLIC_IP_FUZZ_SEED` make the second run longer, and repeat one.
+
+#[cfg(test)]
+mod differential {
+    use std::collections::{BTreeMap, HashMap};
+    use std::io::Write as _;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::time::{Duration, Instant, SystemTime};
+
+    use pve_public_ip::oracle::{Bindings, PortRole, Verdict, verdict};
+    use pve_public_ip::system::Nftables;
+
+    use frames::{BROADCAST, ether, ip4, udp};
+    use lab::{Lab, link_mac, sh};
+    use mutate::{Words, keep_on_the_bridge, mutate};
+    use random::Random;
+    use scene::{BOUND, GATEWAY, PEER, TRUNK_VLAN, guest_mac, who};
+    use verdicts::{Case, Scene, Who};
+
+    #[path = "../kernel/frames.rs"]
+    #[expect(dead_code, reason = "the other test uses the rest")]
+    mod frames;
+    #[path = "../kernel/lab.rs"]
+    #[expect(dead_code, reason = "the other test uses the rest")]
+    mod lab;
+    mod mutate;
+    mod random;
+    mod scene;
+    #[path = "../kernel/verdicts.rs"]
+    #[expect(dead_code, reason = "the other test uses the rest")]
+    mod verdicts;
+
+    type Mac = [u8; 6];
+
+    /// Everything that is forwarded comes out here; an uplink, so that no rule about delivery applies.
+    const SINK: &str = "eno2";
+    const BATCH: usize = 256;
+    const FIXED_SEED: u64 = 20_260_101;
+    const FRAMES: usize = 40_000;
+
+    /// Who sends.
+    struct Player {
+        port: &'static str,
+        role: PortRole,
+        me: Who,
+        seeds: Vec<Vec<u8>>,
+    }
+
+    impl Player {
+        /// A frame that passes, told from all others by its number.
+        fn fence(&self, number: u64) -> Vec<u8> {
+            let data = [b"the fence ".as_slice(), &number.to_be_bytes()].concat();
+            let packet = ip4(self.me.ip4, Ipv4Addr::BROADCAST, frames::UDP, 0, &udp(9, 9, &data));
+            ether(BROADCAST, self.me.mac, frames::IP4, &packet)
+        }
+    }
+
+    struct Arena {
+        lab: Lab,
+        players: Vec<Player>,
+        bindings: Bindings,
+        words: Words,
+        /// MACs that the bridge takes for itself.
+        local: Vec<Mac>,
+        fences: u64,
+    }
+
+    fn stranger() -> Who {
+        Who {
+            mac: [2, 0, 0, 0, 0xee, 0xee],
+            ip4: Ipv4Addr::new(198, 18, 0, 9),
+            ip6: "2001:db8:eeee::9".parse().unwrap(),
+        }
+    }
+
+    /// What a socket shows of a frame: the kernel takes the outermost tag off.
+    fn shown(frame: &[u8]) -> Vec<u8> {
+        let is_tagged = frame.len() >= 20 && [[0x81, 0], [0x88, 0xa8]].iter().any(|tag| frame[12..14] == tag[..]);
+        if is_tagged { [&frame[..12], &frame[16..]].concat() } else { frame.to_vec() }
+    }
+
+    impl Arena {
+        fn new() -> Self {
+            let mut lab = Lab::new();
+            let own = |port: &'static str, mac: Mac| (port, mac);
+            let mut ports = BOUND.map(|(port, vmid, nic, _)| own(port, guest_mac(vmid, nic))).to_vec();
+            ports.extend([
+                own("tap200i0", guest_mac(200, 0)),
+                own("tap202i0", guest_mac(202, 0)),
+                own("tap210i0", guest_mac(210, 0)),
+                own("fwpr103p0", guest_mac(103, 0)),
+                own("eno1", PEER),
+                own(SINK, [2, 0, 0, 0, 0xff, 3]),
+            ]);
+            for (port, mac) in &ports {
+                lab.plug(port, "vmbr0", *mac);
+            }
+            lab.settle();
+            // Everything goes to the sink, whatever was learnt before and whoever else is there.
+            for (port, _) in &ports {
+                let others = if *port == SINK { "on" } else { "off" };
+                sh(&format!(
+                    "ip link set {port} type bridge_slave learning off flood {others} mcast_flood {others} \
+                     bcast_flood {others}; bridge fdb flush dev {port} master 2>/dev/null || true"
+                ));
+            }
+            sh("bridge fdb show br vmbr0 | grep -v permanent | while read -r mac dev port rest; do \
+                bridge fdb del $mac dev $port master; done");
+            let node_mac = link_mac("vmbr0");
+            let mut nftables = Nftables::open().expect("nf_tables");
+            nftables.declare_sets().expect("load the sets");
+            nftables.change_elements(&scene::elements(node_mac), &[]).expect("add the elements");
+            nftables.load_rules().expect("load the rules");
+
+            let mut local = vec![node_mac];
+            local.extend(ports.iter().map(|(port, _)| link_mac(port)));
+            let players = players(&lab, node_mac);
+            let words = words(&players, node_mac);
+            Self { lab, players, bindings: scene::bindings(node_mac), words, local, fences: 0 }
+        }
+
+        /// Sends frames of which no two look the same at the sink, and says which arrived.
+        fn play(&mut self, player: usize, frames: &[Vec<u8>]) -> Vec<bool> {
+            let player = &self.players[player];
+            let (wire, sink) = (&self.lab.end(player.port).wire, &self.lab.end(SINK).wire);
+            sink.drain();
+            let places: HashMap<Vec<u8>, usize> =
+                frames.iter().enumerate().map(|(at, frame)| (shown(frame), at)).collect();
+            assert_eq!(places.len(), frames.len(), "two frames of one batch look the same");
+            for frame in frames {
+                wire.send(frame);
+            }
+            let fence = player.fence(self.fences);
+            self.fences += 1;
+            wire.send(&fence);
+            let mut arrived = vec![false; frames.len()];
+            let started = Instant::now();
+            loop {
+                match sink.receive(Duration::from_secs(2)) {
+                    Some(bytes) if bytes == fence => break,
+                    Some(bytes) => {
+                        if let Some(at) = places.get(&bytes) {
+                            arrived[*at] = true;
+                        }
+                    }
+                    None => {}
+                }
+                assert!(started.elapsed() < Duration::from_secs(10), "the fence of {} did not arrive", player.port);
+            }
+            arrived
+        }
+    }
+
+    fn players(lab: &Lab, node_mac: Mac) -> Vec<Player> {
+        let mut players = Vec::new();
+        let frames = |cases: Vec<Case>| cases.into_iter().map(|case| case.frame).collect::<Vec<_>>();
+        for (port, vmid, nic, last) in BOUND {
+            let me = who(guest_mac(vmid, nic), last);
+            let mut seeds = frames(verdicts::bound_port(me, &scene_for(me, node_mac)));
+            if vmid == 100 {
+                let me = Who {
+                    ip4: Ipv4Addr::new(198, 51, 100, 9),
+                    ip6: Ipv6Addr::new(0x2001, 0xdb8, 0x100, 1, 0, 0, 0, 9),
+                    ..me
+                };
+                seeds.extend(frames(verdicts::own_prefix(me, &scene_for(me, node_mac))));
+            }
+            let inside: Vec<_> = seeds.iter().map(|frame| frames::tagged(0x8100, TRUNK_VLAN, frame)).collect();
+            seeds.extend((vmid == 102).then_some(inside).into_iter().flatten());
+            players.push(Player { port, role: scene::bound_role(vmid, nic, last), me, seeds });
+        }
+        for (port, role) in [
+            ("tap200i0", PortRole::Guest { router: false }),
+            ("tap202i0", PortRole::Guest { router: true }),
+            ("tap210i0", PortRole::Free),
+            ("fwpr103p0", PortRole::SecondTraversal),
+            ("eno1", PortRole::Uplink),
+        ] {
+            let end = lab.end(port);
+            let me = Who { mac: end.mac, ip4: end.ip4, ip6: end.ip6 };
+            let scene = scene_for(me, node_mac);
+            let is_uplink = role == PortRole::Uplink;
+            let mut seeds = frames(verdicts::unbound_port(me, &scene, is_uplink));
+            for victim in [scene.victim, scene.gateway, who(guest_mac(104, 0), 15), who(guest_mac(102, 0), 13)] {
+                seeds.extend(frames(verdicts::claims(me, victim, "", true, false)));
+                seeds.extend(frames(verdicts::link_local_claims(me, victim, "")));
+            }
+            players.push(Player { port, role, me, seeds });
+        }
+        players
+    }
+
+    fn scene_for(me: Who, node_mac: Mac) -> Scene {
+        let victim = if me.mac == guest_mac(100, 0) { who(guest_mac(101, 0), 11) } else { who(guest_mac(100, 0), 10) };
+        Scene { gateway: who(GATEWAY, 1), node: who(node_mac, 250), victim, stranger: stranger() }
+    }
+
+    fn words(players: &[Player], node_mac: Mac) -> Words {
+        let mut macs: Vec<Mac> = players.iter().map(|player| player.me.mac).collect();
+        macs.extend([GATEWAY, node_mac, guest_mac(104, 0), guest_mac(105, 0), stranger().mac]);
+        let mut ip4: Vec<Ipv4Addr> = players.iter().map(|player| player.me.ip4).collect();
+        ip4.extend((1..=4).chain([8, 15, 16, 128]).map(|last| Ipv4Addr::new(198, 51, 100, last)));
+        ip4.extend([1, 15, 16, 20, 21, 250].map(|last| Ipv4Addr::new(203, 0, 113, last)));
+        ip4.extend([Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, Ipv4Addr::new(192, 0, 2, 130), Ipv4Addr::LOCALHOST]);
+        let mut ip6: Vec<Ipv6Addr> = players.iter().map(|player| player.me.ip6).collect();
+        ip6.extend(macs.iter().map(|mac| lab::link_local(*mac)));
+        ip6.extend(
+            [
+                "::", "::1", "::ffff:203.0.113.10", "fe80::1", "fe80::abcd", "fe80::1234:5678:9abc:def0", "ff02::1",
+                "ff02::1:ff00:10", "2001:db8:100:1::77", "2001:db8:100:2ff::1", "2001:db8:100:300::1",
+                "2001:db8:100::1", "2001:db8:0:1::15", "2001:db8:0:1::1", "2001:db8:0:1::250", "2001:db8:0:1::dead",
+                "fe80:1::1", "febf::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+            ]
+            .map(|text| text.parse::<Ipv6Addr>().unwrap()),
+        );
+        let to = vec![BROADCAST, GATEWAY, guest_mac(200, 0), guest_mac(100, 0), [0x33, 0x33, 0, 0, 0, 1], [1, 0, 0x5e, 0, 0, 1]];
+        Words { macs, ip4, ip6, vlans: vec![0, 0, 10, TRUNK_VLAN, TRUNK_VLAN, 4095], to }
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Enough to see what a frame is about: MACs, tags, and the content word by word.
+    fn decoded(frame: &[u8]) -> String {
+        let mut text = format!("to {} from {}", hex(&frame[..6]), hex(&frame[6..12]));
+        let mut rest = &frame[12..];
+        while let Some([a @ (0x81 | 0x88 | 0x91 | 0x92), b @ (0 | 0xa8), c, d]) = rest.first_chunk::<4>() {
+            text += &format!(", tag {a:02x}{b:02x} VLAN {}", u16::from_be_bytes([*c, *d]) & 0xfff);
+            rest = &rest[4..];
+        }
+        let (kind, body) = rest.split_at(2.min(rest.len()));
+        text += &format!(", {} and {} bytes: ", hex(kind), body.len());
+        let fields: &[usize] = match kind {
+            [8, 0] => &[1, 1, 2, 2, 2, 1, 1, 2, 4, 4, 2, 2, 4],
+            [8, 6] | [0x80, 0x35] => &[2, 2, 1, 1, 2, 6, 4, 6, 4],
+            [0x86, 0xdd] => &[4, 2, 1, 1, 16, 16, 8, 8, 8, 8, 8, 8, 8],
+            _ => &[8, 8, 8],
+        };
+        let mut at = 0;
+        for field in fields.iter().chain([&body.len()]) {
+            let end = (at + field).min(body.len());
+            text += &format!("{} ", hex(&body[at..end]));
+            at = end;
+        }
+        text.trim_end().to_owned()
+    }
+
+    /// How it went.
+    #[derive(Default)]
+    struct Tally {
+        /// By port: had to pass, had to be dropped, did not matter.
+        frames: BTreeMap<&'static str, [usize; 3]>,
+        wrong: BTreeMap<String, Vec<String>>,
+    }
+
+    impl Tally {
+        fn play(&mut self, arena: &mut Arena, player: usize, frames: &[Vec<u8>]) {
+            let arrived = arena.play(player, frames);
+            let Player { port, role, .. } = &arena.players[player];
+            for (frame, arrived) in frames.iter().zip(arrived) {
+                let wanted = verdict(frame, role, &arena.bindings);
+                let (column, agrees) = match wanted {
+                    Verdict::Pass => (0, arrived),
+                    Verdict::Drop(_) => (1, !arrived),
+                    Verdict::Either(_) => (2, true),
+                };
+                self.frames.entry(port).or_default()[column] += 1;
+                if !agrees {
+                    let did = if arrived { "passed" } else { "was dropped" };
+                    let what = format!("from {port}: {wanted:?} for the oracle, {did} in the kernel");
+                    self.wrong.entry(what).or_default().push(format!("{}\n    {}", hex(frame), decoded(frame)));
+                }
+            }
+        }
+
+        fn conclude(self, what: &str) {
+            let mut text = String::new();
+            for (port, [pass, drop, either]) in &self.frames {
+                let all = pass + drop + either;
+                text += &format!("{what}: {port:9} {all:7} frames: {pass} pass, {drop} drop, {either} useless\n");
+            }
+            let wrong: usize = self.wrong.values().map(Vec::len).sum();
+            text += &format!("{what}: {wrong} disagreements\n");
+            // Not by a macro that the test harness captures: the figures are worth reading when all is well.
+            std::io::stderr().write_all(text.as_bytes()).unwrap();
+            assert!(!self.frames.is_empty(), "nothing was played");
+            for (kind, frames) in &self.wrong {
+                text += &format!("{} x {kind}\n", frames.len());
+                let shortest = frames.iter().min_by_key(|frame| frame.len()).into_iter();
+                text += &shortest.chain(frames.iter().take(2)).map(|frame| format!("  {frame}\n")).collect::<String>();
+            }
+            assert!(self.wrong.is_empty(), "{text}");
+        }
+    }
+
+    /// Frames made by chance for one port, no two alike at the sink.
+    fn batch(arena: &Arena, player: usize, random: &mut Random) -> Vec<Vec<u8>> {
+        let mut frames: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
+        while frames.len() < BATCH {
+            // Mostly its own frames; sometimes what another port would send.
+            let source = if random.once_in(6) { random.below(arena.players.len()) } else { player };
+            let mut frame = random.pick(&arena.players[source].seeds).clone();
+            for _ in 0..random.below(5) {
+                mutate(&mut frame, &arena.words, random);
+            }
+            if source != player && random.once_in(2) {
+                frame[6..12].copy_from_slice(&arena.players[player].me.mac);
+            }
+            keep_on_the_bridge(&mut frame, &arena.local);
+            if frame.len() <= 1500 {
+                frames.insert(shown(&frame), frame);
+            }
+        }
+        let mut frames: Vec<_> = frames.into_values().collect();
+        frames.sort_unstable();
+        frames
+    }
+
+    fn run(arena: &mut Arena, seed: u64, frames: usize, limit: Option<Duration>) {
+        let what = format!("differential: seed {seed}");
+        std::io::stderr().write_all(format!("{what}\n").as_bytes()).unwrap();
+        let (mut random, mut tally, started) = (Random::new(seed), Tally::default(), Instant::now());
+        let mut played = 0;
+        while limit.map_or(played < frames, |limit| started.elapsed() < limit) {
+            let player = random.below(arena.players.len());
+            let frames = batch(arena, player, &mut random);
+            tally.play(arena, player, &frames);
+            played += frames.len();
+        }
+        tally.conclude(&what);
+    }
+
+    fn number(name: &str) -> Option<u64> {
+        let text = std::env::var(name).ok()?;
+        Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not `{text}`")))
+    }
+
+    #[test]
+    fn every_known_frame_fares_as_the_oracle_says() {
+        let mut arena = Arena::new();
+        let mut tally = Tally::default();
+        for player in 0..arena.players.len() {
+            let mut unlike: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
+            let mut again = Vec::new();
+            for mut frame in arena.players[player].seeds.clone() {
+                keep_on_the_bridge(&mut frame, &arena.local);
+                // With its tag a frame looks like another one without at the sink: those go one by one.
+                if unlike.contains_key(&shown(&frame)) {
+                    again.push(frame);
+                } else {
+                    unlike.insert(shown(&frame), frame);
+                }
+            }
+            tally.play(&mut arena, player, &unlike.into_values().collect::<Vec<_>>());
+            for frame in again {
+                tally.play(&mut arena, player, &[frame]);
+            }
+        }
+        tally.conclude("differential: known frames");
+    }
+
+    #[test]
+    fn the_same_frames_made_by_chance_fare_as_the_oracle_says() {
+        run(&mut Arena::new(), FIXED_SEED, FRAMES, None);
+    }
+
+    #[test]
+    fn other_frames_made_by_chance_fare_as_the_oracle_says() {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let seed = number("PVE_PUBLIC_IP_FUZZ_SEED").unwrap_or_else(|| u64::from(now.subsec_nanos()) ^ now.as_secs());
+        let limit = number("PVE_PUBLIC_IP_FUZZ_SECONDS").map(Duration::from_secs);
+        run(&mut Arena::new(), seed, FRAMES, limit);
+    }
+}

@@ -1,0 +1,192 @@
+//! The node of the differential test: what the program makes of it, and the same written down by hand for the oracle.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+use ipnet::IpNet;
+use pve_public_ip::guest::GuestConfig;
+use pve_public_ip::model::{GuestKind, MacAddr};
+use pve_public_ip::oracle::{Bindings, BoundPort, Holdings, PortRole};
+use pve_public_ip::plan::{self, BridgeOptions, Inputs, Link, Links, Place, Presence};
+use pve_public_ip::registry::Registry;
+use pve_public_ip::registry::document::{GuestFile, parse};
+use pve_public_ip::ruleset::{Element, SetId};
+
+use super::Mac;
+use super::lab::{link_local, text};
+use super::verdicts::Who;
+
+pub(crate) const GATEWAY: Mac = [2, 0, 0, 0, 0xff, 1];
+/// Another machine beyond the uplink.
+pub(crate) const PEER: Mac = [2, 0, 0, 0, 0xff, 2];
+/// A VLAN that the trunk port may send in.
+pub(crate) const TRUNK_VLAN: u16 = 30;
+/// A link-local address that an assignment names.
+const NAMED_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xabcd);
+
+pub(crate) const fn guest_mac(vmid: u8, nic: u8) -> Mac {
+    [2, 0, 0, 0, nic, vmid]
+}
+
+/// 203.0.113.10 goes with 2001:db8:0:1::10.
+pub(crate) fn who(mac: Mac, last: u8) -> Who {
+    let ip6 = format!("2001:db8:0:1::{last}").parse().unwrap();
+    Who { mac, ip4: Ipv4Addr::new(203, 0, 113, last), ip6 }
+}
+
+/// Bound ports: name, guest, NIC, last octet of the addresses.
+pub(crate) const BOUND: [(&str, u8, u8, u8); 4] =
+    [("tap100i0", 100, 0, 10), ("tap100i1", 100, 1, 12), ("tap101i0", 101, 0, 11), ("veth102i0", 102, 0, 13)];
+/// Assigned, and not here: guest, last octet.
+const ELSEWHERE: [(u8, u8); 2] = [(104, 15), (105, 16)];
+const PREFIXES: [&str; 3] = ["198.51.100.8/29", "2001:db8:100:1::/64", "2001:db8:100:200::/56"];
+
+/// The inputs of the program, as if read from a node with `node_mac` on its bridge.
+fn inputs(node_mac: Mac) -> Inputs {
+    let single = |last: u8| {
+        let who = who([0; 6], last);
+        [format!("{}/32", who.ip4), format!("{}/128", who.ip6)]
+    };
+    let entries = |list: Vec<String>| {
+        list.iter().map(|address| format!(r#"{{"address":"{address}"}}"#)).collect::<Vec<_>>().join(",")
+    };
+    let all = (10..=20).flat_map(single).chain(["198.51.100.0/24", "2001:db8:100::/48"].map(str::to_owned)).collect();
+    let pools = format!(
+        r#"{{"version":1,"pools":{{
+            "public":{{"profile":"generic-bridged","bridge":"vmbr0","gateway4":"203.0.113.1","gateway6":"2001:db8:0:1::1",
+                "addresses":[{}]}},
+            "returning":{{"profile":"generic-bridged","bridge":"vmbr0","gateway6":"fe80::1","gateway_mac":"{}",
+                "addresses":[{{"address":"192.0.2.128/28"}}]}}}}}}"#,
+        entries(all),
+        text(GATEWAY)
+    );
+    let mut registry =
+        Registry { pools: parse(Path::new("pools.json"), pools.as_bytes()).unwrap(), ..Registry::default() };
+
+    let nic = |vmid: u8, nic: u8, last: u8, more: &[&str], rest: &str| {
+        let list = single(last).into_iter().chain(more.iter().map(|net| (*net).to_owned()));
+        let assigned: Vec<String> = list
+            .map(|net| format!(r#"{{"address":"{net}","pool":"public","assigned_at":"2026-01-01T00:00:00Z"}}"#))
+            .collect();
+        format!(
+            r#""net{nic}":{{"mac":"{}",{rest}"addresses":[{}]}}"#,
+            text(guest_mac(vmid, nic)),
+            assigned.join(",")
+        )
+    };
+    let named = format!(r#""link_local":["{NAMED_LOCAL}"],"#);
+    let mut interfaces: BTreeMap<u8, Vec<String>> = BTreeMap::new();
+    for (_, vmid, number, last) in BOUND {
+        let text = match (vmid, number) {
+            (100, 0) => nic(vmid, number, last, &PREFIXES, &named),
+            (100, _) => nic(vmid, number, last, &[], r#""dhcp":false,"#),
+            _ => nic(vmid, number, last, &[], ""),
+        };
+        interfaces.entry(vmid).or_default().push(text);
+    }
+    for (vmid, last) in ELSEWHERE {
+        interfaces.entry(vmid).or_default().push(nic(vmid, 0, last, &[], ""));
+    }
+    for (vmid, interfaces) in interfaces {
+        let text = format!(r#"{{"version":1,"vmid":{vmid},"interfaces":{{{}}}}}"#, interfaces.join(","));
+        let file: GuestFile = parse(Path::new(&format!("{vmid}.json")), text.as_bytes()).unwrap();
+        registry.guests.insert(file.vmid, file);
+    }
+
+    let mut guests = BTreeMap::new();
+    let mut presence = BTreeMap::new();
+    for (vmid, kind, bridge) in [
+        (100, GuestKind::Qemu, "vmbr0"),
+        (101, GuestKind::Qemu, "vmbr0"),
+        (102, GuestKind::Lxc, "vmbr0"),
+        (104, GuestKind::Qemu, "vmbr0"),
+        (210, GuestKind::Qemu, "vmbr1"),
+    ] {
+        let config: String = [0, 1]
+            .map(|nic| format!("net{nic}: virtio={},bridge={bridge}\n", text(guest_mac(vmid, nic))))
+            .concat()
+            .replace("virtio", if kind == GuestKind::Lxc { "type=veth,name=eth0,hwaddr" } else { "virtio" });
+        let config = GuestConfig::parse(kind, config.as_bytes());
+        let vmid = vmid.to_string().parse().unwrap();
+        guests.insert(vmid, Place { node: "n1".parse().unwrap(), config });
+        if vmid != "104".parse().unwrap() {
+            presence.insert(vmid, Presence::Running);
+        }
+    }
+    let mut links = Links::default();
+    let addresses = ["203.0.113.250/24", "2001:db8:0:1::250/64"].map(|net| net.parse().unwrap());
+    let local = format!("{}/64", link_local(node_mac)).parse().unwrap();
+    links.0.insert(
+        "vmbr0".parse().unwrap(),
+        Link {
+            mac: Some(MacAddr::from_octets(node_mac)),
+            addresses: addresses.into_iter().chain([local]).collect(),
+            bridge: Some(BridgeOptions::default()),
+            ..Link::default()
+        },
+    );
+    for (port, bridge) in BOUND.map(|(port, ..)| (port, "vmbr0")).into_iter().chain([
+        ("eno1", "vmbr0"),
+        ("eno2", "vmbr0"),
+        ("tap200i0", "vmbr0"),
+        ("tap210i0", "vmbr1"),
+    ]) {
+        let link = Link { master: Some(bridge.parse().unwrap()), ..Link::default() };
+        links.0.insert(port.parse().unwrap(), link);
+    }
+    Inputs { node: "n1".parse().unwrap(), registry, guests, presence, links }
+}
+
+/// Everything that goes into the sets: what the program decides, and what only an administrator puts there.
+pub(crate) fn elements(node_mac: Mac) -> Vec<Element> {
+    let desired = plan::desired(&inputs(node_mac));
+    let mut elements = desired.state.elements;
+    elements.insert(Element::port(SetId::RouterPorts, "tap202i0".parse().unwrap()));
+    let any = MacAddr::from_octets(guest_mac(101, 0));
+    elements.insert(Element::mac_on_port(SetId::PortAnyLl, "tap101i0".parse().unwrap(), any));
+    let port: pve_public_ip::model::IfName = "veth102i0".parse().unwrap();
+    let key = [&port.padded()[..], &TRUNK_VLAN.to_ne_bytes(), &[0, 0]].concat();
+    elements.insert(Element::raw(SetId::PortTrunk, &key, None));
+    elements.into_iter().collect()
+}
+
+/// What the oracle is told.
+pub(crate) fn bindings(node_mac: Mac) -> Bindings {
+    let net = |text: &str| text.parse().unwrap();
+    let single = |who: Who| [IpAddr::from(who.ip4), IpAddr::from(who.ip6)].map(IpNet::from);
+    let mac = MacAddr::from_octets;
+    let bound_macs = BOUND.map(|(_, vmid, nic, _)| guest_mac(vmid, nic));
+    let mut bound = Holdings { macs: bound_macs.map(mac).into(), nets: PREFIXES.map(net).to_vec() };
+    bound.nets.extend(BOUND.into_iter().flat_map(|(.., last)| single(who([0; 6], last))));
+    bound.nets.extend(bound_macs.map(|mac| IpNet::from(IpAddr::from(link_local(mac)))));
+    bound.nets.push(IpAddr::from(NAMED_LOCAL).into());
+
+    let mut infrastructure = Holdings { macs: [node_mac, GATEWAY].map(mac).into(), nets: Vec::new() };
+    infrastructure.nets.extend([1, 250].into_iter().flat_map(|last| single(who([0; 6], last))));
+    infrastructure.nets.extend([net("fe80::1/128"), IpAddr::from(link_local(node_mac)).into()]);
+
+    let mut reserved = Holdings::default();
+    reserved.macs.extend(ELSEWHERE.map(|(vmid, _)| mac(guest_mac(vmid, 0))));
+    reserved.nets.extend(["198.51.100.0/24", "2001:db8:100::/48", "192.0.2.128/28"].map(net));
+    reserved.nets.extend((10..=20).flat_map(|last| single(who([0; 6], last))));
+    Bindings { bound, infrastructure, reserved, returning: [mac(GATEWAY)].into() }
+}
+
+/// What a bound port is to the oracle.
+pub(crate) fn bound_role(vmid: u8, nic: u8, last: u8) -> PortRole {
+    let (mac, who) = (guest_mac(vmid, nic), who(guest_mac(vmid, nic), last));
+    let mut own: Vec<IpNet> =
+        vec![IpAddr::from(who.ip4).into(), IpAddr::from(who.ip6).into(), IpAddr::from(link_local(mac)).into()];
+    if (vmid, nic) == (100, 0) {
+        own.extend(PREFIXES.map(|net| net.parse::<IpNet>().unwrap()));
+        own.push(IpAddr::from(NAMED_LOCAL).into());
+    }
+    PortRole::Bound(BoundPort {
+        mac: MacAddr::from_octets(mac),
+        own,
+        dhcp: (vmid, nic) != (100, 1),
+        any_link_local: vmid == 101,
+        trunk: (vmid == 102).then_some(TRUNK_VLAN).into_iter().collect(),
+    })
+}
