@@ -48,6 +48,8 @@ mod differential {
         role: PortRole,
         me: Who,
         seeds: Vec<Vec<u8>>,
+        /// Those of the seeds that pass: what is near them is where a filter errs.
+        good: Vec<Vec<u8>>,
     }
 
     impl Player {
@@ -118,9 +120,14 @@ mod differential {
 
             let mut local = vec![node_mac];
             local.extend(ports.iter().map(|(port, _)| link_mac(port)));
-            let players = players(&lab, node_mac);
+            let bindings = scene::bindings(node_mac);
+            let mut players = players(&lab, node_mac);
+            for player in &mut players {
+                let passes = |frame: &&Vec<u8>| verdict(frame, &player.role, &bindings) == Verdict::Pass;
+                player.good = player.seeds.iter().filter(passes).cloned().collect();
+            }
             let words = words(&players, node_mac);
-            Self { lab, players, bindings: scene::bindings(node_mac), words, local, fences: 0 }
+            Self { lab, players, bindings, words, local, fences: 0 }
         }
 
         /// Sends frames of which no two look the same at the sink, and says which arrived.
@@ -171,7 +178,7 @@ mod differential {
             }
             let inside: Vec<_> = seeds.iter().map(|frame| frames::tagged(0x8100, TRUNK_VLAN, frame)).collect();
             seeds.extend((vmid == 102).then_some(inside).into_iter().flatten());
-            players.push(Player { port, role: scene::bound_role(vmid, nic, last), me, seeds });
+            players.push(Player { port, role: scene::bound_role(vmid, nic, last), me, seeds, good: Vec::new() });
         }
         for (port, role) in [
             ("tap200i0", PortRole::Guest { router: false }),
@@ -189,7 +196,7 @@ mod differential {
                 seeds.extend(frames(verdicts::claims(me, victim, "", true, false)));
                 seeds.extend(frames(verdicts::link_local_claims(me, victim, "")));
             }
-            players.push(Player { port, role, me, seeds });
+            players.push(Player { port, role, me, seeds, good: Vec::new() });
         }
         players
     }
@@ -304,7 +311,9 @@ mod differential {
         while frames.len() < BATCH {
             // Mostly its own frames; sometimes what another port would send.
             let source = if random.once_in(6) { random.below(arena.players.len()) } else { player };
-            let mut frame = random.pick(&arena.players[source].seeds).clone();
+            let Player { seeds, good, .. } = &arena.players[source];
+            let near = if random.once_in(2) { seeds } else { good };
+            let mut frame = random.pick(near).clone();
             for _ in 0..random.below(5) {
                 mutate(&mut frame, &arena.words, random);
             }

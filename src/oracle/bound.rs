@@ -50,7 +50,7 @@ pub(super) fn judge(frame: &Frame<'_>, port: &BoundPort, bindings: &Bindings) ->
         Content::Rarp(packet) => rarp(packet, frame.to, port),
         Content::Ip4(packet) => ipv4(packet, frame.to, port),
         Content::Ip6(packet) => ipv6(packet, port, bindings),
-        Content::Snap | Content::Other => Err(Reason::Ethertype.into()),
+        Content::Snap | Content::Cut | Content::Other => Err(Reason::Ethertype.into()),
     }
 }
 

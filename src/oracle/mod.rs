@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::model::MacAddr;
-use packet::Frame;
+use packet::{Content, Frame};
 pub use reason::Reason;
 
 /// What must become of a frame.
@@ -27,16 +27,19 @@ pub enum Verdict {
     Pass,
     /// It must not, and why.
     Drop(Reason),
-    /// No receiver would do anything with it: it does not matter.
+    /// It does not matter.
     Either(Useless),
 }
 
-/// Frames that the table leaves open, because they are harmless wherever they arrive.
+/// Frames that the table leaves open: nobody sends them in earnest, and they are harmless wherever they arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Useless {
     /// The source is in order, but within the length that the packet gives for itself there is no whole UDP or ICMP
-    /// header. Receivers cut the packet there and then find nothing; a filter may read the padding behind it instead.
-    Cut,
+    /// header, ND target or option. Receivers cut the packet there and then find nothing; a filter may take the padding
+    /// behind it for one.
+    Padding,
+    /// A tag behind a tag, or a PPPoE header, that is not whole. `br_netfilter` drops such frames where it is loaded.
+    CutEncapsulation,
     /// Neighbour discovery in fragments that claims nothing protected. Receivers ignore it (RFC 6980). A filter may or
     /// may not see the fragment header: behind a VLAN tag only if it comes first.
     FragmentedDiscovery,
@@ -115,13 +118,18 @@ pub fn verdict(frame: &[u8], port: &PortRole, bindings: &Bindings) -> Verdict {
         PortRole::Bound(port) => bound::judge(&frame, port, bindings),
         PortRole::Guest { router } => other::judge(&frame, other::Sender::Guest { router: *router }, bindings),
         PortRole::Uplink => other::judge(&frame, other::Sender::Uplink, bindings),
-        PortRole::Free | PortRole::SecondTraversal => Ok(()),
+        PortRole::Free | PortRole::SecondTraversal => encapsulation(&frame),
     };
     match judged {
         Ok(()) => Verdict::Pass,
         Err(Refusal::Reason(reason)) => Verdict::Drop(reason),
         Err(Refusal::Useless(class)) => Verdict::Either(class),
     }
+}
+
+/// A frame that no rule speaks about passes, if it is whole.
+fn encapsulation(frame: &Frame<'_>) -> Judged {
+    if frame.content == Content::Cut { Err(Refusal::Useless(Useless::CutEncapsulation)) } else { Ok(()) }
 }
 
 /// Why a frame need not pass; `?` ends the judgement with it.
@@ -139,7 +147,7 @@ impl From<Reason> for Refusal {
 
 impl From<packet::Cut> for Refusal {
     fn from(_: packet::Cut) -> Self {
-        Self::Useless(Useless::Cut)
+        Self::Useless(Useless::Padding)
     }
 }
 

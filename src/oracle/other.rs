@@ -6,7 +6,7 @@ use super::packet::{
     AUTHENTICATION, Arp, CUSTOMER_TAG, Content, Cut, Frame, Ip4, Ip6, Tag, Upper, arp_sender, first_option, ip4, ip6,
     is_extension, is_nd,
 };
-use super::{Bindings, Judged, Reason, Refusal, Useless, unless};
+use super::{Bindings, Judged, Reason, Refusal, Useless, encapsulation, unless};
 use crate::model::MacAddr;
 
 /// Who sends.
@@ -46,7 +46,7 @@ pub(super) fn judge(frame: &Frame<'_>, sender: Sender, bindings: &Bindings) -> J
         Content::Ip4(packet) => judge.ipv4(packet),
         Content::Ip6(packet) => judge.ipv6(packet),
         Content::Snap => Err(Reason::Hidden.into()),
-        Content::Rarp(_) | Content::Other => Ok(()),
+        Content::Rarp(_) | Content::Cut | Content::Other => encapsulation(frame),
     }
 }
 
@@ -127,7 +127,7 @@ impl Judge<'_> {
     fn discovery(&self, header: &Ip6<'_>, source: Option<Ipv6Addr>, kind: u8, message: &[u8]) -> Judged {
         let claims = match kind {
             134 | 137 => unless(self.may_route(), Reason::RogueRouter),
-            136 => self.advertisement(message),
+            136 => self.advertisement(message, header.padded),
             135 if source == Some(Ipv6Addr::UNSPECIFIED) => self.target(message),
             _ => Ok(()),
         };
@@ -139,12 +139,18 @@ impl Judge<'_> {
         Ok(())
     }
 
-    fn advertisement(&self, message: &[u8]) -> Judged {
+    fn advertisement(&self, message: &[u8], padded: &[u8]) -> Judged {
+        self.target(message)?;
         // The gateway's MAC as that of another address: only where the option is the first, as every host sends it.
-        let named = message.get(24..).and_then(|options| first_option(options, 2));
-        let is_infrastructure = named.is_some_and(|mac| self.bindings.infrastructure.macs.contains(&mac));
-        unless(!is_infrastructure || self.sender == Sender::Uplink, Reason::InfrastructureMac)?;
-        self.target(message)
+        let names_infrastructure = |message: &[u8]| {
+            let named = message.get(24..).and_then(|options| first_option(options, 2));
+            named.is_some_and(|mac| self.bindings.infrastructure.macs.contains(&mac))
+        };
+        if self.sender == Sender::Uplink {
+            return Ok(());
+        }
+        unless(!names_infrastructure(message), Reason::InfrastructureMac)?;
+        if names_infrastructure(padded) { Err(Cut.into()) } else { Ok(()) }
     }
 
     fn target(&self, message: &[u8]) -> Judged {

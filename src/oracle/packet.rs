@@ -11,6 +11,7 @@ pub(super) const CUSTOMER_TAG: u16 = 0x8100;
 const SERVICE_TAG: u16 = 0x88a8;
 /// 802.1Q, 802.1ad, and two numbers that were used before there was an 802.1ad.
 const TAGS: [u16; 4] = [CUSTOMER_TAG, SERVICE_TAG, 0x9100, 0x9200];
+const PPPOE_SESSION: u16 = 0x8864;
 /// Below it the field behind the MACs is a length (IEEE 802.3).
 const FIRST_ETHERTYPE: u16 = 0x0600;
 
@@ -56,6 +57,8 @@ pub(super) enum Content<'a> {
     Ip6(&'a [u8]),
     /// An ethertype inside an LLC header (RFC 1042, 802.1H).
     Snap,
+    /// A tag or a PPPoE header that is not whole.
+    Cut,
     /// Anything else.
     Other,
 }
@@ -82,12 +85,11 @@ impl<'a> Frame<'a> {
             let Some((control, inner)) = inner else {
                 // Only the outermost tag is taken off before anybody looks.
                 let cut = Tag { kind, vlan: 0 };
-                let is_first = tags.is_empty();
-                tags.push(cut);
-                if is_first && cut.is_known() {
+                if tags.is_empty() && cut.is_known() {
                     return None;
                 }
-                return Some(Self { to, from, tags, content: Content::Other });
+                tags.push(cut);
+                return Some(Self { to, from, tags, content: Content::Cut });
             };
             tags.push(Tag { kind, vlan: control & 0x0fff });
             kind = inner;
@@ -99,6 +101,7 @@ impl<'a> Frame<'a> {
             0x0806 => Content::Arp(rest),
             0x8035 => Content::Rarp(rest),
             0x86dd => Content::Ip6(rest),
+            PPPOE_SESSION if rest.len() < 8 => Content::Cut,
             length if length < FIRST_ETHERTYPE && is_snap(rest) => Content::Snap,
             _ => Content::Other,
         };
@@ -166,7 +169,7 @@ impl<'a> Upper<'a> {
     }
 }
 
-/// The transport header is not whole within the length that the packet gives for itself.
+/// What is asked for is not whole within the length that the packet gives for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Cut;
 
@@ -206,6 +209,8 @@ pub(super) struct Ip6<'a> {
     /// What the IPv6 header itself names.
     pub(super) next: u8,
     pub(super) has_fragment_header: bool,
+    /// From the last header to the end of the frame: with the padding that a receiver cuts off.
+    pub(super) padded: &'a [u8],
     /// Behind an authentication header everything may be encrypted: the next header's number, and no more.
     pub(super) upper: Upper<'a>,
 }
@@ -262,6 +267,7 @@ impl<'a> Ip6<'a> {
             first_extension: is_extension(header[6]).then(|| &bytes[40..]),
             next: header[6],
             has_fragment_header,
+            padded: bytes.get(at..).unwrap_or_default(),
             upper: upper.unwrap_or(Upper::Whole { protocol: next, payload }),
         })
     }

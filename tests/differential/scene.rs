@@ -146,7 +146,7 @@ pub(crate) fn elements(node_mac: Mac) -> Vec<Element> {
     let any = MacAddr::from_octets(guest_mac(101, 0));
     elements.insert(Element::mac_on_port(SetId::PortAnyLl, "tap101i0".parse().unwrap(), any));
     let port: pve_public_ip::model::IfName = "veth102i0".parse().unwrap();
-    let key = [&port.padded()[..], &TRUNK_VLAN.to_ne_bytes(), &[0, 0]].concat();
+    let key = [&port.padded()[..], &TRUNK_VLAN.to_be_bytes(), &[0, 0]].concat();
     elements.insert(Element::raw(SetId::PortTrunk, &key, None));
     elements.into_iter().collect()
 }
