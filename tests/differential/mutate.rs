@@ -182,3 +182,45 @@ pub(crate) fn keep_on_the_bridge(frame: &mut [u8], local: &[Mac]) {
         put(frame, 0, &BROADCAST);
     }
 }
+
+fn checksum(parts: &[&[u8]]) -> [u8; 2] {
+    let bytes = parts.concat();
+    let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    (!u16::try_from(sum).unwrap()).to_be_bytes()
+}
+
+/// Makes the checksums right that a receiver looks at before it believes anything: of the IPv4 header, of ICMPv6.
+pub(crate) fn repair(frame: &mut [u8]) {
+    let (kind, at) = content(frame);
+    let word = |frame: &[u8], at: usize| frame.get(at..at + 2).map(|two| usize::from(two[0]) << 8 | usize::from(two[1]));
+    match kind {
+        0x0800 if frame.len() > at => {
+            let end = at + usize::from(frame[at] & 15) * 4;
+            put(frame, at + 10, &[0, 0]);
+            if let Some(header) = frame.get(at..end) {
+                let sum = checksum(&[header]);
+                put(frame, at + 10, &sum);
+            }
+        }
+        IP6 if frame.len() >= at + 40 => {
+            let length = word(frame, at + 4).unwrap();
+            let end = if length == 0 && frame[at + 6] == 0 { frame.len() } else { at + 40 + length };
+            let (mut next, mut place) = (frame[at + 6], at + 40);
+            while let (0 | 43 | 44 | 60, Some(header)) = (next, frame.get(place..place + 2)) {
+                place += if next == 44 { 8 } else { 8 + 8 * usize::from(header[1]) };
+                next = header[0];
+            }
+            if next == 58 && end <= frame.len() && place + 4 <= end {
+                put(frame, place + 2, &[0, 0]);
+                let size = u32::try_from(end - place).unwrap().to_be_bytes();
+                let sum = checksum(&[&frame[at + 8..at + 40], &size, &[0, 0, 0, 58], &frame[place..end]]);
+                put(frame, place + 2, &sum);
+            }
+        }
+        _ => {}
+    }
+}

@@ -190,3 +190,8 @@ pub(crate) fn bound_role(vmid: u8, nic: u8, last: u8) -> PortRole {
         trunk: (vmid == 102).then_some(TRUNK_VLAN).into_iter().collect(),
     })
 }
+
+/// Whether an address is of a prefix of the first bound port.
+pub(crate) fn is_of_prefix(address: IpAddr) -> bool {
+    PREFIXES.iter().any(|net| net.parse::<IpNet>().unwrap().contains(&address))
+}
