@@ -218,14 +218,36 @@ mod differential {
         ip6.extend(macs.iter().map(|mac| lab::link_local(*mac)));
         ip6.extend(
             [
-                "::", "::1", "::ffff:203.0.113.10", "fe80::1", "fe80::abcd", "fe80::1234:5678:9abc:def0", "ff02::1",
-                "ff02::1:ff00:10", "2001:db8:100:1::77", "2001:db8:100:2ff::1", "2001:db8:100:300::1",
-                "2001:db8:100::1", "2001:db8:0:1::15", "2001:db8:0:1::1", "2001:db8:0:1::250", "2001:db8:0:1::dead",
-                "fe80:1::1", "febf::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+                "::",
+                "::1",
+                "::ffff:203.0.113.10",
+                "fe80::1",
+                "fe80::abcd",
+                "fe80::1234:5678:9abc:def0",
+                "ff02::1",
+                "ff02::1:ff00:10",
+                "2001:db8:100:1::77",
+                "2001:db8:100:2ff::1",
+                "2001:db8:100:300::1",
+                "2001:db8:100::1",
+                "2001:db8:0:1::15",
+                "2001:db8:0:1::1",
+                "2001:db8:0:1::250",
+                "2001:db8:0:1::dead",
+                "fe80:1::1",
+                "febf::1",
+                "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
             ]
             .map(|text| text.parse::<Ipv6Addr>().unwrap()),
         );
-        let to = vec![BROADCAST, GATEWAY, guest_mac(200, 0), guest_mac(100, 0), [0x33, 0x33, 0, 0, 0, 1], [1, 0, 0x5e, 0, 0, 1]];
+        let to = vec![
+            BROADCAST,
+            GATEWAY,
+            guest_mac(200, 0),
+            guest_mac(100, 0),
+            [0x33, 0x33, 0, 0, 0, 1],
+            [1, 0, 0x5e, 0, 0, 1],
+        ];
         Words { macs, ip4, ip6, vlans: vec![0, 0, 10, TRUNK_VLAN, TRUNK_VLAN, 4095], to }
     }
 
@@ -338,12 +360,12 @@ mod differential {
         let what = format!("differential: seed {seed}");
         std::io::stderr().write_all(format!("{what}\n").as_bytes()).unwrap();
         let (mut random, mut tally, started) = (Random::new(seed), Tally::default(), Instant::now());
-        let mut played = 0;
-        while limit.map_or(played < frames, |limit| started.elapsed() < limit) {
+        let mut count = 0;
+        while limit.map_or(count < frames, |limit| started.elapsed() < limit) {
             let player = random.below(arena.players.len());
             let frames = batch(arena, player, &mut random);
             tally.play(arena, player, &frames);
-            played += frames.len();
+            count += frames.len();
         }
         tally.conclude(&what);
     }
@@ -395,7 +417,8 @@ mod differential {
 
         /// What the neighbour believes and is not true.
         fn lies(&self, arena: &Arena) -> Vec<String> {
-            let table = arena.lab.end(NEIGHBOUR).namespace().run(|| sh("ip neigh show dev eth0; ip -6 neigh show dev eth0"));
+            let table =
+                arena.lab.end(NEIGHBOUR).namespace().run(|| sh("ip neigh show dev eth0; ip -6 neigh show dev eth0"));
             let is_lie = |line: &&str| {
                 let words: Vec<&str> = line.split_whitespace().collect();
                 let Some(at) = words.iter().position(|word| *word == "lladdr") else { return false };
@@ -442,7 +465,7 @@ mod differential {
     /// Plays frames and returns what the neighbour was made to believe, with the seed.
     fn fool(arena: &mut Arena, players: &[usize], truth: &Truth, seed: u64, rounds: usize) -> (usize, Vec<String>) {
         let mut random = Random::new(seed);
-        let mut played = 0;
+        let mut count = 0;
         for _ in 0..rounds {
             truth.tell(arena);
             let mut last = Vec::new();
@@ -455,10 +478,10 @@ mod differential {
                         frame[..6].copy_from_slice(&to);
                     }
                 }
-                let mut seen = HashSet::new();
-                frames.retain(|frame| seen.insert(shown(frame)));
+                let mut distinct = HashSet::new();
+                frames.retain(|frame| distinct.insert(shown(frame)));
                 arena.play(player, &frames);
-                played += frames.len();
+                count += frames.len();
                 last.extend(frames.into_iter().map(|frame| (player, frame)));
             }
             if truth.lies(arena).is_empty() {
@@ -471,13 +494,18 @@ mod differential {
                 let lies = truth.lies(arena);
                 if !lies.is_empty() {
                     let port = arena.players[player].port;
-                    let line = format!("seed {seed}, from {port}: {}\n  {}\n  {}", hex(&frame), decoded(&frame), lies.join("; "));
-                    return (played, vec![line]);
+                    let line = format!(
+                        "seed {seed}, from {port}: {}\n  {}\n  {}",
+                        hex(&frame),
+                        decoded(&frame),
+                        lies.join("; ")
+                    );
+                    return (count, vec![line]);
                 }
             }
-            return (played, vec![format!("seed {seed}: fooled by several frames together")]);
+            return (count, vec![format!("seed {seed}: fooled by several frames together")]);
         }
-        (played, Vec::new())
+        (count, Vec::new())
     }
 
     #[test]
@@ -485,14 +513,21 @@ mod differential {
         let mut arena = Arena::new();
         plug_in_neighbour(&mut arena);
         let index = |wanted: fn(&PortRole) -> bool| {
-            arena.players.iter().enumerate().filter(|(_, player)| wanted(&player.role)).map(|(at, _)| at).collect::<Vec<_>>()
+            arena
+                .players
+                .iter()
+                .enumerate()
+                .filter(|(_, player)| wanted(&player.role))
+                .map(|(at, _)| at)
+                .collect::<Vec<_>>()
         };
         let guests = index(|role| matches!(role, PortRole::Bound(_) | PortRole::Guest { .. }));
         let all = index(|role| !matches!(role, PortRole::Free | PortRole::SecondTraversal));
         let (without_uplink, with_uplink) = (Truth::new(&arena, false), Truth::new(&arena, true));
         let seed = seed();
         let rounds = number("PVE_PUBLIC_IP_FUZZ_SECONDS").map_or(12, |seconds| usize::try_from(seconds).unwrap() * 4);
-        for (what, players, truth) in [("guests", &guests, &without_uplink), ("guests and uplink", &all, &with_uplink)] {
+        for (what, players, truth) in [("guests", &guests, &without_uplink), ("guests and uplink", &all, &with_uplink)]
+        {
             let (played, lies) = fool(&mut arena, players, truth, seed, rounds);
             let line = format!("differential: a neighbour heard {played} frames of {what}, seed {seed}\n");
             std::io::stderr().write_all(line.as_bytes()).unwrap();

@@ -107,13 +107,12 @@ fn ipv6(packet: &[u8], port: &BoundPort, bindings: &Bindings) -> Judged {
         unless(next != 58 && !is_extension(next), Reason::Ip6Malformed)?;
     }
     match header.upper.icmp(58).transpose()? {
-        None => Ok(()),
         Some((134 | 137 | 130 | 138 | 146 | 147 | 151..=153, _)) => Err(Reason::RouterMessage.into()),
         Some((131 | 132 | 143, _)) => {
             unless(is_link_local(source) && is_listener_message(&header), Reason::MulticastReport)
         }
         Some((kind, message)) if is_nd(kind) => discovery(&header, source, kind, message, port, bindings),
-        Some(_) => Ok(()),
+        _ => Ok(()),
     }
 }
 

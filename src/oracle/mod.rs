@@ -38,7 +38,7 @@ pub enum Useless {
     /// header, ND target or option. Receivers cut the packet there and then find nothing; a filter may take the padding
     /// behind it for one.
     Padding,
-    /// A tag behind a tag, or a PPPoE header, that is not whole. `br_netfilter` drops such frames where it is loaded.
+    /// A tag behind a tag, or a header of `ETH_P_PPP_SES`, that is not whole. `br_netfilter` drops such frames where it is loaded.
     CutEncapsulation,
     /// Neighbour discovery in fragments that claims nothing protected. Receivers ignore it (RFC 6980). A filter may or
     /// may not see the fragment header: behind a VLAN tag only if it comes first.

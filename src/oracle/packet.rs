@@ -57,7 +57,7 @@ pub(super) enum Content<'a> {
     Ip6(&'a [u8]),
     /// An ethertype inside an LLC header (RFC 1042, 802.1H).
     Snap,
-    /// A tag or a PPPoE header that is not whole.
+    /// A tag or a header of `ETH_P_PPP_SES` that is not whole.
     Cut,
     /// Anything else.
     Other,
@@ -283,7 +283,7 @@ pub(super) fn is_nonce(options: &[u8]) -> bool {
     options.len() == 8 && options.starts_with(&[14, 1])
 }
 
-/// Whether an ICMPv6 type belongs to neighbour discovery.
+/// Whether a type of ICMP for IPv6 belongs to neighbour discovery.
 pub(super) fn is_nd(kind: u8) -> bool {
     (133..=137).contains(&kind)
 }

@@ -91,7 +91,7 @@ fn behind(from: Ipv6Addr, next: u8, header: [u8; 8], message: &[u8]) -> Vec<u8> 
 
 type Row = (&'static str, Vec<u8>, Verdict);
 
-fn check(port: &PortRole, rows: Vec<Row>) {
+fn check(port: &PortRole, rows: &[Row]) {
     let bindings = bindings();
     let wrong: Vec<String> = rows
         .iter()
@@ -149,7 +149,7 @@ fn frames_of_a_bound_port() {
         ("PPPoE", to_all(0x8864, b"some data"), drop(R::Ethertype)),
         ("runt", vec![0xff; 13], drop(R::Runt)),
     ];
-    check(&PortRole::Bound(bound_port()), rows);
+    check(&PortRole::Bound(bound_port()), &rows);
 }
 
 #[test]
@@ -174,7 +174,11 @@ fn ipv4_of_a_bound_port() {
         ("multicast source", v4(Ipv4Addr::new(224, 0, 0, 1), a4(1), UDP, 0, &data), drop(R::Ip4Source)),
         ("redirect", v4(a4(10), a4(1), ICMP, 0, &icmp(5, 1, &[0; 32])), drop(R::Redirect)),
         ("DHCP request", v4(NONE, ALL, UDP, 0, &request), PASS),
-        ("DHCP request to one MAC", [&GATEWAY[..], &v4(NONE, ALL, UDP, 0, &request)[6..]].concat(), drop(R::Ip4Unspecified)),
+        (
+            "DHCP request to one MAC",
+            [&GATEWAY[..], &v4(NONE, ALL, UDP, 0, &request)[6..]].concat(),
+            drop(R::Ip4Unspecified),
+        ),
         ("DHCP request to one address", v4(NONE, a4(1), UDP, 0, &request), drop(R::Ip4Unspecified)),
         ("DHCP request in a fragment", v4(NONE, ALL, UDP, MORE, &udp(68, 67, &[0; 8])), drop(R::Ip4Unspecified)),
         ("0.0.0.0, other port", v4(NONE, ALL, UDP, 0, &udp(69, 67, b"")), drop(R::Ip4Unspecified)),
@@ -185,9 +189,9 @@ fn ipv4_of_a_bound_port() {
         ("no address", to_all(IP4, &ip4(a4(10), a4(1), UDP, 0, b"")[..15]), drop(R::Ip4Malformed)),
         ("ICMP in the padding", cut, Verdict::Either(Useless::Padding)),
     ];
-    check(&PortRole::Bound(bound_port()), rows);
-    let forbidden = vec![("DHCP forbidden", v4(NONE, ALL, UDP, 0, &request), drop(R::DhcpClient))];
-    check(&PortRole::Bound(BoundPort { dhcp: false, ..bound_port() }), forbidden);
+    check(&PortRole::Bound(bound_port()), &rows);
+    let forbidden = [("DHCP forbidden", v4(NONE, ALL, UDP, 0, &request), drop(R::DhcpClient))];
+    check(&PortRole::Bound(BoundPort { dhcp: false, ..bound_port() }), &forbidden);
 }
 
 #[test]
@@ -216,7 +220,11 @@ fn ipv6_of_a_bound_port() {
         ("ICMPv6 behind AH", behind(own, 51, options_header(58), &message), drop(R::Ip6Malformed)),
         ("echo behind options", behind(own, 60, options_header(ICMP6), &icmp6(own, a6(1), 128, &[0; 4])), PASS),
         ("NA behind options", behind(own, 60, options_header(ICMP6), &message), drop(R::DiscoveryForm)),
-        ("NA in an atomic fragment", behind(own, 44, fragment_header(ICMP6, 0, false), &message), drop(R::DiscoveryForm)),
+        (
+            "NA in an atomic fragment",
+            behind(own, 44, fragment_header(ICMP6, 0, false), &message),
+            drop(R::DiscoveryForm),
+        ),
         ("NA, hop limit", v6(own, ICMP6, 64, &message), drop(R::DiscoveryForm)),
         ("MLD report", to_all(IP6, &mld(lla, 143, &report)), PASS),
         ("MLD done", to_all(IP6, &mld(lla, 132, &report)), PASS),
@@ -225,10 +233,11 @@ fn ipv6_of_a_bound_port() {
         ("MLD report, bare", to_all(IP6, &mld_bare(lla, 143, &report)), drop(R::MulticastReport)),
         ("MLD report, bare, ::", to_all(IP6, &mld_bare(NONE6, 143, &report)), drop(R::Ip6Unspecified)),
     ];
-    rows.extend([130, 134, 137, 138, 146, 147, 151, 152, 153].map(|kind| {
-        ("router message", nd(lla, ALL_NODES, kind, &[0; 36]), drop(R::RouterMessage))
-    }));
-    check(&PortRole::Bound(bound_port()), rows);
+    rows.extend(
+        [130, 134, 137, 138, 146, 147, 151, 152, 153]
+            .map(|kind| ("router message", nd(lla, ALL_NODES, kind, &[0; 36]), drop(R::RouterMessage))),
+    );
+    check(&PortRole::Bound(bound_port()), &rows);
 }
 
 #[test]
@@ -242,7 +251,11 @@ fn neighbour_discovery_of_a_bound_port() {
         ("NS, own SLLA", ns(own, a6(1), &lladdr_option(1, ME)), PASS),
         ("NS, no SLLA", ns(lla, a6(1), &[]), PASS),
         ("NS, foreign SLLA", ns(own, a6(1), &lladdr_option(1, VICTIM)), drop(R::DiscoveryForeign)),
-        ("NS, two options", ns(own, a6(1), &[nonce, lladdr_option(1, VICTIM).try_into().unwrap()].concat()), drop(R::DiscoveryForm)),
+        (
+            "NS, two options",
+            ns(own, a6(1), &[nonce, lladdr_option(1, VICTIM).try_into().unwrap()].concat()),
+            drop(R::DiscoveryForm),
+        ),
         ("NS, foreign source", ns(a6(11), a6(1), &[]), drop(R::Ip6Source)),
         ("DAD, own", ns(NONE6, own, &[]), PASS),
         ("DAD, own, nonce", ns(NONE6, own, &nonce), PASS),
@@ -259,7 +272,7 @@ fn neighbour_discovery_of_a_bound_port() {
         ("RS, global source", rs(own, &[]), drop(R::DiscoveryForm)),
         ("RS from ::, SLLA", rs(NONE6, &lladdr_option(1, ME)), drop(R::Ip6Unspecified)),
     ];
-    check(&PortRole::Bound(bound_port()), rows);
+    check(&PortRole::Bound(bound_port()), &rows);
     let free = |text: &str| v6(text.parse().unwrap(), UDP, 64, &udp(1, 2, b""));
     let rows = vec![
         ("chosen link-local", free("fe80::1234:5678:9abc:def0"), PASS),
@@ -267,7 +280,7 @@ fn neighbour_discovery_of_a_bound_port() {
         ("the victim's", v6(local(VICTIM), UDP, 64, &udp(1, 2, b"")), drop(R::Ip6Source)),
         ("of another MAC", v6(local(STRANGER), UDP, 64, &udp(1, 2, b"")), drop(R::Ip6Source)),
     ];
-    check(&PortRole::Bound(BoundPort { any_link_local: true, ..bound_port() }), rows);
+    check(&PortRole::Bound(BoundPort { any_link_local: true, ..bound_port() }), &rows);
 }
 
 #[test]
@@ -284,7 +297,7 @@ fn a_trunk_sends_in_its_vlans() {
         ("a second tag", tagged(0x8100, 30, &tagged(0x8100, 30, &good)), drop(R::Tag)),
         ("SNAP inside", tagged(0x8100, 30, &snap(&good)), drop(R::Ethertype)),
     ];
-    check(&port, rows);
+    check(&port, &rows);
 }
 
 /// Claims of one address, with whatever hides them.
@@ -318,11 +331,12 @@ fn what_others_must_not_claim() {
         (a4(1), a6(1), drop(R::InfrastructureAddress), PASS),
         (Ipv4Addr::new(192, 0, 2, 7), "2001:db8:ffff::7".parse().unwrap(), PASS, PASS),
     ] {
-        let rows = |wanted| claims(v4_address, v6_address).into_iter().map(|(name, frame)| (name, frame, wanted)).collect();
-        check(&guest, rows(for_guest));
-        check(&PortRole::Uplink, rows(for_uplink));
-        check(&PortRole::Free, rows(PASS));
-        check(&PortRole::SecondTraversal, rows(PASS));
+        let rows =
+            |wanted| claims(v4_address, v6_address).into_iter().map(|(name, frame)| (name, frame, wanted)).collect::<Vec<Row>>();
+        check(&guest, &rows(for_guest));
+        check(&PortRole::Uplink, &rows(for_uplink));
+        check(&PortRole::Free, &rows(PASS));
+        check(&PortRole::SecondTraversal, &rows(PASS));
     }
     for (mac, for_guest, for_uplink) in [
         (VICTIM, drop(R::BoundMac), drop(R::BoundMac)),
@@ -333,8 +347,8 @@ fn what_others_must_not_claim() {
         let as_source = ether(BROADCAST, mac, 0x88b6, b"data");
         let in_arp = ether(BROADCAST, STRANGER, ARP, &Arp::request((mac, Ipv4Addr::new(192, 0, 2, 7)), a4(1)).bytes());
         let rows = |wanted| vec![("source MAC", as_source.clone(), wanted), ("SHA", in_arp.clone(), wanted)];
-        check(&guest, rows(for_guest));
-        check(&PortRole::Uplink, rows(for_uplink));
+        check(&guest, &rows(for_guest));
+        check(&PortRole::Uplink, &rows(for_uplink));
     }
 }
 
@@ -359,8 +373,8 @@ fn what_could_hide_a_claim() {
             ("harmless NA in a fragment", from(&fragment(harmless6)), Verdict::Either(Useless::FragmentedDiscovery)),
         ]
     };
-    check(&PortRole::Guest { router: false }, rows());
-    check(&PortRole::Uplink, rows());
+    check(&PortRole::Guest { router: false }, &rows());
+    check(&PortRole::Uplink, &rows());
 }
 
 #[test]
@@ -376,9 +390,9 @@ fn only_routers_route() {
     for (name, frame, reason) in messages {
         let tag = |vlan| tagged(0x8100, vlan, &frame);
         let rows = |wanted| vec![(name, frame.clone(), wanted), (name, tag(0), wanted), (name, tag(10), PASS)];
-        check(&PortRole::Guest { router: false }, rows(drop(reason)));
-        check(&PortRole::Guest { router: true }, rows(PASS));
-        check(&PortRole::Uplink, rows(PASS));
+        check(&PortRole::Guest { router: false }, &rows(drop(reason)));
+        check(&PortRole::Guest { router: true }, &rows(PASS));
+        check(&PortRole::Uplink, &rows(PASS));
     }
 }
 

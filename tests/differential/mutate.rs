@@ -196,7 +196,8 @@ fn checksum(parts: &[&[u8]]) -> [u8; 2] {
 /// Makes the checksums right that a receiver looks at before it believes anything: of the IPv4 header, of ICMPv6.
 pub(crate) fn repair(frame: &mut [u8]) {
     let (kind, at) = content(frame);
-    let word = |frame: &[u8], at: usize| frame.get(at..at + 2).map(|two| usize::from(two[0]) << 8 | usize::from(two[1]));
+    let word =
+        |frame: &[u8], at: usize| frame.get(at..at + 2).map(|two| usize::from(two[0]) << 8 | usize::from(two[1]));
     match kind {
         0x0800 if frame.len() > at => {
             let end = at + usize::from(frame[at] & 15) * 4;

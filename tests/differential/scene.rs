@@ -69,11 +69,7 @@ fn inputs(node_mac: Mac) -> Inputs {
         let assigned: Vec<String> = list
             .map(|net| format!(r#"{{"address":"{net}","pool":"public","assigned_at":"2026-01-01T00:00:00Z"}}"#))
             .collect();
-        format!(
-            r#""net{nic}":{{"mac":"{}",{rest}"addresses":[{}]}}"#,
-            text(guest_mac(vmid, nic)),
-            assigned.join(",")
-        )
+        format!(r#""net{nic}":{{"mac":"{}",{rest}"addresses":[{}]}}"#, text(guest_mac(vmid, nic)), assigned.join(","))
     };
     let named = format!(r#""link_local":["{NAMED_LOCAL}"],"#);
     let mut interfaces: BTreeMap<u8, Vec<String>> = BTreeMap::new();
