@@ -331,8 +331,9 @@ fn what_others_must_not_claim() {
         (a4(1), a6(1), drop(R::InfrastructureAddress), PASS),
         (Ipv4Addr::new(192, 0, 2, 7), "2001:db8:ffff::7".parse().unwrap(), PASS, PASS),
     ] {
-        let rows =
-            |wanted| claims(v4_address, v6_address).into_iter().map(|(name, frame)| (name, frame, wanted)).collect::<Vec<Row>>();
+        let rows = |wanted| {
+            claims(v4_address, v6_address).into_iter().map(|(name, frame)| (name, frame, wanted)).collect::<Vec<Row>>()
+        };
         check(&guest, &rows(for_guest));
         check(&PortRole::Uplink, &rows(for_uplink));
         check(&PortRole::Free, &rows(PASS));

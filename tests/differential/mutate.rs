@@ -193,7 +193,7 @@ fn checksum(parts: &[&[u8]]) -> [u8; 2] {
     (!u16::try_from(sum).unwrap()).to_be_bytes()
 }
 
-/// Makes the checksums right that a receiver looks at before it believes anything: of the IPv4 header, of ICMPv6.
+/// Makes the checksums right that a receiver looks at before it believes anything: of the IPv4 header and of ICMP for IPv6.
 pub(crate) fn repair(frame: &mut [u8]) {
     let (kind, at) = content(frame);
     let word =

@@ -29,7 +29,7 @@ pub(crate) const fn guest_mac(vmid: u8, nic: u8) -> Mac {
     [2, 0, 0, 0, nic, vmid]
 }
 
-/// 203.0.113.10 goes with 2001:db8:0:1::10.
+/// `203.0.113.10` goes with `2001:db8:0:1::10`.
 pub(crate) fn who(mac: Mac, last: u8) -> Who {
     let ip6 = format!("2001:db8:0:1::{last}").parse().unwrap();
     Who { mac, ip4: Ipv4Addr::new(203, 0, 113, last), ip6 }
