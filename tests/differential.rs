@@ -172,11 +172,14 @@ mod differential {
             let me = who(guest_mac(vmid, nic), last);
             let mut seeds = frames(verdicts::bound_port(me, &scene_for(me, node_mac)));
             if vmid == 100 {
-                let me = Who {
-                    ip4: Ipv4Addr::new(198, 51, 100, 9),
-                    ip6: Ipv6Addr::new(0x2001, 0xdb8, 0x100, 1, 0, 0, 0, 9),
-                    ..me
-                };
+                for (last, subnet) in [(9, 1), (15, 0x2ff)] {
+                    let ip6 = Ipv6Addr::new(0x2001, 0xdb8, 0x100, subnet, 0, 0, 0, 9);
+                    let me = Who { ip4: Ipv4Addr::new(198, 51, 100, last), ip6, ..me };
+                    seeds.extend(frames(verdicts::own_prefix(me, &scene_for(me, node_mac))));
+                }
+            }
+            if vmid == 102 {
+                let me = Who { ip4: Ipv4Addr::new(198, 51, 100, 17), ..me };
                 seeds.extend(frames(verdicts::own_prefix(me, &scene_for(me, node_mac))));
             }
             let inside: Vec<_> = seeds.iter().map(|frame| frames::tagged(0x8100, TRUNK_VLAN, frame)).collect();
@@ -213,7 +216,7 @@ mod differential {
         let mut macs: Vec<Mac> = players.iter().map(|player| player.me.mac).collect();
         macs.extend([GATEWAY, node_mac, guest_mac(104, 0), guest_mac(105, 0), stranger().mac]);
         let mut ip4: Vec<Ipv4Addr> = players.iter().map(|player| player.me.ip4).collect();
-        ip4.extend((1..=4).chain([8, 15, 16, 128]).map(|last| Ipv4Addr::new(198, 51, 100, last)));
+        ip4.extend((1..=4).chain([8, 15, 16, 17, 23, 24, 128]).map(|last| Ipv4Addr::new(198, 51, 100, last)));
         ip4.extend([1, 15, 16, 20, 21, 250].map(|last| Ipv4Addr::new(203, 0, 113, last)));
         ip4.extend([Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, Ipv4Addr::new(192, 0, 2, 130), Ipv4Addr::LOCALHOST]);
         let mut ip6: Vec<Ipv6Addr> = players.iter().map(|player| player.me.ip6).collect();
@@ -224,7 +227,7 @@ mod differential {
                 "::1",
                 "::ffff:203.0.113.10",
                 "fe80::1",
-                "fe80::abcd",
+                "fe80::2",
                 "fe80::1234:5678:9abc:def0",
                 "ff02::1",
                 "ff02::1:ff00:10",
@@ -242,6 +245,7 @@ mod differential {
             ]
             .map(|text| text.parse::<Ipv6Addr>().unwrap()),
         );
+        ip6.extend([scene::NAMED_LOCAL, scene::NODE_LOCAL]);
         let to = vec![
             BROADCAST,
             GATEWAY,
@@ -394,7 +398,9 @@ mod differential {
                 let own = [who.ip4.into(), who.ip6.into(), lab::link_local(who.mac).into()];
                 owners.extend(own.map(|address: IpAddr| (address, who.mac)));
             }
-            let prefixes = ["198.51.100.8", "198.51.100.15", "2001:db8:100:1::77", "2001:db8:100:2ff::1", "fe80::abcd"];
+            owners.insert("198.51.100.16".parse().unwrap(), guest_mac(102, 0));
+            let prefixes = ["198.51.100.8", "198.51.100.15", "2001:db8:100:1::77", "2001:db8:100:2ff::1"];
+            owners.insert(scene::NAMED_LOCAL.into(), guest_mac(100, 0));
             owners.extend(prefixes.map(|address| (address.parse().unwrap(), guest_mac(100, 0))));
             let Bindings { bound, infrastructure, reserved, .. } = &arena.bindings;
             let mut protected = bound.nets.clone();
@@ -427,7 +433,8 @@ mod differential {
                 let address: IpAddr = words[0].parse().unwrap();
                 let is_true = self.owners.get(&address).is_some_and(|mac| lab::text(*mac) == words[at + 1]);
                 // The owner of a prefix may announce any address of it.
-                let own = || words[at + 1] == lab::text(guest_mac(100, 0)) && scene::is_of_prefix(address);
+                let owner = scene::owner_of_prefix(address);
+                let own = || owner.is_some_and(|owner| words[at + 1] == lab::text(owner));
                 self.protected.iter().any(|net| net.contains(&address)) && !is_true && !own()
             };
             table.lines().filter(is_lie).map(str::to_owned).collect()

@@ -23,7 +23,9 @@ pub(crate) const PEER: Mac = [2, 0, 0, 0, 0xff, 2];
 /// A VLAN that the trunk port may send in.
 pub(crate) const TRUNK_VLAN: u16 = 30;
 /// A link-local address that an assignment names.
-const NAMED_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xabcd);
+pub(crate) const NAMED_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xabcd, 1, 2, 3);
+/// Another one that the node has.
+pub(crate) const NODE_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xabcd, 4, 5, 6);
 
 pub(crate) const fn guest_mac(vmid: u8, nic: u8) -> Mac {
     [2, 0, 0, 0, nic, vmid]
@@ -41,6 +43,9 @@ pub(crate) const BOUND: [(&str, u8, u8, u8); 4] =
 /// Assigned, and not here: guest, last octet.
 const ELSEWHERE: [(u8, u8); 2] = [(104, 15), (105, 16)];
 const PREFIXES: [&str; 3] = ["198.51.100.8/29", "2001:db8:100:1::/64", "2001:db8:100:200::/56"];
+
+/// Of the trunk port.
+const TRUNK_PREFIX: &str = "198.51.100.16/29";
 
 /// The inputs of the program, as if read from a node with `node_mac` on its bridge.
 fn inputs(node_mac: Mac) -> Inputs {
@@ -77,6 +82,8 @@ fn inputs(node_mac: Mac) -> Inputs {
         let text = match (vmid, number) {
             (100, 0) => nic(vmid, number, last, &PREFIXES, &named),
             (100, _) => nic(vmid, number, last, &[], r#""dhcp":false,"#),
+            (101, _) => nic(vmid, number, last, &[], r#""any_link_local":true,"#),
+            (102, _) => nic(vmid, number, last, &[TRUNK_PREFIX], &format!(r#""trunk":[{TRUNK_VLAN}],"#)),
             _ => nic(vmid, number, last, &[], ""),
         };
         interfaces.entry(vmid).or_default().push(text);
@@ -112,12 +119,12 @@ fn inputs(node_mac: Mac) -> Inputs {
     }
     let mut links = Links::default();
     let addresses = ["203.0.113.250/24", "2001:db8:0:1::250/64"].map(|net| net.parse().unwrap());
-    let local = format!("{}/64", link_local(node_mac)).parse().unwrap();
+    let local = [link_local(node_mac), NODE_LOCAL].map(|address| format!("{address}/64").parse().unwrap());
     links.0.insert(
         "vmbr0".parse().unwrap(),
         Link {
             mac: Some(MacAddr::from_octets(node_mac)),
-            addresses: addresses.into_iter().chain([local]).collect(),
+            addresses: addresses.into_iter().chain(local).collect(),
             bridge: Some(BridgeOptions::default()),
             ..Link::default()
         },
@@ -134,16 +141,12 @@ fn inputs(node_mac: Mac) -> Inputs {
     Inputs { node: "n1".parse().unwrap(), registry, guests, presence, links }
 }
 
-/// Everything that goes into the sets: what the program decides, and what only an administrator puts there.
+/// Everything that goes into the sets: what the program decides, and one port that may be a router, for the pool's
+/// other ports may not.
 pub(crate) fn elements(node_mac: Mac) -> Vec<Element> {
     let desired = plan::desired(&inputs(node_mac));
     let mut elements = desired.state.elements;
     elements.insert(Element::port(SetId::RouterPorts, "tap202i0".parse().unwrap()));
-    let any = MacAddr::from_octets(guest_mac(101, 0));
-    elements.insert(Element::mac_on_port(SetId::PortAnyLl, "tap101i0".parse().unwrap(), any));
-    let port: pve_public_ip::model::IfName = "veth102i0".parse().unwrap();
-    let key = [&port.padded()[..], &TRUNK_VLAN.to_be_bytes(), &[0, 0]].concat();
-    elements.insert(Element::raw(SetId::PortTrunk, &key, None));
     elements.into_iter().collect()
 }
 
@@ -156,11 +159,11 @@ pub(crate) fn bindings(node_mac: Mac) -> Bindings {
     let mut bound = Holdings { macs: bound_macs.map(mac).into(), nets: PREFIXES.map(net).to_vec() };
     bound.nets.extend(BOUND.into_iter().flat_map(|(.., last)| single(who([0; 6], last))));
     bound.nets.extend(bound_macs.map(|mac| IpNet::from(IpAddr::from(link_local(mac)))));
-    bound.nets.push(IpAddr::from(NAMED_LOCAL).into());
+    bound.nets.extend([IpAddr::from(NAMED_LOCAL).into(), net(TRUNK_PREFIX)]);
 
     let mut infrastructure = Holdings { macs: [node_mac, GATEWAY].map(mac).into(), nets: Vec::new() };
     infrastructure.nets.extend([1, 250].into_iter().flat_map(|last| single(who([0; 6], last))));
-    infrastructure.nets.extend([net("fe80::1/128"), IpAddr::from(link_local(node_mac)).into()]);
+    infrastructure.nets.extend([net("fe80::1/128"), IpAddr::from(link_local(node_mac)).into(), IpAddr::from(NODE_LOCAL).into()]);
 
     let mut reserved = Holdings::default();
     reserved.macs.extend(ELSEWHERE.map(|(vmid, _)| mac(guest_mac(vmid, 0))));
@@ -178,6 +181,9 @@ pub(crate) fn bound_role(vmid: u8, nic: u8, last: u8) -> PortRole {
         own.extend(PREFIXES.map(|net| net.parse::<IpNet>().unwrap()));
         own.push(IpAddr::from(NAMED_LOCAL).into());
     }
+    if vmid == 102 {
+        own.push(TRUNK_PREFIX.parse().unwrap());
+    }
     PortRole::Bound(BoundPort {
         mac: MacAddr::from_octets(mac),
         own,
@@ -187,7 +193,9 @@ pub(crate) fn bound_role(vmid: u8, nic: u8, last: u8) -> PortRole {
     })
 }
 
-/// Whether an address is of a prefix of the first bound port.
-pub(crate) fn is_of_prefix(address: IpAddr) -> bool {
-    PREFIXES.iter().any(|net| net.parse::<IpNet>().unwrap().contains(&address))
+/// Who has the prefix that an address is of.
+pub(crate) fn owner_of_prefix(address: IpAddr) -> Option<Mac> {
+    let contains = |net: &str| net.parse::<IpNet>().unwrap().contains(&address);
+    let first = PREFIXES.iter().any(|net| contains(net)).then(|| guest_mac(100, 0));
+    first.or_else(|| contains(TRUNK_PREFIX).then(|| guest_mac(102, 0)))
 }
