@@ -360,7 +360,7 @@ impl Hook<'_> {
         inputs.presence.insert(self.vmid, Presence::Running);
         let mut share = desired_for(&inputs, &mark.applied);
         // Reserved MACs are the node's share: a pool may name them too.
-        share.elements.retain(|element| element.set() != SetId::ReservedMac);
+        share.elements.retain(|element| ![SetId::ReservedMac, SetId::ReservedLladdr].contains(&element.set()));
         Ok(share)
     }
 

@@ -16,7 +16,8 @@ mod differential {
     use pve_public_ip::system::Nftables;
 
     use frames::{
-        ALL_NODES, Arp, BROADCAST, IP4, IP6, ether, icmp6, ip4, ip6, mld2_body, nd_body, options_header, udp,
+        ALL_NODES, Arp, BROADCAST, IP4, IP6, ether, icmp6, ip4, ip6, lladdr_option, mld2_body, nd_body, options_header,
+        udp,
     };
     use lab::{Lab, link_mac, sh};
     use mutate::{Words, keep_on_the_bridge, mutate, repair};
@@ -201,6 +202,7 @@ mod differential {
             for victim in [scene.victim, scene.gateway, who(guest_mac(104, 0), 15), who(guest_mac(102, 0), 13)] {
                 seeds.extend(frames(verdicts::claims(me, victim, "", true, false)));
                 seeds.extend(frames(verdicts::link_local_claims(me, victim, "")));
+                seeds.extend(with_inner_mac(me, victim.mac));
             }
             players.push(Player { port, role, me, seeds, good: Vec::new() });
         }
@@ -590,6 +592,28 @@ mod differential {
             alert([0, 0, 5, 2, 0, 0]),
             frames::tagged(0x8100, 10, &all(0x88b6, &[0xaa, 0xaa, 3, 0, 0, 0, 8, 6, 1, 2])),
         ]
+    }
+
+    /// The own address with somebody else's MAC inside the message.
+    fn with_inner_mac(me: Who, mac: Mac) -> Vec<Vec<u8>> {
+        let none = Ipv4Addr::UNSPECIFIED;
+        let nd = |kind, body: &[u8]| {
+            let message = icmp6(me.ip6, ALL_NODES, kind, body);
+            ether(BROADCAST, me.mac, IP6, &ip6(me.ip6, ALL_NODES, frames::ICMP6, 255, &message))
+        };
+        let rarp = |sender, target| {
+            let arp = Arp { operation: 3, target: (target, none), ..Arp::request((sender, none), none) };
+            ether(BROADCAST, me.mac, 0x8035, &arp.bytes())
+        };
+        let plain = [
+            rarp(mac, me.mac),
+            rarp(me.mac, mac),
+            nd(133, &[&[0; 4], &lladdr_option(1, mac)[..]].concat()),
+            nd(135, &nd_body(0, stranger().ip6, &lladdr_option(1, mac))),
+            nd(136, &nd_body(0x20, me.ip6, &lladdr_option(2, mac))),
+        ];
+        let tagged = plain.iter().map(|frame| frames::tagged(0x8100, 0, frame)).collect::<Vec<_>>();
+        plain.into_iter().chain(tagged).collect()
     }
 
     fn play_known_frames(arena: &mut Arena, what: &str) {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::packet::{
     AUTHENTICATION, Arp, CUSTOMER_TAG, Content, Cut, Frame, Ip4, Ip6, Tag, Upper, arp_sender, first_option, ip4, ip6,
-    is_extension, is_nd,
+    is_extension, is_nd, mac,
 };
 use super::{Bindings, Judged, Reason, Refusal, Useless, encapsulation, unless};
 use crate::model::MacAddr;
@@ -46,7 +46,8 @@ pub(super) fn judge(frame: &Frame<'_>, sender: Sender, bindings: &Bindings) -> J
         Content::Ip4(packet) => judge.ipv4(packet),
         Content::Ip6(packet) => judge.ipv6(packet),
         Content::Snap => Err(Reason::Hidden.into()),
-        Content::Rarp(_) | Content::Cut | Content::Other => encapsulation(frame),
+        Content::Rarp(packet) => judge.rarp(packet),
+        Content::Cut | Content::Other => encapsulation(frame),
     }
 }
 
@@ -92,6 +93,11 @@ impl Judge<'_> {
         Ok(())
     }
 
+    fn rarp(&self, packet: &[u8]) -> Judged {
+        let named = [8, 18].into_iter().filter_map(|at| mac(packet, at));
+        named.map(|mac| self.inner_mac(mac)).collect()
+    }
+
     fn ipv4(&self, packet: &[u8]) -> Judged {
         ip4(packet, 12).map_or(Ok(()), |source| self.source(source))?;
         // A header that nobody can read carries no message.
@@ -127,9 +133,10 @@ impl Judge<'_> {
     fn discovery(&self, header: &Ip6<'_>, source: Option<Ipv6Addr>, kind: u8, message: &[u8]) -> Judged {
         let claims = match kind {
             134 | 137 => unless(self.may_route(), Reason::RogueRouter),
-            136 => self.advertisement(message, header.padded),
+            136 => self.target(message).and_then(|()| self.option(message, header.padded, 24, 2)),
             135 if source == Some(Ipv6Addr::UNSPECIFIED) => self.target(message),
-            _ => Ok(()),
+            135 => self.option(message, header.padded, 24, 1),
+            _ => self.option(message, header.padded, 8, 1),
         };
         claims?;
         // Nobody may send it so (RFC 6980), and nobody listens.
@@ -139,18 +146,17 @@ impl Judge<'_> {
         Ok(())
     }
 
-    fn advertisement(&self, message: &[u8], padded: &[u8]) -> Judged {
-        self.target(message)?;
-        // The gateway's MAC as that of another address: only where the option is the first, as every host sends it.
-        let names_infrastructure = |message: &[u8]| {
-            let named = message.get(24..).and_then(|options| first_option(options, 2));
-            named.is_some_and(|mac| self.bindings.infrastructure.macs.contains(&mac))
-        };
-        if self.sender == Sender::Uplink {
-            return Ok(());
-        }
-        unless(!names_infrastructure(message), Reason::InfrastructureMac)?;
-        if names_infrastructure(padded) { Err(Cut.into()) } else { Ok(()) }
+    /// A protected MAC as that of another address: only where the option is the first, as every host sends it.
+    fn option(&self, message: &[u8], padded: &[u8], at: usize, kind: u8) -> Judged {
+        let named = |message: &[u8]| message.get(at..).and_then(|options| first_option(options, kind));
+        named(message).map_or(Ok(()), |mac| self.inner_mac(mac))?;
+        let in_padding = named(padded).is_some_and(|mac| self.inner_mac(mac).is_err());
+        if in_padding { Err(Cut.into()) } else { Ok(()) }
+    }
+
+    /// A MAC inside a message. What the provider says of it is not about its port.
+    fn inner_mac(&self, mac: MacAddr) -> Judged {
+        if self.sender == Sender::Uplink { Ok(()) } else { self.mac(mac) }
     }
 
     fn target(&self, message: &[u8]) -> Judged {

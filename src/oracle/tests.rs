@@ -350,6 +350,18 @@ fn what_others_must_not_claim() {
         let rows = |wanted| vec![("source MAC", as_source.clone(), wanted), ("SHA", in_arp.clone(), wanted)];
         check(&guest, &rows(for_guest));
         check(&PortRole::Uplink, &rows(for_uplink));
+        let own = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 9);
+        let from = |frame: &[u8]| [&frame[..6], &STRANGER[..], &frame[12..]].concat();
+        let rarp = Arp { operation: 3, target: (mac, NONE), ..Arp::request((STRANGER, NONE), NONE) };
+        let inside = [
+            ("RARP", ether(BROADCAST, STRANGER, 0x8035, &rarp.bytes())),
+            ("RS", from(&nd(own, ALL_ROUTERS, 133, &[&[0; 4], &lladdr_option(1, mac)[..]].concat()))),
+            ("NS", from(&nd(own, ALL_NODES, 135, &nd_body(0, a6(1), &lladdr_option(1, mac))))),
+            ("NA", from(&nd(own, ALL_NODES, 136, &nd_body(0, own, &lladdr_option(2, mac))))),
+        ];
+        let rows = |wanted| inside.clone().map(|(name, frame)| (name, frame, wanted));
+        check(&guest, &rows(for_guest));
+        check(&PortRole::Uplink, &rows(PASS));
     }
 }
 

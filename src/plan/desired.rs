@@ -96,7 +96,7 @@ fn node_state(inputs: &Inputs) -> NetState {
     state.elements.extend(v4.into_iter().flat_map(|(first, last)| Element::reserved_range(first.into(), last.into())));
     state.elements.extend(v6.into_iter().flat_map(|(first, last)| Element::reserved_range(first.into(), last.into())));
     let macs = entries().filter_map(|entry| entry.mac).chain(assignments().map(|(.., interface, _)| interface.mac));
-    state.elements.extend(macs.map(|mac| Element::mac(SetId::ReservedMac, mac)));
+    state.elements.extend(macs.flat_map(Element::reserved_mac));
 
     state.elements.extend(uplink_elements(inputs, &segments));
     state.elements.extend(unbound_elements(inputs, &bridges));
@@ -187,7 +187,7 @@ pub(super) fn is_segment_of(bridge: IfName, pool: IfName) -> bool {
 /// The MAC is always the registry's: if the guest's configuration says another, its frames are dropped.
 fn add_guest(inputs: &Inputs, guest: &GuestFile, state: &mut NetState) {
     // Whether it runs here or not, no other guest of this node may use its MAC.
-    state.elements.extend(guest.interfaces.values().map(|interface| Element::mac(SetId::ReservedMac, interface.mac)));
+    state.elements.extend(guest.interfaces.values().flat_map(|interface| Element::reserved_mac(interface.mac)));
     let Some(presence) = inputs.presence.get(&guest.vmid) else { return };
     let Some(place) = inputs.guests.get(&guest.vmid) else { return };
     for (id, interface) in &guest.interfaces {

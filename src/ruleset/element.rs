@@ -115,13 +115,13 @@ sets! {
     BoundNet6 "bound_net6" [Ip6] Tree;
     BoundNdNet "bound_nd_net" [Target] Tree;
     ReservedMac "reserved_mac" [Mac] Hash;
+    ReservedLladdr "reserved_lladdr" [Mac] Hash;
     ReservedIp424 "reserved_ip4_24" [Ip4] Hash;
     ReservedIp4 "reserved_ip4" [Ip4] Tree;
     ReservedIp632 "reserved_ip6_32" [Quarter] Hash;
     ReservedIp6 "reserved_ip6" [Ip6] Tree;
     ReservedNd "reserved_nd" [Target] Tree;
     InfraMac "infra_mac" [Mac] Hash;
-    InfraLladdr "infra_lladdr" [Mac] Hash;
     InfraIp4 "infra_ip4" [Ip4] Hash;
     InfraIp6 "infra_ip6" [Ip6] Hash;
     InfraNd "infra_nd" [Target] Hash;
@@ -343,9 +343,14 @@ impl Element {
         }
     }
 
+    /// A MAC that no unbound guest port may use, as sender of the frame or inside it.
+    pub fn reserved_mac(mac: MacAddr) -> [Self; 2] {
+        [SetId::ReservedMac, SetId::ReservedLladdr].map(|set| Self::mac(set, mac))
+    }
+
     /// A MAC of the gateway or of the node, which no guest port may use.
     pub fn infra_mac(mac: MacAddr) -> Vec<Self> {
-        [SetId::InfraMac, SetId::InfraLladdr, SetId::ReservedMac].map(|set| Self::mac(set, mac)).into()
+        Self::reserved_mac(mac).into_iter().chain([Self::mac(SetId::InfraMac, mac)]).collect()
     }
 
     /// An address of a gateway or of the node, which no guest port may use. It must be in a reserved range too,
@@ -382,7 +387,7 @@ impl Element {
                 "the uplink can claim it by neighbour discovery",
                 "nobody can claim it, although no guest here runs with it",
             ),
-            SetId::ReservedMac => {
+            SetId::ReservedMac | SetId::ReservedLladdr => {
                 ("any guest on the node can use this MAC", "no guest can use this MAC, although nobody owns it")
             }
             SetId::ReservedIp4 | SetId::ReservedIp6 | SetId::ReservedIp424 | SetId::ReservedIp632 => {
@@ -392,7 +397,7 @@ impl Element {
                 "any guest on the node can claim it by neighbour discovery",
                 "no guest can claim it, although no pool has it",
             ),
-            SetId::InfraMac | SetId::InfraLladdr | SetId::InfraIp4 | SetId::InfraIp6 | SetId::InfraNd => {
+            SetId::InfraMac | SetId::InfraIp4 | SetId::InfraIp6 | SetId::InfraNd => {
                 ("any guest can pose as the gateway or the node", "no guest can use it, although it is no gateway's")
             }
             SetId::Uplinks => ("the port is filtered like a guest's", "the port is trusted like an uplink"),

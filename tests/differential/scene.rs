@@ -163,7 +163,11 @@ pub(crate) fn bindings(node_mac: Mac) -> Bindings {
 
     let mut infrastructure = Holdings { macs: [node_mac, GATEWAY].map(mac).into(), nets: Vec::new() };
     infrastructure.nets.extend([1, 250].into_iter().flat_map(|last| single(who([0; 6], last))));
-    infrastructure.nets.extend([net("fe80::1/128"), IpAddr::from(link_local(node_mac)).into(), IpAddr::from(NODE_LOCAL).into()]);
+    infrastructure.nets.extend([
+        net("fe80::1/128"),
+        IpAddr::from(link_local(node_mac)).into(),
+        IpAddr::from(NODE_LOCAL).into(),
+    ]);
 
     let mut reserved = Holdings::default();
     reserved.macs.extend(ELSEWHERE.map(|(vmid, _)| mac(guest_mac(vmid, 0))));
