@@ -5,7 +5,7 @@
 #   make deb     the package, in build/
 #   make lint    formatting, clippy, shellcheck
 #   make bench   what it costs
-#   make fuzz    the parsers, for FUZZ_SECONDS=20 each
+#   make fuzz    the parsers, and the filter against the oracle, for FUZZ_SECONDS=20 each
 #   make doc     API documentation, manual page, completions, schemas
 
 SHELL := /bin/bash
@@ -89,8 +89,9 @@ bench:
 	benches/run
 
 fuzz:
-	scripts/setup build fuzz
+	scripts/setup build test fuzz
 	fuzz/run $(FUZZ_SECONDS)
+	PVE_PUBLIC_IP_FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test $(LOCKED) --test differential
 
 doc:
 	scripts/setup build

@@ -204,6 +204,12 @@ mod differential {
                 seeds.extend(frames(verdicts::link_local_claims(me, victim, "")));
                 seeds.extend(with_inner_mac(me, victim.mac));
             }
+            let router = Who { ip6: "fe80::1".parse().unwrap(), ..who(GATEWAY, 1) };
+            seeds.extend(frames(verdicts::claims(me, router, "", true, false)));
+            seeds.extend(frames(verdicts::claims(me, Who { ip6: scene::NODE_LOCAL, ..scene.node }, "", false, false)));
+            // What comes back by way of the gateway.
+            let returning = Who { mac: GATEWAY, ..me };
+            seeds.extend(frames(verdicts::claims(returning, scene.victim, "", false, false)));
             players.push(Player { port, role, me, seeds, good: Vec::new() });
         }
         players

@@ -40,8 +40,8 @@ pub enum Useless {
     Padding,
     /// A tag behind a tag, or a header of `ETH_P_PPP_SES`, that is not whole. `br_netfilter` drops such frames where it is loaded.
     CutEncapsulation,
-    /// Neighbour discovery in fragments that claims nothing protected. Receivers ignore it (RFC 6980). A filter may or
-    /// may not see the fragment header: behind a VLAN tag only if it comes first.
+    /// Neighbour discovery in fragments that claims nothing protected, behind a VLAN tag and with a fragment header
+    /// that is not the first extension header. Receivers ignore it (RFC 6980), and nftables cannot see that header.
     FragmentedDiscovery,
 }
 

@@ -22,6 +22,8 @@ struct Judge<'a> {
     bindings: &'a Bindings,
     /// In a VLAN of its own, where it may be router and DHCP server.
     own_vlan: bool,
+    /// Behind a tag of any kind.
+    is_tagged: bool,
     /// Packets with the address of a guest of this node may come back from here.
     returns: bool,
 }
@@ -31,6 +33,7 @@ pub(super) fn judge(frame: &Frame<'_>, sender: Sender, bindings: &Bindings) -> J
         sender,
         bindings,
         own_vlan: matches!(frame.tags[..], [Tag { kind: CUSTOMER_TAG, vlan: 1.. }]),
+        is_tagged: !frame.tags.is_empty(),
         returns: sender == Sender::Uplink && bindings.returning.contains(&frame.from),
     };
     judge.mac(frame.from)?;
@@ -94,8 +97,7 @@ impl Judge<'_> {
     }
 
     fn rarp(&self, packet: &[u8]) -> Judged {
-        let named = [8, 18].into_iter().filter_map(|at| mac(packet, at));
-        named.map(|mac| self.inner_mac(mac)).collect()
+        [8, 18].into_iter().filter_map(|at| mac(packet, at)).try_for_each(|mac| self.inner_mac(mac))
     }
 
     fn ipv4(&self, packet: &[u8]) -> Judged {
@@ -133,15 +135,17 @@ impl Judge<'_> {
     fn discovery(&self, header: &Ip6<'_>, source: Option<Ipv6Addr>, kind: u8, message: &[u8]) -> Judged {
         let claims = match kind {
             134 | 137 => unless(self.may_route(), Reason::RogueRouter),
-            136 => self.target(message).and_then(|()| self.option(message, header.padded, 24, 2)),
-            135 if source == Some(Ipv6Addr::UNSPECIFIED) => self.target(message),
+            136 => self.target(message, header.padded).and_then(|()| self.option(message, header.padded, 24, 2)),
+            135 if source == Some(Ipv6Addr::UNSPECIFIED) => self.target(message, header.padded),
             135 => self.option(message, header.padded, 24, 1),
             _ => self.option(message, header.padded, 8, 1),
         };
         claims?;
-        // Nobody may send it so (RFC 6980), and nobody listens.
+        // Nobody may send it so (RFC 6980), and what is in the next fragment nobody sees.
         if header.has_fragment_header {
-            return Err(Refusal::Useless(Useless::FragmentedDiscovery));
+            let may_be_missed = self.is_tagged && !header.begins_with_fragment();
+            let useless = Refusal::Useless(Useless::FragmentedDiscovery);
+            return Err(if may_be_missed { useless } else { Reason::Unreadable.into() });
         }
         Ok(())
     }
@@ -159,7 +163,8 @@ impl Judge<'_> {
         if self.sender == Sender::Uplink { Ok(()) } else { self.mac(mac) }
     }
 
-    fn target(&self, message: &[u8]) -> Judged {
+    fn target(&self, message: &[u8], padded: &[u8]) -> Judged {
+        ip6(padded, 8).ok_or(Reason::Unreadable)?;
         let target = ip6(message, 8).ok_or(Cut)?;
         self.address(target)
     }

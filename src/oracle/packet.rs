@@ -273,6 +273,13 @@ impl<'a> Ip6<'a> {
     }
 }
 
+impl Ip6<'_> {
+    /// Whether a fragment header comes first.
+    pub(super) fn begins_with_fragment(&self) -> bool {
+        self.next == FRAGMENT
+    }
+}
+
 /// `None` or the MAC of the first option of this kind, if it is the first option at all.
 pub(super) fn first_option(options: &[u8], kind: u8) -> Option<MacAddr> {
     options.starts_with(&[kind, 1]).then(|| mac(options, 2)).flatten()

@@ -372,6 +372,8 @@ fn what_could_hide_a_claim() {
     let na = |target| icmp6(harmless6, ALL_NODES, 136, &nd_body(0x20, target, &[]));
     let fragment = |target| behind(harmless6, 44, fragment_header(ICMP6, 0, false), &na(target));
     let from = |frame: &[u8]| [&frame[..6], &STRANGER[..], &frame[12..]].concat();
+    let deep = [&fragment_header(ICMP6, 0, false)[..], &na(harmless6)].concat();
+    let deep = behind(harmless6, 60, options_header(44), &deep);
     let rows = || {
         vec![
             ("QinQ", tagged(0x88a8, 10, &tagged(0x8100, 20, &claim)), drop(R::Hidden)),
@@ -383,7 +385,14 @@ fn what_could_hide_a_claim() {
             ("ARP with 8-byte MACs", ether(BROADCAST, STRANGER, ARP, &[0, 1, 8, 0, 8, 4, 0, 2]), drop(R::Unreadable)),
             ("IPv6 chain cut", from(&v6(harmless6, 60, 64, &[58])), drop(R::Unreadable)),
             ("NA in a fragment", from(&fragment(a6(11))), drop(R::BoundAddress)),
-            ("harmless NA in a fragment", from(&fragment(harmless6)), Verdict::Either(Useless::FragmentedDiscovery)),
+            ("harmless NA in a fragment", from(&fragment(harmless6)), drop(R::Unreadable)),
+            ("the same behind a tag", tagged(0x8100, 0, &from(&fragment(harmless6))), drop(R::Unreadable)),
+            ("the same behind options", tagged(0x8100, 0, &from(&deep)), Verdict::Either(Useless::FragmentedDiscovery)),
+            (
+                "an NA cut before its target",
+                from(&v6(harmless6, ICMP6, 255, &na(harmless6)[..16])),
+                drop(R::Unreadable),
+            ),
         ]
     };
     check(&PortRole::Guest { router: false }, &rows());
