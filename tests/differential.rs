@@ -424,9 +424,9 @@ mod differential {
 
         /// The neighbour learns the truth and forgets everything else.
         fn tell(&self, arena: &Arena) {
-            let mut script = "ip neigh flush dev eth0 nud all;".to_owned();
+            let mut script = "ip neigh flush dev eth0 nud all; ip -batch - <<END\n".to_owned();
             for (address, mac) in &self.owners {
-                script += &format!("ip neigh replace {address} lladdr {} dev eth0 nud stale;", lab::text(*mac));
+                script += &format!("neigh replace {address} lladdr {} dev eth0 nud stale\n", lab::text(*mac));
             }
             arena.lab.end(NEIGHBOUR).namespace().run(|| sh(&script));
         }
