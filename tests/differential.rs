@@ -99,6 +99,7 @@ mod differential {
                 own("tap202i0", guest_mac(202, 0)),
                 own("tap210i0", guest_mac(210, 0)),
                 own("fwpr103p0", guest_mac(103, 0)),
+                own("fwln103i0", guest_mac(103, 1)),
                 own("eno1", PEER),
                 own(SINK, [2, 0, 0, 0, 0xff, 3]),
             ]);
@@ -192,6 +193,7 @@ mod differential {
             ("tap202i0", PortRole::Guest { router: true }),
             ("tap210i0", PortRole::Free),
             ("fwpr103p0", PortRole::SecondTraversal),
+            ("fwln103i0", PortRole::SecondTraversal),
             ("eno1", PortRole::Uplink),
         ] {
             let end = lab.end(port);
