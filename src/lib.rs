@@ -26,6 +26,7 @@
 //! | [`system`] | files, programs, netlink; `run` keeps the node's volatile notes | yes |
 //! | [`reconcile`] | gathers inputs, runs the plan for the node | through `system` |
 //! | [`hook`] | the same for one guest, in milliseconds | through `system` |
+//! | [`selftest`] | attacks the rules in network namespaces of its own; `frames`, `verdicts`, `topologies` are its tables | only `lab`, through `system` |
 //! | [`cli`] | arguments in, text or JSON out | prints |
 //!
 //! Deciding is pure, acting is dull: an `if` that depends on configuration belongs into `plan`. `tests/layers.rs` holds
@@ -43,4 +44,5 @@ pub mod plan;
 pub mod reconcile;
 pub mod registry;
 pub mod ruleset;
+pub mod selftest;
 pub mod system;

@@ -13,6 +13,7 @@ mod differential {
 
     use ipnet::IpNet;
     use pve_public_ip::oracle::{Bindings, PortRole, Verdict, verdict};
+    use pve_public_ip::selftest::{frames, verdicts};
     use pve_public_ip::system::Nftables;
 
     use frames::{
@@ -25,18 +26,12 @@ mod differential {
     use scene::{BOUND, GATEWAY, PEER, TRUNK_VLAN, guest_mac, who};
     use verdicts::{Case, Scene, Who};
 
-    #[path = "../kernel/frames.rs"]
-    #[expect(dead_code, reason = "the other test uses the rest")]
-    mod frames;
     #[path = "../kernel/lab.rs"]
     #[expect(dead_code, reason = "the other test uses the rest")]
     mod lab;
     mod mutate;
     mod random;
     mod scene;
-    #[path = "../kernel/verdicts.rs"]
-    #[expect(dead_code, reason = "the other test uses the rest")]
-    mod verdicts;
 
     type Mac = [u8; 6];
 

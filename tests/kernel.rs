@@ -13,15 +13,13 @@ mod kernel {
 
     use pve_public_ip::plan::Step;
     use pve_public_ip::ruleset::SetId;
+    use pve_public_ip::selftest::frames::{self, Mac};
+    use pve_public_ip::selftest::verdicts;
 
     use lab::{Lab, NODE, OTHER_NODE, link_local, link_mac, nft, sh, text, try_sh, write};
     use verdicts::{Case, Scene, Who};
 
-    mod frames;
     mod lab;
-    mod verdicts;
-
-    type Mac = [u8; 6];
 
     const fn guest_mac(vmid: u8, nic: u8) -> Mac {
         [2, 0, 0, 0, nic, vmid]

@@ -5,6 +5,7 @@ mod node;
 pub mod output;
 mod pools;
 mod proxmox;
+mod selftest;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -92,6 +93,17 @@ pub enum Command {
     Apply,
     /// Compare this node with its desired state; exit status 3 if it differs
     Verify,
+    /// Attack the rules on this kernel, in network namespaces made for it
+    ///
+    /// Builds bridges with guests, containers, firewall bridges and an uplink, loads the rules that this program would
+    /// install, sends every kind of frame that must be dropped and every kind that must pass, from real tap and veth
+    /// devices, and looks at who receives it. Needs root, `ip`, `bridge` and `nft`, but no Proxmox VE and no configuration.
+    /// It touches nothing of the machine and leaves nothing behind. What is sent to guests is not filtered by this
+    /// release: only that it arrives is tested.
+    ///
+    /// Exit status 0 only if every frame met its fate; a topology that this kernel cannot have is named, and fails the
+    /// test unless nodes can do without it (VLAN-aware bridges, `br_netfilter`).
+    Selftest(Selftest),
     /// Run one phase of a guest's life (called by the hookscript)
     Hook(Hook),
     /// Print the JSON Schema of the registry's files
@@ -240,6 +252,17 @@ pub struct Show {
     vmid: Vmid,
 }
 
+/// `selftest`
+#[derive(Debug, Args)]
+pub struct Selftest {
+    /// Only classes with this in their name or in that of their group
+    #[arg(long, value_name = "TEXT")]
+    class: Option<String>,
+    /// Only topologies with this in their name
+    #[arg(long, value_name = "TEXT")]
+    topology: Option<String>,
+}
+
 /// `hook`
 #[derive(Debug, Args)]
 pub struct Hook {
@@ -315,6 +338,7 @@ impl Cli {
         match self.command {
             Command::Schema { file } => Ok(schema(file)),
             Command::Completion { shell } => Ok(completion(shell)),
+            Command::Selftest(command) => selftest::run(command, global.verbose),
             command => {
                 let node = Node::open(Paths::new(std::path::absolute(&global.root)?))?;
                 match command {
@@ -327,7 +351,9 @@ impl Cli {
                     Command::Apply => node::apply(&node, global.dry_run),
                     Command::Verify => node::verify(&node),
                     Command::Hook(command) => node::hook(&node, &command),
-                    Command::Schema { .. } | Command::Completion { .. } => Ok(Output::new("", serde_json::Value::Null)),
+                    Command::Schema { .. } | Command::Completion { .. } | Command::Selftest(_) => {
+                        Ok(Output::new("", serde_json::Value::Null))
+                    }
                 }
             }
         }

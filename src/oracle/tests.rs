@@ -7,15 +7,12 @@ use ipnet::IpNet;
 use super::*;
 
 use super::Reason as R;
+use crate::selftest::frames;
 use frames::{
     ALL_NODES, ALL_ROUTERS, ARP, Arp, BROADCAST, DHCP6_SERVERS, ICMP, ICMP6, IGMP, IP4, IP6, TCP, UDP, ether,
     fragment_header, icmp, icmp6, ip4, ip6, lladdr_option, mld, mld_bare, mld2_body, nd_body, options_header, ra_body,
     snap, solicited_node, tagged, tcp, udp, udp6,
 };
-
-#[path = "../../tests/kernel/frames.rs"]
-#[expect(dead_code, reason = "the tests with a kernel use the rest")]
-mod frames;
 
 type Mac = [u8; 6];
 

@@ -3,11 +3,13 @@
 pub mod command;
 pub mod files;
 mod kernel;
+pub mod namespace;
 pub mod netlink;
 mod nftables;
 pub mod packet;
 mod routing;
 pub mod run;
+pub mod tun;
 
 pub use kernel::{Kernel, KernelError};
 pub use nftables::{FilterError, Nftables};

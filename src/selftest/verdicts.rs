@@ -2,59 +2,93 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::Mac;
 use super::frames::{
-    ALL_NODES, ALL_ROUTERS, ARP, Arp, BROADCAST, DHCP6_SERVERS, ICMP, ICMP6, IGMP, IP4, IP6, TCP, UDP, VLAN, ether,
-    fragment_header, group_mac, icmp, icmp6, ip4, ip6, lladdr_option, mld, mld_bare, mld2_body, nd_body,
-    options_header, ra_body, snap, solicited_node, tagged, tcp, udp, udp6,
+    ALL_NODES, ALL_ROUTERS, ARP, Arp, BROADCAST, DHCP6_SERVERS, ICMP, ICMP6, IGMP, IP4, IP6, Mac, TCP, UDP, VLAN,
+    checksum, ether, fragment_header, group_mac, icmp, icmp6, ip4, ip6, is_tagged, lladdr_option, mld, mld_bare,
+    mld2_body, nd_body, options_header, ra_body, snap, solicited_node, tagged, tcp, udp, udp6, with_checksum6,
 };
-use super::lab::link_local;
+use crate::model::MacAddr;
 
-/// Frames of one kind, and whether they must arrive.
-pub(crate) struct Case {
-    pub(crate) class: String,
-    pub(crate) frame: Vec<u8>,
-    pub(crate) passes: bool,
+/// A frame, and whether it must arrive.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// The rows of the report's summary.
+    pub group: &'static str,
+    /// What kind of frame it is, in words.
+    pub class: String,
+    /// The frame.
+    pub frame: Vec<u8>,
+    /// Whether it must arrive.
+    pub passes: bool,
+    /// What a virtual machine asks of its network card with the frame.
+    pub offload: Option<Offload>,
+    /// Bytes by which the frame is known although the kernel changes it on its way: it cuts a large one, or routes it.
+    pub mark: Option<Vec<u8>>,
+}
+
+/// What a driver may leave to the network card: `struct virtio_net_hdr` of Linux `include/uapi/linux/virtio_net.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offload {
+    /// Into which kind of packets the frame is cut; 0: it is not.
+    pub segments: u8,
+    /// Length of all headers.
+    pub headers: u16,
+    /// Bytes of data in each segment.
+    pub segment: u16,
+    /// Where the checksum begins.
+    pub start: u16,
+    /// Where, counted from there, it is written.
+    pub offset: u16,
 }
 
 /// Somebody with a MAC and addresses.
-#[derive(Clone, Copy)]
-pub(crate) struct Who {
-    pub(crate) mac: Mac,
-    pub(crate) ip4: Ipv4Addr,
-    pub(crate) ip6: Ipv6Addr,
+#[derive(Debug, Clone, Copy)]
+pub struct Who {
+    /// The NIC's.
+    pub mac: Mac,
+    /// One of each family.
+    pub ip4: Ipv4Addr,
+    /// One of each family.
+    pub ip6: Ipv6Addr,
 }
 
 impl Who {
-    pub(crate) fn link_local(self) -> Ipv6Addr {
-        link_local(self.mac)
+    /// The address that the MAC makes.
+    pub fn link_local(self) -> Ipv6Addr {
+        MacAddr::from_octets(self.mac).link_local()
     }
 }
 
 /// Those that a sender may pose as, and what is around them.
-pub(crate) struct Scene {
-    pub(crate) gateway: Who,
-    pub(crate) node: Who,
+#[derive(Debug, Clone, Copy)]
+pub struct Scene {
+    /// The provider's.
+    pub gateway: Who,
+    /// On the bridge.
+    pub node: Who,
     /// Bound elsewhere on the bridge.
-    pub(crate) victim: Who,
+    pub victim: Who,
     /// Not in any pool.
-    pub(crate) stranger: Who,
+    pub stranger: Who,
 }
 
 #[derive(Default)]
-pub(crate) struct Table(pub(crate) Vec<Case>);
+struct Table {
+    group: &'static str,
+    cases: Vec<Case>,
+}
 
 impl Table {
     fn pass(&mut self, class: impl Into<String>, frame: Vec<u8>) {
-        self.0.push(Case { class: class.into(), frame, passes: true });
+        self.is(true, class, frame);
     }
 
     fn drop(&mut self, class: impl Into<String>, frame: Vec<u8>) {
-        self.0.push(Case { class: class.into(), frame, passes: false });
+        self.is(false, class, frame);
     }
 
     fn is(&mut self, passes: bool, class: impl Into<String>, frame: Vec<u8>) {
-        self.0.push(Case { class: class.into(), frame, passes });
+        self.cases.push(Case { group: self.group, class: class.into(), frame, passes, offload: None, mark: None });
     }
 }
 
@@ -115,7 +149,7 @@ const LOOKS_LIKE_DHCP: [u8; 16] = [0, 67, 0, 68, 0, 16, 0, 0, 1, 2, 3, 4, 5, 6, 
 const LOOKS_LIKE_REDIRECT: [u8; 16] = [5, 1, 0, 0, 203, 0, 113, 1, 1, 2, 3, 4, 5, 6, 7, 8];
 
 /// A bound port: everything of its own, nothing else.
-pub(crate) fn bound_port(me: Who, scene: &Scene) -> Vec<Case> {
+pub fn bound_port(me: Who, scene: &Scene) -> Vec<Case> {
     let mut table = Table::default();
     bound_frames(&mut table, me, scene);
     bound_arp(&mut table, me, scene);
@@ -123,12 +157,12 @@ pub(crate) fn bound_port(me: Who, scene: &Scene) -> Vec<Case> {
     bound_ip6(&mut table, me, scene);
     bound_nd(&mut table, me, scene);
     bound_odd_nd(&mut table, me, scene);
-    table.0
+    table.cases
 }
 
 /// An address of a bound port's prefix: it is used like an own one.
-pub(crate) fn own_prefix(me: Who, scene: &Scene) -> Vec<Case> {
-    let mut table = Table::default();
+pub fn own_prefix(me: Who, scene: &Scene) -> Vec<Case> {
+    let mut table = Table { group: "own prefix", ..Table::default() };
     let own = Sender { me, to: BROADCAST };
     table.pass("IPv4 of the own prefix", own.v4(me.ip4, scene.gateway.ip4, UDP, 0, &udp(1, 2, b"")));
     table.pass("ARP of the own prefix", own.arp(Arp::request((me.mac, me.ip4), scene.gateway.ip4)));
@@ -136,10 +170,11 @@ pub(crate) fn own_prefix(me: Who, scene: &Scene) -> Vec<Case> {
     table.pass("IPv6 of the own prefix", own.udp6(me.ip6, scene.gateway.ip6));
     table.pass("NA of the own prefix", own.na(me.ip6, me.ip6, &lladdr_option(2, me.mac)));
     table.pass("DAD of the own prefix", own.ns(Ipv6Addr::UNSPECIFIED, me.ip6, &[]));
-    table.0
+    table.cases
 }
 
 fn bound_frames(table: &mut Table, me: Who, scene: &Scene) {
+    table.group = "source MAC";
     let Scene { gateway, victim, stranger, .. } = *scene;
     let own = Sender { me, to: gateway.mac };
     let packet = ip4(me.ip4, gateway.ip4, UDP, 0, &udp(4000, 4001, b"data"));
@@ -161,6 +196,7 @@ fn bound_frames(table: &mut Table, me: Who, scene: &Scene) {
     let victims = ip4(victim.ip4, gateway.ip4, UDP, 0, &udp(4000, 4001, b"data"));
     table.drop("MAC and IPv4 of another guest", ether(gateway.mac, victim.mac, IP4, &victims));
 
+    table.group = "tags and ethertypes";
     let good = own.v4(me.ip4, gateway.ip4, UDP, 0, &udp(4000, 4001, b"data"));
     for (tpid, vlan) in [(VLAN, 0), (VLAN, 10), (0x88a8, 0), (0x88a8, 10), (0x9100, 10), (0x9200, 10)] {
         table.drop(format!("tag {tpid:#06x} VLAN {vlan}, own IPv4"), tagged(tpid, vlan, &good));
@@ -195,6 +231,7 @@ fn bound_frames(table: &mut Table, me: Who, scene: &Scene) {
 }
 
 fn bound_arp(table: &mut Table, me: Who, scene: &Scene) {
+    table.group = "ARP";
     let Scene { gateway, victim, stranger, node } = *scene;
     let own = Sender { me, to: BROADCAST };
     let mine = (me.mac, me.ip4);
@@ -246,6 +283,7 @@ fn bound_arp(table: &mut Table, me: Who, scene: &Scene) {
         table.drop(format!("ARP cut after {length} bytes"), frame);
     }
 
+    table.group = "RARP";
     let none = Ipv4Addr::UNSPECIFIED;
     let announce = Arp { operation: 3, sender: (me.mac, none), target: (me.mac, none), ..good };
     let rarp = |arp: Arp| ether(BROADCAST, me.mac, 0x8035, &arp.bytes());
@@ -260,6 +298,7 @@ fn bound_arp(table: &mut Table, me: Who, scene: &Scene) {
 }
 
 fn bound_ip4(table: &mut Table, me: Who, scene: &Scene) {
+    table.group = "IPv4";
     let Scene { gateway, victim, stranger, node } = *scene;
     let own = Sender { me, to: gateway.mac };
     let all = Sender { me, to: BROADCAST };
@@ -330,6 +369,7 @@ fn bound_ip4(table: &mut Table, me: Who, scene: &Scene) {
         table.drop(format!("IPv4 with {name}"), frame);
     }
 
+    table.group = "IPv4 from 0.0.0.0";
     let none = Ipv4Addr::UNSPECIFIED;
     let to_all = Ipv4Addr::BROADCAST;
     let request = udp(68, 67, b"discover");
@@ -346,6 +386,7 @@ fn bound_ip4(table: &mut Table, me: Who, scene: &Scene) {
 }
 
 fn bound_ip6(table: &mut Table, me: Who, scene: &Scene) {
+    table.group = "IPv6";
     let Scene { gateway, victim, stranger, node } = *scene;
     let own = Sender { me, to: gateway.mac };
     let (local, global, to) = (me.link_local(), me.ip6, gateway.ip6);
@@ -402,6 +443,7 @@ fn bound_ip6(table: &mut Table, me: Who, scene: &Scene) {
             own.v6(from, DHCP6_SERVERS, UDP, 1, &udp6(from, DHCP6_SERVERS, 546, 547)),
         );
     }
+    table.group = "IPv6 from ::";
     let none = Ipv6Addr::UNSPECIFIED;
     table.drop(":: UDP", own.udp6(none, to));
     table.drop(":: TCP", own.v6(none, to, TCP, 64, &tcp(1, 80)));
@@ -411,6 +453,7 @@ fn bound_ip6(table: &mut Table, me: Who, scene: &Scene) {
         own.behind(none, ALL_NODES, FRAGMENT, fragment_header(UDP, 0, true), &udp(1, 2, &[0; 16])),
     );
     table.drop(":: DHCPv6", own.v6(none, DHCP6_SERVERS, UDP, 1, &udp6(none, DHCP6_SERVERS, 546, 547)));
+    table.group = "IPv6";
     table.drop("answer of a DHCPv6 server", own.v6(local, ALL_NODES, UDP, 64, &udp6(local, ALL_NODES, 547, 546)));
     let first = own.behind(global, to, FRAGMENT, fragment_header(UDP, 0, true), &udp(547, 546, &[0; 16]));
     table.drop("answer of a DHCPv6 server in a first fragment", first);
@@ -428,6 +471,7 @@ fn bound_ip6(table: &mut Table, me: Who, scene: &Scene) {
 }
 
 fn bound_nd(table: &mut Table, me: Who, scene: &Scene) {
+    table.group = "neighbour discovery";
     let Scene { gateway, victim, stranger, node } = *scene;
     let own = Sender { me, to: gateway.mac };
     let (none, local, global) = (Ipv6Addr::UNSPECIFIED, me.link_local(), me.ip6);
@@ -548,6 +592,7 @@ fn bound_odd_nd(table: &mut Table, me: Who, scene: &Scene) {
     let echo = [&[ICMP6, 0, 5, 2, 0, 0, 1, 0], &icmp6(none, ALL_NODES, 128, &[0; 4])[..]].concat();
     table.drop(":: echo with a router alert", own.v6(none, ALL_NODES, HOP_BY_HOP, 1, &echo));
     table.drop(":: MLD query with its router alert", own.mld(&mld(none, 130, &[0; 20])));
+    table.group = "router messages";
     for (name, kind) in [
         ("router advertisement", 134),
         ("redirect", 137),
@@ -566,6 +611,7 @@ fn bound_odd_nd(table: &mut Table, me: Who, scene: &Scene) {
     table.drop("MLD query with its router alert", own.mld(&mld(local, 130, &[0; 20])));
     table.drop("cut-off NA", own.v6(global, ALL_NODES, ICMP6, 255, &messages[1].1[..12]));
 
+    table.group = "MLD";
     let group = [&[0, 0, 0, 0][..], &solicited_node(global).octets()].concat();
     for (name, from) in [("link-local address", local), ("::", none)] {
         table.pass(
@@ -591,8 +637,8 @@ fn bound_odd_nd(table: &mut Table, me: Who, scene: &Scene) {
 
 /// What a port that is not bound may not claim. `passes` says whether this port is excepted (the uplink, for what is
 /// not bound on this node).
-pub(crate) fn claims(me: Who, victim: Who, name: &str, with_mac: bool, passes: bool) -> Vec<Case> {
-    let mut table = Table::default();
+pub fn claims(me: Who, victim: Who, name: &str, with_mac: bool, passes: bool) -> Vec<Case> {
+    let mut table = Table { group: "claims of IPv4, ARP, IPv6, ND", ..Table::default() };
     let own = Sender { me, to: BROADCAST };
     let (sender, target) = (lladdr_option(1, me.mac), lladdr_option(2, me.mac));
     let data = udp(4000, 4001, b"data");
@@ -648,9 +694,10 @@ pub(crate) fn claims(me: Who, victim: Who, name: &str, with_mac: bool, passes: b
         table.is(passes, format!("VLAN 10, {form} of {name}"), tagged(VLAN, 10, frame));
     }
     if !passes {
-        hidden_claims(&mut table, me, victim, name);
+        table.cases.extend(hidden_claims(me, victim, name));
     }
     if with_mac {
+        table.group = "claims of a MAC";
         let posing = Sender { me: Who { mac: victim.mac, ..me }, to: BROADCAST };
         table.is(passes, format!("MAC of {name}, own IPv4"), posing.v4(me.ip4, harmless, UDP, 0, &data));
         table.is(passes, format!("MAC of {name}, own IPv6"), posing.udp6(me.ip6, harmless6));
@@ -666,11 +713,12 @@ pub(crate) fn claims(me: Who, victim: Who, name: &str, with_mac: bool, passes: b
             tagged(VLAN, 10, &posing.v4(me.ip4, harmless, UDP, 0, &data)),
         );
     }
-    table.0
+    table.cases
 }
 
 /// The same where it cannot be looked at: dropped from whomever it comes.
-fn hidden_claims(table: &mut Table, me: Who, victim: Who, name: &str) {
+pub fn hidden_claims(me: Who, victim: Who, name: &str) -> Vec<Case> {
+    let mut table = Table { group: "claims in tags and SNAP", ..Table::default() };
     let own = Sender { me, to: BROADCAST };
     let target = lladdr_option(2, me.mac);
     let harmless6 = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 250);
@@ -724,11 +772,12 @@ fn hidden_claims(table: &mut Table, me: Who, victim: Who, name: &str) {
         tagged(VLAN, 10, &ether(BROADCAST, me.mac, ARP, &wide)),
     );
     table.drop(format!("ARP for {name}, cut off"), ether(BROADCAST, me.mac, ARP, &narrow.bytes()[..18]));
+    table.cases
 }
 
 /// The link-local address of a bound guest is as much its own as the others.
-pub(crate) fn link_local_claims(me: Who, victim: Who, name: &str) -> Vec<Case> {
-    let mut table = Table::default();
+pub fn link_local_claims(me: Who, victim: Who, name: &str) -> Vec<Case> {
+    let mut table = Table { group: "claims of a link-local address", ..Table::default() };
     let own = Sender { me, to: BROADCAST };
     let to = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 250);
     let theirs = victim.link_local();
@@ -738,23 +787,23 @@ pub(crate) fn link_local_claims(me: Who, victim: Who, name: &str) -> Vec<Case> {
         own.na(me.link_local(), theirs, &lladdr_option(2, me.mac)),
     );
     table.drop(format!("DAD for the link-local address of {name}"), own.ns(Ipv6Addr::UNSPECIFIED, theirs, &[]));
-    table.0
+    table.cases
 }
 
 /// The MAC of the gateway or the node, inside an advertisement of an address of one's own.
-pub(crate) fn foreign_mac_inside(me: Who, victim: Who, name: &str) -> Vec<Case> {
-    let mut table = Table::default();
+pub fn foreign_mac_inside(me: Who, victim: Who, name: &str) -> Vec<Case> {
+    let mut table = Table { group: "claims of a MAC", ..Table::default() };
     let own = Sender { me, to: BROADCAST };
     table.drop(format!("NA with the MAC of {name} inside"), own.na(me.ip6, me.ip6, &lladdr_option(2, victim.mac)));
-    table.0
+    table.cases
 }
 
 /// What every port may send, and what only the uplink may.
-pub(crate) fn unbound_port(me: Who, scene: &Scene, is_uplink: bool) -> Vec<Case> {
+pub fn unbound_port(me: Who, scene: &Scene, is_uplink: bool) -> Vec<Case> {
     let mut table = Table::default();
     unbound_own(&mut table, me, scene);
     unbound_router(&mut table, me, scene, is_uplink);
-    table.0
+    table.cases
 }
 
 fn unbound_own(table: &mut Table, me: Who, scene: &Scene) {
@@ -768,6 +817,7 @@ fn unbound_own(table: &mut Table, me: Who, scene: &Scene) {
     let remote6 = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 250);
 
     // To a protected address: it must be reachable.
+    table.group = "traffic to a bound guest";
     table.pass("IPv4 to a bound guest", to_victim.v4(me.ip4, victim.ip4, UDP, 0, &data));
     table.pass("ICMP error to a bound guest", to_victim.v4(me.ip4, victim.ip4, ICMP, 0, &icmp(3, 4, &[0; 32])));
     table.pass("ARP request for a bound guest", all.arp(Arp::request((me.mac, me.ip4), victim.ip4)));
@@ -778,6 +828,7 @@ fn unbound_own(table: &mut Table, me: Who, scene: &Scene) {
     table.pass("NS for a bound guest's link-local address", all.ns(local, victim.link_local(), &sender));
 
     // Its own business.
+    table.group = "own traffic";
     table.pass("IPv4 UDP", all.v4(me.ip4, remote, UDP, 0, &data));
     table.pass("IPv4 TCP", all.v4(me.ip4, remote, TCP, 0, &tcp(1, 80)));
     table.pass("ICMP echo", all.v4(me.ip4, remote, ICMP, 0, &icmp(8, 0, &[0; 4])));
@@ -832,6 +883,7 @@ fn unbound_own(table: &mut Table, me: Who, scene: &Scene) {
 
 /// Router and DHCP server: only the provider, or in a VLAN of one's own.
 fn unbound_router(table: &mut Table, me: Who, scene: &Scene, is_uplink: bool) {
+    table.group = "router and DHCP server";
     let Scene { gateway, victim, .. } = *scene;
     let all = Sender { me, to: BROADCAST };
     let to_victim = Sender { me, to: victim.mac };
@@ -875,19 +927,280 @@ fn unbound_router(table: &mut Table, me: Who, scene: &Scene, is_uplink: bool) {
     }
 }
 
+/// Odd forms of what a bound port may and may not send: no receiver is known to need the first, every receiver might
+/// take the second for what is inside.
+pub fn bound_odd_forms(me: Who, scene: &Scene) -> Vec<Case> {
+    let mut table = Table::default();
+    let Scene { gateway, victim, stranger, .. } = *scene;
+    let own = Sender { me, to: gateway.mac };
+    let all = Sender { me, to: BROADCAST };
+    let data = udp(4000, 4001, b"data");
+
+    table.group = "IPv4";
+    // Six words of header: a no-operation option and its padding.
+    let with_options = |from: Ipv4Addr| {
+        let mut packet = ip4(from, gateway.ip4, UDP, 0, &[&[1, 1, 1, 0], &data[..]].concat());
+        packet[0] = 0x46;
+        packet[10..12].fill(0);
+        let sum = checksum(&packet[..24]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        ether(gateway.mac, me.mac, IP4, &packet)
+    };
+    table.pass("IPv4 with options", with_options(me.ip4));
+    table.drop("IPv4 with options from another guest's address", with_options(victim.ip4));
+    let good = ip4(me.ip4, gateway.ip4, UDP, 0, &data);
+    let short = udp(4000, 4001, b"short frame");
+    let padded = [own.v4(me.ip4, gateway.ip4, UDP, 0, &short), vec![0; 7]].concat();
+    table.pass("IPv4 with the padding of a short frame", padded);
+    if let Some(case) = table.cases.last_mut() {
+        case.mark = Some(short); // br_netfilter takes the padding off.
+    }
+    for (name, address) in [("another guest's", victim.ip4), ("a random", stranger.ip4)] {
+        let foreign = ip4(address, gateway.ip4, UDP, 0, &data);
+        for (form, at, value) in [
+            ("a header of no words", 0, 0x40),
+            ("a header of four words", 0, 0x44),
+            ("a header of fifteen words", 0, 0x4f),
+            ("version 5", 0, 0x55),
+            ("version 6", 0, 0x65),
+            ("length 0", 3, 0),
+            ("a length beyond its end", 2, 0x20),
+            ("a wrong checksum", 10, 0),
+            ("all flags", 6, 0xe0),
+        ] {
+            let mut packet = foreign.clone();
+            packet[at] = value;
+            table.drop(format!("IPv4 with {form} from {name} address"), ether(gateway.mac, me.mac, IP4, &packet));
+        }
+    }
+    for length in [1, 4, 10, 14, 16, 19] {
+        table.drop(format!("IPv4 cut after {length} bytes"), ether(gateway.mac, me.mac, IP4, &good[..length]));
+    }
+    table.pass("IPv4 TCP from port 0", own.v4(me.ip4, gateway.ip4, TCP, 0, &tcp(0, 80)));
+    table.pass("IPv4 last fragment of one byte", own.v4(me.ip4, gateway.ip4, UDP, 185, &[7]));
+    table.group = "IPv4 from 0.0.0.0";
+    for (name, from, to) in [("67 to 67", 67, 67), ("67 to 68", 67, 68), ("68 to 68", 68, 68), ("546 to 547", 546, 547)]
+    {
+        let frame = all.v4(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, UDP, 0, &udp(from, to, b"data"));
+        table.drop(format!("0.0.0.0, UDP {name}"), frame);
+    }
+
+    table.group = "ARP";
+    let foreign = Arp::request((me.mac, victim.ip4), gateway.ip4);
+    table.drop("ARP with trailing bytes from another guest's address", [all.arp(foreign), vec![0; 18]].concat());
+    table.drop("ARP for 255.255.255.255", all.arp(Arp::request((me.mac, me.ip4), Ipv4Addr::BROADCAST)));
+    table.drop(
+        "ARP reply in the form of a probe",
+        all.arp(Arp::reply((me.mac, Ipv4Addr::UNSPECIFIED), (BROADCAST, victim.ip4))),
+    );
+
+    table.group = "IPv6";
+    let (local, global) = (me.link_local(), me.ip6);
+    let (sender, target) = (lladdr_option(1, me.mac), lladdr_option(2, me.mac));
+    let message = udp6(victim.ip6, gateway.ip6, 4000, 4001);
+    for (name, next) in [("a hop-by-hop header", HOP_BY_HOP), ("destination options", DESTINATION_OPTIONS)] {
+        let frame = own.behind(victim.ip6, gateway.ip6, next, options_header(UDP), &message);
+        table.drop(format!("IPv6 behind {name} from another guest's address"), frame);
+        let frame = own.behind(global, gateway.ip6, next, options_header(UDP), &udp6(global, gateway.ip6, 1, 2));
+        table.pass(format!("own IPv6 UDP behind {name}"), frame);
+    }
+    table.pass("IPv6 TCP from port 0", own.v6(global, gateway.ip6, TCP, 64, &tcp(0, 80)));
+    let authentication = [UDP, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+    let message = [&authentication[..], &udp6(global, gateway.ip6, 1, 2)].concat();
+    table.pass("IPv6 UDP behind an authentication header", own.v6(global, gateway.ip6, 51, 64, &message));
+    let packet = ip6(global, gateway.ip6, UDP, 64, &udp6(global, gateway.ip6, 1, 2));
+    for length in [1, 8, 24, 39] {
+        table.drop(format!("IPv6 cut after {length} bytes"), ether(gateway.mac, me.mac, IP6, &packet[..length]));
+    }
+
+    table.group = "neighbour discovery";
+    let advertisement = |length: usize| {
+        let message = icmp6(local, ALL_NODES, 136, &nd_body(0x20, global, &target));
+        own.v6(local, ALL_NODES, ICMP6, 255, &message[..length])
+    };
+    for length in [0, 1, 4, 8, 16, 23, 25, 30] {
+        table.drop(format!("NA cut after {length} bytes"), advertisement(length));
+    }
+    let atomic = |target: Ipv6Addr| {
+        let message = icmp6(local, ALL_NODES, 136, &nd_body(0x20, target, &[]));
+        let chain = [&options_header(FRAGMENT)[..], &fragment_header(ICMP6, 0, false), &message].concat();
+        own.v6(local, ALL_NODES, HOP_BY_HOP, 255, &chain)
+    };
+    table.drop("own NA in an atomic fragment behind a hop-by-hop header", atomic(global));
+    table.drop("foreign NA in an atomic fragment behind a hop-by-hop header", atomic(victim.ip6));
+    let alert = [&[ICMP6, 0, 5, 2, 0, 0, 1, 0], &icmp6(local, ALL_NODES, 136, &nd_body(0x20, victim.ip6, &target))[..]]
+        .concat();
+    table.drop("foreign NA behind a router alert", own.v6(local, ALL_NODES, HOP_BY_HOP, 1, &alert));
+    table.drop("NS with the wrong kind of option", own.ns(global, gateway.ip6, &target));
+    table.drop("NA with the wrong kind of option", own.na(global, global, &sender));
+    table.drop("NA with an option of length 0", own.na(global, global, &[2, 0, 0, 0, 0, 0, 0, 0]));
+    table.drop("NA with an option of length 2", own.na(global, global, &[2, 2, 0, 0, 0, 0, 0, 0]));
+    table.cases
+}
+
+/// A bound port that may tag its frames itself: inside the tag the same table holds, and outside of its VLANs nothing
+/// passes. RARP has no business in a tag: QEMU announces its guest without one.
+pub fn trunk(plain: &[Case], vlan: u16) -> Vec<Case> {
+    let mut cases = Vec::new();
+    // The kernel itself drops a tag with nothing in it.
+    let untagged = plain.iter().filter(|case| !is_tagged(&case.frame) && case.frame.len() >= 16);
+    for case in untagged.filter(|case| case.group != "RARP" && case.mark.is_none()) {
+        let mut add = |form: String, passes: bool, frame: Vec<u8>| {
+            let class = format!("{form}, {}", case.class);
+            cases.push(Case { group: "trunk", class, frame, passes, offload: None, mark: None });
+        };
+        add(format!("own VLAN {vlan}"), case.passes, tagged(VLAN, vlan, &case.frame));
+        add(format!("own VLAN {vlan}, priority 7"), case.passes, tagged(VLAN, 0xe000 | vlan, &case.frame));
+        if case.passes {
+            add(format!("VLAN {}", vlan + 1), false, tagged(VLAN, vlan + 1, &case.frame));
+            add("VLAN 0".to_owned(), false, tagged(VLAN, 0, &case.frame));
+            add(format!("802.1ad {vlan}"), false, tagged(0x88a8, vlan, &case.frame));
+            let twice = tagged(VLAN, vlan, &tagged(VLAN, vlan, &case.frame));
+            add(format!("own VLAN {vlan} twice"), false, twice);
+            add(format!("own VLAN {vlan}, SNAP"), false, tagged(VLAN, vlan, &snap(&case.frame)));
+        }
+    }
+    cases
+}
+
+/// Link-local addresses that a bound port may or may not use.
+pub fn link_locals(me: Who, scene: &Scene, addresses: &[(Ipv6Addr, bool)]) -> Vec<Case> {
+    let mut table = Table { group: "link-local addresses", ..Table::default() };
+    let own = Sender { me, to: scene.gateway.mac };
+    let to = scene.gateway.ip6;
+    let (sender, target) = (lladdr_option(1, me.mac), lladdr_option(2, me.mac));
+    for (address, passes) in addresses {
+        let (from, passes) = (*address, *passes);
+        table.is(passes, format!("IPv6 UDP from {from}"), own.udp6(from, to));
+        table.is(passes, format!("NS from {from}"), own.ns(from, to, &sender));
+        table.is(passes, format!("NA for {from}"), own.na(me.ip6, from, &target));
+        table.is(passes, format!("NA for {from} from it"), own.na(from, from, &target));
+        table.is(passes, format!("DAD for {from}"), own.ns(Ipv6Addr::UNSPECIFIED, from, &[]));
+        let nonce = [14, 1, 1, 2, 3, 4, 5, 6];
+        table.is(passes, format!("DAD for {from} with nonce"), own.ns(Ipv6Addr::UNSPECIFIED, from, &nonce));
+        let solicitation = own.icmp6(from, ALL_ROUTERS, 133, &[&[0; 4], &sender[..]].concat());
+        table.is(passes, format!("RS from {from}"), solicitation);
+        table.is(passes, format!("MLD report from {from}"), own.mld(&mld(from, 143, &mld2_body(solicited_node(from)))));
+        table.drop(
+            format!("NA for {from}, another guest's MAC"),
+            own.na(me.ip6, from, &lladdr_option(2, scene.victim.mac)),
+        );
+        table.drop(format!("NA from {from} for another guest"), own.na(from, scene.victim.ip6, &target));
+        table.drop(format!("router advertisement from {from}"), own.icmp6(from, ALL_NODES, 134, &ra_body(&sender)));
+    }
+    table.cases
+}
+
+/// What comes in by the uplink from the gateway's MAC, where the pool names it: packets between guests come back that
+/// way, claims do not.
+pub fn hairpin(gateway: Who, victim: Who) -> Vec<Case> {
+    let mut table = Table { group: "back from the gateway", ..Table::default() };
+    let back = Sender { me: gateway, to: BROADCAST };
+    let (remote, remote6) = (Ipv4Addr::new(192, 0, 2, 250), Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 250));
+    let data = udp(4000, 4001, b"data");
+    table.pass("IPv4 of a bound guest", back.v4(victim.ip4, remote, UDP, 0, &data));
+    table.pass("IPv6 of a bound guest", back.udp6(victim.ip6, remote6));
+    table.drop("ARP reply of a bound guest", back.arp(Arp::reply((gateway.mac, victim.ip4), (BROADCAST, victim.ip4))));
+    table.drop("NA of a bound guest", back.na(victim.ip6, victim.ip6, &lladdr_option(2, gateway.mac)));
+    table.drop("DAD for a bound guest's address", back.ns(Ipv6Addr::UNSPECIFIED, victim.ip6, &[]));
+    let other = Sender { me: Who { mac: [2, 0, 0, 0, 0xee, 0xef], ..gateway }, to: BROADCAST };
+    table.drop("IPv4 of a bound guest from another MAC", other.v4(victim.ip4, remote, UDP, 0, &data));
+    table.drop("IPv6 of a bound guest from another MAC", other.udp6(victim.ip6, remote6));
+    table.cases
+}
+
+/// Frames whose checksum or whose cutting into packets is left to the network card, from a bound port.
+pub fn offloads(me: Who, scene: &Scene) -> Vec<Case> {
+    const TCP4: u8 = 1;
+    const TCP6: u8 = 4;
+    let Scene { gateway, victim, stranger, .. } = *scene;
+    let own = Sender { me, to: gateway.mac };
+    let mut cases = Vec::new();
+    let mut add =
+        |passes: bool, class: String, frame: Vec<u8>, segments: u8, start: u16, offset: u16, mark: Vec<u8>| {
+            let headers = start + 20;
+            let offload = Some(Offload { segments, headers, segment: 1400, start, offset });
+            cases.push(Case { group: "offloads", class, frame, passes, offload, mark: Some(mark) });
+        };
+    let payload = |number: usize, length: usize| {
+        let mark = format!("frame {number:04} left to the card").into_bytes();
+        let rest = length.saturating_sub(mark.len());
+        ([&mark[..], &vec![0x2a; rest]].concat(), mark)
+    };
+    let mut number = 0;
+    for length in [1400, 20_000, 64_000] {
+        let name = if length == 1400 { "checksum".to_owned() } else { format!("{} kB of segments", length / 1000) };
+        let kind = |kind: u8| if length == 1400 { 0 } else { kind };
+        for (whose, passes, from) in [
+            ("own", true, me.ip4),
+            ("another guest's", false, victim.ip4),
+            ("the gateway's", false, gateway.ip4),
+            ("a random", false, stranger.ip4),
+        ] {
+            number += 1;
+            let (data, mark) = payload(number, length);
+            let frame = own.v4(from, gateway.ip4, TCP, 0, &[&tcp(4000, 80), &data[..]].concat());
+            add(passes, format!("IPv4 TCP, {name} left to the card, {whose} address"), frame, kind(TCP4), 34, 16, mark);
+        }
+        for (whose, passes, from) in
+            [("own", true, me.ip6), ("another guest's", false, victim.ip6), ("a random", false, stranger.ip6)]
+        {
+            number += 1;
+            let (data, mark) = payload(number, length);
+            let frame = own.v6(from, gateway.ip6, TCP, 64, &[&tcp(4000, 80), &data[..]].concat());
+            add(passes, format!("IPv6 TCP, {name} left to the card, {whose} address"), frame, kind(TCP6), 54, 16, mark);
+        }
+        number += 1;
+        let (data, mark) = payload(number, length);
+        let frame = own.v4(me.ip4, gateway.ip4, TCP, 0, &[&tcp(4000, 80), &data[..]].concat());
+        let frame = [&frame[..6], &victim.mac, &frame[12..]].concat();
+        add(false, format!("IPv4 TCP, {name} left to the card, another guest's MAC"), frame, kind(TCP4), 34, 16, mark);
+    }
+    cases
+}
+
+/// Packets by way of a node that routes: from a guest to the world, or from the world to a guest. They leave with other
+/// MACs than they came with.
+pub fn routed(me: Who, next: Mac, to: Who, victim: Who, bound: bool) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let own = Sender { me, to: next };
+    let mut add = |passes: bool, class: &str, frame: &dyn Fn(&[u8]) -> Vec<u8>| {
+        let mark = format!("routed {class} {passes}").into_bytes();
+        cases.push(Case {
+            group: "routed",
+            class: class.to_owned(),
+            frame: frame(&mark),
+            passes,
+            offload: None,
+            mark: Some(mark),
+        });
+    };
+    let v4 = |from: Ipv4Addr, mark: &[u8]| own.v4(from, to.ip4, UDP, 0, &udp(4000, 4001, mark));
+    let v6 = |from: Ipv6Addr, mark: &[u8]| {
+        own.v6(from, to.ip6, UDP, 64, &with_checksum6(from, to.ip6, UDP, udp(4000, 4001, mark), 6))
+    };
+    add(true, "IPv4 through the node", &|mark| v4(me.ip4, mark));
+    add(true, "IPv6 through the node", &|mark| v6(me.ip6, mark));
+    if bound {
+        add(false, "IPv4 from another guest's address through the node", &|mark| v4(victim.ip4, mark));
+        add(false, "IPv6 from another guest's address through the node", &|mark| v6(victim.ip6, mark));
+    }
+    cases
+}
+
 /// A DHCP request, for an assignment that forbids it.
-pub(crate) fn dhcp_request(me: Who) -> Vec<u8> {
+pub fn dhcp_request(me: Who) -> Vec<u8> {
     Sender { me, to: BROADCAST }.v4(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, UDP, 0, &udp(68, 67, b"data"))
 }
 
 /// An ordinary packet to everybody, from `from` with the MAC of `me`.
-pub(crate) fn packet(me: Who, from: Ipv4Addr, number: u32) -> Vec<u8> {
+pub fn packet(me: Who, from: Ipv4Addr, number: u32) -> Vec<u8> {
     let data = udp(4000, 4001, &number.to_be_bytes());
     Sender { me, to: BROADCAST }.v4(from, Ipv4Addr::BROADCAST, UDP, 0, &data)
 }
 
 /// An ARP reply and a neighbour advertisement that give an address to a MAC.
-pub(crate) fn announcements(me: Who, ip4: Ipv4Addr, ip6: Ipv6Addr) -> Vec<Vec<u8>> {
+pub fn announcements(me: Who, ip4: Ipv4Addr, ip6: Ipv6Addr) -> Vec<Vec<u8>> {
     let own = Sender { me, to: BROADCAST };
     let target = lladdr_option(2, me.mac);
     vec![

@@ -1,0 +1,134 @@
+//! `selftest`: what came of attacking the rules, for people and for programs.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::output::{Output, table};
+use super::{Selftest, advice};
+use crate::ruleset::RULES;
+use crate::selftest::{self, Report, Row, Selection};
+
+pub(super) fn run(command: Selftest, verbose: bool) -> anyhow::Result<Output> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(advice("the selftest makes network namespaces, which only root may", "run it as root"));
+    }
+    let selection = Selection { class: command.class, topology: command.topology };
+    let report = selftest::run(&selection, RULES).map_err(|error| match error {
+        selftest::Error::NothingSelected => {
+            advice(error.to_string(), "`pve-public-ip selftest --verbose` names all classes and topologies")
+        }
+        error => error.into(),
+    })?;
+    let code = u8::from(!report.is_good());
+    Ok(Output { text: text(&report, verbose), data: data(&report), code })
+}
+
+fn verdict(passes: bool) -> &'static str {
+    if passes { "pass" } else { "drop" }
+}
+
+fn text(report: &Report, verbose: bool) -> String {
+    let mut text = format!("kernel {}, nft {}: ", report.kernel, report.nft);
+    if report.missing.is_empty() {
+        text += "nothing missing\n";
+    } else {
+        text += &format!("{} missing\n", report.missing.len());
+    }
+    for missing in &report.missing {
+        text += &format!("missing: {} ({}): {}\n", missing.feature, missing.reason, missing.meaning);
+    }
+    if verbose {
+        let rows: Vec<Vec<String>> = report.rows.iter().map(cells).collect();
+        text += &table(&ROW_HEADERS, &rows);
+    } else {
+        text +=
+            &table(&["topology", "must drop", "dropped", "must pass", "passed"], &summary(report, |row| row.topology));
+        text += &table(&["class", "must drop", "dropped", "must pass", "passed"], &summary(report, |row| row.group));
+        let wrong: Vec<Vec<String>> =
+            report.rows.iter().filter(|row| row.leaked() || row.broken()).map(cells).collect();
+        if !wrong.is_empty() {
+            text += &table(&ROW_HEADERS, &wrong);
+        }
+    }
+    for topology in &report.not_run {
+        let optional = if topology.optional { " (a node can do without)" } else { "" };
+        text += &format!("not run: {}{optional}: {}\n", topology.topology, topology.reason);
+    }
+    let (leaked, broken) = (report.leaked(), report.broken());
+    let good = report.rows.len() - leaked - broken;
+    let mut not_run = String::new();
+    if !report.not_run.is_empty() {
+        not_run = format!(", {} topologies not run", report.not_run.len());
+    }
+    text + &format!(
+        "{} frames in {} topologies: {good} as expected, {leaked} leaked, {broken} broken{not_run} ({:.1} s)\n",
+        report.rows.len(),
+        report.topologies(),
+        report.duration.as_secs_f64()
+    )
+}
+
+const ROW_HEADERS: [&str; 5] = ["class", "topology", "sender", "expected", "got"];
+
+fn cells(row: &Row) -> Vec<String> {
+    let seen = if row.leaked() {
+        let names: Vec<&str> = row.got.seen.iter().map(crate::model::IfName::as_str).collect();
+        format!("LEAKED to {}", names.join(", "))
+    } else {
+        row.got.text()
+    };
+    let class = format!("{}: {}", row.group, row.class);
+    vec![class, row.topology.to_owned(), row.sender.to_string(), verdict(row.passes).to_owned(), seen]
+}
+
+/// One line for each key, in the order in which they were played.
+fn summary(report: &Report, key: impl Fn(&Row) -> &'static str) -> Vec<Vec<String>> {
+    let mut order = Vec::new();
+    let mut counts: BTreeMap<&str, [usize; 4]> = BTreeMap::new();
+    for row in &report.rows {
+        let count = counts.entry(key(row)).or_insert_with(|| {
+            order.push(key(row));
+            [0; 4]
+        });
+        let at = if row.passes { 2 } else { 0 };
+        count[at] += 1;
+        count[at + 1] += usize::from(!row.leaked() && !row.broken());
+    }
+    let line =
+        |key: &&str| std::iter::once((*key).to_owned()).chain(counts[key].map(|count| count.to_string())).collect();
+    order.iter().map(line).collect()
+}
+
+fn data(report: &Report) -> Value {
+    let names = |names: &[crate::model::IfName]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let rows: Vec<Value> = report
+        .rows
+        .iter()
+        .map(|row| {
+            json!({
+                "topology": row.topology, "sender": row.sender, "group": row.group, "class": row.class,
+                "expected": verdict(row.passes), "got": row.got.text(), "seen": names(&row.got.seen),
+                "leaked": row.leaked(), "broken": row.broken(),
+            })
+        })
+        .collect();
+    let not_run: Vec<Value> = report
+        .not_run
+        .iter()
+        .map(|entry| json!({ "topology": entry.topology, "reason": entry.reason, "optional": entry.optional }))
+        .collect();
+    json!({
+        "kernel": report.kernel,
+        "nft": report.nft,
+        "missing": report.missing,
+        "rows": rows,
+        "not_run": not_run,
+        "frames": report.rows.len(),
+        "topologies": report.topologies(),
+        "leaked": report.leaked(),
+        "broken": report.broken(),
+        "good": report.is_good(),
+        "seconds": report.duration.as_secs_f64(),
+    })
+}

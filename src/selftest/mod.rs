@@ -1,0 +1,405 @@
+//! Attacks the rules that this program would install, on the kernel that runs, and looks at what gets through.
+//!
+//! [`topologies`] says in which surroundings, [`verdicts`] what is sent and what must become of it, [`frames`] how it looks
+//! on the wire. `lab` builds each topology in network namespaces of its own and plays the frames there. The rules get
+//! in by the same path as those of a node: registry, guests and links are inputs of the plan, and the kernel is told the
+//! difference.
+
+pub mod frames;
+mod lab;
+pub mod topologies;
+pub mod verdicts;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
+use nix::unistd::Pid;
+
+use lab::Lab;
+use topologies::{TOPOLOGIES, Topology};
+use verdicts::Case;
+
+use crate::model::IfName;
+use crate::registry::document::DocumentError;
+use crate::system::command::{self, CommandError};
+use crate::system::namespace::Namespace;
+use crate::system::tun::Tap;
+use crate::system::{FilterError, KernelError, Nftables};
+
+/// Which frames to play; empty: all of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Part of the name of a class or of its group, in any case.
+    pub class: Option<String>,
+    /// Part of the name of a topology, in any case.
+    pub topology: Option<String>,
+}
+
+/// Why a topology, or the whole test, cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The system refuses.
+    #[error("cannot make a network namespace with links in it")]
+    System(#[from] io::Error),
+    /// No tap devices.
+    #[error("cannot make a tap device")]
+    Tap(#[source] io::Error),
+    /// `ip`, `bridge` or `nft`.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// The rules could not be loaded.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The table of topologies contradicts itself.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// The same.
+    #[error("{0}")]
+    Inputs(String),
+    /// The bridge does not ask iptables.
+    #[error("br_netfilter is not loaded, and to load it would change how this machine treats its own bridged frames")]
+    NoBrNetfilter,
+    /// Not even honest frames of this port arrive.
+    #[error("an honest broadcast of {0} does not arrive everywhere")]
+    Deaf(IfName),
+    /// They did, and then no more.
+    #[error("an honest broadcast of {0} did not arrive at {1}")]
+    Lost(IfName, IfName),
+    /// The safety catch.
+    #[error("the test is still in the machine's own network namespace; nothing was loaded")]
+    Home,
+    /// The thread of the test ended early.
+    #[error("the test ended early")]
+    Ended,
+    /// Nothing fits the selection.
+    #[error("no frame is in a class and a topology of these names")]
+    NothingSelected,
+}
+
+impl From<FilterError> for Error {
+    fn from(error: FilterError) -> Self {
+        Self::Kernel(error.into())
+    }
+}
+
+/// What a kernel may lack.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Missing {
+    /// What it is.
+    pub feature: &'static str,
+    /// What that means for a node.
+    pub meaning: &'static str,
+    /// How it was found out.
+    pub reason: String,
+}
+
+/// Where a frame was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Got {
+    /// Receivers.
+    pub seen: Vec<IfName>,
+    /// Of the receivers that it is for, those that it did not reach although it reached others.
+    pub missing: Vec<IfName>,
+}
+
+impl Got {
+    /// In a word or two.
+    pub fn text(&self) -> String {
+        let names = |names: &[IfName]| names.iter().map(IfName::as_str).collect::<Vec<_>>().join(", ");
+        match (self.seen.as_slice(), self.missing.as_slice()) {
+            ([], _) => "drop".to_owned(),
+            (_, []) => "pass".to_owned(),
+            (_, missing) => format!("pass, but not to {}", names(missing)),
+        }
+    }
+}
+
+/// One frame's fate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Where.
+    pub topology: &'static str,
+    /// By whom.
+    pub sender: IfName,
+    /// Of which kind.
+    pub group: &'static str,
+    /// What exactly.
+    pub class: String,
+    /// Whether it must arrive.
+    pub passes: bool,
+    /// What became of it.
+    pub got: Got,
+}
+
+impl Row {
+    /// It must not arrive, and did.
+    pub fn leaked(&self) -> bool {
+        !self.passes && !self.got.seen.is_empty()
+    }
+
+    /// It must arrive, and did not, or not everywhere.
+    pub fn broken(&self) -> bool {
+        self.passes && (self.got.seen.is_empty() || !self.got.missing.is_empty())
+    }
+}
+
+/// A topology that could not be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotRun {
+    /// Which.
+    pub topology: &'static str,
+    /// Why.
+    pub reason: String,
+    /// Whether a node can do without.
+    pub optional: bool,
+}
+
+/// The outcome.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The kernel's release.
+    pub kernel: String,
+    /// The version of `nft`.
+    pub nft: String,
+    /// What the kernel lacks.
+    pub missing: Vec<Missing>,
+    /// Each frame.
+    pub rows: Vec<Row>,
+    /// Each topology without frames.
+    pub not_run: Vec<NotRun>,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl Report {
+    /// Frames that arrived and must not.
+    pub fn leaked(&self) -> usize {
+        self.rows.iter().filter(|row| row.leaked()).count()
+    }
+
+    /// Frames that did not arrive and must.
+    pub fn broken(&self) -> usize {
+        self.rows.iter().filter(|row| row.broken()).count()
+    }
+
+    /// Topologies with frames.
+    pub fn topologies(&self) -> usize {
+        self.rows.iter().map(|row| row.topology).collect::<BTreeSet<_>>().len()
+    }
+
+    /// Everything that must run has run, and every frame met its fate.
+    pub fn is_good(&self) -> bool {
+        !self.rows.is_empty()
+            && self.rows.iter().all(|row| !row.leaked() && !row.broken())
+            && self.not_run.iter().all(|topology| topology.optional)
+    }
+}
+
+impl Selection {
+    fn has_topology(&self, topology: &Topology) -> bool {
+        is_part(self.topology.as_deref(), &[topology.name])
+    }
+
+    fn has_case(&self, case: &Case) -> bool {
+        is_part(self.class.as_deref(), &[case.group, &case.class])
+    }
+}
+
+fn is_part(wanted: Option<&str>, of: &[&str]) -> bool {
+    let wanted = wanted.map(str::to_lowercase);
+    wanted.is_none_or(|wanted| of.iter().any(|text| text.to_lowercase().contains(&wanted)))
+}
+
+/// Plays the selected frames against `rules`, which are [`crate::ruleset::RULES`] unless the test itself is tested.
+///
+/// Nothing is left behind, whatever happens: the namespaces have no names and the devices live in them.
+pub fn run(selection: &Selection, rules: &str) -> Result<Report, Error> {
+    let started = Instant::now();
+    let mut report = Report { kernel: kernel_release(), nft: nft_version()?, ..Report::default() };
+    // `unshare` and `setns` move only the calling thread, and this one is nobody else's.
+    let played = thread::scope(|scope| {
+        let thread = scope.spawn(|| -> Result<(), Error> {
+            let home = Namespace::current()?;
+            stay_on_one_cpu()?;
+            report.missing = missing(&home)?;
+            play(selection, rules, &home, &mut report)
+        });
+        thread.join().unwrap_or(Err(Error::Ended))
+    });
+    played?;
+    report.duration = started.elapsed();
+    Ok(report)
+}
+
+fn play(selection: &Selection, rules: &str, home: &Namespace, report: &mut Report) -> Result<(), Error> {
+    let reference = Nftables::reference()?;
+    let mut anything = false;
+    for topology in TOPOLOGIES.iter().filter(|topology| selection.has_topology(topology)) {
+        let plays: Vec<_> = topology.plays.iter().map(|play| (play, topology.cases(play))).collect();
+        let selected = |cases: &[Case]| cases.iter().any(|case| selection.has_case(case));
+        if !plays.iter().any(|(_, cases)| selected(cases)) {
+            continue;
+        }
+        anything = true;
+        let mut rows = Vec::new();
+        let played = Lab::build(topology).and_then(|mut lab| {
+            lab.load(home, reference, rules)?;
+            lab.settle()?;
+            for (play, cases) in &plays {
+                let cases: Vec<&Case> = cases.iter().filter(|case| selection.has_case(case)).collect();
+                let got = lab.play(play, &cases)?;
+                let sender = topology.sender(play);
+                rows.extend(cases.into_iter().zip(got).map(|(case, got)| Row {
+                    topology: topology.name,
+                    sender,
+                    group: case.group,
+                    class: case.class.clone(),
+                    passes: case.passes,
+                    got,
+                }));
+            }
+            Ok(())
+        });
+        home.enter()?;
+        report.rows.append(&mut rows);
+        if let Err(error) = played {
+            let reason = chain(&error);
+            report.not_run.push(NotRun { topology: topology.name, reason, optional: topology.is_optional() });
+        }
+    }
+    if anything { Ok(()) } else { Err(Error::NothingSelected) }
+}
+
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    // What programs say has lines.
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// On one CPU frames keep their order, so the arrival of a later one tells that an earlier one was dropped.
+fn stay_on_one_cpu() -> io::Result<()> {
+    let mut one = CpuSet::new();
+    one.set(sched_getcpu()?)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &one)?)
+}
+
+fn kernel_release() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| "?".to_owned(), |text| text.trim().to_owned())
+}
+
+fn nft_version() -> Result<String, CommandError> {
+    let text = command::run("nft", &["--version"], b"")?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    Ok(text.split_whitespace().find_map(|word| word.strip_prefix('v')).unwrap_or("?").to_owned())
+}
+
+/// A feature, what it means for a node to lack it, and how to find out.
+type Probe = (&'static str, &'static str, fn() -> Result<(), String>);
+
+const PROBES: [Probe; 7] = [
+    ("bridges", "no guest can be connected", || try_command("ip link add br0 type bridge")),
+    ("nf_tables for bridges", "nothing can be filtered: this node cannot be protected", || {
+        try_command("nft add table bridge probe")
+    }),
+    ("veth", "there can be no containers, and no guests behind Proxmox VE's firewall", || {
+        try_command("ip link add veth0 type veth peer name veth1")
+    }),
+    ("tap devices", "there can be no virtual machines", || {
+        Tap::new(IfName::literal("tap0")).map(drop).map_err(|error| format!("/dev/net/tun: {error}"))
+    }),
+    ("IPv6", "the test gives the node IPv6 addresses, which this kernel does not take", || {
+        exists("/proc/sys/net/ipv6")
+    }),
+    ("VLAN-aware bridges", "`bridge-vlan-aware` cannot be used; guests in VLANs need bridges of their own", || {
+        try_command("ip link add br1 type bridge vlan_filtering 1")
+    }),
+    ("br_netfilter", "the rules do not need it, but how they get on with it is not tested", || {
+        exists("/proc/sys/net/bridge")
+    }),
+];
+
+fn try_command(line: &str) -> Result<(), String> {
+    let words: Vec<&str> = line.split(' ').collect();
+    command::run(words[0], &words[1..], b"").map(drop).map_err(|error| error.to_string())
+}
+
+fn exists(path: &str) -> Result<(), String> {
+    if matches!(std::fs::exists(path), Ok(true)) { Ok(()) } else { Err(format!("there is no {path}")) }
+}
+
+/// Tries each feature in a namespace of its own.
+fn missing(home: &Namespace) -> Result<Vec<Missing>, Error> {
+    Namespace::new()?.enter()?;
+    let failed = PROBES.iter().filter_map(|(feature, meaning, probe)| {
+        let reason = probe().err()?.split_whitespace().collect::<Vec<_>>().join(" ");
+        Some(Missing { feature, meaning, reason })
+    });
+    let missing = failed.collect();
+    home.enter()?;
+    Ok(missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(passes: bool, seen: &[&str], missing: &[&str]) -> Row {
+        let names = |names: &[&str]| names.iter().map(|name| IfName::literal(name)).collect();
+        Row {
+            topology: "test",
+            sender: IfName::literal("tap100i0"),
+            group: "test",
+            class: "test".to_owned(),
+            passes,
+            got: Got { seen: names(seen), missing: names(missing) },
+        }
+    }
+
+    #[test]
+    fn a_row_is_judged_by_who_saw_the_frame() {
+        for (row, leaked, broken, text) in [
+            (row(false, &[], &[]), false, false, "drop"),
+            (row(false, &["eno1"], &[]), true, false, "pass"),
+            (row(true, &["eno1"], &[]), false, false, "pass"),
+            (row(true, &[], &[]), false, true, "drop"),
+            (row(true, &["vmbr0"], &["eno1", "tap101i0"]), false, true, "pass, but not to eno1, tap101i0"),
+        ] {
+            assert_eq!((row.leaked(), row.broken(), row.got.text().as_str()), (leaked, broken, text));
+            let report = Report { rows: vec![row], ..Report::default() };
+            assert_eq!(report.is_good(), !leaked && !broken, "{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_played_is_not_good_and_neither_is_a_topology_left_out() {
+        assert!(!Report::default().is_good());
+        for optional in [true, false] {
+            let not_run = vec![NotRun { topology: "other", reason: "why".to_owned(), optional }];
+            let report = Report { rows: vec![row(true, &["eno1"], &[])], not_run, ..Report::default() };
+            assert_eq!(report.is_good(), optional);
+        }
+    }
+
+    #[test]
+    fn a_selection_takes_parts_of_names_in_any_case() {
+        let case = &TOPOLOGIES[0].cases(&TOPOLOGIES[0].plays[0])[0];
+        for (class, topology, has_case, has_topology) in [
+            (None, None, true, true),
+            (Some("source mac"), Some("TAP ON"), true, true),
+            (Some("another guest's, own IPv4"), None, true, true),
+            (Some("no such class"), Some("no such topology"), false, false),
+        ] {
+            let selection = Selection { class: class.map(str::to_owned), topology: topology.map(str::to_owned) };
+            assert_eq!(selection.has_case(case), has_case, "{class:?}");
+            assert_eq!(selection.has_topology(&TOPOLOGIES[0]), has_topology, "{topology:?}");
+        }
+    }
+}
