@@ -931,6 +931,13 @@ fn unbound_router(table: &mut Table, me: Who, scene: &Scene, is_uplink: bool) {
 /// take the second for what is inside.
 pub fn bound_odd_forms(me: Who, scene: &Scene) -> Vec<Case> {
     let mut table = Table::default();
+    odd_ip4(&mut table, me, scene);
+    odd_arp(&mut table, me, scene);
+    odd_ip6(&mut table, me, scene);
+    table.cases
+}
+
+fn odd_ip4(table: &mut Table, me: Who, scene: &Scene) {
     let Scene { gateway, victim, stranger, .. } = *scene;
     let own = Sender { me, to: gateway.mac };
     let all = Sender { me, to: BROADCAST };
@@ -984,7 +991,11 @@ pub fn bound_odd_forms(me: Who, scene: &Scene) -> Vec<Case> {
         let frame = all.v4(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, UDP, 0, &udp(from, to, b"data"));
         table.drop(format!("0.0.0.0, UDP {name}"), frame);
     }
+}
 
+fn odd_arp(table: &mut Table, me: Who, scene: &Scene) {
+    let Scene { gateway, victim, .. } = *scene;
+    let all = Sender { me, to: BROADCAST };
     table.group = "ARP";
     let foreign = Arp::request((me.mac, victim.ip4), gateway.ip4);
     table.drop("ARP with trailing bytes from another guest's address", [all.arp(foreign), vec![0; 18]].concat());
@@ -993,7 +1004,11 @@ pub fn bound_odd_forms(me: Who, scene: &Scene) -> Vec<Case> {
         "ARP reply in the form of a probe",
         all.arp(Arp::reply((me.mac, Ipv4Addr::UNSPECIFIED), (BROADCAST, victim.ip4))),
     );
+}
 
+fn odd_ip6(table: &mut Table, me: Who, scene: &Scene) {
+    let Scene { gateway, victim, .. } = *scene;
+    let own = Sender { me, to: gateway.mac };
     table.group = "IPv6";
     let (local, global) = (me.link_local(), me.ip6);
     let (sender, target) = (lladdr_option(1, me.mac), lladdr_option(2, me.mac));
@@ -1035,7 +1050,6 @@ pub fn bound_odd_forms(me: Who, scene: &Scene) -> Vec<Case> {
     table.drop("NA with the wrong kind of option", own.na(global, global, &sender));
     table.drop("NA with an option of length 0", own.na(global, global, &[2, 0, 0, 0, 0, 0, 0, 0]));
     table.drop("NA with an option of length 2", own.na(global, global, &[2, 2, 0, 0, 0, 0, 0, 0]));
-    table.cases
 }
 
 /// A bound port that may tag its frames itself: inside the tag the same table holds, and outside of its VLANs nothing
