@@ -999,7 +999,7 @@ fn odd_arp(table: &mut Table, me: Who, scene: &Scene) {
     table.group = "ARP";
     let foreign = Arp::request((me.mac, victim.ip4), gateway.ip4);
     table.drop("ARP with trailing bytes from another guest's address", [all.arp(foreign), vec![0; 18]].concat());
-    table.drop("ARP for 255.255.255.255", all.arp(Arp::request((me.mac, me.ip4), Ipv4Addr::BROADCAST)));
+    table.pass("ARP for 255.255.255.255", all.arp(Arp::request((me.mac, me.ip4), Ipv4Addr::BROADCAST)));
     table.drop(
         "ARP reply in the form of a probe",
         all.arp(Arp::reply((me.mac, Ipv4Addr::UNSPECIFIED), (BROADCAST, victim.ip4))),
