@@ -130,10 +130,6 @@ sets! {
     HairpinMac "hairpin_mac" [Port Mac] Hash;
     FreePorts "free_ports" [Port] Hash;
     RouterPorts "router_ports" [Port] Hash;
-    InboundPorts "inbound_ports" [Port] Hash;
-    RegisteredMac "registered_mac" [Mac] Hash;
-    GuardEnforceUplinks "guard_enforce_uplinks" [Port] Hash;
-    GuardReportUplinks "guard_report_uplinks" [Port] Hash;
 }
 
 impl SetId {
@@ -411,15 +407,6 @@ impl Element {
                 "the guest cannot be a router or DHCP server",
                 "the port may send router advertisements and DHCP answers",
             ),
-            SetId::InboundPorts => {
-                ("the guest is given frames for others", "the guest is given only its own frames, unasked")
-            }
-            SetId::RegisteredMac => {
-                ("frames of this MAC may not leave to the provider", "the MAC may leave to the provider")
-            }
-            SetId::GuardEnforceUplinks | SetId::GuardReportUplinks => {
-                ("unknown MACs leave by this uplink", "the uplink is guarded, although no pool asks for it")
-            }
         };
         format!("{what}: {}", if missing { lacks } else { extra })
     }
