@@ -57,10 +57,11 @@ fn text(report: &Report, verbose: bool) -> String {
     }
     let (leaked, broken) = (report.leaked(), report.broken());
     let good = report.rows.len() - leaked - broken;
-    let mut not_run = String::new();
-    if !report.not_run.is_empty() {
-        not_run = format!(", {} topologies not run", report.not_run.len());
-    }
+    let not_run = match report.not_run.len() {
+        0 => String::new(),
+        1 => ", 1 topology not run".to_owned(),
+        count => format!(", {count} topologies not run"),
+    };
     text + &format!(
         "{} frames in {} topologies: {good} as expected, {leaked} leaked, {broken} broken{not_run} ({:.1} s)\n",
         report.rows.len(),
