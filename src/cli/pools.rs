@@ -43,7 +43,8 @@ fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Out
     change(node, dry_run, |registry| registry.create_pool(new))
         .with_context(|| format!("cannot create pool `{name}`"))?;
     let verb = if dry_run { "would be created" } else { "created" };
-    let text = format!("pool {name} {verb}: {}, bridge {bridge}, {count} entries", profile.as_str());
+    let entries = if count == 1 { "1 entry".to_owned() } else { format!("{count} entries") };
+    let text = format!("pool {name} {verb}: {}, bridge {bridge}, {entries}", profile.as_str());
     settle(node, dry_run, Output::new(text, json!({ "pool": name, "entries": count })))
 }
 

@@ -261,7 +261,7 @@ fn a_dry_run_says_what_it_would_do_and_does_nothing() {
     node.stand_in_proxmox();
     let create = "pool create p --profile generic-bridged --bridge vmbr0 203.0.113.10";
     node.changes_nothing(&format!("--dry-run {create}"))
-        .prints("pool p would be created: generic-bridged, bridge vmbr0, 1 entries\n");
+        .prints("pool p would be created: generic-bridged, bridge vmbr0, 1 entry\n");
     node.run(create).ok();
     for (command, says) in [
         ("pool add p 203.0.113.11", "203.0.113.11 would be added to pool p\n"),
