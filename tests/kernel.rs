@@ -507,6 +507,8 @@ mod kernel {
         let lab = full_node();
         let table = "bridge pve-public-ip";
         let rules = "the rules are missing or were changed";
+        let older = pve_public_ip::ruleset::SETS.replacen("\t\tflags interval\n", "", 1);
+        assert_ne!(older, pve_public_ip::ruleset::SETS);
         let chain = format!("{table} prerouting");
         let handle = sh(&format!("nft -a list chain {chain}"));
         let handle = handle
@@ -531,6 +533,11 @@ mod kernel {
             ("the rules flushed", format!("nft flush table {table}"), rules),
             ("the table deleted", format!("nft delete table {table}"), "the table is missing"),
             ("everything flushed", "nft flush ruleset".to_owned(), "the table is missing"),
+            (
+                "a set of another release",
+                format!("nft delete table {table}; nft -f - <<'END'\n{older}END"),
+                "the table is missing",
+            ),
         ] {
             drift(&lab, what, &command, named);
         }

@@ -123,7 +123,10 @@ impl Step {
                 vec![format!("{mac} is pinned to {port}, although it is not bound there")]
             }
             Self::DeclareSets => {
-                vec!["the table is missing: nothing is protected on this node".to_owned()]
+                vec![
+                    "the table is missing or another release's: nothing is protected on this node as it should be"
+                        .to_owned(),
+                ]
             }
             Self::ChangeElements { add, remove } => {
                 let missing = add.iter().map(|element| format!("missing {}", element.meaning(true)));

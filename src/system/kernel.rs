@@ -29,10 +29,9 @@ impl KernelError {
     /// The administrator's next step.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Filter(FilterError::Nft { .. }) => Some(format!(
-                "if sets of another release are in the way: `nft delete table bridge {}`, then `pve-public-ip apply`",
-                crate::ruleset::TABLE
-            )),
+            Self::Filter(FilterError::Nft { .. }) => {
+                Some("is `nft` installed, and of version 1.0.6 or later? `nft --version`".to_owned())
+            }
             Self::Routing(RoutingError::ForeignRoute(net)) => {
                 Some(format!("`ip route show {net}` shows it; remove it, then `pve-public-ip apply`"))
             }

@@ -84,9 +84,13 @@ impl Nftables {
         Ok(Self { socket: Socket::open(SockProtocol::NetlinkNetFilter)? })
     }
 
-    /// Loads the declarations of the sets.
+    /// Loads the declarations of the sets. A table in which a set of that name is declared otherwise (by another release)
+    /// is replaced by an empty one: nothing can be added to it, and its rules are not ours.
     pub fn declare_sets(&self) -> Result<(), FilterError> {
-        nft(SETS, "sets")
+        if are_compatible(SETS) {
+            return nft(SETS, "sets");
+        }
+        nft(&format!("table bridge {TABLE}\ndelete table bridge {TABLE}\n{SETS}"), "sets")
     }
 
     /// Replaces the rules, and in the same transaction removes chains and sets that are not this release's.
@@ -113,7 +117,10 @@ impl Nftables {
         if SetId::ALL.iter().any(|set| !declared.contains(set.name())) {
             return Ok(Rules::Absent);
         }
-        Ok(if self.fingerprint(&declared)? == reference { Rules::Loaded } else { Rules::Different })
+        if self.fingerprint(&declared)? == reference {
+            return Ok(Rules::Loaded);
+        }
+        Ok(if are_compatible(SETS) { Rules::Different } else { Rules::Absent })
     }
 
     /// Compiles this release's text in a throwaway network namespace and takes its fingerprint there.
@@ -349,6 +356,11 @@ impl Nftables {
             }
         }
     }
+}
+
+/// Whether the kernel would take these declarations beside what it has.
+fn are_compatible(sets: &str) -> bool {
+    command::run("nft", &["-c", "-f", "-"], sets.as_bytes()).is_ok()
 }
 
 fn nft(text: &str, what: &'static str) -> Result<(), FilterError> {
