@@ -363,32 +363,37 @@ mod kernel {
     }
 
     #[test]
-    fn a_bridge_without_a_pool_is_left_alone() {
+    fn the_lan_of_a_router_guest_is_left_alone_and_no_other() {
         let mut lab = full_node();
         Lab::bridge("vmbr1");
+        let on_lan = |vmid: u8| format!("net0: virtio={},bridge=vmbr1\n", text(guest_mac(vmid, 0)));
         for vmid in [210, 211] {
-            lab.guest(
-                NODE,
-                "qemu-server",
-                vmid,
-                &format!("net0: virtio={},bridge=vmbr1\n", text(guest_mac(u8::try_from(vmid).unwrap(), 0))),
-            );
+            lab.guest(NODE, "qemu-server", vmid.into(), &on_lan(vmid));
         }
         // Its own forwarding domain, so its own listeners.
         let _others = std::mem::take(&mut lab.ends);
         lab.plug("tap210i0", "vmbr1", guest_mac(210, 0));
         lab.plug("tap211i0", "vmbr1", guest_mac(211, 0));
-        lab.ok("apply");
-        lab.settle();
-        let mut tally = Tally::default();
         let me =
             Who { mac: guest_mac(210, 0), ip4: Ipv4Addr::new(192, 0, 2, 1), ip6: "2001:db8:ffff::1".parse().unwrap() };
-        for (name, victim) in
-            [("a bound guest", who(guest_mac(100, 0), 10)), ("nobody yet", who(guest_mac(200, 0), 20))]
-        {
-            tally.play(&mut lab, "tap210i0", &verdicts::claims(me, victim, name, true, true));
+        let victims = [("a bound guest", who(guest_mac(100, 0), 10)), ("nobody yet", who(guest_mac(200, 0), 20))];
+        for (what, is_lan) in [("a bridge without a pool", false), ("the LAN of a router guest", true)] {
+            if is_lan {
+                // Guest 100 holds prefixes; now it has a NIC there.
+                let nics: String = [(0, "vmbr0"), (1, "vmbr0"), (2, "vmbr1")]
+                    .map(|(nic, bridge)| format!("net{nic}: virtio={},bridge={bridge}\n", text(guest_mac(100, nic))))
+                    .concat();
+                lab.guest(NODE, "qemu-server", 100, &nics);
+            }
+            lab.ok("apply");
+            lab.settle();
+            let mut tally = Tally::default();
+            for (name, victim) in victims {
+                // Nobody has the MAC of the second one.
+                tally.play(&mut lab, "tap210i0", &verdicts::claims(me, victim, name, is_lan, is_lan));
+            }
+            tally.conclude(what);
         }
-        tally.conclude("a bridge without a pool");
     }
 
     // ---- the law: desired, observed, repaired --------------------------------------------------------------

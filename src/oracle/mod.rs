@@ -57,7 +57,7 @@ pub enum PortRole {
     },
     /// Leads to the provider.
     Uplink,
-    /// On a bridge without a pool.
+    /// On the LAN of a guest that routes a prefix: everything is allowed.
     Free,
     /// Inner side of the NIC firewall: its frames were judged at the guest's own port.
     SecondTraversal,

@@ -142,8 +142,8 @@ fn present_uplinks(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BTreeSet<IfN
     ports.filter(is_uplink).collect()
 }
 
-/// Ports of this node's guests that hold no address, with the bridge that they are on.
-fn unbound_ports(inputs: &Inputs) -> Vec<(IfName, IfName)> {
+/// NICs of this node's guests that hold no address: guest, port and the bridge that it is on.
+fn unbound_ports(inputs: &Inputs) -> Vec<(Vmid, IfName, IfName)> {
     let mut ports = Vec::new();
     for (vmid, place) in inputs.guests.iter().filter(|(_, place)| place.node == inputs.node) {
         for (id, nic) in &place.config.nics {
@@ -152,27 +152,34 @@ fn unbound_ports(inputs: &Inputs) -> Vec<(IfName, IfName)> {
             let bridge = inputs.links.bridge_of(place.config.kind, *vmid, *id).or(configured);
             let bound = inputs.registry.guests.get(vmid).is_some_and(|guest| guest.interfaces.contains_key(id));
             if let (false, Some(bridge)) = (bound, bridge) {
-                ports.push((place.config.kind.port(*vmid, *id), bridge));
+                ports.push((*vmid, place.config.kind.port(*vmid, *id), bridge));
             }
         }
     }
     ports
 }
 
-/// Elements for the ports of guests that hold no address. On a bridge without a pool nothing is protected, and behind a
-/// router guest the addresses of a routed prefix are used by right; on one of a pool that allows it they may be routers.
+/// Elements for the ports of guests that hold no address.
+///
+/// On a bridge without a pool they may be routers and DHCP servers, but protected addresses stay protected: a NIC can be
+/// moved to a pool's bridge while its guest runs, and no hook is called. Only on the LAN of a guest that routes a prefix
+/// is everything allowed, because its addresses are used there by right.
 fn unbound_elements(inputs: &Inputs, bridges: &BTreeSet<IfName>) -> BTreeSet<Element> {
-    let pools = || inputs.registry.pools.pools.values();
-    let set_of = |bridge: IfName| {
-        if !bridges.iter().any(|pool| is_segment_of(bridge, *pool)) {
-            return Some(SetId::FreePorts);
-        }
-        let mut of_bridge = pools().filter(|pool| is_segment_of(bridge, pool.bridge));
-        // Of two pools on one bridge both must allow it.
-        of_bridge.all(|pool| pool.guest_routers).then_some(SetId::RouterPorts)
+    let ports = unbound_ports(inputs);
+    let routes = |vmid: &Vmid| {
+        let guest = inputs.registry.guests.get(vmid);
+        guest.is_some_and(|guest| guest.addresses().any(|(.., assigned)| assigned.address.single().is_none()))
     };
-    let ports = unbound_ports(inputs).into_iter();
-    ports.filter_map(|(port, bridge)| Some(Element::port(set_of(bridge)?, port))).collect()
+    let lans: BTreeSet<IfName> = ports.iter().filter(|(vmid, ..)| routes(vmid)).map(|(.., bridge)| *bridge).collect();
+    let set_of = |bridge: IfName| {
+        let mut pools = inputs.registry.pools.pools.values().filter(|pool| is_segment_of(bridge, pool.bridge));
+        if bridges.iter().any(|pool| is_segment_of(bridge, *pool)) {
+            // Of two pools on one bridge both must allow it.
+            return pools.all(|pool| pool.guest_routers).then_some(SetId::RouterPorts);
+        }
+        Some(if lans.contains(&bridge) { SetId::FreePorts } else { SetId::RouterPorts })
+    };
+    ports.iter().filter_map(|(_, port, bridge)| Some(Element::port(set_of(*bridge)?, *port))).collect()
 }
 
 /// `vmbr0`, or `vmbr0v10` of `vmbr0`.
@@ -382,11 +389,19 @@ mod tests {
             (101, "net0: virtio=02:00:00:00:00:0B,bridge=vmbr0\nnet1: virtio=02:00:00:00:00:1B,bridge=vmbr2\n"),
             (102, "net0: virtio=02:00:00:00:00:0C,bridge=vmbr1\n"),
         ];
-        let state = desired(&inputs(None, &others)).state;
-        assert_eq!(
-            shown(&state, &[SetId::FreePorts, SetId::RouterPorts]),
-            ["free_ports { tap101i1 }", "router_ports { tap102i0 }",]
-        );
+        let shown_ports = |inputs: &Inputs| shown(&desired(inputs).state, &[SetId::FreePorts, SetId::RouterPorts]);
+        let mut inputs = inputs(None, &others);
+        assert_eq!(shown_ports(&inputs), ["router_ports { tap101i1 }", "router_ports { tap102i0 }"]);
+
+        // With a prefix and a second NIC, guest 100 is the router of vmbr2.
+        let lan = "net0: virtio=02:00:00:00:00:0A,bridge=vmbr0\nnet1: virtio=02:00:00:00:00:1A,bridge=vmbr2\n";
+        inputs.guests.get_mut(&"100".parse().unwrap()).unwrap().config =
+            GuestConfig::parse(GuestKind::Qemu, lan.as_bytes());
+        let file = GUEST.replace("203.0.113.10/32", "203.0.113.8/29");
+        let guest: GuestFile = serde_json::from_str(&file).unwrap();
+        inputs.registry.guests.insert(guest.vmid, guest);
+        let shown = shown_ports(&inputs);
+        assert_eq!(shown, ["free_ports { tap100i1 }", "free_ports { tap101i1 }", "router_ports { tap102i0 }"]);
     }
 
     #[test]

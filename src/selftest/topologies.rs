@@ -55,7 +55,7 @@ pub enum Segment {
     VlanAware,
     /// The node routes between bridge and uplink.
     Routed,
-    /// Ports of a bridge that carries no pool.
+    /// Ports of a bridge that carries no pool: the LAN behind a guest that routes a prefix.
     NoPool,
 }
 
@@ -262,6 +262,8 @@ const NAMED_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x77)
 const STOPPED: (u8, u8) = (104, 15);
 const ELSEWHERE: (u8, u8) = (105, 16);
 const NOBODYS: u8 = 20;
+/// The router of a LAN.
+const ROUTER: (u8, u8) = (106, 17);
 
 const WEB: Nic = machine(100, 10);
 const MAIL: Nic = machine(101, 11);
@@ -400,7 +402,7 @@ pub const TOPOLOGIES: &[Topology] = &[
         ..PLAIN
     },
     Topology {
-        name: "bridge without a pool",
+        name: "LAN behind a router guest",
         segment: Segment::NoPool,
         nics: &[machine(200, 0).unassigned(), machine(201, 0).unassigned().container()],
         plays: &[play(Sender::Nic(0), What::Anything), play(Sender::Nic(1), What::Anything)],
@@ -460,6 +462,18 @@ impl Topology {
             if self.nics.iter().any(|nic| nic.vmid() == vmid && nic.is_bound()) {
                 presence.insert(vmid, Presence::Running);
             }
+        }
+        if self.segment == Segment::NoPool {
+            // The bridge is the LAN of a guest that routes a prefix: what is on it may use that guest's addresses.
+            let router = Nic { vmid: ROUTER.0, address: Some(ROUTER.1), ..WEB }.with_prefixes();
+            let lan = Nic { index: 1, ..router }.unassigned();
+            let vmid = router.vmid();
+            let interfaces = json!({ router.id().to_string(): Self::assignment(router) });
+            let file = json!({ "version": 1, "vmid": vmid, "interfaces": interfaces });
+            registry.guests.insert(vmid, parse(&format!("guests/{vmid}.json"), &file)?);
+            let text = self.config_line(router) + &self.config_line(lan);
+            let config = GuestConfig::parse(GuestKind::Qemu, text.as_bytes());
+            guests.insert(vmid, Place { node: node.clone(), config });
         }
         Ok(Inputs { node, registry, guests, presence, links })
     }

@@ -106,9 +106,11 @@ fn inputs(node_mac: Mac) -> Inputs {
         (104, GuestKind::Qemu, "vmbr0"),
         (210, GuestKind::Qemu, "vmbr1"),
     ] {
-        let config: String = [0, 1]
-            .map(|nic| format!("net{nic}: virtio={},bridge={bridge}\n", text(guest_mac(vmid, nic))))
-            .concat()
+        let config: String =
+            [0, 1].map(|nic| format!("net{nic}: virtio={},bridge={bridge}\n", text(guest_mac(vmid, nic)))).concat();
+        // Guest 100 routes its prefixes to vmbr1.
+        let lan = if vmid == 100 { "net9: virtio=02:00:00:00:09:64,bridge=vmbr1\n" } else { "" };
+        let config = (config + lan)
             .replace("virtio", if kind == GuestKind::Lxc { "type=veth,name=eth0,hwaddr" } else { "virtio" });
         let config = GuestConfig::parse(kind, config.as_bytes());
         let vmid = vmid.to_string().parse().unwrap();
