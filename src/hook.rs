@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +22,7 @@ use crate::plan::{
     Index, Inputs, Links, NetState, Place, Presence, Rules, check_configured, check_guest, check_stranger, desired_for,
     diff, is_configured_beyond, pool_bridges,
 };
-use crate::reconcile::{Mode, Node, ReconcileError, node_basis, observe_share, presence_of, reference};
+use crate::reconcile::{Mode, Node, ReconcileError, node_basis, observe_share, pools_source, presence_of, reference};
 use crate::registry::document::{DocumentError, GuestFile, Mode as PoolMode, PoolsFile};
 use crate::registry::store::StoreError;
 use crate::registry::{Registry, plain};
@@ -183,11 +182,10 @@ pub fn run(node: &Node, vmid: Vmid, phase: Phase, migrated_from: Option<&NodeNam
     }
 }
 
-/// The pools' file: what of it concerns one guest, and all of its bytes.
+/// What of the pools' file concerns one guest.
 #[derive(Default)]
 struct Pools {
     part: PoolsPart,
-    bytes: Vec<u8>,
     is_new: bool,
 }
 
@@ -260,7 +258,7 @@ impl Hook<'_> {
             own_ports.iter().filter_map(|port| links.get(*port)).map(|link| link.index).collect();
         run.set_mark(self.vmid, &Mark { phase: MarkPhase::Stopped, left_ports: left_ports.clone(), ..mark.clone() })?;
 
-        let basis = node_basis(&pools.bytes, &registry.pools, &links);
+        let basis = node_basis(pools.part.source, &registry.pools, &links);
         if kernel.observe_rules()? == Rules::Loaded && run.node_applied(&basis) {
             let recorded = self.recorded(&mut kernel, &mark, &registry.pools)?;
             let wanted = self.stopped_share(&mark.applied);
@@ -281,21 +279,19 @@ impl Hook<'_> {
     /// with.
     fn pools(&self, file: &GuestFile, configured: &BTreeSet<IpNet>) -> Result<Pools, HookError> {
         let bytes = self.node.store.read_pools()?;
-        let mut hasher = DefaultHasher::new();
-        (env!("CARGO_PKG_VERSION"), &bytes).hash(&mut hasher);
-        let source = hasher.finish();
+        let source = pools_source(&bytes);
         let assigned: BTreeSet<Prefix> = file.addresses().map(|(.., assigned)| assigned.address).collect();
         let names = assigned.iter().map(ToString::to_string);
         let about: BTreeSet<String> = names.chain(configured.iter().map(ToString::to_string)).collect();
         let known = RunState::pools_part(&self.node.paths, self.vmid);
         if let Some(part) = known.filter(|known| known.source == source && known.about.is_superset(&about)) {
-            return Ok(Pools { part, bytes, is_new: false });
+            return Ok(Pools { part, is_new: false });
         }
         let pools = self.node.store.parse_pools(&bytes)?.only(|entry| {
             assigned.iter().any(|address| entry.contains(*address))
                 || configured.iter().any(|net| entry.net().contains(&net.addr()))
         });
-        Ok(Pools { part: PoolsPart { source, about, pools }, bytes, is_new: true })
+        Ok(Pools { part: PoolsPart { source, about, pools }, is_new: true })
     }
 
     /// Puts the guest's share into the kernel, the whole node's if that is not in place; returns the interfaces that
@@ -332,7 +328,7 @@ impl Hook<'_> {
             self.check_holders(run, &mut kernel, &wanted, &before, file, kind)?;
         }
         run.set_mark(self.vmid, &mark)?;
-        let basis = node_basis(&pools.bytes, &inputs.registry.pools, &inputs.links);
+        let basis = node_basis(pools.part.source, &inputs.registry.pools, &inputs.links);
         if rules != Rules::Loaded || !run.node_applied(&basis) {
             self.node.reconcile_locked(run, Mode::Apply)?;
             // A port left over from before may have made the guest look started already.

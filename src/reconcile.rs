@@ -2,6 +2,7 @@
 //! only in what they select and whether they act.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -130,7 +131,7 @@ impl Node {
             note(run, &inputs)?;
             kernel.apply(&steps)?;
             forget(run, &inputs);
-            let basis = node_basis(&pools_bytes, &inputs.registry.pools, &inputs.links);
+            let basis = node_basis(pools_source(&pools_bytes), &inputs.registry.pools, &inputs.links);
             if !run.node_applied(&basis) {
                 run.set_node_applied(&basis);
             }
@@ -145,7 +146,9 @@ impl Node {
         // Known ranges stay as they are: the kernel refuses a second one that overlaps.
         let mut kept: BTreeSet<SetId> = known.iter().copied().filter(|set| set.storage() == Storage::Tree).collect();
         // What a port is exempt from depends on the pools' bridges and on the named uplinks.
-        kept.extend(broken(self.paths.pools_file()).then_some(SetId::FreePorts));
+        if broken(self.paths.pools_file()) {
+            kept.extend([SetId::FreePorts, SetId::RouterPorts]);
+        }
         let uplinks = broken(self.paths.node_file(&self.name)) && known.contains(&SetId::Uplinks);
         kept.extend(uplinks.then_some(SetId::Uplinks));
         kept
@@ -257,13 +260,20 @@ pub fn presence_of(vmid: Vmid, kind: GuestKind, here: bool, mark: Option<&Mark>,
 /// What the node's share of the state was made of: when it is the same, a hook need not look at that share.
 ///
 /// A bridge without a fixed MAC takes over that of its ports, so it is part of it.
-pub(crate) fn node_basis(pools_bytes: &[u8], pools: &PoolsFile, links: &Links) -> Vec<u8> {
-    let mut basis = pools_bytes.to_vec();
+pub(crate) fn node_basis(pools_source: u64, pools: &PoolsFile, links: &Links) -> Vec<u8> {
+    let mut basis = format!("{pools_source:016x}\n");
     for bridge in pools.pools.values().map(|pool| pool.bridge).collect::<BTreeSet<_>>() {
         let link = links.get(bridge).map(|link| (link.mac, &link.addresses, link.bridge));
-        basis.extend(format!("{bridge} {link:?}\n").into_bytes());
+        basis += &format!("{bridge} {link:?}\n");
     }
-    basis
+    basis.into_bytes()
+}
+
+/// By which the content of the pools' file is known again, for this release.
+pub(crate) fn pools_source(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (env!("CARGO_PKG_VERSION"), bytes).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The step without what it takes away, and without what it adds to these sets.
