@@ -144,7 +144,7 @@ fn nft_killed_while_it_loads_the_filter() {
         let expected = ["the sets", "the rules"][which - 1];
         let runs = node.tree.path("nft-runs");
         let script = format!(
-            "echo run >> {runs}\n[ $(wc -l < {runs}) = {which} ] || exec /usr/sbin/nft \"$@\"\n\
+            "[ \"$1\" != -c ] || exec /usr/sbin/nft \"$@\"\necho run >> {runs}\n[ $(wc -l < {runs}) = {which} ] || exec /usr/sbin/nft \"$@\"\n\
              exec strace -qq -o /dev/null -e trace={call} -e inject={call}:signal=SIGKILL /usr/sbin/nft \"$@\"\n",
             runs = runs.display()
         );

@@ -358,9 +358,12 @@ impl Nftables {
     }
 }
 
-/// Whether the kernel would take these declarations beside what it has.
+/// Whether the kernel would take these declarations beside what it has. Only a plain no of `nft` counts: if it cannot run
+/// or dies, the call that follows says so, and nothing is replaced for it.
 fn are_compatible(sets: &str) -> bool {
-    command::run("nft", &["-c", "-f", "-"], sets.as_bytes()).is_ok()
+    let refused =
+        |error: &CommandError| matches!(error, CommandError::Failed { status, .. } if status.code() == Some(1));
+    !command::run("nft", &["-c", "-f", "-"], sets.as_bytes()).is_err_and(|error| refused(&error))
 }
 
 fn nft(text: &str, what: &'static str) -> Result<(), FilterError> {
