@@ -114,7 +114,7 @@ impl Node {
     pub fn reconcile_locked(&self, run: &RunState, mode: Mode) -> Result<Report, ReconcileError> {
         let mut kernel = Kernel::open(reference(run)?)?;
         let links = kernel.links()?;
-        let (_, pools_bytes) = self.store.load_pools()?;
+        let pools_source = pools_source(&self.store.read_pools()?);
         let (inputs, unreadable) = self.inputs(run, links)?;
         let Desired { state, mut problems } = desired(&inputs);
         // Of a guest whose configuration cannot be read nothing else is known.
@@ -131,7 +131,7 @@ impl Node {
             note(run, &inputs)?;
             kernel.apply(&steps)?;
             forget(run, &inputs);
-            let basis = node_basis(pools_source(&pools_bytes), &inputs.registry.pools, &inputs.links);
+            let basis = node_basis(pools_source, &inputs.registry.pools, &inputs.links);
             if !run.node_applied(&basis) {
                 run.set_node_applied(&basis);
             }

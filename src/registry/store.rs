@@ -162,12 +162,6 @@ impl Store {
         Ok(Some((parse_guest(vmid, &path, &bytes), bytes)))
     }
 
-    /// Reads the pools alone, with the exact bytes.
-    pub fn load_pools(&self) -> Result<Read<PoolsFile>, StoreError> {
-        let bytes = self.read_pools()?;
-        Ok((self.parse_pools(&bytes), bytes))
-    }
-
     /// The bytes of the pools' file; none if there is no file.
     pub fn read_pools(&self) -> Result<Vec<u8>, StoreError> {
         Ok(read(&self.paths.pools_file())?.unwrap_or_default())

@@ -51,12 +51,7 @@ fn binary_junk_is_survived() {
 
 #[test]
 fn a_configuration_that_cannot_be_read_stops_its_guest_only() {
-    let node = Node::with_pool();
-    node.run("assign 100 203.0.113.10 --no-hookscript").ok();
-    node.run("assign 101 203.0.113.11 --no-hookscript").ok();
-    node.run("hook 100 pre-start").ok();
-    node.plug("tap100i0");
-    node.run("hook 100 post-start").ok();
+    let node = crate::registry_files::two_guests();
     let good = node.net.filter();
     let hint = "`systemctl status pve-cluster` tells whether /etc/pve is well";
     let spoil: [(&str, &dyn Fn(), &str); 4] = [

@@ -12,7 +12,7 @@ const RESTORE: &str = "restore it from a backup, or remove it and assign the add
 const CORRECT: &str = "correct the value; `pve-public-ip schema` prints what is allowed";
 
 /// Guests 100 and 101 hold an address each; 100 runs.
-fn two_guests() -> Node {
+pub(crate) fn two_guests() -> Node {
     let node = Node::with_pool();
     node.run("assign 100 203.0.113.10 --no-hookscript").ok();
     node.run("assign 101 203.0.113.11 --no-hookscript").ok();
