@@ -5,11 +5,12 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test stops at the first surprise")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use pve_public_ip::guest::{GuestConfig, Nic};
-use pve_public_ip::model::GuestKind;
+use pve_public_ip::model::{GuestKind, NicId};
 use serde_json::{Map, Value, json};
 
 #[test]
@@ -55,7 +56,35 @@ fn shown(config: &GuestConfig) -> Value {
         nets.sort_unstable();
         map.insert("configured".to_owned(), json!(nets));
     }
+    map.extend(shown_inside(config));
     Value::Object(map)
+}
+
+/// What the configuration says about the network inside.
+fn shown_inside(config: &GuestConfig) -> Map<String, Value> {
+    let mut map = Map::new();
+    let mut put = |key: &str, value: Value| {
+        if !(value.is_null() || value == json!({}) || value == json!([]) || value == json!(false)) {
+            map.insert(key.to_owned(), value);
+        }
+    };
+    let nics = (0..32).map(|index| index.to_string().parse::<NicId>().unwrap());
+    let inside = nics.filter_map(|nic| {
+        let shown = config.ip_config(nic)?.map_or_else(|error| error.to_string(), |config| config.to_string());
+        Some((nic.to_string(), shown))
+    });
+    put("inside", json!(inside.collect::<BTreeMap<_, _>>()));
+    put("cloud_init_drives", json!(config.cloud_init_drives()));
+    if config.line("citype").is_some() || config.is_windows() {
+        put("cloud_init_form", json!(config.cloud_init_form().as_str()));
+    }
+    put("windows", json!(config.is_windows()));
+    put("cicustom", json!(config.cicustom()));
+    put("name_servers", json!(config.name_servers()));
+    put("search_domains", json!(config.search_domains()));
+    put("uuid", json!(config.uuid()));
+    put("agent", json!(config.has_agent()));
+    map
 }
 
 fn shown_nic(nic: &Nic) -> Value {
@@ -64,5 +93,6 @@ fn shown_nic(nic: &Nic) -> Value {
     map.extend(nic.bridge.map(|bridge| ("bridge".to_owned(), bridge.to_string().into())));
     map.extend(nic.tag.map(|tag| ("tag".to_owned(), tag.into())));
     map.extend(nic.firewall.then(|| ("firewall".to_owned(), true.into())));
+    map.extend(nic.mtu.map(|mtu| ("mtu".to_owned(), mtu.into())));
     Value::Object(map)
 }

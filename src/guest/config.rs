@@ -27,6 +27,8 @@ pub struct GuestConfig {
     pub name: Option<String>,
     /// Whether the guest is a template, which only runs for backups.
     pub template: bool,
+    /// Every `key: value` of the section that runs; of two lines with one key the last.
+    pub lines: BTreeMap<String, String>,
 }
 
 /// One NIC.
@@ -40,9 +42,11 @@ pub struct Nic {
     pub tag: Option<u16>,
     /// Whether the NIC firewall is on, which may put bridges of their own between port and bridge.
     pub firewall: bool,
+    /// MTU, if it is not the bridge's.
+    pub mtu: Option<u16>,
 }
 
-/// Why a `netN` line is not understood.
+/// Why a `netN` or `ipconfigN` line is not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NicError {
     /// The same key twice.
@@ -86,6 +90,7 @@ impl GuestConfig {
             configured: BTreeSet::new(),
             name: None,
             template: false,
+            lines: BTreeMap::new(),
         };
         let text = String::from_utf8_lossy(bytes);
         let mut addresses: BTreeMap<String, BTreeSet<IpNet>> = BTreeMap::new();
@@ -94,6 +99,7 @@ impl GuestConfig {
                 break;
             }
             let Some((key, value)) = key_value(line) else { continue };
+            config.lines.insert(key.to_owned(), value.to_owned());
             match key {
                 "hookscript" => config.hookscript = Some(value.to_owned()),
                 "name" | "hostname" => config.name = Some(value.to_owned()),
@@ -115,6 +121,11 @@ impl GuestConfig {
         config.configured = addresses.into_values().flatten().collect();
         config
     }
+
+    /// The value of one line as it stands there.
+    pub fn line(&self, key: &str) -> Option<&str> {
+        self.lines.get(key).map(String::as_str)
+    }
 }
 
 /// `[anything]` at the start of a line, blanks after it allowed.
@@ -133,16 +144,16 @@ fn key_value(line: &str) -> Option<(&str, &str)> {
 }
 
 /// Splits a property string; a part without `=` belongs to the default key, here written as an empty key.
-fn properties(value: &str) -> impl Iterator<Item = (&str, &str)> {
+pub(super) fn properties(value: &str) -> impl Iterator<Item = (&str, &str)> {
     value.split(',').filter(|part| !part.is_empty()).map(|part| part.split_once('=').unwrap_or(("", part)))
 }
 
-fn is_true(value: &str) -> bool {
+pub(super) fn is_true(value: &str) -> bool {
     ["1", "on", "yes", "true"].iter().any(|word| value.eq_ignore_ascii_case(word))
 }
 
 fn parse_nic(kind: GuestKind, value: &str) -> Result<Nic, NicError> {
-    let mut nic = Nic { mac: None, bridge: None, tag: None, firewall: false };
+    let mut nic = Nic { mac: None, bridge: None, tag: None, firewall: false, mtu: None };
     let mut seen = BTreeSet::new();
     for (key, value) in properties(value) {
         let is_model = kind == GuestKind::Qemu && MODELS.contains(&key);
@@ -164,6 +175,8 @@ fn parse_nic(kind: GuestKind, value: &str) -> Result<Nic, NicError> {
                 nic.tag = Some(tag.ok_or_else(|| bad(format!("`{value}` is not a VLAN tag (1 to 4094)")))?);
             }
             "firewall" => nic.firewall = is_true(value),
+            // 1 means the bridge's own. What Proxmox VE would not take does not keep a NIC from being protected.
+            "mtu" => nic.mtu = value.parse().ok().filter(|mtu| *mtu > 1),
             _ => {}
         }
     }

@@ -1,5 +1,6 @@
 //! Guests as Proxmox VE knows them: their configuration, and where it lies in every phase of their life.
 
+mod cloud_init;
 mod config;
 
 use std::collections::BTreeMap;
@@ -7,6 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use cloud_init::{Addressing, CloudInitForm, IpConfig, IpFamily};
 pub use config::{GuestConfig, Nic, NicError};
 
 use crate::model::{GuestKind, NodeName, Vmid};
