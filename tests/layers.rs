@@ -25,6 +25,7 @@ const PURE: [&str; 14] = [
     "src/ruleset",
     "src/guest/cloud_init.rs",
     "src/guest/config.rs",
+    "src/guest/storage.rs",
     "src/registry/mod.rs",
     "src/registry/document.rs",
     "src/registry/allocate.rs",

@@ -2,6 +2,7 @@
 
 mod cloud_init;
 mod config;
+pub mod storage;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,6 +15,7 @@ pub use config::{GuestConfig, Nic, NicError};
 use crate::model::{GuestKind, NodeName, Vmid};
 use crate::paths::Paths;
 use crate::system::files;
+use storage::Storages;
 
 /// A guest and the node that has its configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,6 +136,12 @@ impl Guests {
         nodes.sort_unstable();
         nodes
     }
+}
+
+/// The cluster's storages; without a readable `storage.cfg` the one that every node has.
+pub fn storages(paths: &Paths) -> Storages {
+    let text = files::read_limited(&paths.storage_cfg(), LIMIT).unwrap_or_default();
+    Storages::parse(&String::from_utf8_lossy(&text))
 }
 
 fn read(vmid: Vmid, kind: GuestKind, path: &Path) -> Result<Option<GuestConfig>, GuestError> {
