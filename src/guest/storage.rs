@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::NodeName;
+
 /// What the bytes of a volume are, by its name. Never guessed from them: a raw volume may begin with whatever its owner
 /// likes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +58,37 @@ pub struct Storage {
     pub settings: BTreeMap<String, String>,
 }
 
+/// What Proxmox VE makes of a `local` that is not as it should be.
+const LOCAL_PATH: &str = "/var/lib/vz";
+const LOCAL_CONTENT: &str = "backup,images,iso,rootdir,snippets,vztmpl";
+
+/// Kinds that are the same on every node without being said to be.
+const SHARED: [&str; 4] = ["nfs", "cifs", "cephfs", "glusterfs"];
+
+impl Storage {
+    /// Whether it is in use and may have snippets.
+    pub fn takes_snippets(&self) -> bool {
+        let has_files = SHARED.contains(&self.kind.as_str()) || matches!(self.kind.as_str(), "dir" | "btrfs");
+        let content = self.settings.get("content").map(String::as_str).unwrap_or_default();
+        !self.is_set("disable") && has_files && content.split(',').any(|kind| kind.trim() == "snippets")
+    }
+
+    /// Whether all nodes see the same files in it.
+    pub fn is_shared(&self) -> bool {
+        SHARED.contains(&self.kind.as_str()) || self.is_set("shared")
+    }
+
+    /// Whether a node may use it.
+    pub fn is_on(&self, node: &NodeName) -> bool {
+        let nodes = self.settings.get("nodes");
+        nodes.is_none_or(|nodes| nodes.split([',', ';', ' ']).any(|name| name == node.as_str()))
+    }
+
+    fn is_set(&self, flag: &str) -> bool {
+        self.settings.get(flag).is_some_and(|value| value != "0")
+    }
+}
+
 impl Storages {
     /// Reads `storage.cfg`. Never fails: Proxmox VE itself skips what it does not understand.
     pub fn parse(text: &str) -> Self {
@@ -80,8 +113,13 @@ impl Storages {
         }
         // Every node has it, named in the file or not, and always here.
         let local = storages.entry("local".to_owned()).or_default();
+        let is_usual = local.kind == "dir" && local.settings.get("path").is_none_or(|path| path == LOCAL_PATH);
+        if !is_usual {
+            local.settings = BTreeMap::from([("content".to_owned(), LOCAL_CONTENT.to_owned())]);
+        }
         "dir".clone_into(&mut local.kind);
-        local.settings.insert("path".to_owned(), "/var/lib/vz".to_owned());
+        local.settings.insert("path".to_owned(), LOCAL_PATH.to_owned());
+        local.settings.remove("nodes");
         Self(storages)
     }
 
@@ -172,6 +210,26 @@ mod tests {
         let kinds: Vec<&str> = storages.iter().map(|(_, storage)| storage.kind.as_str()).collect();
         assert_eq!(kinds, ["btrfs", "rbd", "lvm", "dir", "zfspool", "dir", "nfs", "lvmthin", "lvm"]);
         assert_eq!(storages.get("local-zfs").unwrap().settings["sparse"], "");
+    }
+
+    #[test]
+    fn knows_who_has_snippets() {
+        let text = "dir: local\n\tpath /var/lib/vz\n\tcontent iso\n\tnodes n2\n\nnfs: share\n\tcontent snippets\n\n\
+            dir: other\n\tpath /srv/x\n\tcontent images, snippets\n\tshared\n\tnodes n1,n2\n\n\
+            lvm: vg\n\tvgname pve\n\tcontent snippets\n\ndir: off\n\tpath /srv/off\n\tcontent snippets\n\tdisable\n";
+        let storages = Storages::parse(text);
+        let found = |name: &str| {
+            let storage = storages.get(name).unwrap();
+            let on = ["n1", "n3"].map(|node| storage.is_on(&node.parse().unwrap()));
+            (storage.takes_snippets(), storage.is_shared(), on)
+        };
+        assert_eq!(found("local"), (false, false, [true, true]), "it is on every node");
+        assert_eq!(found("share"), (true, true, [true, true]));
+        assert_eq!(found("other"), (true, true, [true, false]));
+        assert!(!found("vg").0 && !found("off").0);
+        for text in ["", "zfspool: local\n\tpool rpool\n", "dir: local\n\tpath /srv/local\n"] {
+            assert!(Storages::parse(text).get("local").unwrap().takes_snippets(), "{text:?}");
+        }
     }
 
     #[test]
