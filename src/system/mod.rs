@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod files;
+pub mod image;
 mod kernel;
 pub mod namespace;
 pub mod netlink;
