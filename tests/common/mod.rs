@@ -69,10 +69,25 @@ impl Namespace {
         run.out
     }
 
+    /// Runs `body` in the network namespace and returns what it made: sockets stay where they were opened.
+    pub(crate) fn inside<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
+        let file = fs::File::open(self.path()).unwrap();
+        let there = || {
+            nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).expect("enter a network namespace");
+            body()
+        };
+        std::thread::scope(|scope| scope.spawn(there).join().expect("the thread in a network namespace"))
+    }
+
+    /// What `ip link ... netns` takes.
+    pub(crate) fn path(&self) -> String {
+        format!("/proc/{}/ns/net", self.holder.id())
+    }
+
     /// The filter's table as a sorted list of words, `None` without one: equal for equal content, whatever the order
-    /// in which the kernel lists its hash sets.
+    /// in which the kernel lists its hash sets, and whatever it has counted.
     pub(crate) fn filter(&self) -> Option<Vec<String>> {
-        let output = self.command("nft").args(["list", "table", "bridge", "pve-public-ip"]).output().unwrap();
+        let output = self.command("nft").args(["-s", "list", "table", "bridge", "pve-public-ip"]).output().unwrap();
         output.status.success().then(|| {
             let text = String::from_utf8(output.stdout).unwrap();
             let words = text.split(|c: char| c.is_whitespace() || c == ',').filter(|word| !word.is_empty());

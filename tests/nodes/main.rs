@@ -1,0 +1,35 @@
+//! What Proxmox VE does in the life of a guest, played on two nodes behind one provider's switch: the phases that it
+//! calls and those that it leaves out, in its order, with the real program and real frames.
+//!
+//! `rows` is the table, `script` plays a row, `lab` is the two nodes.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test stops at the first surprise")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod lab;
+mod rows;
+mod script;
+
+macro_rules! rows {
+    ($($name:ident: $table:ident;)+) => {
+        mod hooks_alone {
+            $(#[test] fn $name() { super::script::play_all(super::script::Watch::Nobody, super::rows::$table); })+
+        }
+        mod looked_after {
+            $(#[test] fn $name() { super::script::play_all(super::script::Watch::Apply, super::rows::$table); })+
+        }
+    };
+}
+
+rows! {
+    start_and_stop: START_AND_STOP;
+    crash_and_failure: CRASH_AND_FAILURE;
+    migration: MIGRATION;
+    backup_and_rollback: BACKUP_AND_ROLLBACK;
+    copies: COPIES;
+    changes_while_running: CHANGES_WHILE_RUNNING;
+    containers: CONTAINERS;
+    nodes: NODES;
+}

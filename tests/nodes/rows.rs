@@ -1,0 +1,483 @@
+//! The ways of life. Sources of the orders: qemu-server `PVE/QemuServer.pm`, `PVE/QemuMigrate.pm`, `PVE/CLI/qm.pm`,
+//! pve-container `PVE/LXC.pm` and its post-stop hook, of Proxmox VE 8 and 9.
+
+use crate::script::Row;
+
+/// By command, and by the guest itself.
+pub(crate) const START_AND_STOP: &[Row] = &[
+    (
+        "start and stop",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 hook 100 pre-stop      | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+    (
+        "behind the NIC firewall",
+        "tap100i0",
+        "n1 hook 100 pre-start               | starting -
+         n1 plug tap100i0 behind firewall    | starting - | running -
+         n1 hook 100 post-start              | running - announced
+         n1 hook 100 pre-stop                | running -
+         n1 unplug tap100i0                  | unpinned - | - -
+         n1 hook 100 post-stop               | - -",
+    ),
+    (
+        "shut down from inside: no pre-stop",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         nothing: reset, reboot inside, suspend, resume | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+    (
+        "a shutdown that times out, and one that does not",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 hook 100 pre-stop      | running -
+         nothing: the guest does not care | running -
+         n1 hook 100 pre-stop      | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+    (
+        "reboot",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 hook 100 pre-stop      | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -
+         n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+    (
+        "suspended to disk and resumed",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 config 100 lock: suspended | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -
+         n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 hook 100 pre-stop      | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+    (
+        "stopped and started in one process: no post-stop between",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 hook 100 pre-stop      | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+    (
+        "the late post-stop of the run before",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 hook 100 pre-stop      | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 destroy 100            | unpinned - | - -",
+    ),
+];
+
+/// What ends without a word.
+pub(crate) const CRASH_AND_FAILURE: &[Row] = &[
+    (
+        "crash",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+    (
+        "crash that nobody notices: qmeventd is down",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 unplug tap100i0        | unpinned - | - -
+         nothing: some hours       | unpinned - | - -
+         n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+    (
+        "a start that fails before there is a port",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         nothing: the disk is not there | starting -
+         n1 waits ten minutes      | starting - | - -
+         n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+    (
+        "a start that fails with a port",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 unplug tap100i0        | starting* - | - -
+         n1 waits ten minutes      | starting - | - -",
+    ),
+    (
+        "a start that is refused",
+        "tap100i0",
+        "n1 config 100 of 100 with 02:00:00:00:99:99 | - -
+         n1 hook 100 pre-start refused: guest 100 net0 has MAC 02:00:00:00:99:99, but the registry binds 203.0.113.10 | - -",
+    ),
+    (
+        "stop of a guest that was never started with a hook",
+        "tap100i0",
+        "n1 hook 100 pre-stop      | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+];
+
+/// From one node to the other.
+pub(crate) const MIGRATION: &[Row] = &[
+    (
+        "live",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 config 100 lock: migrate | running -
+         n2 hook 100 pre-start from n1  | running incoming
+         n2 plug tap100i0          | running incoming
+         n2 hook 100 post-start from n1 | running incoming
+         move 100 n1 n2            | running incoming | - running
+         n1 unplug tap100i0        | unpinned incoming | - running
+         n2 config 100             | unpinned incoming | - running
+         n2 unplug tap100i0        | unpinned incoming | - -
+         n2 hook 100 post-stop     | unpinned -        | - -",
+    ),
+    (
+        "live, the source is gone before the configuration moves",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n2 hook 100 pre-start from n1  | running incoming
+         n2 plug tap100i0          | running incoming
+         n2 hook 100 post-start from n1 | running incoming
+         n1 unplug tap100i0        | unpinned incoming | - incoming
+         move 100 n1 n2            | unpinned incoming | - running
+         n2 unplug tap100i0        | unpinned incoming | - -
+         n2 hook 100 post-stop     | unpinned -        | - -",
+    ),
+    (
+        "live, aborted (no hook on the target)",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 config 100 lock: migrate | running -
+         n2 hook 100 pre-start from n1  | running incoming
+         n2 plug tap100i0          | running incoming
+         n2 hook 100 post-start from n1 | running incoming
+         n2 unplug tap100i0        | running incoming
+         n1 config 100             | running incoming
+         n2 waits ten minutes      | running incoming | running -
+         n1 unplug tap100i0        | unpinned incoming | - -
+         n1 hook 100 post-stop     | - incoming | - -",
+    ),
+    (
+        "live, aborted (post-stop on the target while the guest runs on the source)",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n2 hook 100 pre-start from n1  | running incoming
+         n2 plug tap100i0          | running incoming
+         n2 hook 100 post-start from n1 | running incoming
+         n2 unplug tap100i0        | running incoming
+         n2 hook 100 post-stop     | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+    (
+        "live, refused by the target",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 config 100 of 100 with 02:00:00:00:99:99 | running -
+         n2 hook 100 pre-start from n1 refused: guest 100 net0 has MAC 02:00:00:00:99:99 | running -
+         n1 config 100             | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+    (
+        "offline",
+        "tap100i0",
+        "move 100 n1 n2            | - -
+         n2 hook 100 pre-start     | - starting
+         n2 plug tap100i0          | - starting | - running
+         n2 hook 100 post-start    | - running announced
+         n2 unplug tap100i0        | - unpinned | - -
+         n2 hook 100 post-stop     | - -
+         move 100 n2 n1            | - -",
+    ),
+    (
+        "relocated by HA: the configuration is gone before post-stop",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 hook 100 pre-stop      | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         move 100 n1 n2            | unpinned - | - -
+         n2 hook 100 pre-start     | unpinned starting | - starting
+         n2 plug tap100i0          | unpinned starting | - running
+         n2 hook 100 post-start    | unpinned running announced | - running
+         n2 unplug tap100i0        | unpinned unpinned | - -
+         n2 hook 100 post-stop     | unpinned - | - -",
+    ),
+    (
+        "recovered by HA from a dead node",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 dies                   | dead -
+         move 100 n1 n2            | dead -
+         n2 hook 100 pre-start     | dead starting
+         n2 plug tap100i0          | dead starting | dead running
+         n2 hook 100 post-start    | dead running announced
+         n1 boots                  | bare running | - running
+         n1 runs apply             | - running
+         n2 unplug tap100i0        | - unpinned | - -
+         n2 hook 100 post-stop     | - -",
+    ),
+];
+
+/// What backups and snapshots do with a guest.
+pub(crate) const BACKUP_AND_ROLLBACK: &[Row] = &[
+    (
+        "backup of a stopped guest",
+        "tap100i0",
+        "n1 config 100 lock: backup | - -
+         n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 hook 100 pre-stop      | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -
+         n1 config 100             | - -",
+    ),
+    (
+        "backup of a template",
+        "tap100i0",
+        "n1 config 100 template: 1 | - -
+         n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 hook 100 pre-stop      | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+    (
+        "backup in mode stop",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 hook 100 pre-stop      | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 config 100 lock: backup | unpinned - | - -
+         n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 config 100             | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+    (
+        "rollback to a snapshot with memory",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 hook 100 pre-stop      | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 config 100 lock: rollback | unpinned - | - -
+         n1 hook 100 post-stop     | - -
+         n1 config 100 name: as-it-was | - -
+         n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+    (
+        "rollback to a snapshot with another MAC, post-stop after the configuration",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 hook 100 pre-stop      | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 config 100 of 100 with 02:00:00:00:99:99 | unpinned - | - -
+         n1 hook 100 post-stop     | - -
+         n1 hook 100 pre-start refused: guest 100 net0 has MAC 02:00:00:00:99:99 | - -",
+    ),
+];
+
+/// Guests that come with somebody else's assignment in their configuration.
+pub(crate) const COPIES: &[Row] = &[
+    (
+        "clone: the hookscript, another MAC",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 config 102 of 100 with 02:00:00:00:99:99 | running -
+         n1 hook 102 pre-start refused: guest 102 has the hookscript of pve-public-ip, but no public address: is it a clone? | running -
+         n1 destroy 102            | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+    (
+        "restored under a new number, with the MAC of the original",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 config 102 of 100 with its MAC | running -
+         n1 hook 102 pre-start refused: guest 102 has no assignment, but the MAC 02:00:00:00:00:0a of guest 100 net0 | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -
+         n1 hook 102 pre-start refused: guest 102 has no assignment, but the MAC 02:00:00:00:00:0a of guest 100 net0 | - -
+         n1 destroy 102            | - -",
+    ),
+    (
+        "restored on the other node",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n2 config 102 of 100 with its MAC | running -
+         n2 hook 102 pre-start refused: guest 102 has no assignment, but the MAC 02:00:00:00:00:0a of guest 100 net0 | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+    (
+        "destroyed, and made again under its number",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -
+         n1 destroy 100            | - -
+         n1 config 100             | - -
+         n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+];
+
+/// What is changed while a guest runs: Proxmox VE calls no hook for any of it.
+pub(crate) const CHANGES_WHILE_RUNNING: &[Row] = &[
+    (
+        "NIC unplugged and plugged in again",
+        "tap110i1",
+        "n1 hook 110 pre-start     | starting -
+         n1 plug tap110i0          | starting - | unpinned -
+         n1 plug tap110i1          | starting - | running -
+         n1 hook 110 post-start    | running - announced
+         n1 unplug tap110i1        | unpinned -
+         n1 plug tap110i1          | unpinned - | running -
+         n1 unplug tap110i1        | unpinned -
+         n1 unplug tap110i0        | unpinned - | - -
+         n1 hook 110 post-stop     | - -",
+    ),
+    (
+        "another MAC",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 plug tap100i0 as 02:00:00:00:99:99 | unpinned - | running -
+         n1 config 100 of 100 with 02:00:00:00:99:99 | unpinned - | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 plug tap100i0          | unpinned - | running -
+         n1 config 100             | unpinned - | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+    (
+        "firewall on and off",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 firewall tap100i0 on   | unpinned - | running -
+         n1 firewall tap100i0 off  | unpinned - | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+];
+
+/// LXC has its own order, and says nothing when a container reboots itself.
+pub(crate) const CONTAINERS: &[Row] = &[(
+    "start, reboot from inside, stop",
+    "veth200i0",
+    "n1 hook 200 pre-start     | starting -
+         n1 plug veth200i0         | starting - | running -
+         n1 hook 200 post-start    | running - announced
+         n1 unplug veth200i0       | unpinned - | - -
+         n1 plug veth200i0         | unpinned - | running -
+         n1 hook 200 pre-stop      | unpinned - | running -
+         n1 unplug veth200i0       | unpinned - | - -
+         n1 hook 200 post-stop     | - -",
+)];
+
+/// The node itself.
+pub(crate) const NODES: &[Row] = &[(
+    "reboot of the node",
+    "tap100i0",
+    "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 dies                   | dead -
+         n1 boots                  | bare - | - -
+         n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+)];
