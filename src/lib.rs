@@ -22,6 +22,7 @@
 //! | [`plan`] | inputs -> desired -> diff -> steps; problems | no |
 //! | [`ruleset`] | the filter's text and the keys of its sets | no |
 //! | [`oracle`] | what must become of a frame, worked out without the filter: to check it, and to explain | no |
+//! | [`cloudinit`] | what a guest has to find inside, and the words in which it is told | no |
 //! | [`announce`] | the frame that tells the neighbours whose address it is now | no |
 //! | [`system`] | files, programs, netlink; `run` keeps the node's volatile notes | yes |
 //! | [`reconcile`] | gathers inputs, runs the plan for the node | through `system` |
@@ -34,6 +35,7 @@
 
 pub mod announce;
 pub mod cli;
+pub mod cloudinit;
 pub mod guest;
 pub mod hook;
 pub mod hookscript;

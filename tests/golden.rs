@@ -2,6 +2,10 @@
 //!
 //! One directory a case: `qemu.conf` or `lxc.conf`, and `expected.json` with what the program understands. What is
 //! left out there is absent, off or empty.
+//!
+//! And what such a guest has to find inside, under `cloud-init`: with `guest.json` and `pools.json` of the registry, and
+//! perhaps the node's `resolv.conf`; `expected.txt` has the lines of the configuration and what is said, `network.yaml` the
+//! document, where one is needed.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test stops at the first surprise")]
 
@@ -9,8 +13,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use pve_public_ip::cloudinit;
 use pve_public_ip::guest::{GuestConfig, Nic};
 use pve_public_ip::model::{GuestKind, NicId};
+use pve_public_ip::registry::document::{GuestFile, PoolsFile, parse};
 use serde_json::{Map, Value, json};
 
 #[test]
@@ -34,6 +40,43 @@ fn guest_configurations_are_understood() {
         let found = shown(&GuestConfig::parse(kind, &fs::read(file).unwrap()));
         if found != expected {
             wrong += &format!("{}\nexpected {expected:#}\nfound {found:#}\n", case.display());
+        }
+        seen += 1;
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+    assert!(seen >= 20, "only {seen} cases in {}", cases.display());
+}
+
+#[test]
+fn guests_are_told_what_they_need() {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/cloud-init");
+    let mut seen = 0;
+    let mut wrong = String::new();
+    for case in fs::read_dir(&cases).unwrap() {
+        let case = case.unwrap().path();
+        let read = |name: &str| fs::read(case.join(name)).unwrap_or_default();
+        let kind = if case.join("qemu.conf").exists() { GuestKind::Qemu } else { GuestKind::Lxc };
+        let config = GuestConfig::parse(kind, &read(if kind == GuestKind::Qemu { "qemu.conf" } else { "lxc.conf" }));
+        let guest: GuestFile = parse(&case.join("guest.json"), &read("guest.json")).unwrap();
+        let pools: PoolsFile = parse(&case.join("pools.json"), &read("pools.json")).unwrap();
+        let resolver = cloudinit::resolver(&String::from_utf8(read("resolv.conf")).unwrap());
+        let (expected, network) = match cloudinit::wanted(&guest, &pools, &config, &resolver) {
+            Err(reason) => (format!("not told: {reason}\nhint: {}\n", reason.hint(guest.vmid, kind)), String::new()),
+            Ok(wanted) => {
+                let assigned = wanted.nics.iter().filter(|(_, nic)| nic.assigned);
+                let lines = assigned.map(|(id, nic)| {
+                    format!("{}: {}\n", config.ip_config_key(*id), config.with_ip_config(*id, &nic.ip_config()))
+                });
+                let notes = wanted.notes.iter().map(|note| format!("note: {note}\n"));
+                let needs = kind == GuestKind::Qemu && wanted.needs_document();
+                let network = if needs { cloudinit::document(&wanted, guest.cloud_init.os) } else { String::new() };
+                (lines.chain(notes).collect(), network)
+            }
+        };
+        for (file, found) in [("expected.txt", expected), ("network.yaml", network)] {
+            if read(file) != found.as_bytes() {
+                wrong += &format!("{} should be\n{found}\n", case.join(file).display());
+            }
         }
         seen += 1;
     }

@@ -164,6 +164,21 @@ impl GuestConfig {
         (config != Ok(IpConfig::default())).then_some(config)
     }
 
+    /// The value of that line with another configuration; what else a container's NIC has stays as it is.
+    pub fn with_ip_config(&self, nic: NicId, inside: &IpConfig) -> String {
+        let line = self.line(&self.ip_config_key(nic)).unwrap_or_default();
+        let is_other = |part: &&str| {
+            !part.is_empty() && !part.split_once('=').is_some_and(|(key, _)| IpConfig::KEYS.contains(&key))
+        };
+        let inside = inside.to_string();
+        line.split(',')
+            .filter(is_other)
+            .chain([inside.as_str()])
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join(",")
+    }
+
     /// The line that has it: `ipconfig0`, or a container's `net0`.
     pub fn ip_config_key(&self, nic: NicId) -> String {
         match self.kind {

@@ -205,12 +205,65 @@ pub struct GuestFile {
     /// Hookscript volume that the guest had before; called from ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hookscript: Option<String>,
+    /// How the guest is told its addresses.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cloud_init: CloudInit,
+}
+
+/// How a guest is told its addresses, and what it was told before.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct CloudInit {
+    /// What becomes of a start at which the guest would find other addresses in its cloud-init data.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub check: CloudInitCheck,
+    /// What runs in the guest, if it needs a document of its own.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub os: GuestOs,
+    /// `ipconfigN` (of a container: the same keys of `netN`) as it was before; empty if there was none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub before: BTreeMap<NicId, String>,
+}
+
+impl CloudInit {
+    /// Whether the administrator configures the guest by other means.
+    pub fn is_off(&self) -> bool {
+        self.check == CloudInitCheck::Off
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// What becomes of a start at which the guest would find other addresses than it holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum CloudInitCheck {
+    /// It does not start.
+    #[default]
+    Refuse,
+    /// It starts, with a warning.
+    Warn,
+    /// It starts: its network is none of this program's business, which writes nothing either.
+    Off,
+}
+
+/// What runs in a guest, as far as cloud-init's data depends on it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuestOs {
+    /// Anything that cloud-init serves but Alpine.
+    #[default]
+    Linux,
+    /// Alpine: ifupdown-ng knows a gateway outside the prefix by another word only.
+    Alpine,
 }
 
 impl GuestFile {
     /// A guest without addresses.
     pub fn new(vmid: Vmid) -> Self {
-        Self { version: VERSION, vmid, interfaces: BTreeMap::new(), hookscript: None }
+        Self { version: VERSION, vmid, interfaces: BTreeMap::new(), hookscript: None, cloud_init: CloudInit::default() }
     }
 
     /// Every address with its NIC.
