@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::announce;
 use crate::guest::{GuestError, Located};
 use crate::hookscript;
 use crate::model::{GuestKind, IfName, MacAddr, NodeName, Prefix, Vmid};
@@ -22,13 +21,15 @@ use crate::plan::{
     Index, Inputs, Links, NetState, Place, Presence, Rules, check_configured, check_guest, check_stranger, desired_for,
     diff, is_configured_beyond, pool_bridges,
 };
-use crate::reconcile::{Mode, Node, ReconcileError, node_basis, observe_share, pools_source, presence_of, reference};
-use crate::registry::document::{DocumentError, GuestFile, Mode as PoolMode, PoolsFile};
+use crate::reconcile::{
+    Mode, Node, ReconcileError, announce_addresses, node_basis, observe_share, pools_source, presence_of, reference,
+};
+use crate::registry::document::{DocumentError, GuestFile, PoolsFile};
 use crate::registry::store::StoreError;
 use crate::registry::{Registry, plain};
 use crate::ruleset::{Element, SetId};
 use crate::system::run::{Mark, MarkPhase, PoolsPart, RunError, RunState};
-use crate::system::{FilterError, Kernel, KernelError, command, packet};
+use crate::system::{FilterError, Kernel, KernelError, command};
 
 /// A hook that takes longer ends itself: a start that cannot be protected in this time must not happen.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -487,24 +488,6 @@ impl Hook<'_> {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(HookError::ChainedFailed { path, phase, status }),
             Err(error) => Err(missing(error.to_string())),
-        }
-    }
-}
-
-/// Tells the neighbours whose addresses these are now, where they see the guest's MAC. Helps, but nothing depends on it.
-fn announce_addresses(inputs: &Inputs, file: &GuestFile, links: &Links) {
-    for (nic, interface, assigned) in file.addresses() {
-        let (Some(pool), Some(address)) = (inputs.registry.pools.pools.get(&assigned.pool), assigned.address.single())
-        else {
-            continue;
-        };
-        let config = &inputs.guests[&file.vmid].config;
-        let tag = config.nics.get(&nic).and_then(|nic| nic.as_ref().ok()).and_then(|nic| nic.tag);
-        let Some(device) = links.segment(pool.bridge, tag).filter(|_| pool.profile.mode() == PoolMode::Bridged) else {
-            continue;
-        };
-        if let Err(error) = packet::send(device, &[announce::frame(interface.mac, address)]) {
-            log::warn!("cannot announce {address} on {device}: {error}");
         }
     }
 }

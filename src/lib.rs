@@ -1,8 +1,8 @@
 //! `pve-public-ip` binds the public IP addresses of Proxmox VE guests to their MAC and port.
 //!
 //! ```text
-//!  cli (assign, apply, verify, ...)          hook (pre-start ... post-stop)
-//!        |            |                            |
+//!  cli (assign, apply, verify, ...)   guard     hook (pre-start ... post-stop)
+//!        |            |                 |          |
 //!        |            +-------- reconcile ---------+        the one path: gather, decide, act or print
 //!        |                          |
 //!        v                          v
@@ -27,6 +27,7 @@
 //! | [`system`] | files, programs, netlink; `run` keeps the node's volatile notes | yes |
 //! | [`reconcile`] | gathers inputs, runs the plan for the node | through `system` |
 //! | [`hook`] | the same for one guest, in milliseconds | through `system` |
+//! | [`guard`] | the same whenever something changes, as a service; `schedule`, `sayings` decide when to look and what to say | through `system`; `files` reads |
 //! | [`selftest`] | attacks the rules in network namespaces of its own; `frames`, `verdicts`, `topologies` are its tables | only `lab`, through `system` |
 //! | [`cli`] | arguments in, text or JSON out | prints |
 //!
@@ -36,6 +37,7 @@
 pub mod announce;
 pub mod cli;
 pub mod cloudinit;
+pub mod guard;
 pub mod guest;
 pub mod hook;
 pub mod hookscript;

@@ -6,16 +6,17 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::announce;
 use crate::guest::{GuestConfig, GuestError, Guests};
 use crate::model::{GuestKind, NodeName, Vmid};
 use crate::paths::Paths;
 use crate::plan::{Desired, Inputs, Links, NetState, Place, Presence, Problem, Step, desired, diff};
 use crate::registry::Registry;
-use crate::registry::document::PoolsFile;
+use crate::registry::document::{GuestFile, Mode as PoolMode, PoolsFile};
 use crate::registry::store::{Store, StoreError};
 use crate::ruleset::{Element, SetId, Storage};
 use crate::system::run::{Mark, MarkPhase, RunError, RunState};
-use crate::system::{FilterError, Kernel, KernelError, Nftables};
+use crate::system::{FilterError, Kernel, KernelError, Nftables, packet};
 
 /// How long a command waits for another one that changes this node.
 const NODE_LOCK_LIMIT: Duration = Duration::from_secs(30);
@@ -51,6 +52,39 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// Who runs here.
     pub presence: BTreeMap<Vmid, Presence>,
+    /// What should be, by which all this was found.
+    pub desired: NetState,
+    /// Guests whose live migration to this node is complete since the last time.
+    pub arrived: Vec<Vmid>,
+}
+
+/// What lies under `/etc/pve`, as it was read at one moment.
+#[derive(Debug)]
+pub struct Sources {
+    inputs: Inputs,
+    pools_source: u64,
+    unreadable: BTreeMap<Vmid, GuestError>,
+}
+
+impl Sources {
+    /// The node's interfaces, as they were when these files were last compared with the kernel.
+    pub fn links(&self) -> &Links {
+        &self.inputs.links
+    }
+
+    /// Whether every file could be read and understood. What could not may look another way next time, without a sign.
+    pub fn are_whole(&self) -> bool {
+        self.unreadable.is_empty() && self.inputs.registry.broken.is_empty()
+    }
+}
+
+/// How far the files that were read can be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// They are as they were read.
+    Whole,
+    /// They may have changed since: protection that is missing is put back, and nothing is taken away for them.
+    OldButSafe,
 }
 
 /// Why the node could not be brought to its desired state, or looked at.
@@ -68,6 +102,9 @@ pub enum ReconcileError {
     /// The kernel.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The cluster file system hangs.
+    #[error("`{}` does not answer", .0.display())]
+    Silent(PathBuf),
     /// The node has no usable name.
     #[error("cannot tell this node's name: {0}")]
     NodeName(String),
@@ -90,6 +127,7 @@ impl ReconcileError {
                 Some("run it as root; `df -h /run` tells whether there is room".to_owned())
             }
             Self::Kernel(error) => error.hint(),
+            Self::Silent(_) => Some("`systemctl status pve-cluster`; `pvecm status`".to_owned()),
             Self::NodeName(_) => Some("`hostname` must be a name without dots".to_owned()),
         }
     }
@@ -113,30 +151,52 @@ impl Node {
     /// As [`Self::reconcile`], with the node's lock held already.
     pub fn reconcile_locked(&self, run: &RunState, mode: Mode) -> Result<Report, ReconcileError> {
         let mut kernel = Kernel::open(reference(run)?)?;
-        let links = kernel.links()?;
-        let pools_source = pools_source(&self.store.read_pools()?);
-        let (inputs, unreadable) = self.inputs(run, links)?;
-        let Desired { state, mut problems } = desired(&inputs);
+        let mut sources = self.read_sources()?;
+        self.reconcile_from(run, &mut kernel, &mut sources, Trust::Whole, mode)
+    }
+
+    /// As [`Self::reconcile_locked`], from files that were read before; how far these can still be trusted is for the
+    /// caller to say.
+    pub fn reconcile_from(
+        &self,
+        run: &RunState,
+        kernel: &mut Kernel,
+        sources: &mut Sources,
+        trust: Trust,
+        mode: Mode,
+    ) -> Result<Report, ReconcileError> {
+        sources.inputs.links = kernel.links()?;
+        let unreadable = self.look_at_guests(run, sources);
+        let inputs = &sources.inputs;
+        let Desired { state, mut problems } = desired(inputs);
         // Of a guest whose configuration cannot be read nothing else is known.
         problems.retain(|problem| unreadable.iter().all(|other| other.vmid != problem.vmid));
         problems.extend(unreadable);
         let observed = kernel.observe(&inputs.links)?;
         let mut steps = diff(&state, &observed);
-        if !inputs.registry.broken.is_empty() {
+        if trust == Trust::OldButSafe || !inputs.registry.broken.is_empty() {
             // What cannot be read may still be meant: the last known protection stays.
             let kept = self.kept(&inputs.registry, &observed);
             steps = steps.into_iter().filter_map(|step| additive(step, &kept)).collect();
         }
+        let mut arrived = Vec::new();
         if mode == Mode::Apply {
-            note(run, &inputs)?;
+            if trust == Trust::Whole {
+                arrived = note(run, inputs)?;
+            }
             kernel.apply(&steps)?;
-            forget(run, &inputs);
-            let basis = node_basis(pools_source, &inputs.registry.pools, &inputs.links);
-            if !run.node_applied(&basis) {
-                run.set_node_applied(&basis);
+            for guest in arrived.iter().filter_map(|vmid| inputs.registry.guests.get(vmid)) {
+                announce_addresses(inputs, guest, &inputs.links);
+            }
+            if trust == Trust::Whole {
+                forget(run, inputs);
+                let basis = node_basis(sources.pools_source, &inputs.registry.pools, &inputs.links);
+                if !run.node_applied(&basis) {
+                    run.set_node_applied(&basis);
+                }
             }
         }
-        Ok(Report { steps, problems, presence: inputs.presence })
+        Ok(Report { steps, problems, presence: inputs.presence.clone(), desired: state, arrived })
     }
 
     /// Sets to which nothing may be added as long as a file cannot be read.
@@ -154,56 +214,73 @@ impl Node {
         kept
     }
 
-    /// Gathers what the decision depends on, and says which guests' configurations could not be read.
-    fn inputs(&self, run: &RunState, links: Links) -> Result<(Inputs, Vec<Problem>), ReconcileError> {
-        let mut unreadable = Vec::new();
-        let mut registry = self.store.load()?.registry;
-        let mut guests: BTreeMap<Vmid, Place> = self
-            .guests
-            .local()
-            .into_iter()
-            .map(|(vmid, config)| (vmid, Place { node: self.name.clone(), config }))
-            .collect();
+    /// Reads what lies under `/etc/pve`: pools, assignments, guests' configurations.
+    pub fn read_sources(&self) -> Result<Sources, ReconcileError> {
+        let pools_source = pools_source(&self.store.read_pools()?);
+        let registry = self.store.load()?.registry;
+        let local = self.guests.local()?.into_iter();
+        let mut guests: BTreeMap<Vmid, Place> =
+            local.map(|(vmid, config)| (vmid, Place { node: self.name.clone(), config })).collect();
+        let mut unreadable = BTreeMap::new();
+        // A guest whose own file is broken is needed too: its mark knows its assignments.
+        let broken = registry.broken.iter().filter_map(|error| error.path.file_stem()?.to_str()?.parse().ok());
+        let wanted: BTreeSet<Vmid> = registry.guests.keys().copied().chain(broken).collect();
+        let elsewhere = self.guests.find_all(wanted.into_iter().filter(|vmid| !guests.contains_key(vmid)));
+        for (vmid, found) in elsewhere {
+            match found {
+                Ok(located) => {
+                    guests.insert(vmid, Place { node: located.node, config: located.config });
+                }
+                Err(GuestError::Unknown { .. }) => {}
+                Err(error) => {
+                    unreadable.insert(vmid, error);
+                }
+            }
+        }
+        // What was read while the file system went away is not what it says.
+        self.store.check_mounted()?;
+        let (presence, links) = (BTreeMap::new(), Links::default());
+        let inputs = Inputs { node: self.name.clone(), registry, guests, presence, links };
+        Ok(Sources { inputs, pools_source, unreadable })
+    }
+
+    /// Who runs here, by marks and ports; says which guests' configurations could not be read.
+    fn look_at_guests(&self, run: &RunState, sources: &mut Sources) -> Vec<Problem> {
+        let inputs = &mut sources.inputs;
         let marks: BTreeMap<Vmid, Mark> =
             run.marked().into_iter().filter_map(|vmid| Some((vmid, run.mark(vmid)?))).collect();
         for (vmid, mark) in &marks {
             let file = self.paths.guest_file(*vmid);
-            if registry.broken.iter().any(|error| error.path == file) {
-                registry.guests.insert(*vmid, mark.applied.clone());
+            if inputs.registry.broken.iter().any(|error| error.path == file) {
+                inputs.registry.guests.insert(*vmid, mark.applied.clone());
             }
         }
-        let mut presence = BTreeMap::new();
-        for vmid in registry.guests.keys() {
-            if !guests.contains_key(vmid) {
-                match self.guests.find(*vmid, None) {
-                    Ok(located) => {
-                        guests.insert(*vmid, Place { node: located.node, config: located.config });
-                    }
-                    Err(GuestError::Unknown { .. }) => {}
-                    Err(error) => {
-                        let (hint, sentence) = (error.hint(), format!("{:#}", anyhow::Error::from(error)));
-                        unreadable.push(Problem { vmid: Some(*vmid), sentence, hint });
-                        // The guest may run all the same: what its ports are called is known from its start.
-                        if let Some(mark) = marks.get(vmid) {
-                            let config = GuestConfig::parse(mark.kind, b"");
-                            guests.insert(*vmid, Place { node: self.name.clone(), config });
-                        }
-                    }
-                }
-            }
-            if let Some(place) = guests.get(vmid) {
-                let here = place.node == self.name;
-                presence.extend(
-                    presence_of(*vmid, place.config.kind, here, marks.get(vmid), &links).map(|how| (*vmid, how)),
-                );
-            }
+        // The guest may run all the same: what its ports are called is known from its start.
+        for (vmid, mark) in marks.iter().filter(|(vmid, _)| sources.unreadable.contains_key(vmid)) {
+            let config = GuestConfig::parse(mark.kind, b"");
+            inputs.guests.insert(*vmid, Place { node: self.name.clone(), config });
         }
-        Ok((Inputs { node: self.name.clone(), registry, guests, presence, links }, unreadable))
+        let presence = |vmid: &Vmid| {
+            let place = inputs.guests.get(vmid)?;
+            let here = place.node == self.name;
+            Some((*vmid, presence_of(*vmid, place.config.kind, here, marks.get(vmid), &inputs.links)?))
+        };
+        inputs.presence = inputs.registry.guests.keys().filter_map(presence).collect();
+        let problem = |(vmid, error): (&Vmid, &GuestError)| {
+            let sentence = match std::error::Error::source(error) {
+                Some(source) => format!("{error}: {source}"),
+                None => error.to_string(),
+            };
+            Problem { vmid: Some(*vmid), sentence, hint: error.hint() }
+        };
+        sources.unreadable.iter().map(problem).collect()
     }
 }
 
-/// Writes a mark for every guest that is about to be bound, so that its hooks know what to take out again.
-fn note(run: &RunState, inputs: &Inputs) -> Result<(), ReconcileError> {
+/// Writes a mark for every guest that is about to be bound, so that its hooks know what to take out again; returns those
+/// that have arrived by live migration.
+fn note(run: &RunState, inputs: &Inputs) -> Result<Vec<Vmid>, ReconcileError> {
+    let mut arrived = Vec::new();
     for (vmid, presence) in &inputs.presence {
         let (Some(guest), Some(place)) = (inputs.registry.guests.get(vmid), inputs.guests.get(vmid)) else {
             continue;
@@ -217,13 +294,15 @@ fn note(run: &RunState, inputs: &Inputs) -> Result<(), ReconcileError> {
         if known.as_ref().is_some_and(|mark| mark.phase == phase && mark.applied == *guest) {
             continue;
         }
+        let has_moved = |known: &Mark| known.phase == MarkPhase::Incoming && phase == MarkPhase::Started;
+        arrived.extend(known.as_ref().is_some_and(has_moved).then_some(*vmid));
         let mut mark = Mark::now(phase, place.config.kind, guest.clone());
         if let Some(known) = known.filter(|known| known.phase == phase) {
             mark.since = known.since;
         }
         run.set_mark(*vmid, &mark)?;
     }
-    Ok(())
+    Ok(arrived)
 }
 
 /// Drops the marks of guests that are gone.
@@ -254,6 +333,24 @@ pub fn presence_of(vmid: Vmid, kind: GuestKind, here: bool, mark: Option<&Mark>,
         (true, _) if may_be_starting => Some(Presence::Starting),
         (false, Some(MarkPhase::Incoming)) if port_exists || may_be_starting => Some(Presence::Incoming),
         _ => None,
+    }
+}
+
+/// Tells the neighbours whose addresses these are now, where they see the guest's MAC. Helps, but nothing depends on it.
+pub(crate) fn announce_addresses(inputs: &Inputs, file: &GuestFile, links: &Links) {
+    for (nic, interface, assigned) in file.addresses() {
+        let (Some(pool), Some(address)) = (inputs.registry.pools.pools.get(&assigned.pool), assigned.address.single())
+        else {
+            continue;
+        };
+        let config = &inputs.guests[&file.vmid].config;
+        let tag = config.nics.get(&nic).and_then(|nic| nic.as_ref().ok()).and_then(|nic| nic.tag);
+        let Some(device) = links.segment(pool.bridge, tag).filter(|_| pool.profile.mode() == PoolMode::Bridged) else {
+            continue;
+        };
+        if let Err(error) = packet::send(device, &[announce::frame(interface.mac, address)]) {
+            log::warn!("cannot announce {address} on {device}: {error}");
+        }
     }
 }
 

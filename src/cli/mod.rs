@@ -104,6 +104,12 @@ pub enum Command {
     /// Exit status 0 only if every frame met its fate; a topology that this kernel cannot have is named, and fails the
     /// test unless nodes can do without it (VLAN-aware bridges, `br_netfilter`).
     Selftest(Selftest),
+    /// Watch this node and repair it, until a signal ends it (the service)
+    ///
+    /// Does what apply does whenever something changes: an interface, the filter, a neighbour or a route of ours, the
+    /// registry, a guest that moves. SIGHUP makes it look at once; SIGTERM ends it and leaves the protection in place. How
+    /// it is, is in /run/pve-public-ip/guard.
+    Guard,
     /// Run one phase of a guest's life (called by the hookscript)
     Hook(Hook),
     /// Print the JSON Schema of the registry's files
@@ -350,6 +356,7 @@ impl Cli {
                     Command::Plan => node::plan(&node),
                     Command::Apply => node::apply(&node, global.dry_run),
                     Command::Verify => node::verify(&node),
+                    Command::Guard => node::guard(node, global.dry_run),
                     Command::Hook(command) => node::hook(&node, &command),
                     Command::Schema { .. } | Command::Completion { .. } | Command::Selftest(_) => {
                         Ok(Output::new("", serde_json::Value::Null))

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::output::Output;
 use super::{Hook, advice};
+use crate::guard;
 use crate::hook;
 use crate::model::NodeName;
 use crate::plan::{Problem, Step};
@@ -100,6 +101,14 @@ pub(super) fn verify(node: &Node) -> anyhow::Result<Output> {
     };
     let data = json!({ "drift": meanings, "steps": steps_data(&report.steps), "problems": report.problems });
     Ok(Output { text, data, code })
+}
+
+pub(super) fn guard(node: Node, dry_run: bool) -> anyhow::Result<Output> {
+    if dry_run {
+        return Err(advice("the guard cannot pretend", "`pve-public-ip plan` shows what it would do now"));
+    }
+    guard::run(node)?;
+    Ok(Output::new("", Value::Null))
 }
 
 pub(super) fn hook(node: &Node, command: &Hook) -> anyhow::Result<Output> {

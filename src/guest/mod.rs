@@ -47,6 +47,14 @@ pub enum GuestError {
         /// The system's reason.
         source: io::Error,
     },
+    /// A directory of configurations exists and cannot be read.
+    #[error("cannot list the guests at `{}`", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
 }
 
 impl GuestError {
@@ -54,7 +62,9 @@ impl GuestError {
     pub fn hint(&self) -> String {
         match self {
             Self::Unknown { .. } => "`qm list` and `pct list` show the guests; create the guest first".to_owned(),
-            Self::Unreadable { .. } => "`systemctl status pve-cluster` tells whether /etc/pve is well".to_owned(),
+            Self::Unreadable { .. } | Self::Directory { .. } => {
+                "`systemctl status pve-cluster` tells whether /etc/pve is well".to_owned()
+            }
         }
     }
 }
@@ -79,6 +89,25 @@ impl Guests {
     ///
     /// During an incoming live migration the configuration is still under the source node (`PVE_MIGRATED_FROM`).
     pub fn find(&self, vmid: Vmid, migrated_from: Option<&NodeName>) -> Result<Located, GuestError> {
+        self.find_listed(vmid, migrated_from, || vmlist(&self.paths.vmlist()).remove(&vmid))
+    }
+
+    /// Finds many guests, with one look at `.vmlist`.
+    pub fn find_all(&self, vmids: impl Iterator<Item = Vmid>) -> Vec<(Vmid, Result<Located, GuestError>)> {
+        let mut listed = None;
+        let mut one = |vmid| {
+            let list = || listed.get_or_insert_with(|| vmlist(&self.paths.vmlist())).get(&vmid).cloned();
+            (vmid, self.find_listed(vmid, None, list))
+        };
+        vmids.map(&mut one).collect()
+    }
+
+    fn find_listed(
+        &self,
+        vmid: Vmid,
+        migrated_from: Option<&NodeName>,
+        listed: impl FnOnce() -> Option<NodeName>,
+    ) -> Result<Located, GuestError> {
         let mut candidates = vec![self.node.clone()];
         candidates.extend(migrated_from.cloned());
         if let Some(located) = self.first(vmid, &candidates)? {
@@ -90,20 +119,26 @@ impl Guests {
                 return Ok(Located { node: self.node.clone(), config });
             }
         }
-        let listed = vmlist(&self.paths.vmlist()).remove(&vmid);
-        if let Some(located) = self.first(vmid, &listed.into_iter().collect::<Vec<_>>())? {
+        if let Some(located) = self.first(vmid, &listed().into_iter().collect::<Vec<_>>())? {
             return Ok(located);
         }
         let unknown = || GuestError::Unknown { vmid, nodes: self.paths.nodes() };
         self.first(vmid, &self.nodes())?.ok_or_else(unknown)
     }
 
-    /// Every guest whose configuration is on this node; those that cannot be read are left out.
-    pub fn local(&self) -> BTreeMap<Vmid, GuestConfig> {
+    /// Every guest whose configuration is on this node; those that cannot be read are left out, and an error is a
+    /// directory that exists and cannot be read.
+    pub fn local(&self) -> Result<BTreeMap<Vmid, GuestConfig>, GuestError> {
         let mut found = BTreeMap::new();
         for kind in [GuestKind::Qemu, GuestKind::Lxc] {
             for directory in self.paths.local_config_dirs(&self.node, kind) {
-                for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+                let entries = match fs::read_dir(&directory) {
+                    Ok(entries) => entries,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(source) => return Err(GuestError::Directory { path: directory, source }),
+                };
+                for entry in entries {
+                    let entry = entry.map_err(|source| GuestError::Directory { path: directory.clone(), source })?;
                     let name = entry.file_name();
                     let vmid = name.to_str().and_then(|name| name.strip_suffix(".conf")?.parse().ok());
                     let Some(vmid) = vmid.filter(|vmid| !found.contains_key(vmid)) else {
@@ -115,7 +150,7 @@ impl Guests {
                 }
             }
         }
-        found
+        Ok(found)
     }
 
     fn first(&self, vmid: Vmid, nodes: &[NodeName]) -> Result<Option<Located>, GuestError> {

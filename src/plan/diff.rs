@@ -110,6 +110,11 @@ impl Step {
         }
     }
 
+    /// Whether it is one transaction in nf_tables.
+    pub fn is_transaction(&self) -> bool {
+        matches!(self, Self::DeclareSets | Self::ChangeElements { .. } | Self::LoadRules)
+    }
+
     /// What drift of this kind means for the network: the step undoes it.
     pub fn meanings(&self) -> Vec<String> {
         match self {

@@ -55,6 +55,8 @@ pub struct Link {
     pub index: u32,
     /// The bridge (or bond, VRF) that it is a port of.
     pub master: Option<IfName>,
+    /// Whether it is up: one that goes down takes routes with it, without a word.
+    pub up: bool,
     /// Its own MAC.
     pub mac: Option<MacAddr>,
     /// Addresses of the node on it, with their prefixes.
@@ -70,6 +72,14 @@ pub struct BridgeOptions {
     pub vlan_filtering: bool,
     /// Does not learn from 01:80:c2:00:00:0X.
     pub no_linklocal_learn: bool,
+}
+
+impl Link {
+    /// Whether both are the same but for the node's addresses.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        let parts = |link: &Self| (link.index, link.master, link.up, link.mac, link.bridge);
+        parts(self) == parts(other)
+    }
 }
 
 impl Links {

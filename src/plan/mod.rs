@@ -3,11 +3,13 @@
 mod checks;
 mod desired;
 mod diff;
+mod event;
 mod inputs;
 mod state;
 
 pub use checks::{Index, Problem, check_configured, check_guest, check_stranger, is_configured_beyond};
 pub use desired::{Desired, desired, desired_for, pool_bridges};
 pub use diff::{Step, diff};
+pub use event::{Event, Known, latest};
 pub use inputs::{BridgeOptions, Inputs, Link, Links, Place, Presence, is_guest_port};
 pub use state::{NetState, Route, Rules};

@@ -72,6 +72,11 @@ impl Kernel {
         Ok(self.nftables.observe_rules(self.reference)?)
     }
 
+    /// The number of the last transaction in nf_tables, whoever made it.
+    pub fn generation(&mut self) -> Result<u32, KernelError> {
+        Ok(self.nftables.generation()?)
+    }
+
     /// Everything that is ours.
     pub fn observe(&mut self, links: &Links) -> Result<NetState, KernelError> {
         let rules = self.observe_rules()?;

@@ -4,14 +4,17 @@ pub mod command;
 pub mod files;
 pub mod image;
 mod kernel;
+mod monitor;
 pub mod namespace;
 pub mod netlink;
 mod nftables;
 pub mod packet;
 mod routing;
 pub mod run;
+pub mod service;
 pub mod tun;
 
 pub use kernel::{Kernel, KernelError};
+pub use monitor::Monitor;
 pub use nftables::{FilterError, Nftables};
 pub use routing::RoutingError;

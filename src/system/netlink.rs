@@ -4,7 +4,7 @@
 //! nf_tables or rtnetlink, parse every attribute that exists, and change their interface several times a year.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -49,6 +49,12 @@ impl NetlinkError {
     /// The errno, if the kernel gave one.
     pub fn errno(&self) -> Option<Errno> {
         self.source.raw_os_error().map(Errno::from_raw)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 
@@ -100,9 +106,14 @@ const RECEIVE_SPACE: usize = 8 * 1024 * 1024;
 impl Socket {
     /// Opens a socket in the caller's network namespace.
     pub fn open(protocol: SockProtocol) -> Result<Self, NetlinkError> {
+        Self::listen(protocol, 0)
+    }
+
+    /// Opens a socket that hears what is told to these multicast groups, as a mask.
+    pub fn listen(protocol: SockProtocol, groups: u32) -> Result<Self, NetlinkError> {
         let failed = |errno: Errno| NetlinkError::new("open a netlink socket", errno);
         let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol).map_err(failed)?;
-        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(failed)?;
+        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups)).map_err(failed)?;
         // Without CAP_NET_ADMIN the ordinary limits hold; small exchanges work all the same.
         let _ = setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_SPACE);
         Ok(Self { fd, sequence: 0, buffer: vec![0; BUFFER] })

@@ -15,7 +15,7 @@ use nix::sys::socket::{MsgFlags, SockProtocol};
 use super::command::{self, CommandError};
 use super::netlink::flags::{ACKNOWLEDGE, CREATE, DUMP, INTERRUPTED, REQUEST};
 use super::netlink::{Builder, NetlinkError, Socket, attribute, attributes, text};
-use crate::plan::Rules;
+use crate::plan::{Event, Rules};
 use crate::ruleset::{Element, RULES, SETS, SetId, Storage, TABLE};
 
 const SUBSYSTEM: u16 = 10 << 8;
@@ -26,6 +26,8 @@ const GET_SET: u16 = SUBSYSTEM | 10;
 const NEW_SET_ELEMENT: u16 = SUBSYSTEM | 12;
 const GET_SET_ELEMENT: u16 = SUBSYSTEM | 13;
 const DELETE_SET_ELEMENT: u16 = SUBSYSTEM | 14;
+const NEW_GENERATION: u16 = SUBSYSTEM | 15;
+const GET_GENERATION: u16 = SUBSYSTEM | 16;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 
@@ -145,6 +147,16 @@ impl Nftables {
         let mut hasher = DefaultHasher::new();
         (SETS, RULES).hash(&mut hasher);
         hasher.finish()
+    }
+
+    /// The number of the last transaction in this namespace, whoever made it.
+    pub fn generation(&mut self) -> Result<u32, FilterError> {
+        let sequence = self.socket.next_sequence();
+        let mut builder = Builder::default();
+        builder.message(GET_GENERATION, REQUEST | ACKNOWLEDGE, sequence, &[0; 4]);
+        let frames = self.socket.request(builder.bytes(), sequence, "tell the number of the last transaction")?;
+        let number = frames.first().and_then(|frame| generation_id(frame.payload.get(4..)?));
+        number.ok_or(FilterError::Answer("generation"))
     }
 
     /// Reads the elements of all sets.
@@ -353,6 +365,54 @@ impl Nftables {
                     .into_iter()
                     .map(|frame| frame.payload.get(4..).unwrap_or_default().to_vec())
                     .collect());
+            }
+        }
+    }
+}
+
+const GENERATION_ID: u16 = 1;
+const GENERATION_PROGRAM: u16 = 3;
+
+fn generation_id(attributes: &[u8]) -> Option<u32> {
+    attribute(attributes, GENERATION_ID)?.first_chunk().copied().map(u32::from_be_bytes)
+}
+
+/// Hears of transactions that touch our table.
+#[derive(Debug)]
+pub(super) struct Transactions {
+    pub(super) socket: Socket,
+    touched: bool,
+}
+
+impl Transactions {
+    pub(super) fn open() -> Result<Self, NetlinkError> {
+        /// Mask of `NFNLGRP_NFTABLES`. Source: Linux `include/uapi/linux/netfilter/nfnetlink.h`.
+        const GROUP: u32 = 1 << 6;
+        Ok(Self { socket: Socket::listen(SockProtocol::NetlinkNetFilter, GROUP)?, touched: false })
+    }
+
+    /// What is waiting. A transaction is told change by change, and ends with its number.
+    pub(super) fn drain(&mut self, events: &mut Vec<Event>) -> Result<(), NetlinkError> {
+        loop {
+            let frames = match self.socket.receive(MsgFlags::MSG_DONTWAIT) {
+                Ok(Some(frames)) => frames,
+                Ok(None) => return Ok(()),
+                Err(error) if error.errno() == Some(Errno::ENOBUFS) => {
+                    events.push(Event::Lost);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            for frame in frames {
+                let Some((family, rest)) = frame.payload.split_at_checked(4) else { continue };
+                // The first attribute of every object is the name of its table.
+                if frame.kind != NEW_GENERATION {
+                    self.touched |=
+                        family[0] == BRIDGE[0] && attribute(rest, 1).is_some_and(|name| text(name) == TABLE);
+                } else if std::mem::take(&mut self.touched) {
+                    let by = attribute(rest, GENERATION_PROGRAM).map(text).unwrap_or_default().to_owned();
+                    events.push(generation_id(rest).map_or(Event::Lost, |generation| Event::Filter { generation, by }));
+                }
             }
         }
     }

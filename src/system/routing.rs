@@ -8,18 +8,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use nix::errno::Errno;
-use nix::sys::socket::SockProtocol;
+use nix::sys::socket::{MsgFlags, SockProtocol};
 
 use super::netlink::flags::{ACKNOWLEDGE, CREATE, DUMP, EXCLUSIVE, REPLACE, REQUEST};
-use super::netlink::{Builder, NetlinkError, Socket, attribute, text};
+use super::netlink::{Builder, Frame, NetlinkError, Socket, attribute, text};
 use crate::model::{IfName, MacAddr};
-use crate::plan::{BridgeOptions, Link, Links, Route, is_guest_port};
+use crate::plan::{BridgeOptions, Event, Link, Links, Route, is_guest_port};
 
 /// Our number among routing protocols; packaged for `ip` in `/etc/iproute2/rt_protos.d`.
 const PROTOCOL: u8 = 121;
 
 const NEW_LINK: u16 = 16;
+const DELETE_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
+const NEW_ADDRESS: u16 = 20;
+const DELETE_ADDRESS: u16 = 21;
 const GET_ADDRESS: u16 = 22;
 const NEW_ROUTE: u16 = 24;
 const DELETE_ROUTE: u16 = 25;
@@ -31,6 +34,9 @@ const GET_NEIGHBOUR: u16 = 30;
 const AF_INET: u8 = 2;
 const AF_BRIDGE: u8 = 7;
 const AF_INET6: u8 = 10;
+
+/// `IFF_UP`. Source: Linux `include/uapi/linux/if.h`.
+const INTERFACE_UP: u32 = 1;
 
 const LINK_ADDRESS: u16 = 1;
 const LINK_NAME: u16 = 3;
@@ -301,6 +307,62 @@ impl Routing {
     }
 }
 
+/// Hears of interfaces, addresses, neighbours, forwarding entries and routes.
+#[derive(Debug)]
+pub(super) struct Changes {
+    pub(super) socket: Socket,
+}
+
+impl Changes {
+    pub(super) fn open() -> Result<Self, NetlinkError> {
+        /// Masks of links, neighbours, IPv4 addresses and routes, IPv6 addresses and routes. Source: Linux
+        /// `include/uapi/linux/rtnetlink.h`.
+        const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400;
+        Ok(Self { socket: Socket::listen(SockProtocol::NetlinkRoute, GROUPS)? })
+    }
+
+    /// What is waiting, as far as it may concern us.
+    pub(super) fn drain(&mut self, events: &mut Vec<Event>) -> Result<(), NetlinkError> {
+        loop {
+            match self.socket.receive(MsgFlags::MSG_DONTWAIT) {
+                Ok(Some(frames)) => events.extend(frames.iter().filter_map(event)),
+                Ok(None) => return Ok(()),
+                Err(error) if error.errno() == Some(Errno::ENOBUFS) => events.push(Event::Lost),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn event(frame: &Frame) -> Option<Event> {
+    let payload = &frame.payload[..];
+    let family = *payload.first()?;
+    match frame.kind {
+        // Of another family: what a bridge or a protocol has to say about an interface that is told of elsewhere.
+        NEW_LINK | DELETE_LINK if family != 0 => None,
+        NEW_LINK => Some(Event::Link(index_and_name(payload)?.1, link(payload, &BTreeMap::new()))),
+        DELETE_LINK => Some(Event::LinkGone(index_and_name(payload)?.1)),
+        NEW_ADDRESS | DELETE_ADDRESS => Some(Event::Address),
+        NEW_NEIGHBOUR | DELETE_NEIGHBOUR if family == AF_BRIDGE => {
+            let sticky = frame.kind == NEW_NEIGHBOUR && *payload.get(10)? & FLAG_STICKY != 0;
+            Some(Event::Forwarding { index: read_u32(payload, 4), mac: lladdr(payload)?, sticky })
+        }
+        NEW_NEIGHBOUR | DELETE_NEIGHBOUR => {
+            let rest = payload.get(12..)?;
+            let stays = frame.kind == NEW_NEIGHBOUR && read_u16(payload, 8) & STATE_PERMANENT != 0;
+            let address = attribute(rest, NEIGHBOUR_DESTINATION).and_then(ip)?;
+            let ours = attribute(rest, NEIGHBOUR_PROTOCOL) == Some(&[PROTOCOL]);
+            let mac = stays.then(|| lladdr(payload)).flatten();
+            ours.then_some(Event::Neighbour { index: read_u32(payload, 4), address, mac })
+        }
+        NEW_ROUTE | DELETE_ROUTE => {
+            let (net, index, via) = marked_route(payload)?;
+            Some(Event::Route { net, index, via, present: frame.kind == NEW_ROUTE })
+        }
+        _ => None,
+    }
+}
+
 /// Removing what is not there is what was wanted.
 fn absent_is_fine(result: Result<(), NetlinkError>) -> Result<(), RoutingError> {
     match result {
@@ -334,6 +396,7 @@ fn link(frame: &[u8], names: &BTreeMap<u32, IfName>) -> Link {
     Link {
         index: read_u32(frame, 4),
         master: master.and_then(name_of),
+        up: read_u32(frame, 8) & INTERFACE_UP != 0,
         mac: attribute(attributes, LINK_ADDRESS).and_then(mac),
         addresses: Vec::new(),
         bridge: is_bridge.then(|| BridgeOptions {
@@ -352,15 +415,20 @@ fn address(frame: &[u8]) -> Option<IpNet> {
 }
 
 fn our_route(frame: &[u8], names: &BTreeMap<u32, IfName>) -> Option<(IpNet, Route)> {
+    let (net, index, via) = marked_route(frame)?;
+    Some((net, Route { device: *names.get(&index)?, via }))
+}
+
+/// Destination, number of the interface and next hop of a route that carries our mark.
+fn marked_route(frame: &[u8]) -> Option<(IpNet, u32, Option<IpAddr>)> {
     let rest = frame.get(12..)?;
     if frame[5] != PROTOCOL || frame[4] != TABLE_MAIN {
         return None;
     }
     let any = if frame[0] == AF_INET { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
     let destination = attribute(rest, ROUTE_DESTINATION).map_or(Some(any), ip)?;
-    let device = *names.get(&read_u32(attribute(rest, ROUTE_OUTPUT)?, 0))?;
     let via = attribute(rest, ROUTE_GATEWAY).and_then(ip);
-    Some((IpNet::new(destination, frame[1]).ok()?, Route { device, via }))
+    Some((IpNet::new(destination, frame[1]).ok()?, read_u32(attribute(rest, ROUTE_OUTPUT)?, 0), via))
 }
 
 /// `struct ndmsg`.

@@ -64,6 +64,29 @@ pub struct PoolsPart {
     pub pools: PoolsFile,
 }
 
+/// How the guard is. Times are in seconds since 1970.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardNote {
+    /// Its process.
+    pub pid: u32,
+    /// When it last compared the node with its desired state.
+    pub last_look: u64,
+    /// How long that took, in milliseconds.
+    pub last_look_ms: u64,
+    /// How often it has.
+    pub looks: u64,
+    /// When it last changed something.
+    pub last_change: u64,
+    /// Differences that nobody should have made, and that it repaired.
+    pub repairs: u64,
+    /// Guests that are bound on this node.
+    pub guests: usize,
+    /// Assignments that something stands in the way of.
+    pub problems: usize,
+    /// What keeps it from its work.
+    pub trouble: Option<String>,
+}
+
 /// The run directory, locked against other processes that change the kernel.
 #[derive(Debug)]
 pub struct RunState {
@@ -196,6 +219,18 @@ impl RunState {
     /// Keeps the fingerprint.
     pub fn set_reference(&self, text_hash: u64, kernel: u64) {
         let _ = files::replace(&self.directory.join("rules"), format!("{text_hash:016x} {kernel:016x}\n").as_bytes());
+    }
+
+    /// What the guard noted last; `None`: it has not run since the node booted.
+    pub fn guard_note(paths: &Paths) -> Option<GuardNote> {
+        let bytes = files::read_limited(&paths.run().join("guard"), 1 << 20).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Notes how the guard is; needs no lock, because there is one guard, and helps only those who look.
+    pub fn set_guard_note(paths: &Paths, note: &GuardNote) {
+        let Ok(bytes) = serde_json::to_vec(note) else { return };
+        let _ = files::replace(&paths.run().join("guard"), &bytes);
     }
 
     /// Whether the node's share of the state (pools, gateways, the node itself) was applied for exactly this basis.

@@ -1,0 +1,325 @@
+//! The guard: makes the node follow the registry and the guests as long as it runs, by the path that `apply` takes.
+//!
+//! Hooks are not called when a guest moves away or has arrived, when a NIC is plugged or its firewall switched, when a
+//! container reboots, when QEMU dies unseen, when a guest is destroyed, or when somebody flushes the ruleset. So the
+//! guard listens to the kernel, looks at the files of the cluster twice a second, and repairs. When it stops, what it
+//! did stays.
+//!
+//! One loop, which never waits for the cluster file system: see [`files`].
+
+pub mod files;
+pub mod sayings;
+pub mod schedule;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::plan::{Event, Known, Links, NetState, latest};
+use crate::reconcile::{Mode, Node, ReconcileError, Report, Sources, Trust, reference};
+use crate::system::run::{GuardNote, RunError, RunState};
+use crate::system::service::{Request, ServiceManager, Signals};
+use crate::system::{Kernel, KernelError, Monitor};
+use files::{Answer, Ask, Reader};
+use sayings::{Line, Sayings, drift};
+use schedule::{Cause, Schedule};
+
+/// How long a look waits for a hook or a command that changes the node.
+const LOCK_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long the first look may wait for the cluster file system.
+const FIRST_READ_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long another look may: hooks wait meanwhile, and what is known is good enough to close what is open.
+const READ_LIMIT: Duration = Duration::from_millis(50);
+
+/// A cluster file system that does not answer for so long is in trouble.
+const SILENCE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why the guard ended.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    /// A descriptor could not be had or waited for.
+    #[error("cannot {action}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The kernel does not tell what changes.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+fn failed<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> GuardError {
+    move |source| GuardError::Io { action, source: source.into() }
+}
+
+/// Runs until a signal ends it.
+pub fn run(node: Node) -> Result<(), GuardError> {
+    let signals = Signals::take().map_err(failed("wait for signals"))?;
+    let manager = ServiceManager::of_environment().map_err(failed("talk to the service manager"))?;
+    let monitor = Monitor::open()?;
+    let reader = Reader::start(node.clone()).map_err(failed("start a thread"))?;
+    let mut guard = Guard {
+        node,
+        reader,
+        started: Instant::now(),
+        sources: None,
+        desired: NetState::default(),
+        kernel: None,
+        generation: 0,
+        changed_by: None,
+        schedule: Schedule::new(),
+        sayings: Sayings::default(),
+        note: GuardNote { pid: std::process::id(), ..GuardNote::default() },
+        manager,
+    };
+    guard.run(monitor, &signals)
+}
+
+struct Guard {
+    node: Node,
+    reader: Reader,
+    started: Instant,
+    /// The files as they were read last.
+    sources: Option<Sources>,
+    /// What the kernel was brought to by the last look.
+    desired: NetState,
+    kernel: Option<Kernel>,
+    /// The last transaction in nf_tables that was looked at.
+    generation: u32,
+    /// Who changed our table since the last look.
+    changed_by: Option<String>,
+    schedule: Schedule,
+    sayings: Sayings,
+    note: GuardNote,
+    manager: ServiceManager,
+}
+
+impl Guard {
+    fn run(&mut self, mut monitor: Monitor, signals: &Signals) -> Result<(), GuardError> {
+        let watchdog = self.manager.watchdog();
+        let mut alive_at = self.now();
+        let mut is_ready = false;
+        loop {
+            let now = self.now();
+            let sleep = self.schedule.left(now);
+            let sleep = watchdog.map_or(sleep, |interval| sleep.min((alive_at + interval).saturating_sub(now)));
+            self.wait(&monitor, signals, sleep)?;
+            if watchdog.is_some_and(|interval| self.now() >= alive_at + interval) {
+                self.manager.tell("WATCHDOG=1");
+                alive_at = self.now();
+            }
+            match signals.drain().map_err(failed("read a signal"))? {
+                Some(Request::Stop) => {
+                    self.manager.tell("STOPPING=1");
+                    log::info!("guard: stopped; what protects the guests stays in place");
+                    return Ok(());
+                }
+                Some(Request::Look) => self.wake(Cause::Request),
+                None => {}
+            }
+            if self.reader.was_rung() {
+                self.wake(Cause::Files);
+            }
+            let events = monitor.drain()?;
+            self.hear(events);
+            if self.schedule.left(self.now()).is_zero() {
+                self.look();
+                if !is_ready {
+                    is_ready = true;
+                    log::info!("guard: watching node {}, {}", self.node.name, self.summary());
+                    self.manager.tell("READY=1");
+                }
+                self.manager.tell(&format!("STATUS={}", self.summary()));
+            }
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn wake(&mut self, cause: Cause) {
+        self.schedule.wake(cause, self.now());
+    }
+
+    fn wait(&self, monitor: &Monitor, signals: &Signals, limit: Duration) -> Result<(), GuardError> {
+        let [transactions, changes] = monitor.descriptors();
+        let mut descriptors = [transactions, changes, signals.descriptor(), self.reader.descriptor()]
+            .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
+        // Rounded up: to wake up too early is to wake up twice.
+        let limit = limit.as_micros().div_ceil(1000);
+        let limit = PollTimeout::from(u16::try_from(limit).unwrap_or(u16::MAX));
+        match poll(&mut descriptors, limit) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(failed("wait for events")(errno)),
+        }
+    }
+
+    /// Wakes up for what contradicts the last look.
+    fn hear(&mut self, events: Vec<Event>) {
+        let none = Links::default();
+        let links = self.sources.as_ref().map_or(&none, Sources::links);
+        let known = Known { desired: &self.desired, links, generation: self.generation };
+        let mut causes = BTreeSet::new();
+        for event in latest(events).into_iter().filter(|event| known.is_contradicted_by(event)) {
+            log::debug!("heard: {event:?}");
+            match event {
+                Event::Filter { by, .. } => {
+                    causes.insert(Cause::Filter);
+                    self.changed_by = Some(by);
+                }
+                Event::Lost => drop(causes.insert(Cause::Filter)),
+                _ => drop(causes.insert(Cause::Network)),
+            }
+        }
+        for cause in causes {
+            self.wake(cause);
+        }
+    }
+
+    /// Compares and repairs.
+    fn look(&mut self) {
+        let (began, cause) = (self.now(), self.schedule.cause());
+        let outcome = self.compare(cause);
+        let lines = match &outcome {
+            Ok(Some(report)) => self.well(report),
+            Ok(None) => Vec::new(),
+            Err(error) => {
+                // It may be the connection.
+                self.kernel = None;
+                self.in_trouble(&chain(error), error.hint().as_deref())
+            }
+        };
+        say(lines);
+        let well = matches!(outcome, Ok(Some(_)));
+        let ended = self.now();
+        self.schedule.looked(began, ended, well);
+        self.note.looks += 1;
+        self.note.last_look = seconds();
+        self.note.last_look_ms = u64::try_from(ended.saturating_sub(began).as_millis()).unwrap_or(u64::MAX);
+        RunState::set_guard_note(&self.node.paths, &self.note);
+        log::debug!("looked because of {cause:?} for {} ms", self.note.last_look_ms);
+    }
+
+    /// `None`: the files were not read in time; what is missing by the last known ones was put back all the same.
+    fn compare(&mut self, cause: Cause) -> Result<Option<Report>, ReconcileError> {
+        let ask = if matches!(cause, Cause::Timer | Cause::Request) { Ask::All } else { Ask::Changed };
+        if self.sources.is_none() {
+            // Without the lock, so that hooks go on meanwhile; asked for again below, when nobody can change the node.
+            if let Some(Answer::News(sources)) = self.reader.ask(ask, FIRST_READ_LIMIT) {
+                self.sources = Some(*sources);
+            }
+        }
+        let run = match RunState::lock(&self.node.paths, LOCK_LIMIT) {
+            Err(RunError::Busy(waited)) => return self.without_lock(waited),
+            locked => locked?,
+        };
+        match self.reader.ask(ask, READ_LIMIT) {
+            Some(Answer::News(sources)) => self.sources = Some(*sources),
+            Some(Answer::Same) => {}
+            Some(Answer::Failed(error)) => {
+                self.restore(&run)?;
+                return Err(error);
+            }
+            None => {
+                self.restore(&run)?;
+                return match self.reader.silent_for().filter(|silence| *silence >= SILENCE_LIMIT) {
+                    Some(_) => Err(ReconcileError::Silent(self.node.paths.etc_pve())),
+                    None => Ok(None),
+                };
+            }
+        }
+        self.reconcile(&run, Trust::Whole)
+    }
+
+    /// Somebody has held the lock for longer than any hook does: it may hang in a read of the cluster file system. What
+    /// is missing is put back without it, which cannot undo what the other one does.
+    fn without_lock(&mut self, waited: Duration) -> Result<Option<Report>, ReconcileError> {
+        self.restore(&RunState::unlocked(&self.node.paths))?;
+        Err(RunError::Busy(waited).into())
+    }
+
+    /// Puts back what is missing by the files as they were known last.
+    fn restore(&mut self, run: &RunState) -> Result<(), ReconcileError> {
+        if self.sources.is_some() { self.reconcile(run, Trust::OldButSafe).map(drop) } else { Ok(()) }
+    }
+
+    fn reconcile(&mut self, run: &RunState, trust: Trust) -> Result<Option<Report>, ReconcileError> {
+        let Some(sources) = &mut self.sources else { return Ok(None) };
+        let mut kernel = match self.kernel.take() {
+            Some(kernel) => kernel,
+            None => Kernel::open(reference(run)?)?,
+        };
+        let before = kernel.generation()?;
+        let report = self.node.reconcile_from(run, &mut kernel, sources, trust, Mode::Apply)?;
+        let own = report.steps.iter().filter(|step| step.is_transaction()).count();
+        let after = kernel.generation()?;
+        // If there were others meanwhile, they have to be looked at.
+        let is_alone = usize::try_from(after.wrapping_sub(before)).is_ok_and(|count| count == own);
+        self.generation = if is_alone { after } else { before };
+        self.kernel = Some(kernel);
+        let changed_by = self.changed_by.take();
+        if self.note.looks > 0 {
+            let drift = drift(&report.steps, &self.desired, &report.desired);
+            self.note.repairs += u64::try_from(drift.len()).unwrap_or(u64::MAX);
+            say(self.sayings.repaired(&drift, changed_by.as_deref(), self.started.elapsed()));
+        }
+        for step in &report.steps {
+            log::debug!("{step}");
+        }
+        if !report.steps.is_empty() {
+            self.note.last_change = seconds();
+        }
+        self.desired = report.desired.clone();
+        Ok(Some(report))
+    }
+
+    fn well(&mut self, report: &Report) -> Vec<Line> {
+        for vmid in &report.arrived {
+            log::info!("guard: guest {vmid} has arrived and was announced");
+        }
+        self.note.trouble = None;
+        self.note.guests = report.presence.len();
+        self.note.problems = report.problems.len();
+        let mut lines = self.sayings.trouble(None);
+        lines.extend(self.sayings.problems(&report.problems));
+        lines
+    }
+
+    fn in_trouble(&mut self, text: &str, hint: Option<&str>) -> Vec<Line> {
+        self.note.trouble = Some(text.to_owned());
+        self.sayings.trouble(Some((text, hint)))
+    }
+
+    fn summary(&self) -> String {
+        match (&self.note.trouble, self.note.guests) {
+            (Some(trouble), _) => trouble.clone(),
+            (None, 0) => "no guest is bound".to_owned(),
+            (None, 1) => "1 guest is bound".to_owned(),
+            (None, guests) => format!("{guests} guests are bound"),
+        }
+    }
+}
+
+fn say(lines: Vec<Line>) {
+    for (level, text) in lines {
+        log::log!(level, "{text}");
+    }
+}
+
+/// The error and what caused it, in one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

@@ -1,0 +1,342 @@
+//! The guard on a real kernel: what wakes it, how soon, and what it leaves alone.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test stops at the first surprise")]
+
+mod common;
+
+use std::fs::{self, File};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use common::Node;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Longer than anything here takes, on the slowest machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A guard that runs; it ends with this value.
+struct Guard<'a> {
+    node: &'a Node,
+    child: Child,
+}
+
+impl<'a> Guard<'a> {
+    /// Starts it and waits until it is ready.
+    fn start(node: &'a Node) -> Self {
+        let log = File::create(node.tree.path("guard.log")).unwrap();
+        let child = node.command(&["-v", "guard"]).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let guard = Self { node, child };
+        guard.says("guard: watching node n1");
+        guard.rests();
+        guard
+    }
+
+    fn log(&self) -> String {
+        self.node.tree.read("guard.log")
+    }
+
+    fn count(&self, words: &str) -> usize {
+        self.log().matches(words).count()
+    }
+
+    /// Waits for these words in its log.
+    #[track_caller]
+    fn says(&self, words: &str) {
+        self.within(PATIENCE, words, || self.log().contains(words));
+    }
+
+    /// Waits until it is so; returns how long that took.
+    #[track_caller]
+    fn within(&self, limit: Duration, what: &str, is_so: impl Fn() -> bool) -> Duration {
+        let started = Instant::now();
+        while !is_so() {
+            assert!(started.elapsed() < limit, "not within {limit:?}: {what}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        started.elapsed()
+    }
+
+    /// Waits until it has nothing more to do: for longer than it ever waits between two looks that have a cause.
+    #[track_caller]
+    fn rests(&self) {
+        let quiet = || {
+            let before = self.count("looked because of");
+            std::thread::sleep(Duration::from_millis(1200));
+            before == self.count("looked because of")
+        };
+        self.within(PATIENCE, "it rests", quiet);
+    }
+
+    /// Does something to the node and waits until the guard has repaired it.
+    #[track_caller]
+    fn repairs(&self, script: &str, is_well: impl Fn() -> bool) {
+        self.node.net.sh(script);
+        self.within(PATIENCE, script, is_well);
+        self.node.is_in_line();
+        self.rests();
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// Ends it by a signal that it obeys.
+    #[track_caller]
+    fn stop(mut self, signal: Signal) -> String {
+        self.signal(signal);
+        let status = self.child.wait().unwrap();
+        let log = self.log();
+        assert!(status.success(), "{status}\n{log}");
+        log
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Guest 100 runs with `203.0.113.10` and `2001:db8:0:1::10`.
+fn with_guest() -> Node {
+    let node = Node::with_pool();
+    node.net.sh("ip addr add 2001:db8:0:1::250/64 dev vmbr0 nodad");
+    node.run("assign 100 203.0.113.10 2001:db8:0:1::10 --no-hookscript").ok();
+    node.run("hook 100 pre-start").ok();
+    node.plug("tap100i0");
+    node.run("hook 100 post-start").ok();
+    node.is_in_line();
+    node
+}
+
+#[test]
+fn the_whole_table_stands_before_any_hook() {
+    let node = Node::with_pool();
+    node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    // As after a boot.
+    node.net.sh("nft flush ruleset");
+    fs::remove_dir_all(node.tree.path("run")).unwrap();
+    let guard = Guard::start(&node);
+    assert!(node.net.filter().is_some(), "{}", guard.log());
+    node.is_in_line();
+    assert_eq!(guard.count("looked because of"), 1, "nothing has happened since: {}", guard.log());
+}
+
+#[test]
+fn each_kind_of_drift_wakes_it_and_is_said_once() {
+    let node = with_guest();
+    let guard = Guard::start(&node);
+    let (net, mac) = (&node.net, "02:00:00:aa:bb:00");
+    let is_bound = || net.filter().is_some() && net.set("ports") == ["\"tap100i0\""];
+    let is_reachable = || net.marked().len() == 2 && net.marked().iter().all(|line| line.contains(mac));
+    let is_pinned = || net.sh("bridge fdb show dev tap100i0").contains(&format!("{mac} sticky"));
+
+    guard.repairs("nft flush ruleset", is_bound);
+    guard.repairs("nft delete table bridge pve-public-ip", is_bound);
+    assert_eq!(guard.count("repaired: the table is missing"), 1, "{}", guard.log());
+    assert!(guard.log().contains("(nf_tables was changed by `nft`)"), "{}", guard.log());
+    guard.repairs("nft 'delete element bridge pve-public-ip ports { \"tap100i0\" }'", is_bound);
+    guard.repairs("nft 'delete element bridge pve-public-ip ports { \"tap100i0\" }'", is_bound);
+    assert_eq!(guard.count("warning: repaired: missing tap100i0"), 1, "{}", guard.log());
+    guard.repairs("nft insert rule bridge pve-public-ip prerouting accept", || {
+        !net.sh("nft list chain bridge pve-public-ip prerouting").contains("\t\taccept\n")
+    });
+    guard.says("repaired: the rules are missing or were changed");
+    guard.repairs("ip neigh del 203.0.113.10 dev vmbr0", is_reachable);
+    guard.repairs("ip neigh replace 203.0.113.10 lladdr 02:00:00:00:00:66 nud permanent dev vmbr0", is_reachable);
+    guard.repairs("ip -6 neigh change 2001:db8:0:1::10 nud stale dev vmbr0", is_reachable);
+    guard.says(&format!("repaired: 203.0.113.10 is not fixed to {mac}"));
+    guard.repairs(&format!("bridge fdb del {mac} dev tap100i0 master"), is_pinned);
+    guard.repairs(&format!("bridge fdb replace {mac} dev tap100i0 master static"), is_pinned);
+    guard.says(&format!("repaired: {mac} is not pinned to tap100i0"));
+    guard.repairs("ip link set vmbr0 type bridge no_linklocal_learn 0", || {
+        net.sh("ip -d link show vmbr0").contains("no_linklocal_learn 1")
+    });
+    guard.says("repaired: vmbr0 learns from link-local frames");
+    // Nothing of it is ours.
+    let looks = guard.count("looked because of");
+    net.sh("nft add table bridge other; nft delete table bridge other; ip route add 198.51.100.0/24 dev vmbr0;
+        ip neigh add 203.0.113.77 lladdr 02:00:00:00:00:77 dev vmbr0; bridge fdb add 02:00:00:00:00:78 dev tap100i0 master");
+    guard.rests();
+    assert_eq!(guard.count("looked because of"), looks, "{}", guard.log());
+    let state: serde_json::Value = serde_json::from_str(&node.tree.read("run/pve-public-ip/guard")).unwrap();
+    assert_eq!((&state["guests"], &state["trouble"]), (&1.into(), &serde_json::Value::Null), "{state}");
+    assert!(state["repairs"].as_u64().unwrap() >= 10, "{state}");
+}
+
+#[test]
+fn hooks_leave_it_nothing_to_do_and_no_drift_is_said() {
+    let node = with_guest();
+    let guard = Guard::start(&node);
+    for _ in 0..2 {
+        node.unplug("tap100i0");
+        node.run("hook 100 post-stop").ok();
+        guard.rests();
+        node.run("hook 100 pre-start").ok();
+        node.plug("tap100i0");
+        node.run("hook 100 post-start").ok();
+        guard.rests();
+        node.is_in_line();
+    }
+    assert_eq!(guard.count("repaired"), 0, "{}", guard.log());
+}
+
+#[test]
+fn what_no_hook_sees_is_followed() {
+    let node = with_guest();
+    node.run("assign 101 203.0.113.11 --no-hookscript").ok();
+    let guard = Guard::start(&node);
+    let ports = || node.net.set("ports");
+
+    // Plugged in without a hook, behind the NIC firewall; unplugged; moved to another node; back again; destroyed.
+    node.plug("tap101i0");
+    guard.within(PATIENCE, "the new port is bound", || ports() == ["\"tap100i0\"", "\"tap101i0\""]);
+    node.plug("fwpr101p0");
+    guard.within(PATIENCE, "and so is its other half", || {
+        node.net.sh("bridge fdb show dev fwpr101p0").contains("02:00:00:aa:bb:01 sticky")
+    });
+    node.unplug("tap101i0");
+    guard.within(PATIENCE, "the port that is gone is bound no more", || ports() == ["\"tap100i0\""]);
+
+    let (here, there) = ("etc/pve/nodes/n1/qemu-server", "etc/pve/nodes/n2/qemu-server");
+    fs::create_dir_all(node.tree.path(there)).unwrap();
+    let move_guest = |from: &str, to: &str| {
+        fs::rename(node.tree.path(from).join("100.conf"), node.tree.path(to).join("100.conf")).unwrap();
+    };
+    move_guest(here, there);
+    guard.within(PATIENCE, "a guest that moved away is bound no more", || {
+        ports().is_empty() && node.net.marked().is_empty()
+    });
+    move_guest(there, here);
+    guard.within(PATIENCE, "it is back", || ports() == ["\"tap100i0\""] && node.net.marked().len() == 2);
+
+    node.run("release 100 --no-hookscript").ok();
+    guard.within(PATIENCE, "a released address is bound no more", || ports().is_empty());
+    guard.rests();
+    node.is_in_line();
+    assert_eq!(guard.count("repaired"), 0, "{}", guard.log());
+}
+
+#[test]
+fn a_guest_that_arrives_is_announced_when_its_configuration_has() {
+    let node = Node::with_pool();
+    node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    let (here, there) = (
+        node.tree.path("etc/pve/nodes/n1/qemu-server/100.conf"),
+        node.tree.path("etc/pve/nodes/n2/qemu-server/100.conf"),
+    );
+    fs::create_dir_all(there.parent().unwrap()).unwrap();
+    fs::rename(&here, &there).unwrap();
+    let guard = Guard::start(&node);
+    let migrated = [("PVE_MIGRATED_FROM", "n2")];
+    node.run_with("hook 100 pre-start", &migrated).ok();
+    node.plug("tap100i0");
+    node.run_with("hook 100 post-start", &migrated).ok();
+    guard.rests();
+    let bound = node.net.set("bound_ip4");
+    assert_eq!((bound, node.net.marked()), (Vec::new(), Vec::new()), "it still speaks on the other node");
+    assert_eq!(node.net.set("ports"), ["\"tap100i0\""], "but it cannot misbehave here");
+    fs::rename(&there, &here).unwrap();
+    guard.says("guard: guest 100 has arrived and was announced");
+    assert_eq!(node.net.marked().len(), 1);
+    guard.rests();
+    assert_eq!(guard.count("was announced"), 1, "{}", guard.log());
+    node.is_in_line();
+}
+
+#[test]
+fn trouble_with_the_cluster_file_system_changes_nothing_and_passes() {
+    let node = with_guest();
+    node.tree.write("var/lib/pve-cluster/config.db", "");
+    let guard = Guard::start(&node);
+    let before = (node.net.filter(), node.net.marked());
+    let (pve, away) = (node.tree.path("etc/pve"), node.tree.path("etc/away"));
+    fs::rename(&pve, &away).unwrap();
+    fs::create_dir(&pve).unwrap();
+    guard.says("the cluster file system is not mounted");
+    guard.says("what protects now stays as it is");
+    assert!(before == (node.net.filter(), node.net.marked()), "{}", guard.log());
+    node.net.sh("nft flush ruleset; ip neigh flush nud permanent proto 121");
+    let is_back = || before == (node.net.filter(), node.net.marked());
+    guard.within(PATIENCE, "the last known protection is put back all the same", is_back);
+    let state = node.tree.read("run/pve-public-ip/guard");
+    assert!(state.contains("is not mounted"), "{state}");
+    fs::remove_dir(&pve).unwrap();
+    fs::rename(&away, &pve).unwrap();
+    guard.says("all is well again");
+    guard.rests();
+    node.is_in_line();
+    assert_eq!(guard.count("is not mounted"), 1, "{}", guard.log());
+}
+
+#[test]
+fn signals_and_sudden_death() {
+    let node = with_guest();
+    let before = (node.net.filter(), node.net.marked());
+    let guard = Guard::start(&node);
+    let requests = guard.count("looked because of Request");
+    guard.signal(Signal::SIGHUP);
+    guard.within(PATIENCE, "it looks when it is asked to", || guard.count("looked because of Request") == requests + 1);
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let log = Guard::start(&node).stop(signal);
+        assert!(log.contains("guard: stopped; what protects the guests stays in place"), "{log}");
+        assert!(before == (node.net.filter(), node.net.marked()), "{log}");
+    }
+    drop(guard);
+    // Killed at any point of its first look, it leaves what the next one completes.
+    for delay in (0..60).step_by(4) {
+        node.net.sh("nft flush ruleset; ip neigh flush nud permanent proto 121");
+        let mut child = node.command(&["guard"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(delay));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop(Guard::start(&node));
+        assert!(before == (node.net.filter(), node.net.marked()), "killed after {delay} ms");
+    }
+}
+
+#[test]
+fn a_storm_of_ports_is_a_few_looks() {
+    let node = with_guest();
+    let guard = Guard::start(&node);
+    let looks = guard.count("looked because of");
+    node.net.sh(
+        "for n in $(seq 200 399); do ip tuntap add tap${n}i0 mode tap; ip link set tap${n}i0 master vmbr0 up; done",
+    );
+    guard.rests();
+    let looks = guard.count("looked because of") - looks;
+    assert!((1..100).contains(&looks), "{looks} looks at 200 ports\n{}", guard.log());
+    node.is_in_line();
+    // Somebody who empties the ruleset all the time does not take the processor with it.
+    node.net.sh("for n in $(seq 40); do nft flush ruleset; sleep 0.02; done");
+    guard.rests();
+    node.is_in_line();
+}
+
+#[test]
+fn the_service_manager_is_told() {
+    let node = with_guest();
+    let path = node.tree.path("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut command = node.command(&["guard"]);
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "400000").stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let receive = || {
+        let mut buffer = [0; 512];
+        let length = socket.recv(&mut buffer).expect("a message to the service manager");
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    };
+    assert_eq!([receive(), receive()], ["READY=1", "STATUS=1 guest is bound"]);
+    let started = Instant::now();
+    assert_eq!([receive(), receive(), receive()], ["WATCHDOG=1"; 3]);
+    let elapsed = started.elapsed();
+    assert!(elapsed > Duration::from_millis(300) && elapsed < Duration::from_secs(5), "{elapsed:?}");
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    let last = std::iter::repeat_with(receive).find(|message| message != "WATCHDOG=1").unwrap();
+    assert_eq!(last, "STOPPING=1");
+    node.run("--dry-run guard").fails(1, "the guard cannot pretend", "`pve-public-ip plan` shows what it would do now");
+}
