@@ -356,8 +356,9 @@ impl Hook<'_> {
         inputs.links = kernel.links_named(&self.devices(&inputs, &mark.applied, mark.kind))?;
         inputs.presence.insert(self.vmid, Presence::Running);
         let mut share = desired_for(&inputs, &mark.applied);
-        // Reserved MACs are the node's share: a pool may name them too.
-        share.elements.retain(|element| ![SetId::ReservedMac, SetId::ReservedLladdr].contains(&element.set()));
+        // These are the node's share: a pool may name the MAC too.
+        let of_node = [SetId::ReservedMac, SetId::ReservedLladdr, SetId::RegisteredMac];
+        share.elements.retain(|element| !of_node.contains(&element.set()));
         Ok(share)
     }
 

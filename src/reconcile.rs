@@ -10,7 +10,7 @@ use crate::announce;
 use crate::guest::{GuestConfig, GuestError, Guests};
 use crate::model::{GuestKind, NodeName, Vmid};
 use crate::paths::Paths;
-use crate::plan::{Desired, Inputs, Links, NetState, Place, Presence, Problem, Step, desired, diff};
+use crate::plan::{Desired, Inputs, Links, NetState, Place, Presence, Problem, Step, desired, diff, unregistered};
 use crate::registry::Registry;
 use crate::registry::document::{GuestFile, Mode as PoolMode, PoolsFile};
 use crate::registry::store::{Store, StoreError};
@@ -50,6 +50,8 @@ pub struct Report {
     pub steps: Vec<Step>,
     /// What stands in the way of assignments.
     pub problems: Vec<Problem>,
+    /// What is as it should be, and may still surprise.
+    pub notes: Vec<Problem>,
     /// Who runs here.
     pub presence: BTreeMap<Vmid, Presence>,
     /// What should be, by which all this was found.
@@ -196,7 +198,8 @@ impl Node {
                 }
             }
         }
-        Ok(Report { steps, problems, presence: inputs.presence.clone(), desired: state, arrived })
+        let notes = unregistered(inputs);
+        Ok(Report { steps, problems, notes, presence: inputs.presence.clone(), desired: state, arrived })
     }
 
     /// Sets to which nothing may be added as long as a file cannot be read.

@@ -1,6 +1,7 @@
 //! The command line: arguments in, one [`Output`] out. Printing and exiting is done by `main`.
 
 mod assignments;
+mod interface;
 mod node;
 pub mod output;
 mod pools;
@@ -18,7 +19,7 @@ use crate::model::{IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
 use crate::paths::Paths;
 use crate::reconcile::{Node, ReconcileError};
 use crate::registry::RuleError;
-use crate::registry::document::{DocumentError, GuestFile, NodeFile, PoolsFile, Profile};
+use crate::registry::document::{DocumentError, GuestFile, NodeFile, PoolsFile, Profile, UplinkGuard};
 use crate::registry::store::StoreError;
 
 /// Bind the public IP addresses of Proxmox VE guests to their MAC and port
@@ -83,6 +84,8 @@ pub enum Command {
     Assign(Assign),
     /// Take addresses from a guest
     Release(Release),
+    /// Change what a guest's NIC may do besides using its addresses
+    Set(Set),
     /// Show who holds what
     List(List),
     /// Show the addresses of one guest
@@ -143,6 +146,8 @@ pub enum PoolCommand {
     Create(PoolCreate),
     /// Add an address or prefix to a pool, or say more about one
     Add(PoolAdd),
+    /// Change what holds for all addresses of a pool
+    Set(PoolSet),
     /// List the pools
     List,
     /// Show a pool's addresses and who holds them
@@ -182,8 +187,38 @@ pub struct PoolCreate {
     /// Let guests on the bridge that hold no address be routers and DHCP servers
     #[arg(long)]
     guest_routers: bool,
+    /// What becomes of guests' frames with a MAC that the provider does not know [default: enforce for providers that
+    /// punish it (ovh, hetzner, dedibox), report for generic, off for ovh-vrack]
+    #[arg(long, value_enum, value_name = "GUARD")]
+    uplink_guard: Option<UplinkGuard>,
+    /// MAC of a guest without assignments that the provider knows; may be repeated
+    #[arg(long, value_name = "MAC")]
+    allow_mac: Vec<MacAddr>,
     /// Addresses and prefixes
     addresses: Vec<Prefix>,
+}
+
+/// `pool set`
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub struct PoolSet {
+    /// The pool
+    name: PoolName,
+    /// What becomes of guests' frames with a MAC that the provider does not know
+    #[arg(long, value_enum, value_name = "GUARD")]
+    uplink_guard: Option<UplinkGuard>,
+    /// MAC of a guest without assignments that the provider knows; may be repeated
+    #[arg(long, value_name = "MAC")]
+    allow_mac: Vec<MacAddr>,
+    /// No longer allow this MAC; may be repeated
+    #[arg(long, value_name = "MAC")]
+    forbid_mac: Vec<MacAddr>,
+    /// MAC of the gateway, where guests of this node reach each other by way of it
+    #[arg(long, value_name = "MAC")]
+    gateway_mac: Option<MacAddr>,
+    /// Whether guests on the bridge that hold no address may be routers and DHCP servers
+    #[arg(long, value_name = "BOOL")]
+    guest_routers: Option<bool>,
 }
 
 /// `pool add`
@@ -229,6 +264,35 @@ pub struct Assign {
     /// Do not register the hookscript
     #[arg(long)]
     no_hookscript: bool,
+}
+
+/// `set`
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub struct Set {
+    /// The guest
+    vmid: Vmid,
+    /// Its NIC
+    #[arg(long, value_name = "N", default_value_t = NicId::FIRST, hide_default_value = true)]
+    net: NicId,
+    /// Whether it may ask for an address by DHCPv4 [default: true]
+    #[arg(long, value_name = "BOOL")]
+    dhcp: Option<bool>,
+    /// Whether it gets frames that are addressed to others [default: false]
+    #[arg(long, value_name = "BOOL")]
+    any_destination: Option<bool>,
+    /// Whether it may choose its IPv6 link-local addresses freely [default: false]
+    #[arg(long, value_name = "BOOL")]
+    any_link_local: Option<bool>,
+    /// A further IPv6 link-local address of the guest; may be repeated, replaces those named before
+    #[arg(long, value_name = "IP")]
+    link_local: Vec<Ipv6Addr>,
+    /// A VLAN in which the guest itself tags its frames; may be repeated, replaces those named before
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
+    trunk: Vec<u16>,
+    /// No VLANs any more
+    #[arg(long, conflicts_with = "trunk")]
+    no_trunk: bool,
 }
 
 /// `release`
@@ -351,6 +415,7 @@ impl Cli {
                     Command::Pool(command) => pools::run(&node, command, global.dry_run),
                     Command::Assign(command) => assignments::assign(&node, &command, global.dry_run),
                     Command::Release(command) => assignments::release(&node, &command, global.dry_run),
+                    Command::Set(command) => interface::set(&node, command, global.dry_run),
                     Command::List(command) => assignments::list(&node, &command),
                     Command::Show(command) => assignments::show(&node, &command),
                     Command::Plan => node::plan(&node),

@@ -15,10 +15,21 @@ use crate::reconcile::{Mode, Node, Report};
 /// Brings this node in line after a change of the registry.
 ///
 /// The registry has changed by then: if the node cannot follow, both are said.
-pub(super) fn settle(node: &Node, dry_run: bool, mut output: Output) -> anyhow::Result<Output> {
+pub(super) fn settle(node: &Node, dry_run: bool, output: Output) -> anyhow::Result<Output> {
+    if dry_run { Ok(output) } else { follow(node, output).map(|(output, _)| output) }
+}
+
+/// As [`settle`], and says whose frames the guard of an uplink keeps back from now on.
+pub(super) fn settle_pool(node: &Node, dry_run: bool, output: Output) -> anyhow::Result<Output> {
     if dry_run {
         return Ok(output);
     }
+    let (mut output, report) = follow(node, output)?;
+    output.text = format!("{}\n{}", output.text, notes_text(&report.notes));
+    Ok(output)
+}
+
+fn follow(node: &Node, mut output: Output) -> anyhow::Result<(Output, Report)> {
     let report = node.reconcile(Mode::Apply).map_err(|error| {
         let hint = error.hint().map_or_else(String::new, |hint| format!("{hint}; then "));
         let chain = format!("{:#}", anyhow::Error::from(error));
@@ -29,8 +40,9 @@ pub(super) fn settle(node: &Node, dry_run: bool, mut output: Output) -> anyhow::
     })?;
     if let Value::Object(map) = &mut output.data {
         map.insert("steps".to_owned(), steps_data(&report.steps));
+        map.insert("notes".to_owned(), json!(report.notes));
     }
-    Ok(output)
+    Ok((output, report))
 }
 
 fn steps_data(steps: &[Step]) -> Value {
@@ -41,15 +53,24 @@ fn problems_text(problems: &[Problem]) -> String {
     problems.iter().map(|problem| format!("problem: {}\n  hint: {}\n", problem.sentence, problem.hint)).collect()
 }
 
+/// Problems, then what may surprise.
+fn remarks(report: &Report) -> String {
+    problems_text(&report.problems) + &notes_text(&report.notes)
+}
+
+fn notes_text(notes: &[Problem]) -> String {
+    notes.iter().map(|note| format!("note: {}\n  hint: {}\n", note.sentence, note.hint)).collect()
+}
+
 fn data(report: &Report) -> Value {
-    json!({ "steps": steps_data(&report.steps), "problems": report.problems })
+    json!({ "steps": steps_data(&report.steps), "problems": report.problems, "notes": report.notes })
 }
 
 pub(super) fn plan(node: &Node) -> anyhow::Result<Output> {
     let report = node.reconcile(Mode::Plan)?;
     let steps: String = report.steps.iter().map(|step| format!("{step}\n")).collect();
     let text = if steps.is_empty() { "nothing to do\n".to_owned() } else { steps };
-    Ok(Output::new(text + &problems_text(&report.problems), data(&report)))
+    Ok(Output::new(text + &remarks(&report), data(&report)))
 }
 
 pub(super) fn apply(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
@@ -65,7 +86,7 @@ pub(super) fn apply(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
             format!("{steps}{changes} changes made\n")
         }
     };
-    Ok(Output::new(text + &problems_text(&report.problems), data(&report)))
+    Ok(Output::new(text + &remarks(&report), data(&report)))
 }
 
 fn step_size(step: &Step) -> usize {
@@ -85,8 +106,7 @@ pub(super) fn verify(node: &Node) -> anyhow::Result<Output> {
     if !meanings.is_empty() {
         text += "hint: `pve-public-ip apply` repairs it\n";
     }
-    text += &problems_text(&report.problems);
-    if text.is_empty() {
+    if text.is_empty() && report.problems.is_empty() {
         let guests = match report.presence.len() {
             0 => "no guest is bound".to_owned(),
             1 => "1 guest is bound".to_owned(),
@@ -94,12 +114,14 @@ pub(super) fn verify(node: &Node) -> anyhow::Result<Output> {
         };
         text = format!("node {}: the kernel is as it should be, {guests}\n", node.name);
     }
+    text += &remarks(&report);
     let code = match (meanings.is_empty(), report.problems.is_empty()) {
         (false, _) => 3,
         (true, false) => 1,
         (true, true) => 0,
     };
-    let data = json!({ "drift": meanings, "steps": steps_data(&report.steps), "problems": report.problems });
+    let mut data = data(&report);
+    data["drift"] = json!(meanings);
     Ok(Output { text, data, code })
 }
 

@@ -3,19 +3,20 @@
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::node::settle;
+use super::node::settle_pool;
 use super::output::{Output, table};
-use super::{PoolAdd, PoolCommand, PoolCreate};
+use super::{PoolAdd, PoolCommand, PoolCreate, PoolSet};
 use crate::model::{PoolName, Prefix};
 use crate::reconcile::Node;
 use crate::registry::document::{DocumentError, Pool, PoolAddress};
 use crate::registry::store::StoreError;
-use crate::registry::{NewPool, Registry, RuleError, capacity, plain};
+use crate::registry::{Registry, RuleError, capacity, plain};
 
 pub(super) fn run(node: &Node, command: PoolCommand, dry_run: bool) -> anyhow::Result<Output> {
     match command {
         PoolCommand::Create(command) => create(node, command, dry_run),
         PoolCommand::Add(command) => add(node, &command, dry_run),
+        PoolCommand::Set(command) => set(node, command, dry_run),
         PoolCommand::List => list(node),
         PoolCommand::Show { name } => show(node, &name),
         PoolCommand::Remove { name, addresses } => remove(node, &name, &addresses, dry_run),
@@ -36,16 +37,23 @@ pub(super) fn change<T>(
 }
 
 fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Output> {
-    let PoolCreate { name, profile, bridge, gateway4, gateway6, gateway_mac, guest_routers, addresses } = command;
-    let count = addresses.len();
-    let new =
-        NewPool { name: name.clone(), profile, bridge, gateway4, gateway6, gateway_mac, guest_routers, addresses };
-    change(node, dry_run, |registry| registry.create_pool(new))
+    let PoolCreate { name, profile, bridge, gateway4, gateway6, gateway_mac, guest_routers, .. } = command;
+    let count = command.addresses.len();
+    let pool = Pool {
+        gateway4,
+        gateway6,
+        gateway_mac,
+        guest_routers,
+        uplink_guard: command.uplink_guard,
+        allowed_macs: command.allow_mac.into_iter().collect(),
+        ..Pool::new(profile, bridge, command.addresses.into_iter().map(PoolAddress::new).collect())
+    };
+    change(node, dry_run, |registry| registry.create_pool(name.clone(), pool))
         .with_context(|| format!("cannot create pool `{name}`"))?;
     let verb = if dry_run { "would be created" } else { "created" };
     let entries = if count == 1 { "1 entry".to_owned() } else { format!("{count} entries") };
     let text = format!("pool {name} {verb}: {}, bridge {bridge}, {entries}", profile.as_str());
-    settle(node, dry_run, Output::new(text, json!({ "pool": name, "entries": count })))
+    settle_pool(node, dry_run, Output::new(text, json!({ "pool": name, "entries": count })))
 }
 
 fn add(node: &Node, command: &PoolAdd, dry_run: bool) -> anyhow::Result<Output> {
@@ -56,7 +64,42 @@ fn add(node: &Node, command: &PoolAdd, dry_run: bool) -> anyhow::Result<Output> 
         .with_context(|| format!("cannot add {} to pool `{name}`", plain(*address)))?;
     let verb = if dry_run { "would be added" } else { "added" };
     let text = format!("{} {verb} to pool {name}", plain(*address));
-    settle(node, dry_run, Output::new(text, json!({ "pool": name, "address": address })))
+    settle_pool(node, dry_run, Output::new(text, json!({ "pool": name, "address": address })))
+}
+
+fn set(node: &Node, command: PoolSet, dry_run: bool) -> anyhow::Result<Output> {
+    let PoolSet { name, uplink_guard, allow_mac, forbid_mac, gateway_mac, guest_routers } = command;
+    let set = |pool: &mut Pool| {
+        pool.uplink_guard = uplink_guard.or(pool.uplink_guard);
+        pool.allowed_macs.extend(&allow_mac);
+        pool.allowed_macs.retain(|mac| !forbid_mac.contains(mac));
+        pool.gateway_mac = gateway_mac.or(pool.gateway_mac);
+        pool.guest_routers = guest_routers.unwrap_or(pool.guest_routers);
+        pool.clone()
+    };
+    let pool = change(node, dry_run, |registry| registry.change_pool(&name, set))
+        .with_context(|| format!("cannot change pool `{name}`"))?;
+    let verb = if dry_run { "would be changed" } else { "changed" };
+    let text = format!("pool {name} {verb}: {}", properties(&pool));
+    settle_pool(node, dry_run, Output::new(text, json!({ "pool": name, "properties": pool_data(&pool) })))
+}
+
+/// What holds for all addresses of a pool, apart from profile, bridge and gateways.
+fn properties(pool: &Pool) -> String {
+    let mut words = vec![format!("uplink guard {}", pool.uplink_guard().as_str())];
+    let macs: Vec<String> = pool.allowed_macs.iter().map(ToString::to_string).collect();
+    words.extend((!macs.is_empty()).then(|| format!("MACs allowed besides: {}", macs.join(" "))));
+    words.extend(pool.gateway_mac.map(|mac| format!("gateway's MAC {mac}")));
+    words.extend(pool.guest_routers.then(|| "guest routers".to_owned()));
+    words.join(", ")
+}
+
+fn pool_data(pool: &Pool) -> serde_json::Value {
+    json!({
+        "profile": pool.profile, "mode": pool.profile.mode(), "bridge": pool.bridge,
+        "gateway4": pool.gateway4, "gateway6": pool.gateway6, "gateway_mac": pool.gateway_mac,
+        "guest_routers": pool.guest_routers, "uplink_guard": pool.uplink_guard(), "allowed_macs": pool.allowed_macs,
+    })
 }
 
 fn remove(node: &Node, name: &PoolName, addresses: &[Prefix], dry_run: bool) -> anyhow::Result<Output> {
@@ -67,7 +110,7 @@ fn remove(node: &Node, name: &PoolName, addresses: &[Prefix], dry_run: bool) -> 
         some => format!("{} of pool {name}", some.iter().map(|address| plain(*address)).collect::<Vec<_>>().join(", ")),
     };
     let verb = if dry_run { "would be removed" } else { "removed" };
-    settle(node, dry_run, Output::new(format!("{what} {verb}"), json!({ "pool": name, "removed": addresses })))
+    settle_pool(node, dry_run, Output::new(format!("{what} {verb}"), json!({ "pool": name, "removed": addresses })))
 }
 
 /// The registry for looking at: broken files are said on stderr, what can be read is shown.
@@ -154,12 +197,10 @@ fn show(node: &Node, name: &PoolName) -> anyhow::Result<Output> {
             "monthly_cost_cents": entry.monthly_cost_cents, "holders": holders.collect::<Vec<_>>(),
         }));
     }
-    let head = format!("pool {name}: {}, bridge {}\n", pool.profile.as_str(), pool.bridge);
+    let head = format!("pool {name}: {}, bridge {}, {}\n", pool.profile.as_str(), pool.bridge, properties(pool));
     let body = table(&["address", "mac", "gateway", "cost", "held by"], &rows);
-    Ok(Output::new(
-        head + &body,
-        json!({ "name": name, "profile": pool.profile, "mode": pool.profile.mode(), "bridge": pool.bridge,
-            "gateway4": pool.gateway4, "gateway6": pool.gateway6, "gateway_mac": pool.gateway_mac,
-            "guest_routers": pool.guest_routers, "addresses": data }),
-    ))
+    let mut shown = pool_data(pool);
+    shown["name"] = json!(name);
+    shown["addresses"] = data.into();
+    Ok(Output::new(head + &body, shown))
 }

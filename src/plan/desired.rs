@@ -10,9 +10,9 @@ use super::inputs::{Inputs, Presence, is_guest_port};
 use super::state::{NetState, Route, Rules};
 use crate::guest::Nic;
 use crate::model::address::{ranges4, ranges6};
-use crate::model::{IfName, NicId, Prefix, Vmid};
+use crate::model::{IfName, MacAddr, NicId, Prefix, Vmid};
 use crate::registry::Registry;
-use crate::registry::document::{Assigned, GuestFile, Interface, Mode};
+use crate::registry::document::{Assigned, GuestFile, Interface, Mode, Pool, UplinkGuard};
 use crate::ruleset::{Element, SetId};
 
 /// A decision: the state, and the assignments that cannot be realised.
@@ -99,6 +99,7 @@ fn node_state(inputs: &Inputs) -> NetState {
     state.elements.extend(macs.flat_map(Element::reserved_mac));
 
     state.elements.extend(uplink_elements(inputs, &segments));
+    state.elements.extend(guard_elements(inputs, &segments));
     state.elements.extend(unbound_elements(inputs, &bridges));
     state
 }
@@ -140,6 +141,74 @@ fn present_uplinks(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BTreeSet<IfN
     let ports = segments.iter().flat_map(|bridge| inputs.links.ports(*bridge));
     let is_uplink = |port: &IfName| named.map_or(!is_guest_port(port.as_str()), |named| named.contains(port));
     ports.filter(is_uplink).collect()
+}
+
+/// What the guards of the uplinks let through. Of several pools on one bridge the strictest decides.
+fn guard_elements(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BTreeSet<Element> {
+    let registered = registered_macs(&inputs.registry);
+    let mut elements: BTreeSet<Element> =
+        registered.iter().map(|(_, mac)| Element::mac(SetId::RegisteredMac, *mac)).collect();
+    for bridge in pool_bridges(&inputs.registry) {
+        let guard = bridge_guard(&inputs.registry, bridge);
+        let set = match guard {
+            UplinkGuard::Off => continue,
+            UplinkGuard::Report => SetId::GuardReport,
+            UplinkGuard::Enforce => SetId::GuardEnforce,
+        };
+        let own = segments.iter().copied().filter(|segment| is_segment_of(*segment, bridge)).collect();
+        for uplink in present_uplinks(inputs, &own) {
+            elements.insert(Element::port(set, uplink));
+            let macs = registered.iter().filter(|(of, _)| *of == bridge);
+            elements.extend(macs.map(|(_, mac)| Element::mac_on_port(SetId::UplinkRegistered, uplink, *mac)));
+        }
+    }
+    elements
+}
+
+/// The strictest guard that a pool asks for on this bridge.
+fn bridge_guard(registry: &Registry, bridge: IfName) -> UplinkGuard {
+    let pools = registry.pools.pools.values().filter(|pool| pool.bridge == bridge);
+    pools.map(Pool::uplink_guard).max().unwrap_or(UplinkGuard::Off)
+}
+
+/// NICs of this node's guests whose frames a guard keeps from the provider: no pool knows their MAC.
+pub fn unregistered(inputs: &Inputs) -> Vec<Problem> {
+    let registered = registered_macs(&inputs.registry);
+    let mut found = Vec::new();
+    for (vmid, place) in inputs.guests.iter().filter(|(_, place)| place.node == inputs.node) {
+        for (id, nic) in &place.config.nics {
+            let Ok(nic) = nic else { continue };
+            let (Some(mac), Some(bridge)) = (nic.mac, nic.bridge) else { continue };
+            let pool = inputs.registry.pools.pools.iter().find(|(_, pool)| pool.bridge == bridge);
+            let enforced = bridge_guard(&inputs.registry, bridge) == UplinkGuard::Enforce;
+            if let (true, Some((name, _)), false) = (enforced, pool, registered.contains(&(bridge, mac))) {
+                found.push(Problem {
+                    vmid: Some(*vmid),
+                    sentence: format!("guest {vmid} {id} does not reach the provider: no pool knows its MAC {mac}"),
+                    hint: format!("if the provider knows this MAC: `pve-public-ip pool set {name} --allow-mac {mac}`"),
+                });
+            }
+        }
+    }
+    found
+}
+
+/// MACs that the provider knows, each with the bridge of its pool.
+fn registered_macs(registry: &Registry) -> BTreeSet<(IfName, MacAddr)> {
+    let pools = &registry.pools.pools;
+    let named = pools.values().flat_map(|pool| {
+        let of_entries = pool.addresses.iter().filter_map(|entry| entry.mac);
+        of_entries.chain(pool.allowed_macs.iter().copied()).map(|mac| (pool.bridge, mac))
+    });
+    let assigned = registry.assignments().filter_map(|(.., interface, assigned)| {
+        Some((pools.get(&assigned.pool).filter(|pool| is_seen(pool))?.bridge, interface.mac))
+    });
+    named.chain(assigned).collect()
+}
+
+/// Whether the provider sees the MACs of the pool's guests.
+fn is_seen(pool: &Pool) -> bool {
+    pool.profile.mode() == Mode::Bridged
 }
 
 /// NICs of this node's guests that hold no address: guest, port and the bridge that it is on.
@@ -200,6 +269,10 @@ fn add_guest(inputs: &Inputs, guest: &GuestFile, state: &mut NetState) {
     for (id, interface) in &guest.interfaces {
         let port = place.config.kind.port(guest.vmid, *id);
         state.elements.extend(port_elements(port, interface));
+        let mut pools = interface.addresses.iter().filter_map(|one| inputs.registry.pools.pools.get(&one.pool));
+        if pools.any(is_seen) {
+            state.elements.insert(Element::mac(SetId::RegisteredMac, interface.mac));
+        }
         if *presence == Presence::Incoming {
             // The guest still speaks on the source node: its frames come in by the uplink.
             continue;
@@ -221,6 +294,9 @@ fn port_elements(port: IfName, interface: &Interface) -> BTreeSet<Element> {
     elements.extend(interface.trunk.iter().map(|vlan| Element::trunk(port, *vlan)));
     if interface.any_link_local {
         elements.insert(Element::mac_on_port(SetId::PortAnyLl, port, interface.mac));
+    }
+    if !interface.any_destination {
+        elements.insert(Element::port(SetId::PortStrict, port));
     }
     if interface.dhcp == Some(false) {
         elements.insert(Element::port(SetId::PortNoDhcp, port));

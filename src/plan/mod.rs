@@ -8,7 +8,7 @@ mod inputs;
 mod state;
 
 pub use checks::{Index, Problem, check_configured, check_guest, check_stranger, is_configured_beyond};
-pub use desired::{Desired, desired, desired_for, pool_bridges};
+pub use desired::{Desired, desired, desired_for, pool_bridges, unregistered};
 pub use diff::{Step, diff};
 pub use event::{Event, Known, latest};
 pub use inputs::{BridgeOptions, Inputs, Link, Links, Place, Presence, is_guest_port};

@@ -102,14 +102,11 @@ mod tests {
     use crate::registry::document::Profile;
 
     fn pool(profile: Profile, gateway4: Option<&str>, entries: &[&str]) -> Pool {
+        let entries = entries.iter().map(|text| PoolAddress::new(text.parse().unwrap()));
         Pool {
-            profile,
-            bridge: "vmbr0".parse().unwrap(),
             gateway4: gateway4.map(|text| text.parse().unwrap()),
             gateway6: Some("2001:db8::1".parse().unwrap()),
-            gateway_mac: None,
-            guest_routers: false,
-            addresses: entries.iter().map(|text| PoolAddress::new(text.parse().unwrap())).collect(),
+            ..Pool::new(profile, "vmbr0".parse().unwrap(), entries.collect())
         }
     }
 

@@ -54,12 +54,38 @@ pub struct Pool {
     /// Whether guests on the bridge that hold no address may be routers and DHCP servers.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub guest_routers: bool,
+    /// What becomes of guests' frames whose MAC the provider does not know. Default: what the profile says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink_guard: Option<UplinkGuard>,
+    /// MACs that the provider knows although no address of the pool has them: those of guests without assignments.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub allowed_macs: BTreeSet<MacAddr>,
     /// Addresses and prefixes, disjoint.
     #[serde(default)]
     pub addresses: Vec<PoolAddress>,
 }
 
 impl Pool {
+    /// A pool with nothing but what it must have.
+    pub fn new(profile: Profile, bridge: IfName, addresses: Vec<PoolAddress>) -> Self {
+        Self {
+            profile,
+            bridge,
+            gateway4: None,
+            gateway6: None,
+            gateway_mac: None,
+            guest_routers: false,
+            uplink_guard: None,
+            allowed_macs: BTreeSet::new(),
+            addresses,
+        }
+    }
+
+    /// What becomes of frames whose MAC the provider does not know.
+    pub fn uplink_guard(&self) -> UplinkGuard {
+        self.uplink_guard.unwrap_or_else(|| self.profile.uplink_guard())
+    }
+
     /// The entry that holds `prefix` whole.
     pub fn entry(&self, prefix: Prefix) -> Option<&PoolAddress> {
         self.addresses.iter().find(|entry| entry.address.contains(prefix))
@@ -150,6 +176,30 @@ pub enum Profile {
     DediboxBridged,
 }
 
+/// What becomes of frames that guests send to the provider with a MAC that it does not know. The node's own frames
+/// are never touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum UplinkGuard {
+    /// They leave.
+    Off,
+    /// They leave, and are counted.
+    Report,
+    /// They are dropped.
+    Enforce,
+}
+
+impl UplinkGuard {
+    /// The name used on the command line and in `pools.json`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Report => "report",
+            Self::Enforce => "enforce",
+        }
+    }
+}
+
 /// Who is seen on the provider's side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -174,6 +224,17 @@ impl Profile {
     /// Whether the provider hands out the MAC with the address and punishes any other.
     pub fn provider_mac(self) -> bool {
         matches!(self, Self::OvhBridged | Self::HetznerBridged | Self::DediboxBridged)
+    }
+
+    /// Whether a MAC that the provider does not know costs its customer a port or a server. In a vRack every MAC is welcome.
+    pub fn uplink_guard(self) -> UplinkGuard {
+        match self {
+            Self::OvhBridged | Self::OvhRouted | Self::HetznerBridged | Self::HetznerRouted | Self::DediboxBridged => {
+                UplinkGuard::Enforce
+            }
+            Self::GenericBridged | Self::GenericRouted => UplinkGuard::Report,
+            Self::OvhVrack => UplinkGuard::Off,
+        }
     }
 
     /// The name used on the command line and in `pools.json`.
@@ -288,6 +349,10 @@ pub struct Interface {
     /// `false` stops the guest's DHCPv4 client; default `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dhcp: Option<bool>,
+    /// Whether everything that reaches the port is delivered, also what is addressed to others. Default: only what is for
+    /// the guest's own MAC and addresses, for everybody or for a group.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub any_destination: bool,
     /// VLANs (1 to 4094) in which the guest itself tags its frames; what is inside is filtered like the rest.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub trunk: BTreeSet<u16>,

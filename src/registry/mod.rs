@@ -11,11 +11,11 @@ mod lock;
 pub mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 pub use allocate::capacity;
 use document::{
-    Assigned, DocumentError, GuestFile, Interface, NodeFile, Pool, PoolAddress, PoolsFile, Profile, VERSION,
+    Assigned, Document, DocumentError, GuestFile, Interface, NodeFile, Pool, PoolAddress, PoolsFile, VERSION,
 };
 pub use lock::LockError;
 
@@ -66,6 +66,22 @@ pub enum RuleError {
         vmid: Vmid,
         /// The NIC.
         nic: NicId,
+    },
+    /// The NIC has no addresses.
+    #[error("nothing is assigned to guest {vmid} {nic}")]
+    NoInterface {
+        /// The guest.
+        vmid: Vmid,
+        /// Its NIC.
+        nic: NicId,
+    },
+    /// What was asked for does not fit together.
+    #[error("guest {vmid}: {reason}")]
+    Contradiction {
+        /// The guest.
+        vmid: Vmid,
+        /// Key and value.
+        reason: String,
     },
     /// The pool still has holders.
     #[error("{address} of pool `{pool}` is assigned to guest {vmid}")]
@@ -204,6 +220,7 @@ impl RuleError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::PoolExists(name) => format!("to add addresses: `pve-public-ip pool add {name} ADDRESS`"),
+            Self::Contradiction { vmid, .. } => format!("`pve-public-ip show {vmid}` shows what there is"),
             Self::NoPools => NO_POOLS_HINT.to_owned(),
             Self::NoPool(_, known) if known.is_empty() => NO_POOLS_HINT.to_owned(),
             Self::NoPool(name, known) => {
@@ -252,7 +269,9 @@ impl RuleError {
             Self::MacChanged { vmid, .. } => {
                 format!("set the guest's MAC back, or `pve-public-ip release {vmid}` and assign again with the new one")
             }
-            Self::NothingAssigned(_) | Self::NotHeld { .. } => "`pve-public-ip list` shows who holds what".to_owned(),
+            Self::NothingAssigned(_) | Self::NoInterface { .. } | Self::NotHeld { .. } => {
+                "`pve-public-ip list` shows who holds what".to_owned()
+            }
             Self::Broken(error) => error.hint.clone(),
             Self::GatewayFamily(_, address) => {
                 format!("give an IPv{} gateway, or leave it out to use the pool's", address.family())
@@ -264,27 +283,6 @@ impl RuleError {
 /// An address as people type it: without the length if it is a single one.
 pub fn plain(prefix: Prefix) -> String {
     prefix.single().map_or_else(|| prefix.to_string(), |address| address.to_string())
-}
-
-/// What `pool create` asks for.
-#[derive(Debug, Clone)]
-pub struct NewPool {
-    /// Its name.
-    pub name: PoolName,
-    /// The provider's layout.
-    pub profile: Profile,
-    /// Bridge of the guests.
-    pub bridge: IfName,
-    /// IPv4 gateway.
-    pub gateway4: Option<Ipv4Addr>,
-    /// IPv6 gateway.
-    pub gateway6: Option<Ipv6Addr>,
-    /// MAC of the gateway, where guests reach each other by way of it.
-    pub gateway_mac: Option<MacAddr>,
-    /// Whether guests without addresses may be routers and DHCP servers.
-    pub guest_routers: bool,
-    /// First addresses.
-    pub addresses: Vec<Prefix>,
 }
 
 /// What `assign` asks for.
@@ -333,26 +331,40 @@ impl Registry {
     }
 
     /// Adds a pool.
-    pub fn create_pool(&mut self, new: NewPool) -> Result<(), RuleError> {
+    pub fn create_pool(&mut self, name: PoolName, pool: Pool) -> Result<(), RuleError> {
         self.whole()?;
-        if self.pools.pools.contains_key(&new.name) {
-            return Err(RuleError::PoolExists(new.name));
+        if self.pools.pools.contains_key(&name) {
+            return Err(RuleError::PoolExists(name));
         }
-        let pool = Pool {
-            profile: new.profile,
-            bridge: new.bridge,
-            gateway4: new.gateway4,
-            gateway6: new.gateway6,
-            gateway_mac: new.gateway_mac,
-            guest_routers: new.guest_routers,
-            addresses: Vec::new(),
-        };
+        let entries = pool.addresses.clone();
         self.pools.version = VERSION;
-        self.pools.pools.insert(new.name.clone(), pool);
-        for address in new.addresses {
-            self.add_address(&new.name, PoolAddress::new(address))?;
+        self.pools.pools.insert(name.clone(), Pool { addresses: Vec::new(), ..pool });
+        for entry in entries {
+            self.add_address(&name, entry)?;
         }
         Ok(())
+    }
+
+    /// Changes what the addresses of a pool have in common.
+    pub fn change_pool<T>(&mut self, name: &PoolName, change: impl FnOnce(&mut Pool) -> T) -> Result<T, RuleError> {
+        self.whole()?;
+        let known = || self.pools.pools.keys().cloned().collect();
+        let missing = RuleError::NoPool(name.clone(), known());
+        self.pools.pools.get_mut(name).map(change).ok_or(missing)
+    }
+
+    /// Changes what a guest's NIC may do.
+    pub fn change_interface<T>(
+        &mut self,
+        vmid: Vmid,
+        nic: NicId,
+        change: impl FnOnce(&mut Interface) -> T,
+    ) -> Result<T, RuleError> {
+        self.whole()?;
+        let missing = RuleError::NoInterface { vmid, nic };
+        let guest = self.guests.get_mut(&vmid).ok_or(missing.clone())?;
+        let changed = change(guest.interfaces.get_mut(&nic).ok_or(missing)?);
+        guest.contradiction().map_or(Ok(changed), |reason| Err(RuleError::Contradiction { vmid, reason }))
     }
 
     /// Adds an entry to a pool; the same entry again replaces what is known of it (a MAC learnt later).
@@ -455,6 +467,7 @@ impl Registry {
                 dhcp: None,
                 trunk: BTreeSet::new(),
                 any_link_local: false,
+                any_destination: false,
                 link_local: BTreeSet::new(),
                 addresses: Vec::new(),
             });
@@ -601,28 +614,19 @@ fn check_provider_mac(request: &AssignRequest, address: Prefix, name: &PoolName,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use document::Profile;
 
     fn registry() -> Registry {
         let mut registry = Registry::default();
-        let pool = |name: &str, profile, gateway4: Option<&str>, addresses: &[&str]| NewPool {
-            name: name.parse().unwrap(),
-            profile,
-            bridge: "vmbr0".parse().unwrap(),
-            gateway4: gateway4.map(|text| text.parse().unwrap()),
-            gateway6: None,
-            gateway_mac: None,
-            guest_routers: false,
-            addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        let mut create = |name: &str, profile, gateway4: Option<&str>, addresses: &[&str]| {
+            let entries = addresses.iter().map(|text| PoolAddress::new(text.parse().unwrap()));
+            let mut pool = Pool::new(profile, "vmbr0".parse().unwrap(), entries.collect());
+            pool.gateway4 = gateway4.map(|text| text.parse().unwrap());
+            registry.create_pool(name.parse().unwrap(), pool).unwrap();
         };
-        registry
-            .create_pool(pool(
-                "lan",
-                Profile::GenericBridged,
-                Some("203.0.113.1"),
-                &["203.0.113.0/29", "2001:db8::/64"],
-            ))
-            .unwrap();
-        registry.create_pool(pool("ovh", Profile::OvhBridged, None, &["198.51.100.7/32"])).unwrap();
+        let addresses = ["203.0.113.0/29", "2001:db8::/64"];
+        create("lan", Profile::GenericBridged, Some("203.0.113.1"), &addresses);
+        create("ovh", Profile::OvhBridged, None, &["198.51.100.7/32"]);
         registry
     }
 

@@ -104,6 +104,7 @@ sets! {
     PortNdNet "port_nd_net" [Port Mac Target] Pipapo;
     PortNoDhcp "port_no_dhcp" [Port] Hash;
     PortAnyLl "port_any_ll" [Port Mac] Hash;
+    PortStrict "port_strict" [Port] Hash;
     PortTrunk "port_trunk" [Port Vlan] Hash;
     BoundMac "bound_mac" [Mac] Hash;
     BoundIp4 "bound_ip4" [Ip4] Hash;
@@ -128,6 +129,10 @@ sets! {
     Uplinks "uplinks" [Port] Tree;
     UplinkMac "uplink_mac" [Port Mac] Hash;
     HairpinMac "hairpin_mac" [Port Mac] Hash;
+    RegisteredMac "registered_mac" [Mac] Hash;
+    UplinkRegistered "uplink_registered" [Port Mac] Hash;
+    GuardEnforce "guard_enforce" [Port] Hash;
+    GuardReport "guard_report" [Port] Hash;
     FreePorts "free_ports" [Port] Hash;
     RouterPorts "router_ports" [Port] Hash;
 }
@@ -372,6 +377,10 @@ impl Element {
             SetId::PortAnyLl => {
                 ("the guest cannot choose its link-local address", "the port may use any link-local address")
             }
+            SetId::PortStrict => (
+                "the guest gets frames that are addressed to others",
+                "the guest does not get frames that are addressed to others",
+            ),
             SetId::PortTrunk => ("the guest cannot send in this VLAN", "the port may send in this VLAN"),
             SetId::BoundMac => {
                 ("the uplink can use this MAC", "the uplink cannot use this MAC, although no guest here has it")
@@ -401,6 +410,21 @@ impl Element {
             SetId::HairpinMac => (
                 "guests cannot reach each other by way of the gateway",
                 "packets with guests' addresses may come back from this MAC",
+            ),
+            SetId::RegisteredMac => (
+                "frames of this MAC do not leave by a guarded uplink",
+                "frames of this MAC leave by a guarded uplink, although no pool says that the provider knows it",
+            ),
+            SetId::UplinkRegistered => {
+                ("frames of this MAC are looked at more closely", "frames of this MAC leave by the uplink unasked")
+            }
+            SetId::GuardEnforce => (
+                "frames with MACs that the provider does not know leave by this uplink",
+                "only frames with registered MACs leave by this uplink, although no pool asks for it",
+            ),
+            SetId::GuardReport => (
+                "frames with MACs that the provider does not know are not counted on this uplink",
+                "frames with MACs that no pool has are counted on this uplink without need",
             ),
             SetId::FreePorts => ("the port is filtered, although no pool is on its bridge", "the port is not filtered"),
             SetId::RouterPorts => (

@@ -53,6 +53,8 @@ struct End {
     bound: Option<Ipv4Addr>,
     /// Whether it is on the guests' bridge.
     on_bridge: bool,
+    /// Whether the guard of the uplink lets it out.
+    leaves: bool,
 }
 
 enum Line {
@@ -107,7 +109,7 @@ impl Lab {
         let mut lab = Self { topology, ends: Vec::new(), guests: Vec::new(), fences: 0, buffer: vec![0; 70_000] };
         lab.build_bridges()?;
         let mut ports = String::new();
-        for nic in topology.nics {
+        for (at, nic) in topology.nics.iter().enumerate() {
             let port = nic.port();
             let bridge = if nic.firewall { format!("fwbr{}i0", nic.vmid()) } else { BRIDGE.to_owned() };
             let line = match nic.kind {
@@ -122,20 +124,27 @@ impl Lab {
             };
             ports += &format!("link set {port} master {bridge} up\n");
             let bound = nic.is_bound().then(|| nic.who().ip4);
-            lab.ends.push(End { name: port, mac: nic.mac(), line, bound, on_bridge: true });
+            lab.ends.push(End {
+                name: port,
+                mac: nic.mac(),
+                line,
+                bound,
+                on_bridge: true,
+                leaves: topology.leaves(Sender::Nic(at)),
+            });
         }
         let routed = topology.segment == Segment::Routed;
         let uplink = name(UPLINK);
         let wire = lab.plug(&node, uplink, GATEWAY_MAC, MacAddr::from_octets(CARD_MAC))?;
         let line = Line::Wire(wire);
-        lab.ends.push(End { name: uplink, mac: GATEWAY_MAC, line, bound: None, on_bridge: !routed });
+        lab.ends.push(End { name: uplink, mac: GATEWAY_MAC, line, bound: None, on_bridge: !routed, leaves: true });
         ports += &format!("link set {UPLINK}{} up\n", if routed { String::new() } else { format!(" master {BRIDGE}") });
         ip(&ports)?;
         lab.finish_bridges()?;
         if topology.segment != Segment::VlanAware {
             let bridge = name(BRIDGE);
             let line = Line::Wire(Wire::open(bridge)?);
-            lab.ends.push(End { name: bridge, mac: NODE_MAC, line, bound: None, on_bridge: true });
+            lab.ends.push(End { name: bridge, mac: NODE_MAC, line, bound: None, on_bridge: true, leaves: true });
         }
         Ok(lab)
     }
@@ -297,7 +306,8 @@ impl Lab {
 
     /// Who hears what this one sends to everybody.
     fn listeners(&self, sender: usize) -> Vec<usize> {
-        let others = (0..self.ends.len()).filter(|at| *at != sender && self.ends[*at].on_bridge);
+        let hears = |at: &usize| self.ends[sender].leaves || self.ends[*at].name.as_str() != UPLINK;
+        let others = (0..self.ends.len()).filter(|at| *at != sender && self.ends[*at].on_bridge).filter(hears);
         if self.ends[sender].on_bridge { others.collect() } else { Vec::new() }
     }
 
@@ -393,11 +403,19 @@ impl Lab {
         let others = || (0..self.ends.len()).filter(|at| *at != sender);
         let wanted: Vec<usize> = match arrival {
             Arrival::At(name) => others().filter(|at| self.ends[*at].name == name).collect(),
-            Arrival::Addressed if case.frame[0] & 1 == 1 => self.listeners(sender),
-            Arrival::Addressed => others().filter(|at| case.frame.starts_with(&self.ends[*at].mac)).collect(),
+            Arrival::Addressed | Arrival::NotAt(_) if case.frame[0] & 1 == 1 => self.listeners(sender),
+            Arrival::Addressed | Arrival::NotAt(_) => {
+                others().filter(|at| case.frame.starts_with(&self.ends[*at].mac)).collect()
+            }
         };
-        let missing: Vec<usize> = wanted.into_iter().filter(|at| !seen.contains(at)).collect();
-        Got { seen: names(seen), missing: if seen.is_empty() { Vec::new() } else { names(&missing) } }
+        let is_forbidden = |at: &usize| arrival == Arrival::NotAt(self.ends[*at].name);
+        let missing: Vec<usize> = wanted.into_iter().filter(|at| !seen.contains(at) && !is_forbidden(at)).collect();
+        let forbidden: Vec<usize> = seen.iter().copied().filter(is_forbidden).collect();
+        Got {
+            seen: names(seen),
+            missing: if seen.is_empty() { Vec::new() } else { names(&missing) },
+            forbidden: names(&forbidden),
+        }
     }
 }
 

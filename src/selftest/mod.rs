@@ -5,6 +5,7 @@
 //! in by the same path as those of a node: registry, guests and links are inputs of the plan, and the kernel is told the
 //! difference.
 
+pub mod delivery;
 pub mod frames;
 mod lab;
 pub mod topologies;
@@ -103,16 +104,19 @@ pub struct Got {
     pub seen: Vec<IfName>,
     /// Of the receivers that it is for, those that it did not reach although it reached others.
     pub missing: Vec<IfName>,
+    /// Of those that saw it, the ones that it must never reach.
+    pub forbidden: Vec<IfName>,
 }
 
 impl Got {
     /// In a word or two.
     pub fn text(&self) -> String {
         let names = |names: &[IfName]| names.iter().map(IfName::as_str).collect::<Vec<_>>().join(", ");
-        match (self.seen.as_slice(), self.missing.as_slice()) {
-            ([], _) => "drop".to_owned(),
-            (_, []) => "pass".to_owned(),
-            (_, missing) => format!("pass, but not to {}", names(missing)),
+        match (self.seen.as_slice(), self.missing.as_slice(), self.forbidden.as_slice()) {
+            ([], ..) => "drop".to_owned(),
+            (_, [], []) => "pass".to_owned(),
+            (_, _, forbidden @ [_, ..]) => format!("pass, and to {}", names(forbidden)),
+            (_, missing, _) => format!("pass, but not to {}", names(missing)),
         }
     }
 }
@@ -137,7 +141,7 @@ pub struct Row {
 impl Row {
     /// It must not arrive, and did.
     pub fn leaked(&self) -> bool {
-        !self.passes && !self.got.seen.is_empty()
+        !self.passes && !self.got.seen.is_empty() || !self.got.forbidden.is_empty()
     }
 
     /// It must arrive, and did not, or not everywhere.
@@ -359,7 +363,7 @@ mod tests {
             group: "test",
             class: "test".to_owned(),
             passes,
-            got: Got { seen: names(seen), missing: names(missing) },
+            got: Got { seen: names(seen), missing: names(missing), forbidden: Vec::new() },
         }
     }
 

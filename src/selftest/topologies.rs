@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::delivery;
 use super::frames::{BROADCAST, Mac, VLAN, is_tagged, tagged};
 use super::verdicts::{self, Case, Scene, Who};
 use crate::guest::GuestConfig;
@@ -40,6 +41,8 @@ pub struct Topology {
     gateway_mac: bool,
     /// Whether the pool lets guests without addresses be routers.
     guest_routers: bool,
+    /// Whether only registered MACs leave by the uplink.
+    guarded: bool,
     /// The guests' NICs that are plugged in.
     pub nics: &'static [Nic],
     /// What is sent.
@@ -75,6 +78,10 @@ pub struct Nic {
     dhcp: bool,
     link_local: LinkLocal,
     trunk: Option<u16>,
+    /// Gets what is addressed to others, too.
+    any_destination: bool,
+    /// Has no address, but its MAC is known to the provider.
+    registered: bool,
 }
 
 /// Which link-local addresses a NIC may use besides the one of its MAC.
@@ -104,7 +111,7 @@ pub enum Sender {
 }
 
 /// To whom frames for one receiver go.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum To {
     Uplink,
     Guest,
@@ -140,6 +147,10 @@ enum What {
     FromWorld(usize),
     /// Claims where nothing is protected.
     Anything,
+    /// To that NIC: what is addressed to it, and what is not.
+    Deliver(usize),
+    /// Out by the uplink, where a guard watches.
+    Guarded,
 }
 
 /// Where a frame that passes must be seen.
@@ -149,6 +160,8 @@ pub enum Arrival {
     Addressed,
     /// Here, by way of the node.
     At(IfName),
+    /// Where its destination MAC says, but never here.
+    NotAt(IfName),
 }
 
 const fn machine(vmid: u8, address: u8) -> Nic {
@@ -162,6 +175,8 @@ const fn machine(vmid: u8, address: u8) -> Nic {
         dhcp: true,
         link_local: LinkLocal::Own,
         trunk: None,
+        any_destination: false,
+        registered: false,
     }
 }
 
@@ -192,6 +207,14 @@ impl Nic {
 
     const fn with_link_local(self, link_local: LinkLocal) -> Self {
         Self { link_local, ..self }
+    }
+
+    const fn with_any_destination(self) -> Self {
+        Self { any_destination: true, ..self }
+    }
+
+    const fn registered(self) -> Self {
+        Self { registered: true, ..self }
     }
 
     const fn with_trunk(self) -> Self {
@@ -273,6 +296,7 @@ const PLAIN: Topology = Topology {
     br_netfilter: false,
     gateway_mac: false,
     guest_routers: false,
+    guarded: false,
     nics: &[],
     plays: &[],
 };
@@ -402,6 +426,52 @@ pub const TOPOLOGIES: &[Topology] = &[
         ..PLAIN
     },
     Topology {
+        name: "to guests",
+        nics: &[WEB.with_prefixes(), MAIL.behind_firewall(), machine(102, 13).container()],
+        plays: &[
+            play(Sender::Uplink, What::Deliver(0)),
+            play(Sender::Uplink, What::Deliver(1)),
+            play(Sender::Uplink, What::Deliver(2)),
+            play(Sender::Nic(1), What::Deliver(0)),
+            play(Sender::Nic(2), What::Deliver(1)),
+        ],
+        ..PLAIN
+    },
+    Topology {
+        name: "to a guest that gets everything",
+        nics: &[WEB.with_any_destination()],
+        plays: &[play(Sender::Uplink, What::Deliver(0))],
+        ..PLAIN
+    },
+    Topology {
+        name: "to unmanaged guests",
+        nics: &[WEB, machine(200, 0).unassigned(), machine(201, 0).unassigned().container()],
+        plays: &[
+            play(Sender::Uplink, What::Deliver(1)),
+            play(Sender::Nic(0), What::Deliver(2)),
+            play(Sender::Nic(2), What::Deliver(1)),
+        ],
+        ..PLAIN
+    },
+    Topology {
+        name: "guarded uplink",
+        guarded: true,
+        nics: &[
+            WEB,
+            machine(200, 0).unassigned(),
+            machine(201, 0).unassigned().container().registered(),
+            machine(202, 0).unassigned().behind_firewall(),
+            MAIL,
+        ],
+        plays: &[
+            play(Sender::Nic(0), What::Bound(4, To::Uplink)),
+            play(Sender::Nic(1), What::Guarded),
+            play(Sender::Nic(2), What::Guarded),
+            play(Sender::Nic(3), What::Guarded),
+        ],
+        ..PLAIN
+    },
+    Topology {
         name: "LAN behind a router guest",
         segment: Segment::NoPool,
         nics: &[machine(200, 0).unassigned(), machine(201, 0).unassigned().container()],
@@ -493,6 +563,11 @@ impl Topology {
         if self.guest_routers {
             pool["guest_routers"] = json!(true);
         }
+        if self.guarded {
+            let registered = self.nics.iter().filter(|nic| nic.registered);
+            pool["uplink_guard"] = json!("enforce");
+            pool["allowed_macs"] = registered.map(|nic| json!(MacAddr::from_octets(nic.mac()))).collect();
+        }
         if self.gateway_mac {
             pool["gateway_mac"] = json!(MacAddr::from_octets(GATEWAY_MAC));
         }
@@ -514,6 +589,9 @@ impl Topology {
             LinkLocal::Own => {}
             LinkLocal::Named => interface["link_local"] = json!([NAMED_LINK_LOCAL]),
             LinkLocal::Any => interface["any_link_local"] = json!(true),
+        }
+        if nic.any_destination {
+            interface["any_destination"] = json!(true);
         }
         if let Some(vlan) = nic.trunk {
             interface["trunk"] = json!([vlan]);
@@ -554,14 +632,13 @@ impl Topology {
         match play.what {
             What::Bound(other, to) => {
                 let scene = self.scene(self.nics[other].who());
-                let mut cases = bound(me, &scene);
-                let to = match to {
-                    To::Uplink => scene.gateway.mac,
-                    To::Guest => scene.victim.mac,
-                    To::Node => scene.node.mac,
-                };
-                for case in &mut cases {
-                    readdress(&mut case.frame, scene.gateway.mac, to);
+                // Another guest gets what is for its own address.
+                let gateway = if to == To::Guest { scene.victim } else { scene.gateway };
+                let mut cases = bound(me, &Scene { gateway, ..scene });
+                if to == To::Node {
+                    for case in &mut cases {
+                        readdress(&mut case.frame, scene.gateway.mac, scene.node.mac);
+                    }
                 }
                 cases
             }
@@ -611,6 +688,8 @@ impl Topology {
                 self.nics[other].who(),
                 false,
             ),
+            What::Deliver(to) => self.deliveries(me, play.from, self.nics[to]),
+            What::Guarded => delivery::guarded(me, &self.scene(self.nics[0].who()), self.leaves(play.from)),
             What::Anything => {
                 let (stopped, nobody) = (assigned(mac_of(STOPPED.0), STOPPED.1), assigned([2, 0, 0, 0, 9, 9], NOBODYS));
                 // First those to the MAC that the others are then sent from.
@@ -625,6 +704,43 @@ impl Topology {
                 cases
             }
         }
+    }
+
+    fn deliveries(&self, me: Who, from: Sender, to: Nic) -> Vec<Case> {
+        let guest = to.who();
+        let stopped = assigned(mac_of(STOPPED.0), STOPPED.1);
+        let scene = self.scene(stopped);
+        if !to.is_bound() {
+            let protected = [
+                ("a bound guest", self.nics[0].who()),
+                ("a stopped guest", stopped),
+                ("a guest on another node", assigned(mac_of(ELSEWHERE.0), ELSEWHERE.1)),
+                ("nobody yet", assigned([0; 6], NOBODYS)),
+            ];
+            let mut cases = delivery::to_unbound(me, guest, &scene, &protected);
+            if from == Sender::Uplink {
+                let flooded = delivery::flooded(me, self.nics[0].who(), &scene, false).into_iter();
+                cases.extend(flooded.filter(|case| case.class.contains("its address")));
+            }
+            return cases;
+        }
+        let mut cases = delivery::to_bound(me, guest, &scene, !to.any_destination);
+        for (ip4, ip6) in PREFIX_ADDRESSES {
+            let to_prefix = delivery::to_bound(me, Who { ip4, ip6, ..guest }, &scene, true);
+            // What is for the NIC itself is in the table above.
+            let first = to_prefix.into_iter().filter(|case| ["IPv4", "TCP", "IPv6"].contains(&case.class.as_str()));
+            let to_whom = |case: Case| Case {
+                class: format!("{} to its prefix ({ip4}, {ip6})", case.class),
+                passes: to.prefixes || to.any_destination,
+                ..case
+            };
+            cases.extend(first.map(to_whom));
+        }
+        if from == Sender::Uplink {
+            cases.extend(delivery::flooded(me, guest, &scene, to.any_destination));
+            cases.extend(delivery::from_gateway(assigned(GATEWAY_MAC, 1), guest));
+        }
+        cases
     }
 
     fn prefixes(&self, me: Who, owner: Who, own: bool) -> Vec<Case> {
@@ -707,7 +823,16 @@ impl Topology {
         match play.what {
             What::ToWorld(_) => Arrival::At(name(UPLINK)),
             What::FromWorld(to) => Arrival::At(self.nics[to].port()),
+            What::Guarded if !self.leaves(play.from) => Arrival::NotAt(name(UPLINK)),
             _ => Arrival::Addressed,
+        }
+    }
+
+    /// Whether frames of this sender leave by the uplink.
+    pub fn leaves(&self, sender: Sender) -> bool {
+        match sender {
+            Sender::Nic(at) => !self.guarded || self.nics[at].registered || self.nics[at].is_bound(),
+            Sender::Uplink => true,
         }
     }
 

@@ -73,77 +73,77 @@ pub struct Scene {
 }
 
 #[derive(Default)]
-struct Table {
-    group: &'static str,
-    cases: Vec<Case>,
+pub(super) struct Table {
+    pub(super) group: &'static str,
+    pub(super) cases: Vec<Case>,
 }
 
 impl Table {
-    fn pass(&mut self, class: impl Into<String>, frame: Vec<u8>) {
+    pub(super) fn pass(&mut self, class: impl Into<String>, frame: Vec<u8>) {
         self.is(true, class, frame);
     }
 
-    fn drop(&mut self, class: impl Into<String>, frame: Vec<u8>) {
+    pub(super) fn drop(&mut self, class: impl Into<String>, frame: Vec<u8>) {
         self.is(false, class, frame);
     }
 
-    fn is(&mut self, passes: bool, class: impl Into<String>, frame: Vec<u8>) {
+    pub(super) fn is(&mut self, passes: bool, class: impl Into<String>, frame: Vec<u8>) {
         self.cases.push(Case { group: self.group, class: class.into(), frame, passes, offload: None, mark: None });
     }
 }
 
 /// Frames from one MAC, to one MAC or to the group that the destination address has.
 #[derive(Clone, Copy)]
-struct Sender {
-    me: Who,
-    to: Mac,
+pub(super) struct Sender {
+    pub(super) me: Who,
+    pub(super) to: Mac,
 }
 
 impl Sender {
-    fn v4(self, from: Ipv4Addr, to: Ipv4Addr, protocol: u8, fragment: u16, payload: &[u8]) -> Vec<u8> {
+    pub(super) fn v4(self, from: Ipv4Addr, to: Ipv4Addr, protocol: u8, fragment: u16, payload: &[u8]) -> Vec<u8> {
         ether(self.to, self.me.mac, IP4, &ip4(from, to, protocol, fragment, payload))
     }
 
-    fn v6(self, from: Ipv6Addr, to: Ipv6Addr, next: u8, hops: u8, payload: &[u8]) -> Vec<u8> {
+    pub(super) fn v6(self, from: Ipv6Addr, to: Ipv6Addr, next: u8, hops: u8, payload: &[u8]) -> Vec<u8> {
         let mac = if to.is_multicast() { group_mac(to) } else { self.to };
         ether(mac, self.me.mac, IP6, &ip6(from, to, next, hops, payload))
     }
 
-    fn udp6(self, from: Ipv6Addr, to: Ipv6Addr) -> Vec<u8> {
+    pub(super) fn udp6(self, from: Ipv6Addr, to: Ipv6Addr) -> Vec<u8> {
         self.v6(from, to, UDP, 64, &udp6(from, to, 4000, 4001))
     }
 
-    fn icmp6(self, from: Ipv6Addr, to: Ipv6Addr, kind: u8, body: &[u8]) -> Vec<u8> {
+    pub(super) fn icmp6(self, from: Ipv6Addr, to: Ipv6Addr, kind: u8, body: &[u8]) -> Vec<u8> {
         self.v6(from, to, ICMP6, 255, &icmp6(from, to, kind, body))
     }
 
-    fn ns(self, from: Ipv6Addr, target: Ipv6Addr, options: &[u8]) -> Vec<u8> {
+    pub(super) fn ns(self, from: Ipv6Addr, target: Ipv6Addr, options: &[u8]) -> Vec<u8> {
         self.icmp6(from, solicited_node(target), 135, &nd_body(0, target, options))
     }
 
     /// Unsolicited, with the override flag: what poisons a neighbour's cache.
-    fn na(self, from: Ipv6Addr, target: Ipv6Addr, options: &[u8]) -> Vec<u8> {
+    pub(super) fn na(self, from: Ipv6Addr, target: Ipv6Addr, options: &[u8]) -> Vec<u8> {
         self.icmp6(from, ALL_NODES, 136, &nd_body(0x20, target, options))
     }
 
     /// A message behind an extension header of eight bytes.
-    fn behind(self, from: Ipv6Addr, to: Ipv6Addr, next: u8, header: [u8; 8], message: &[u8]) -> Vec<u8> {
+    pub(super) fn behind(self, from: Ipv6Addr, to: Ipv6Addr, next: u8, header: [u8; 8], message: &[u8]) -> Vec<u8> {
         self.v6(from, to, next, 255, &[&header[..], message].concat())
     }
 
-    fn mld(self, packet: &[u8]) -> Vec<u8> {
+    pub(super) fn mld(self, packet: &[u8]) -> Vec<u8> {
         ether([0x33, 0x33, 0, 0, 0, 0x16], self.me.mac, IP6, packet)
     }
 
-    fn arp(self, arp: Arp) -> Vec<u8> {
+    pub(super) fn arp(self, arp: Arp) -> Vec<u8> {
         arp.frame(self.to, self.me.mac)
     }
 }
 
 const HOP_BY_HOP: u8 = 0;
-const FRAGMENT: u8 = 44;
+pub(super) const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
-const MORE: u16 = 0x2000;
+pub(super) const MORE: u16 = 0x2000;
 /// Data of a later fragment that reads like ports 67 -> 68, and like an ICMP redirect.
 const LOOKS_LIKE_DHCP: [u8; 16] = [0, 67, 0, 68, 0, 16, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
 const LOOKS_LIKE_REDIRECT: [u8; 16] = [5, 1, 0, 0, 203, 0, 113, 1, 1, 2, 3, 4, 5, 6, 7, 8];

@@ -45,6 +45,8 @@ const ELEMENT_FLAGS: u16 = 3;
 const ELEMENT_KEY_END: u16 = 10;
 const DATA_VALUE: u16 = 1;
 const INTERVAL_END: u32 = 1;
+/// `NFT_SET_EVAL`.
+const FILLED_BY_RULES: u32 = 0x20;
 
 /// A nested attribute's length has 16 bits; stay well below.
 const LIST_LIMIT: usize = 60_000;
@@ -336,7 +338,15 @@ impl Nftables {
         let mut parts: Vec<_> = sets.iter().map(|set| SET_PARTS.map(|part| attribute(set, part))).collect();
         parts.sort_unstable();
         parts.hash(&mut hasher);
-        for constant in declared.iter().filter(|name| SetId::by_name(name).is_none()) {
+        // What the rules themselves fill decides on nothing.
+        let is_dynamic = |set: &[u8]| {
+            let flags = attribute(set, 3).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+            flags.is_some_and(|bytes| u32::from_be_bytes(bytes) & FILLED_BY_RULES != 0)
+        };
+        let constant = sets.iter().filter(|set| !is_dynamic(set)).filter_map(|set| attribute(set, 2));
+        let constant: BTreeSet<&str> =
+            constant.map(text).filter(|name| declared.contains(*name) && SetId::by_name(name).is_none()).collect();
+        for constant in constant {
             let mut keys = self.dump_raw(constant)?;
             keys.sort_unstable();
             (constant, keys).hash(&mut hasher);
