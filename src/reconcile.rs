@@ -213,7 +213,9 @@ impl Node {
             kept.extend([SetId::FreePorts, SetId::RouterPorts]);
         }
         let uplinks = broken(self.paths.node_file(&self.name)) && known.contains(&SetId::Uplinks);
-        kept.extend(uplinks.then_some(SetId::Uplinks));
+        if uplinks {
+            kept.extend([SetId::Uplinks, SetId::GuardEnforce, SetId::GuardReport, SetId::UplinkRegistered]);
+        }
         kept
     }
 

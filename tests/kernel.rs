@@ -840,11 +840,9 @@ mod kernel {
         lab.ok("apply");
         lab.ok("verify");
         let mut tally = Tally::default();
-        tally.play(
-            &mut lab,
-            "tap100i0",
-            &verdicts::bound_port(who(guest_mac(100, 0), 10), &scene(who(guest_mac(200, 0), 11))),
-        );
+        let other = Who { mac: guest_mac(200, 0), ip4: lab.end("tap200i0").ip4, ip6: lab.end("tap200i0").ip6 };
+        let cases = verdicts::bound_port(who(guest_mac(100, 0), 10), &scene(other));
+        tally.play(&mut lab, "tap100i0", &cases);
         tally.conclude("a port that came back");
     }
 

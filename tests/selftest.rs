@@ -170,14 +170,14 @@ fn a_rule_too_few_or_too_many_is_noticed() {
     // What is weakened or spoilt, and the group in which it must show.
     for (rule, instead, leaks, group, topology) in [
         (
-            "iifname . ether saddr != @port_mac counter name \"drop_source_mac\" drop\n\t\tether type arp",
+            "iifname . ether saddr != @port_mac goto drop_source_mac\n\t\tether type arp",
             "ether type arp",
             true,
             "source MAC",
             "tap on a bridge",
         ),
-        ("counter name \"drop_arp\" drop comment \"foreign\"", "accept", true, "ARP", "container"),
-        ("counter name \"drop_ip6_source\" drop\n", "accept\n", true, "IPv6", "two guests"),
+        ("goto drop_arp comment \"foreign\"", "accept", true, "ARP", "container"),
+        ("goto drop_ip6_source\n", "accept\n", true, "IPv6", "two guests"),
         (
             "ip6 length 32 @th,192,16 0x0201 iifname . @th,208,48 @port_lladdr accept",
             "accept",
@@ -185,8 +185,8 @@ fn a_rule_too_few_or_too_many_is_noticed() {
             "neighbour discovery",
             "routed",
         ),
-        ("counter name \"drop_ip4_source\" drop", "accept", true, "offloads", "tap on a bridge"),
-        ("ether type @vlan_ethertypes goto drop_hidden", "", true, "claims in tags and SNAP", "unmanaged"),
+        ("goto drop_ip4_source", "accept", true, "offloads", "tap on a bridge"),
+        ("ether type @vlan_ethertypes goto refuse_hidden", "", true, "claims in tags and SNAP", "unmanaged"),
         (
             "iifname @uplinks ip saddr != @bound_ip4 ip saddr != @bound_net4 return",
             "iifname @uplinks return",
@@ -197,6 +197,18 @@ fn a_rule_too_few_or_too_many_is_noticed() {
         ("ip6 length 24 goto own_dad_target", "", false, "neighbour discovery", "two NICs"),
         ("@th,0,8 @icmp6_mld_reports goto own_mld", "@th,0,8 @icmp6_mld_reports drop", false, "MLD", "fwbr"),
         ("iifname \"fwpr*\" accept", "", false, "IPv4", "tap behind fwbr"),
+        ("oifname . ether daddr != @port_mac goto drop_inbound_mac", "", true, "flooded", "to guests"),
+        (
+            "ip daddr 255.255.255.255 accept\n\t\tgoto drop_inbound_address",
+            "accept",
+            true,
+            "to a bound guest",
+            "to guests",
+        ),
+        ("ip6 daddr ff00::/8 accept", "", false, "to a bound guest", "to guests"),
+        ("oifname @ports accept", "", false, "to a bound guest", "that gets everything"),
+        ("ip daddr @reserved_ip4 goto drop_inbound_reserved", "", true, "to a guest without bindings", "to unmanaged"),
+        ("oifname @guard_enforce goto to_guarded_provider", "", true, "guard of the uplink", "guarded uplink"),
     ] {
         assert!(RULES.contains(rule), "`{rule}` is not in the rules any more: correct this list");
         let report = against(&RULES.replace(rule, instead), Some(topology));

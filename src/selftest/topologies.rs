@@ -635,6 +635,8 @@ impl Topology {
                 // Another guest gets what is for its own address.
                 let gateway = if to == To::Guest { scene.victim } else { scene.gateway };
                 let mut cases = bound(me, &Scene { gateway, ..scene });
+                // A bridge never sends a frame back to where its sender is.
+                cases.retain(|case| case.frame[..6] != case.frame[6..12]);
                 if to == To::Node {
                     for case in &mut cases {
                         readdress(&mut case.frame, scene.gateway.mac, scene.node.mac);

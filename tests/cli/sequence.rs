@@ -156,7 +156,7 @@ fn pools_are_shown_in_every_form() {
     let (text, data) = in_every_form(&node, "pool show lan");
     assert_eq!(
         text,
-        "pool lan: generic-bridged, bridge vmbr0\n\
+        "pool lan: generic-bridged, bridge vmbr0, uplink guard report\n\
          +-----------------+-----+-------------+------+-------------------------+\n\
          | address         | mac | gateway     | cost | held by                 |\n\
          +-----------------+-----+-------------+------+-------------------------+\n\
