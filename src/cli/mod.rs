@@ -101,8 +101,7 @@ pub enum Command {
     /// Builds bridges with guests, containers, firewall bridges and an uplink, loads the rules that this program would
     /// install, sends every kind of frame that must be dropped and every kind that must pass, from real tap and veth
     /// devices, and looks at who receives it. Needs root, `ip`, `bridge` and `nft`, but no Proxmox VE and no configuration.
-    /// It touches nothing of the machine and leaves nothing behind. What is sent to guests is not filtered by this
-    /// release: only that it arrives is tested.
+    /// It touches nothing of the machine and leaves nothing behind.
     ///
     /// Exit status 0 only if every frame met its fate; a topology that this kernel cannot have is named, and fails the
     /// test unless nodes can do without it (VLAN-aware bridges, `br_netfilter`).

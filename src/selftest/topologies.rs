@@ -37,12 +37,8 @@ pub struct Topology {
     pub segment: Segment,
     /// Whether bridged frames are shown to iptables as well.
     pub br_netfilter: bool,
-    /// Whether the pool names the MAC of the provider's gateway.
-    gateway_mac: bool,
-    /// Whether the pool lets guests without addresses be routers.
-    guest_routers: bool,
-    /// Whether only registered MACs leave by the uplink.
-    guarded: bool,
+    /// What the pool says besides.
+    pool: PoolOption,
     /// The guests' NICs that are plugged in.
     pub nics: &'static [Nic],
     /// What is sent.
@@ -62,6 +58,18 @@ pub enum Segment {
     NoPool,
 }
 
+/// What a pool may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PoolOption {
+    Nothing,
+    /// It names the MAC of the provider's gateway.
+    GatewayMac,
+    /// It lets guests without addresses be routers.
+    GuestRouters,
+    /// Only registered MACs leave by the uplink.
+    Guard,
+}
+
 /// A guest's NIC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Nic {
@@ -75,13 +83,21 @@ pub struct Nic {
     /// The last part of its public addresses; none: nothing is assigned to it.
     address: Option<u8>,
     prefixes: bool,
-    dhcp: bool,
     link_local: LinkLocal,
     trunk: Option<u16>,
+    special: Special,
+}
+
+/// What a NIC may have besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Special {
+    Nothing,
+    /// Its assignment forbids DHCP.
+    NoDhcp,
     /// Gets what is addressed to others, too.
-    any_destination: bool,
+    AnyDestination,
     /// Has no address, but its MAC is known to the provider.
-    registered: bool,
+    Registered,
 }
 
 /// Which link-local addresses a NIC may use besides the one of its MAC.
@@ -172,11 +188,9 @@ const fn machine(vmid: u8, address: u8) -> Nic {
         firewall: false,
         address: Some(address),
         prefixes: false,
-        dhcp: true,
         link_local: LinkLocal::Own,
         trunk: None,
-        any_destination: false,
-        registered: false,
+        special: Special::Nothing,
     }
 }
 
@@ -202,7 +216,7 @@ impl Nic {
     }
 
     const fn without_dhcp(self) -> Self {
-        Self { dhcp: false, ..self }
+        Self { special: Special::NoDhcp, ..self }
     }
 
     const fn with_link_local(self, link_local: LinkLocal) -> Self {
@@ -210,11 +224,11 @@ impl Nic {
     }
 
     const fn with_any_destination(self) -> Self {
-        Self { any_destination: true, ..self }
+        Self { special: Special::AnyDestination, ..self }
     }
 
     const fn registered(self) -> Self {
-        Self { registered: true, ..self }
+        Self { special: Special::Registered, ..self }
     }
 
     const fn with_trunk(self) -> Self {
@@ -294,9 +308,7 @@ const PLAIN: Topology = Topology {
     name: "",
     segment: Segment::Pool,
     br_netfilter: false,
-    gateway_mac: false,
-    guest_routers: false,
-    guarded: false,
+    pool: PoolOption::Nothing,
     nics: &[],
     plays: &[],
 };
@@ -391,7 +403,7 @@ pub const TOPOLOGIES: &[Topology] = &[
     },
     Topology {
         name: "unmanaged guests",
-        gateway_mac: true,
+        pool: PoolOption::GatewayMac,
         nics: &[
             WEB.with_prefixes(),
             machine(200, 0).unassigned(),
@@ -407,7 +419,7 @@ pub const TOPOLOGIES: &[Topology] = &[
     },
     Topology {
         name: "guest routers allowed",
-        guest_routers: true,
+        pool: PoolOption::GuestRouters,
         nics: &[WEB, machine(200, 0).unassigned()],
         plays: &[play(Sender::Nic(1), What::Router)],
         ..PLAIN
@@ -420,7 +432,7 @@ pub const TOPOLOGIES: &[Topology] = &[
     },
     Topology {
         name: "uplink, gateway's MAC known",
-        gateway_mac: true,
+        pool: PoolOption::GatewayMac,
         nics: &[WEB, MAIL],
         plays: &[play(Sender::Uplink, What::Hairpin(0))],
         ..PLAIN
@@ -455,7 +467,7 @@ pub const TOPOLOGIES: &[Topology] = &[
     },
     Topology {
         name: "guarded uplink",
-        guarded: true,
+        pool: PoolOption::Guard,
         nics: &[
             WEB,
             machine(200, 0).unassigned(),
@@ -560,15 +572,15 @@ impl Topology {
             let gateway = assigned([0; 6], 1);
             (pool["gateway4"], pool["gateway6"]) = (json!(gateway.ip4), json!(gateway.ip6));
         }
-        if self.guest_routers {
+        if self.pool == PoolOption::GuestRouters {
             pool["guest_routers"] = json!(true);
         }
-        if self.guarded {
-            let registered = self.nics.iter().filter(|nic| nic.registered);
+        if self.pool == PoolOption::Guard {
+            let registered = self.nics.iter().filter(|nic| nic.special == Special::Registered);
             pool["uplink_guard"] = json!("enforce");
             pool["allowed_macs"] = registered.map(|nic| json!(MacAddr::from_octets(nic.mac()))).collect();
         }
-        if self.gateway_mac {
+        if self.gateway_mac() {
             pool["gateway_mac"] = json!(MacAddr::from_octets(GATEWAY_MAC));
         }
         json!({ "version": 1, "pools": { "selftest": pool } })
@@ -584,13 +596,14 @@ impl Topology {
         let prefixes = PREFIXES.iter().filter(|_| nic.prefixes).map(|prefix| (*prefix).to_owned());
         let entry = |address| json!({ "address": address, "pool": "selftest", "assigned_at": "2026-01-01T00:00:00Z" });
         let addresses: Vec<Value> = own.chain(prefixes).map(entry).collect();
-        let mut interface = json!({ "mac": MacAddr::from_octets(nic.mac()), "dhcp": nic.dhcp, "addresses": addresses });
+        let dhcp = nic.special != Special::NoDhcp;
+        let mut interface = json!({ "mac": MacAddr::from_octets(nic.mac()), "dhcp": dhcp, "addresses": addresses });
         match nic.link_local {
             LinkLocal::Own => {}
             LinkLocal::Named => interface["link_local"] = json!([NAMED_LINK_LOCAL]),
             LinkLocal::Any => interface["any_link_local"] = json!(true),
         }
-        if nic.any_destination {
+        if nic.special == Special::AnyDestination {
             interface["any_destination"] = json!(true);
         }
         if let Some(vlan) = nic.trunk {
@@ -726,20 +739,20 @@ impl Topology {
             }
             return cases;
         }
-        let mut cases = delivery::to_bound(me, guest, &scene, !to.any_destination);
+        let mut cases = delivery::to_bound(me, guest, &scene, to.special != Special::AnyDestination);
         for (ip4, ip6) in PREFIX_ADDRESSES {
             let to_prefix = delivery::to_bound(me, Who { ip4, ip6, ..guest }, &scene, true);
             // What is for the NIC itself is in the table above.
             let first = to_prefix.into_iter().filter(|case| ["IPv4", "TCP", "IPv6"].contains(&case.class.as_str()));
             let to_whom = |case: Case| Case {
                 class: format!("{} to its prefix ({ip4}, {ip6})", case.class),
-                passes: to.prefixes || to.any_destination,
+                passes: to.prefixes || to.special == Special::AnyDestination,
                 ..case
             };
             cases.extend(first.map(to_whom));
         }
         if from == Sender::Uplink {
-            cases.extend(delivery::flooded(me, guest, &scene, to.any_destination));
+            cases.extend(delivery::flooded(me, guest, &scene, to.special == Special::AnyDestination));
             cases.extend(delivery::from_gateway(assigned(GATEWAY_MAC, 1), guest));
         }
         cases
@@ -801,7 +814,7 @@ impl Topology {
             victims.extend(PREFIX_ADDRESSES.map(|(ip4, ip6)| ("a bound prefix", prefix(ip4, ip6), false, true)));
         }
         if !is_uplink {
-            victims.push(("the gateway", scene.gateway, self.gateway_mac, false));
+            victims.push(("the gateway", scene.gateway, self.gateway_mac(), false));
         }
         let mut cases = verdicts::unbound_port(me, &scene, is_uplink);
         for (name, victim, with_mac, bound) in victims {
@@ -813,7 +826,7 @@ impl Topology {
         }
         if !is_uplink {
             cases.extend(verdicts::foreign_mac_inside(me, scene.node, "the node"));
-            if self.gateway_mac {
+            if self.gateway_mac() {
                 cases.extend(verdicts::foreign_mac_inside(me, scene.gateway, "the gateway"));
             }
         }
@@ -830,10 +843,18 @@ impl Topology {
         }
     }
 
+    fn gateway_mac(&self) -> bool {
+        self.pool == PoolOption::GatewayMac
+    }
+
     /// Whether frames of this sender leave by the uplink.
     pub fn leaves(&self, sender: Sender) -> bool {
         match sender {
-            Sender::Nic(at) => !self.guarded || self.nics[at].registered || self.nics[at].is_bound(),
+            Sender::Nic(at) => {
+                self.pool != PoolOption::Guard
+                    || self.nics[at].special == Special::Registered
+                    || self.nics[at].is_bound()
+            }
             Sender::Uplink => true,
         }
     }
