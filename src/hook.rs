@@ -14,8 +14,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::cloudinit::Finding;
 use crate::guest::{GuestError, Located};
 use crate::hookscript;
+use crate::inspect::{self, Moment};
 use crate::model::{GuestKind, IfName, MacAddr, NodeName, Prefix, Vmid};
 use crate::plan::{
     Index, Inputs, Links, NetState, Place, Presence, Rules, check_configured, check_guest, check_stranger, desired_for,
@@ -24,7 +26,7 @@ use crate::plan::{
 use crate::reconcile::{
     Mode, Node, ReconcileError, announce_addresses, node_basis, observe_share, pools_source, presence_of, reference,
 };
-use crate::registry::document::{DocumentError, GuestFile, PoolsFile};
+use crate::registry::document::{CloudInitCheck, DocumentError, GuestFile, PoolsFile};
 use crate::registry::store::StoreError;
 use crate::registry::{Registry, plain};
 use crate::ruleset::{Element, SetId};
@@ -216,6 +218,11 @@ impl Hook<'_> {
             if let Some((sentence, hint)) = check_configured(&Index::new(&whole), &file, config) {
                 return Err(HookError::Refused { sentence, hint });
             }
+        }
+
+        // A guest that comes from another node runs already.
+        if presence == Presence::Starting {
+            self.check_inside(&inputs, &file)?;
         }
 
         let run = RunState::lock(&self.node.paths, LOCK_LIMIT)?;
@@ -411,6 +418,26 @@ impl Hook<'_> {
         let ours = located.config.hookscript.as_deref().is_some_and(hookscript::is_ours);
         match check_stranger(&registry, self.vmid, &located.config, ours) {
             Some(problem) => Err(HookError::Refused { sentence: problem.sentence, hint: problem.hint }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the guest will find its addresses in its cloud-init image, which Proxmox VE has made by now.
+    fn check_inside(&self, inputs: &Inputs, file: &GuestFile) -> Result<(), HookError> {
+        let config = &inputs.guests[&self.vmid].config;
+        let findings = inspect::guest(&self.node.paths, file, &inputs.registry.pools, config, Moment::Start);
+        let (wrong, mut rest): (Vec<Finding>, Vec<Finding>) = findings.into_iter().partition(|finding| finding.wrong);
+        let mut refused = wrong.into_iter();
+        if file.cloud_init.check != CloudInitCheck::Refuse {
+            rest.extend(refused.by_ref());
+        }
+        let first = refused.next();
+        for finding in refused.chain(rest) {
+            log::warn!("{}", finding.sentence);
+            log::warn!("hint: {}", finding.hint);
+        }
+        match first {
+            Some(Finding { sentence, hint, .. }) => Err(HookError::Refused { sentence, hint }),
             None => Ok(()),
         }
     }

@@ -6,6 +6,9 @@
 //! And what such a guest has to find inside, under `cloud-init`: with `guest.json` and `pools.json` of the registry, and
 //! perhaps the node's `resolv.conf`; `expected.txt` has the lines of the configuration and what is said, `network.yaml` the
 //! document, where one is needed.
+//!
+//! And what is said of documents that a guest finds in its image, under `network-data`: the first line of each names the
+//! case of `cloud-init` whose guest gets it.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test stops at the first surprise")]
 
@@ -13,7 +16,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use pve_public_ip::cloudinit;
+use ipnet::IpNet;
+use pve_public_ip::cloudinit::{self, Subnet};
 use pve_public_ip::guest::{GuestConfig, Nic};
 use pve_public_ip::model::{GuestKind, NicId};
 use pve_public_ip::registry::document::{GuestFile, PoolsFile, parse};
@@ -82,6 +86,109 @@ fn guests_are_told_what_they_need() {
     }
     assert!(wrong.is_empty(), "{wrong}");
     assert!(seen >= 20, "only {seen} cases in {}", cases.display());
+}
+
+/// A guest's registry files and configuration from a case under `cloud-init`.
+fn cloud_init_case(case: &Path) -> (GuestFile, PoolsFile, GuestConfig) {
+    let read = |name: &str| fs::read(case.join(name)).unwrap();
+    let guest = parse(&case.join("guest.json"), &read("guest.json")).unwrap();
+    let pools = parse(&case.join("pools.json"), &read("pools.json")).unwrap();
+    (guest, pools, GuestConfig::parse(GuestKind::Qemu, &read("qemu.conf")))
+}
+
+/// What is said of a document in the image of a case's guest.
+fn findings(case: &Path, document: &str) -> String {
+    let (guest, pools, config) = cloud_init_case(case);
+    let wanted = cloudinit::wanted(&guest, &pools, &config, &cloudinit::Resolver::default()).unwrap();
+    let contents = cloudinit::Contents {
+        label: "cidata".to_owned(),
+        network: Some(document.as_bytes().to_vec()),
+        meta: Some(b"instance-id: x\n".to_vec()),
+    };
+    let findings = cloudinit::check(&guest, &config, &wanted, &contents);
+    let line = |finding: &cloudinit::Finding| {
+        let word = if finding.wrong { "wrong" } else { "doubt" };
+        format!("{word}: {}\n  hint: {}\n", finding.sentence, finding.hint)
+    };
+    findings.iter().map(line).collect()
+}
+
+#[test]
+fn documents_in_images_are_judged() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut seen = 0;
+    let mut wrong = String::new();
+    for file in fs::read_dir(golden.join("network-data")).unwrap() {
+        let file = file.unwrap().path();
+        if file.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let document = fs::read_to_string(&file).unwrap();
+        let case = document.lines().next().and_then(|line| line.strip_prefix("# guest: ")).unwrap();
+        let found = findings(&golden.join("cloud-init").join(case), &document);
+        let expected = file.with_extension("txt");
+        if fs::read_to_string(&expected).unwrap_or_default() != found {
+            wrong += &format!("{} should be\n{found}\n", expected.display());
+        }
+        seen += 1;
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+    assert!(seen >= 20, "only {seen} documents");
+}
+
+/// What this program writes passes its own check, and so does what Proxmox VE writes where that suffices.
+#[test]
+fn what_guests_are_told_is_what_they_need() {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/cloud-init");
+    let (mut own, mut plain) = (0, 0);
+    for case in fs::read_dir(&cases).unwrap() {
+        let case = case.unwrap().path();
+        if !case.join("qemu.conf").exists() {
+            continue;
+        }
+        let (guest, pools, config) = cloud_init_case(&case);
+        let resolver =
+            cloudinit::Resolver { name_servers: vec!["192.0.2.53".parse().unwrap()], search_domains: vec![] };
+        let Ok(wanted) = cloudinit::wanted(&guest, &pools, &config, &resolver) else { continue };
+        let document = if wanted.needs_document() {
+            own += 1;
+            cloudinit::document(&wanted, guest.cloud_init.os)
+        } else {
+            plain += 1;
+            as_proxmox_writes(&wanted)
+        };
+        let found = findings(&case, &document);
+        let no_server = wanted.nics.values().all(|nic| nic.name_servers.is_empty());
+        let rest: Vec<&str> = found.lines().filter(|line| !(no_server && line.contains("nameserver"))).collect();
+        let rest: Vec<&&str> = rest.iter().filter(|line| !line.contains("is told no name server")).collect();
+        assert!(rest.is_empty(), "{}: {document}\n{found}", case.display());
+    }
+    assert!(own >= 15 && plain >= 3, "{own} documents of our own, {plain} of Proxmox VE");
+}
+
+/// Source: qemu-server `PVE/QemuServer/Cloudinit.pm`, `nocloud_network`.
+fn as_proxmox_writes(wanted: &cloudinit::Wanted) -> String {
+    let mut text = "version: 1\nconfig:\n".to_owned();
+    for nic in wanted.nics.values() {
+        let (name, mac) = (&nic.name, nic.mac);
+        text += &format!("    - type: physical\n      name: {name}\n      mac_address: '{mac}'\n      subnets:\n");
+        for subnet in &nic.subnets {
+            let lines = match subnet {
+                Subnet::Dhcp4 => "type: dhcp4".to_owned(),
+                Subnet::Dhcp6 => "type: dhcp6".to_owned(),
+                Subnet::Auto => "type: ipv6_slaac".to_owned(),
+                Subnet::Static { address: IpNet::V4(net), .. } => {
+                    format!("type: static\n        address: '{}'\n        netmask: '{}'", net.addr(), net.netmask())
+                }
+                Subnet::Static { address, .. } => format!("type: static6\n        address: '{address}'"),
+            };
+            text += &format!("      - {lines}\n");
+            if let Subnet::Static { gateway: Some(gateway), .. } = subnet {
+                text += &format!("        gateway: '{}'\n", gateway.address);
+            }
+        }
+    }
+    text + "    - type: nameserver\n      address:\n      - '192.0.2.53'\n"
 }
 
 fn shown(config: &GuestConfig) -> Value {

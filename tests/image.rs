@@ -186,7 +186,7 @@ fn says_why_it_refuses_a_qcow2_file() {
     let (from, to_text) = (whole.to_str().unwrap(), to.to_str().unwrap());
     let data = format!("data_file={},data_file_raw=on", made.path("data.raw").display());
     for (arguments, reason) in [
-        (&["convert", "-c", "-O", "qcow2", from, to_text][..], "a qcow2 cluster is compressed"),
+        (&["convert", "-c", "-O", "qcow2", from, to_text][..], "has compressed clusters"),
         (&["create", "-q", "-f", "qcow2", "-b", from, "-F", "qcow2", to_text], "has a backing file"),
         (
             &["convert", "-O", "qcow2", "-o", "extended_l2=on", from, to_text],
@@ -217,7 +217,7 @@ fn says_why_it_refuses_a_qcow2_file() {
         let _ = fs::remove_file(&to);
     }
     let message = refused(&made.raw, Format::Qcow2);
-    assert!(message.contains("is not a qcow2 file, as its name says"), "{message}");
+    assert!(message.contains("the qcow2 file is none, but has the name of one"), "{message}");
     // What is in a raw volume is never taken for a format of its own.
     let message = refused(&whole, Format::Raw);
     assert!(message.contains("holds no ISO 9660 file system"), "{message}");
@@ -236,13 +236,13 @@ fn says_what_is_broken_in_a_qcow2_file() {
         (20, &[0, 0, 0, 8], "has clusters of 2^8 bytes"),
         (20, &[0, 0, 0, 22], "has clusters of 2^22 bytes"),
         (36, &[0xff; 4], "has a table of clusters beyond its end"),
-        (36, &[0; 4], "table of clusters is too short"),
+        (36, &[0; 4], "has a table of clusters that is too short for its size"),
         (40, &[0xff; 8], "has a table of clusters beyond its end"),
         (24, &[0, 0, 0, 0, 0, 0, 0, 9], "has only 9 bytes"),
         (79, &[2], "is marked as corrupt"),
-        (table, &[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0], "a qcow2 table lies beyond the end of the file"),
-        (second, &[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0], "a qcow2 cluster lies beyond the end of the file"),
-        (second, &[0, 0, 0, 0, 0, 0, 2, 0], "or across its bounds"),
+        (table, &[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0], "has a table of clusters beyond its end"),
+        (second, &[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0], "has a cluster beyond its end"),
+        (second, &[0, 0, 0, 0, 0, 0, 2, 0], "or across the bounds of clusters"),
     ] {
         let mut bytes = good.clone();
         bytes[at..at + value.len()].copy_from_slice(value);

@@ -8,6 +8,7 @@ use super::output::Output;
 use super::{Hook, advice};
 use crate::guard;
 use crate::hook;
+use crate::inspect;
 use crate::model::NodeName;
 use crate::plan::{Problem, Step};
 use crate::reconcile::{Mode, Node, Report};
@@ -62,6 +63,18 @@ fn notes_text(notes: &[Problem]) -> String {
     notes.iter().map(|note| format!("note: {}\n  hint: {}\n", note.sentence, note.hint)).collect()
 }
 
+/// Looks into the images of the node's guests: returns in what they differ from what the guests hold, which is put right
+/// by other means than `apply`; what cannot be told becomes a note.
+fn images(node: &Node, report: &mut Report) -> anyhow::Result<Vec<Problem>> {
+    let (wrong, doubts): (Vec<_>, Vec<_>) = inspect::node(node)?.into_iter().partition(|finding| finding.wrong);
+    report.notes.extend(doubts.into_iter().map(Problem::from));
+    Ok(wrong.into_iter().map(Problem::from).collect())
+}
+
+fn drift_text(wrong: &[Problem]) -> String {
+    wrong.iter().map(|drift| format!("drift: {}\n  hint: {}\n", drift.sentence, drift.hint)).collect()
+}
+
 fn data(report: &Report) -> Value {
     json!({ "steps": steps_data(&report.steps), "problems": report.problems, "notes": report.notes })
 }
@@ -77,7 +90,7 @@ pub(super) fn apply(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
     if dry_run {
         return plan(node);
     }
-    let report = node.reconcile(Mode::Apply)?;
+    let mut report = node.reconcile(Mode::Apply)?;
     let changes: usize = report.steps.iter().map(step_size).sum();
     let text = match changes {
         0 => "nothing to do\n".to_owned(),
@@ -86,7 +99,8 @@ pub(super) fn apply(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
             format!("{steps}{changes} changes made\n")
         }
     };
-    Ok(Output::new(text + &remarks(&report), data(&report)))
+    let wrong = images(node, &mut report)?;
+    Ok(Output::new(text + &drift_text(&wrong) + &remarks(&report), data(&report)))
 }
 
 fn step_size(step: &Step) -> usize {
@@ -97,7 +111,7 @@ fn step_size(step: &Step) -> usize {
 }
 
 pub(super) fn verify(node: &Node) -> anyhow::Result<Output> {
-    let report = node.reconcile(Mode::Plan)?;
+    let mut report = node.reconcile(Mode::Plan)?;
     let mut meanings: Vec<String> = report.steps.iter().flat_map(Step::meanings).collect();
     // Twin sets (a MAC as sender and inside neighbour discovery) mean the same.
     let mut said = BTreeSet::new();
@@ -106,6 +120,9 @@ pub(super) fn verify(node: &Node) -> anyhow::Result<Output> {
     if !meanings.is_empty() {
         text += "hint: `pve-public-ip apply` repairs it\n";
     }
+    let wrong = images(node, &mut report)?;
+    text += &drift_text(&wrong);
+    meanings.extend(wrong.into_iter().map(|drift| drift.sentence));
     if text.is_empty() && report.problems.is_empty() {
         let guests = match report.presence.len() {
             0 => "no guest is bound".to_owned(),

@@ -7,8 +7,11 @@
 //!  resolv.conf     ---+                          +--> compared with the guest's image before it starts
 //! ```
 
+mod check;
 mod document;
 mod snippet;
+mod told;
+mod yaml;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +19,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+pub use check::{Contents, Finding, borrowed, check};
 pub use document::document;
 pub use snippet::{Part, SnippetName};
 

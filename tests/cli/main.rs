@@ -11,6 +11,7 @@ mod disk;
 mod guest_files;
 mod hook;
 mod hookscript;
+mod image;
 mod input;
 mod registry_files;
 mod sequence;

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use super::{Bytes, Fault, broken, field};
+use super::{Bytes, field};
 
 const MAGIC: &[u8] = b"QFI\xfb";
 
@@ -17,8 +17,9 @@ const ALL_ZEROS: u64 = 1;
 /// Where the offset is in an entry of either table.
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 
-fn bad<T>(what: &str) -> io::Result<T> {
-    Err(io::Error::new(io::ErrorKind::InvalidData, what))
+/// What QEMU may well read.
+fn bad<T>(what: impl Into<String>) -> io::Result<T> {
+    Err(io::Error::new(io::ErrorKind::InvalidData, format!("the qcow2 file {}", what.into())))
 }
 
 /// What the guest sees of a qcow2 file.
@@ -32,28 +33,28 @@ pub(super) struct Qcow2 {
 }
 
 impl Qcow2 {
-    pub(super) fn open(file: Box<dyn Bytes>) -> Result<Self, Fault> {
+    pub(super) fn open(file: Box<dyn Bytes>) -> io::Result<Self> {
         let mut header = [0; 104];
         let length = header.len().min(usize::try_from(file.size()).unwrap_or(header.len()));
         file.read_at(0, &mut header[..length])?;
         if !header.starts_with(MAGIC) || length < 72 {
-            return broken("is not a qcow2 file, as its name says");
+            return bad("is none, but has the name of one");
         }
         let number = |offset| u32::from_be_bytes(field(&header, offset));
         let long = |offset| u64::from_be_bytes(field(&header, offset));
         let version = number(4);
         if !(2..=3).contains(&version) {
-            return broken(format!("is of version {version} of qcow2, not 2 or 3"));
+            return bad(format!("is of version {version} of qcow2, not 2 or 3"));
         }
         if long(8) != 0 {
-            return broken("has a backing file, without which it is not whole");
+            return bad("has a backing file, without which it is not whole");
         }
         if number(32) != 0 {
-            return broken("is encrypted");
+            return bad("is encrypted");
         }
         let features = if version == 3 { long(72) } else { 0 };
         if features & !HARMLESS != 0 {
-            return broken(match features & !HARMLESS {
+            return bad(match features & !HARMLESS {
                 2 => "is marked as corrupt".to_owned(),
                 4 => "keeps its data in another file".to_owned(),
                 other => format!("uses features of qcow2 that are not known here ({other:#x})"),
@@ -61,11 +62,11 @@ impl Qcow2 {
         }
         let cluster_bits = number(20);
         if !(9..=21).contains(&cluster_bits) {
-            return broken(format!("has clusters of 2^{cluster_bits} bytes"));
+            return bad(format!("has clusters of 2^{cluster_bits} bytes"));
         }
         let (size, entries, table) = (long(24), u64::from(number(36)), long(40));
         if table.checked_add(entries * 8).is_none_or(|end| end > file.size()) {
-            return broken("has a table of clusters beyond its end");
+            return bad("has a table of clusters beyond its end");
         }
         Ok(Self { file, version, cluster_bits, size, table, entries })
     }
@@ -75,7 +76,7 @@ impl Qcow2 {
         let cluster_size = 1_u64 << self.cluster_bits;
         let index = offset >> (2 * self.cluster_bits - 3);
         if index >= self.entries {
-            return bad("the qcow2 table of clusters is too short for its size");
+            return bad("has a table of clusters that is too short for its size");
         }
         let tables = self.entry(self.table + index * 8)? & OFFSET;
         if tables == 0 {
@@ -85,21 +86,21 @@ impl Qcow2 {
         // Both summands are below 2^57.
         let entry = self.entry(tables + index * 8)?;
         if entry & COMPRESSED != 0 {
-            return bad("a qcow2 cluster is compressed");
+            return bad("has compressed clusters");
         }
         let cluster = entry & OFFSET;
         if cluster == 0 || self.version == 3 && entry & ALL_ZEROS != 0 {
             return Ok(None);
         }
         if cluster % cluster_size != 0 || cluster >= self.file.size() {
-            return bad("a qcow2 cluster lies beyond the end of the file or across its bounds");
+            return bad("has a cluster beyond its end or across the bounds of clusters");
         }
         Ok(Some(cluster))
     }
 
     fn entry(&self, offset: u64) -> io::Result<u64> {
         if offset + 8 > self.file.size() {
-            return bad("a qcow2 table lies beyond the end of the file");
+            return bad("has a table of clusters beyond its end");
         }
         let mut entry = [0; 8];
         self.file.read_at(offset, &mut entry)?;
