@@ -6,11 +6,13 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
+use super::network::{self, Changed, Told};
 use super::node::settle;
 use super::output::{Output, table};
 use super::pools::{change, readable};
-use super::proxmox::{self, Outcome};
+use super::proxmox::{self, Failure, Outcome};
 use super::{Assign, List, Release, Show, advice};
+use crate::cloudinit;
 use crate::guest::{GuestError, Located};
 use crate::hookscript;
 use crate::model::{MacAddr, NicId, Prefix, Vmid};
@@ -43,11 +45,12 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
         avoid: own_addresses(),
         now: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
     };
-    let (new, guest) = change(node, dry_run, |registry| {
+    let (new, guest, pools) = change(node, dry_run, |registry| {
         let new = registry.assign(&request)?;
         check_bridges(registry, vmid, &located, &request)?;
         keep_hookscript(registry, vmid, &located, command.no_hookscript);
-        Ok((new, registry.guests.get(&vmid).cloned()))
+        keep_network(registry, vmid, &located, command);
+        Ok((new, registry.guests.get(&vmid).cloned(), registry.pools.clone()))
     })
     .with_context(trying)?;
 
@@ -66,26 +69,96 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
     }
     let hookscript =
         if command.no_hookscript { Outcome::AsWanted } else { proxmox::register(node, vmid, &located, dry_run) };
-    lines.extend(hookscript.line());
+    lines.extend(hookscript.line("hookscript"));
+    let changed = Changed {
+        node,
+        located: &located,
+        guest: &guest,
+        pools: &pools,
+        running: is_running(node, vmid, &located),
+        reinit: command.reinit,
+        dry_run,
+    };
+    let told = changed.tell();
+    lines.extend(told.lines.iter().cloned());
     let data = json!({
         "vmid": vmid,
         "assigned": new,
         "interfaces": guest.interfaces,
-        "hookscript": hookscript.line(),
+        "hookscript": hookscript.line("hookscript"),
+        "network": told.data(),
     });
-    let output = settle(node, dry_run, Output::new(lines.join("\n"), data))?;
-    failed_hookscript(&hookscript, output)
+    let mut output = settle(node, dry_run, Output::new(lines.join("\n"), data))?;
+    let live = if told.failure.is_none() { inside_now(&changed, command, &mut output) } else { None };
+    failed([hookscript.failure(), told.failure, live], output)
 }
 
-/// An assignment whose hookscript could not be registered is not done.
-fn failed_hookscript(outcome: &Outcome, output: Output) -> anyhow::Result<Output> {
-    match outcome {
-        Outcome::Failed { message, command } => {
-            let done: Vec<&str> = output.text.lines().filter(|line| !line.starts_with("hookscript:")).collect();
-            Err(advice(format!("{}, but {message}", done.join("; ")), format!("try it by hand: `{command}`")))
+/// What a running guest needs until it boots: done by its agent, or said.
+fn inside_now(changed: &Changed<'_>, command: &Assign, output: &mut Output) -> Option<Failure> {
+    let vmid = command.vmid;
+    let held: Vec<Prefix> = changed.guest.addresses().map(|(.., assigned)| assigned.address).collect();
+    let script = changed.inside_now(&held).filter(|_| changed.running && !changed.guest.cloud_init.is_off());
+    match script {
+        Some(script) if command.live => {
+            let told = changed.live(&script);
+            output.text += &told.lines.iter().map(|line| format!("\n{line}")).collect::<String>();
+            told.failure
         }
-        _ => Ok(output),
+        Some(script) => {
+            output.text += &format!(
+                "\nguest {vmid} is running: it has the addresses after its boot; to use them now, inside it, as root \
+                 (`--live` asks its agent to do it):"
+            );
+            output.text += &script.lines().map(|line| format!("\n    {line}")).collect::<String>();
+            None
+        }
+        None if command.live => {
+            let state = if changed.running { "needs nothing inside" } else { "is not running on this node" };
+            output.text += &format!("\nguest {vmid} {state}: nothing to do for --live");
+            None
+        }
+        None => None,
     }
+}
+
+/// An assignment of which a part failed is not done.
+fn failed(failures: [Option<Failure>; 3], output: Output) -> anyhow::Result<Output> {
+    let failures: Vec<Failure> = failures.into_iter().flatten().collect();
+    if failures.is_empty() {
+        return Ok(output);
+    }
+    let (messages, hints): (Vec<String>, Vec<String>) =
+        failures.into_iter().map(|failure| (failure.message, failure.hint)).unzip();
+    let of_a_part = |line: &&str| !line.starts_with("hookscript: ") && !line.starts_with("network: ");
+    let done: Vec<&str> = output.text.lines().filter(of_a_part).collect();
+    Err(advice(format!("{}, but {}", done.join("; "), messages.join("; ")), hints.join("; ")))
+}
+
+/// Remembers how the guest shall be told, and what its NICs were configured with.
+fn keep_network(registry: &mut Registry, vmid: Vmid, located: &Located, command: &Assign) {
+    let Some(guest) = registry.guests.get_mut(&vmid) else { return };
+    guest.cloud_init.os = command.os.unwrap_or(guest.cloud_init.os);
+    guest.cloud_init.check = command.cloud_init.unwrap_or(guest.cloud_init.check);
+    for nic in guest.interfaces.keys().copied().collect::<Vec<_>>() {
+        if let Some(before) = cloudinit::before(guest, &registry.pools, &located.config, nic) {
+            guest.cloud_init.before.insert(nic, before);
+        }
+    }
+}
+
+/// Forgets what NICs without assignments had before, now that they have it again; and the guest, if nothing is left of it.
+fn forget_network(registry: &mut Registry, vmid: Vmid, hookscript_stays: bool) {
+    let Some(guest) = registry.guests.get_mut(&vmid) else { return };
+    let held: BTreeSet<NicId> = guest.interfaces.keys().copied().collect();
+    guest.cloud_init.before.retain(|nic, _| held.contains(nic));
+    if guest.is_empty() && !hookscript_stays {
+        registry.guests.remove(&vmid);
+    }
+}
+
+fn is_running(node: &Node, vmid: Vmid, located: &Located) -> bool {
+    let links = observe_links().unwrap_or_default();
+    located.node == node.name && presence_of(vmid, located.config.kind, true, None, &links).is_some()
 }
 
 /// The NICs that are meant, with the MACs of the guest's configuration.
@@ -183,14 +256,17 @@ pub(super) fn release(node: &Node, command: &Release, dry_run: bool) -> anyhow::
     };
     let has_ours =
         located.as_ref().is_some_and(|guest| guest.config.hookscript.as_deref().is_some_and(hookscript::is_ours));
-    let (released, left) = change(node, dry_run, |registry| {
+    let (released, left, pools) = change(node, dry_run, |registry| {
+        let before = registry.guests.get(&vmid).cloned().unwrap_or_else(|| GuestFile::new(vmid));
         let released = registry.release(vmid, &command.addresses)?;
         let left = registry.guests.get(&vmid).cloned();
-        // Without its file, a guest that still has our hookscript would look like a clone and not start.
-        if left.as_ref().is_some_and(GuestFile::is_empty) && !has_ours {
+        // Without its file, a guest that still has our hookscript would look like a clone and not start; and what its NICs
+        // had before is needed until they have it again.
+        let traces = located.as_ref().is_some_and(|located| cloudinit::has_traces(&before, &located.config));
+        if left.as_ref().is_some_and(GuestFile::is_empty) && !has_ours && !traces {
             registry.guests.remove(&vmid);
         }
-        Ok((released, left))
+        Ok((released, left, registry.pools.clone()))
     })
     .with_context(trying)?;
 
@@ -200,10 +276,7 @@ pub(super) fn release(node: &Node, command: &Release, dry_run: bool) -> anyhow::
     if released.is_empty() {
         lines.push(format!("guest {vmid} has no public address any more"));
     }
-    let running = located.as_ref().is_some_and(|guest| {
-        let interfaces = observe_links().unwrap_or_default();
-        guest.node == node.name && presence_of(vmid, guest.config.kind, true, None, &interfaces).is_some()
-    });
+    let running = located.as_ref().is_some_and(|guest| is_running(node, vmid, guest));
     if running {
         let effect = if dry_run { "would be" } else { "is" };
         lines.push(format!(
@@ -211,25 +284,37 @@ pub(super) fn release(node: &Node, command: &Release, dry_run: bool) -> anyhow::
         ));
     }
     let mut outcome = Outcome::AsWanted;
-    let before = left.as_ref().and_then(|guest| guest.hookscript.clone());
-    if let (Some(located), false, true) =
-        (&located, command.no_hookscript, left.as_ref().is_some_and(GuestFile::is_empty))
-    {
-        outcome = proxmox::unregister(node, vmid, located, before.as_deref(), dry_run);
-        if let (Outcome::Done(_), false) = (&outcome, dry_run) {
+    let mut told = Told::default();
+    let left = left.unwrap_or_else(|| GuestFile::new(vmid));
+    if let Some(located) = &located {
+        let changed = Changed { node, located, guest: &left, pools: &pools, running, reinit: false, dry_run };
+        told = changed.withdraw();
+        let mut stays = command.no_hookscript && has_ours;
+        if !command.no_hookscript && left.is_empty() {
+            outcome = proxmox::unregister(node, vmid, located, left.hookscript.as_deref(), dry_run);
+            stays = matches!(outcome, Outcome::LeftToDo { .. } | Outcome::Failed { .. });
+        }
+        if !dry_run && told.is_done() && node.store.load_guest(vmid)?.is_some() {
             change(node, dry_run, |registry| {
-                if registry.guests.get(&vmid).is_some_and(GuestFile::is_empty) {
-                    registry.guests.remove(&vmid);
-                }
+                forget_network(registry, vmid, stays);
                 Ok(())
             })
             .with_context(trying)?;
         }
+    } else if !dry_run {
+        network::forget(node, vmid);
     }
-    lines.extend(outcome.line());
-    let data = json!({ "vmid": vmid, "released": released, "running": running, "hookscript": outcome.line() });
+    lines.extend(outcome.line("hookscript"));
+    lines.extend(told.lines.iter().cloned());
+    let data = json!({
+        "vmid": vmid,
+        "released": released,
+        "running": running,
+        "hookscript": outcome.line("hookscript"),
+        "network": told.data(),
+    });
     let output = settle(node, dry_run, Output::new(lines.join("\n"), data))?;
-    failed_hookscript(&outcome, output)
+    failed([outcome.failure(), told.failure, None], output)
 }
 
 /// Where a guest is and how far, for showing.

@@ -2,6 +2,7 @@
 
 mod assignments;
 mod interface;
+mod network;
 mod node;
 pub mod output;
 mod pools;
@@ -19,7 +20,9 @@ use crate::model::{IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
 use crate::paths::Paths;
 use crate::reconcile::{Node, ReconcileError};
 use crate::registry::RuleError;
-use crate::registry::document::{DocumentError, GuestFile, NodeFile, PoolsFile, Profile, UplinkGuard};
+use crate::registry::document::{
+    CloudInitCheck, DocumentError, GuestFile, GuestOs, NodeFile, PoolsFile, Profile, UplinkGuard,
+};
 use crate::registry::store::StoreError;
 
 /// Bind the public IP addresses of Proxmox VE guests to their MAC and port
@@ -240,6 +243,7 @@ pub struct PoolAdd {
 
 /// `assign`
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub struct Assign {
     /// The guest
     vmid: Vmid,
@@ -263,6 +267,18 @@ pub struct Assign {
     /// Do not register the hookscript
     #[arg(long)]
     no_hookscript: bool,
+    /// What runs in the guest, where cloud-init needs to be told otherwise; kept until it is said again
+    #[arg(long, value_enum)]
+    os: Option<GuestOs>,
+    /// What becomes of a start at which cloud-init's data is not what is assigned; `off` leaves that data to you
+    #[arg(long, value_enum, value_name = "CHECK")]
+    cloud_init: Option<CloudInitCheck>,
+    /// Let the guest take itself for a new machine: at its next boot it makes new SSH host keys
+    #[arg(long)]
+    reinit: bool,
+    /// Let the agent in the running guest use the addresses at once
+    #[arg(long)]
+    live: bool,
 }
 
 /// `set`

@@ -7,8 +7,10 @@
 //!  resolv.conf     ---+                          +--> compared with the guest's image before it starts
 //! ```
 
+mod change;
 mod check;
 mod document;
+mod place;
 mod snippet;
 mod told;
 mod yaml;
@@ -19,8 +21,11 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+pub use change::{Boot, Change, Current, Refusal, Request, change, instance_id, looks_at_every_boot, withdrawal};
 pub use check::{Contents, Finding, borrowed, check};
 pub use document::document;
+use document::quoted;
+pub use place::{Place, place};
 pub use snippet::{Part, SnippetName};
 
 use crate::guest::{Addressing, CloudInitForm, GuestConfig, IpConfig, IpFamily, NicError};
@@ -100,7 +105,7 @@ pub enum Unsuitable {
     #[error("its network is left to you (`cloud_init` is off)")]
     Off,
     /// Nothing that carries data to the guest.
-    #[error("it has no cloud-init drive")]
+    #[error("the guest has no cloud-init drive")]
     NoDrive,
     /// Nobody knows which one it reads.
     #[error("it has two cloud-init drives: {0}")]
@@ -112,7 +117,7 @@ pub enum Unsuitable {
     #[error("its cloud-init data is in the form {form}, which cannot carry its network", form = _0.as_str())]
     Form(CloudInitForm),
     /// A NIC that cannot be told apart from another.
-    #[error("{0} and {1} have the same MAC, and cloud-init knows a NIC by its MAC")]
+    #[error("its {0} and {1} have the same MAC, and cloud-init knows a NIC by its MAC")]
     SameMac(NicId, NicId),
     /// A NIC of the configuration that is not usable.
     #[error("{0}: {1}")]
@@ -266,10 +271,7 @@ pub fn inside(
     let mut wanted = Wanted { nics: BTreeMap::new(), notes: Vec::new() };
     for (id, nic) in &config.nics {
         let held = guest.interfaces.get(id).map(|interface| interface.addresses.as_slice()).unwrap_or_default();
-        let current = match config.ip_config(*id) {
-            None => IpConfig::default(),
-            Some(current) => current.map_err(|error| Unsuitable::IpConfig(config.ip_config_key(*id), error))?,
-        };
+        let current = base(guest, pools, config, *id)?;
         if held.is_empty() && current == IpConfig::default() {
             continue;
         }
@@ -310,6 +312,37 @@ pub fn inside(
     }
     name_servers(&mut wanted, guest.vmid, config, resolver);
     Ok(wanted)
+}
+
+/// What a NIC is configured with beside its assignments: the line as it is, but for an address of a pool the one before.
+fn base(guest: &GuestFile, pools: &PoolsFile, config: &GuestConfig, nic: NicId) -> Result<IpConfig, Unsuitable> {
+    let Some(now) = config.ip_config(nic) else { return Ok(IpConfig::default()) };
+    let now = now.map_err(|error| Unsuitable::IpConfig(config.ip_config_key(nic), error))?;
+    let before = guest.cloud_init.before.get(&nic).and_then(|line| IpConfig::parse(line).ok()).unwrap_or_default();
+    Ok(IpConfig {
+        v4: if is_pooled(pools, &now.v4) { before.v4 } else { now.v4 },
+        v6: if is_pooled(pools, &now.v6) { before.v6 } else { now.v6 },
+    })
+}
+
+/// What to remember of a NIC that gets its first assignment, if the guest can be told.
+pub fn before(guest: &GuestFile, pools: &PoolsFile, config: &GuestConfig, nic: NicId) -> Option<String> {
+    let told = config.kind == GuestKind::Lxc || check_drive(config).is_ok();
+    if !told || guest.cloud_init.is_off() || guest.cloud_init.before.contains_key(&nic) {
+        return None;
+    }
+    base(guest, pools, config, nic).ok().map(|line| line.to_string())
+}
+
+/// Whether a guest's configuration has anything that has to be taken back when its last assignment is released.
+pub fn has_traces(guest: &GuestFile, config: &GuestConfig) -> bool {
+    let network = config.cicustom().get(Part::Network.as_str()).copied().and_then(SnippetName::of_volume);
+    network.is_some() || !guest.cloud_init.before.is_empty()
+}
+
+fn is_pooled(pools: &PoolsFile, family: &IpFamily) -> bool {
+    let Some(Addressing::Static(net)) = family.address else { return false };
+    pools.pools.values().flat_map(|pool| &pool.addresses).any(|entry| entry.address.net().contains(&net.addr()))
 }
 
 /// One drive, in a form that Linux reads whole.

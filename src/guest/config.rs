@@ -128,6 +128,18 @@ impl GuestConfig {
     }
 }
 
+/// Whether a configuration names `word` where it may become effective: in what runs, in a pending change, in a snapshot.
+/// What cloud-init's data was made of before it was changed is history.
+pub(super) fn names(text: &str, word: &str) -> bool {
+    let mut effective = true;
+    text.lines().any(|line| {
+        if is_section_header(line) {
+            effective = !line.starts_with("[special:");
+        }
+        effective && line.contains(word)
+    })
+}
+
 /// `[anything]` at the start of a line, blanks after it allowed.
 fn is_section_header(line: &str) -> bool {
     line.starts_with('[') && line.trim_end().ends_with(']')

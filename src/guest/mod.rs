@@ -164,12 +164,38 @@ impl Guests {
         Ok(None)
     }
 
-    fn nodes(&self) -> Vec<NodeName> {
-        let entries = fs::read_dir(self.paths.nodes()).into_iter().flatten().flatten();
-        let mut nodes: Vec<NodeName> =
-            entries.filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok())).collect();
+    /// The nodes of the cluster, in order.
+    pub fn nodes(&self) -> Vec<NodeName> {
+        let names = files::names(&self.paths.nodes()).into_iter();
+        let mut nodes: Vec<NodeName> = names.filter_map(|name| name.parse().ok()).collect();
         nodes.sort_unstable();
         nodes
+    }
+
+    /// A guest of the cluster whose configuration names `word`, also in a snapshot or a pending change; or one whose
+    /// configuration cannot be read.
+    pub fn naming(&self, word: &str) -> Option<String> {
+        let kinds = [GuestKind::Qemu, GuestKind::Lxc];
+        let directories = self.nodes().into_iter().flat_map(|node| kinds.map(|kind| (kind, node.clone())));
+        let directories: Vec<_> =
+            directories.flat_map(|(kind, node)| self.paths.local_config_dirs(&node, kind)).collect();
+        for directory in directories {
+            for name in files::names(&directory) {
+                let Some(vmid) = name.strip_suffix(".conf").and_then(|vmid| vmid.parse::<Vmid>().ok()) else {
+                    continue;
+                };
+                let bytes = match files::read_limited(&directory.join(&name), LIMIT) {
+                    Ok(bytes) => bytes,
+                    // It was there a moment ago: destroyed or migrated.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(_) => return Some(format!("guest {vmid}, whose configuration cannot be read, perhaps")),
+                };
+                if config::names(&String::from_utf8_lossy(&bytes), word) {
+                    return Some(format!("guest {vmid}"));
+                }
+            }
+        }
+        None
     }
 }
 

@@ -21,8 +21,10 @@ fn only_the_section_that_runs_counts() {
          [special:cloudinit]\nnet0: virtio=02:00:00:00:00:04,bridge=vmbr0\n[snap]\nnet0: virtio=02:00:00:00:00:05,bridge=vmbr8\n\
          hookscript: local:snippets/old.sh\n",
     );
-    node.run("assign 100 203.0.113.10 --no-hookscript")
-        .prints("203.0.113.10 assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh-rbx, gateway 203.0.113.1\n");
+    node.run("assign 100 203.0.113.10 --no-hookscript").prints(
+        "203.0.113.10 assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh-rbx, gateway 203.0.113.1\n\
+         network: the guest has no cloud-init drive: `pve-public-ip show 100` says what to configure inside\n",
+    );
     node.run("hook 100 pre-start").ok();
     assert_eq!(node.net.set("bound_mac"), ["02:00:00:aa:bb:00"]);
     node.is_in_line();

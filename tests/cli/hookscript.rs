@@ -46,8 +46,10 @@ fn it_is_registered_once_and_taken_back_with_the_last_address() {
     let before = config(&node, 100);
     node.run("assign 100 203.0.113.10").ok();
     assert!(config(&node, 100).starts_with(OURS));
-    node.run("assign 100 203.0.113.11")
-        .prints("203.0.113.11 assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh-rbx, gateway 203.0.113.1\n");
+    node.run("assign 100 203.0.113.11").prints(
+        "203.0.113.11 assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh-rbx, gateway 203.0.113.1\n\
+         network: the guest has no cloud-init drive: `pve-public-ip show 100` says what to configure inside\n",
+    );
     assert_eq!(node.calls().len(), 1, "it was registered already");
     node.run("release 100 203.0.113.11").prints("203.0.113.11 released from guest 100\n");
     assert_eq!(node.calls().len(), 1, "the guest still has an address");
@@ -56,15 +58,17 @@ fn it_is_registered_once_and_taken_back_with_the_last_address() {
         .prints("203.0.113.10 released from guest 100\nhookscript: qm set 100 --delete hookscript\n");
     assert_eq!(config(&node, 100), before);
     node.run("assign 200 203.0.113.10").ok();
-    assert_eq!(node.calls().last().unwrap(), "pct set 200 --hookscript local:snippets/pve-public-ip");
+    assert!(node.calls().contains(&"pct set 200 --hookscript local:snippets/pve-public-ip".to_owned()));
 }
 
 #[test]
 fn the_administrator_can_do_it_by_hand() {
     let node = Node::with_pool();
     node.stand_in_proxmox();
-    node.run("assign 100 203.0.113.10 --no-hookscript")
-        .prints("203.0.113.10 assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh-rbx, gateway 203.0.113.1\n");
+    node.run("assign 100 203.0.113.10 --no-hookscript").prints(
+        "203.0.113.10 assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh-rbx, gateway 203.0.113.1\n\
+         network: the guest has no cloud-init drive: `pve-public-ip show 100` says what to configure inside\n",
+    );
     assert_eq!(node.calls(), Vec::<String>::new());
     node.tree.qemu(100, format!("{OURS}{}", config(&node, 100)));
     node.run("release 100 --no-hookscript").prints("203.0.113.10 released from guest 100\n");
@@ -82,7 +86,8 @@ fn without_qm_it_says_so_and_goes_on() {
     let node = Node::with_pool();
     node.run("assign 100 203.0.113.10").prints(
         "203.0.113.10 assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh-rbx, gateway 203.0.113.1\n\
-         hookscript: `qm` is not called for a node under --root; do it by hand: qm set 100 --hookscript local:snippets/pve-public-ip\n",
+         hookscript: `qm` is not called for a node under --root; do it by hand: qm set 100 --hookscript local:snippets/pve-public-ip\n\
+         network: the guest has no cloud-init drive: `pve-public-ip show 100` says what to configure inside\n",
     );
     node.run("hook 100 pre-start").ok();
     assert_eq!(node.net.set("bound_ip4"), ["203.0.113.10"]);
@@ -113,7 +118,8 @@ fn a_failing_qm_leaves_the_assignment_and_says_what_to_do() {
     let run = node.run("assign 100 203.0.113.10");
     run.after_running(&format!("qm set 100 {HOOKSCRIPT}")).prints(
         "203.0.113.10 is already assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh-rbx, gateway 203.0.113.1\n\
-         hookscript: qm set 100 --hookscript local:snippets/pve-public-ip\n",
+         hookscript: qm set 100 --hookscript local:snippets/pve-public-ip\n\
+         network: the guest has no cloud-init drive: `pve-public-ip show 100` says what to configure inside\n",
     );
 
     let qm = node.tree.script("stand-ins/qm", "exit 2\n");
@@ -141,7 +147,8 @@ fn a_guest_on_another_node_is_left_to_it() {
     node.tree.write("etc/pve/nodes/n2/qemu-server/300.conf", "net0: virtio=02:00:00:AA:BB:30,bridge=vmbr0\n");
     node.run("assign 300 203.0.113.10").prints(
         "203.0.113.10 assigned to guest 300 net0 (02:00:00:aa:bb:30), pool ovh-rbx, gateway 203.0.113.1\n\
-         hookscript: guest 300 is on node n2; do it by hand: qm set 300 --hookscript local:snippets/pve-public-ip\n",
+         hookscript: guest 300 is on node n2; do it by hand: qm set 300 --hookscript local:snippets/pve-public-ip\n\
+         network: the guest has no cloud-init drive: `pve-public-ip show 300` says what to configure inside\n",
     );
     assert_eq!(node.calls(), Vec::<String>::new());
     let row = &node.run("list --output-format json").json()[0];

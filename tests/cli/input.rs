@@ -302,6 +302,8 @@ fn the_providers_mac_decides_who_can_have_an_address() {
         "cannot assign to guest 100: pool `ovh` has no free IPv4 address",
         "more addresses: `pve-public-ip pool add ovh PREFIX`",
     );
-    node.run("assign 101 --no-hookscript")
-        .prints("203.0.113.20 assigned to guest 101 net0 (02:00:00:aa:bb:01), pool ovh, gateway 198.51.100.254\n");
+    node.run("assign 101 --no-hookscript").prints(
+        "203.0.113.20 assigned to guest 101 net0 (02:00:00:aa:bb:01), pool ovh, gateway 198.51.100.254\n\
+         network: the guest has no cloud-init drive: `pve-public-ip show 101` says what to configure inside\n",
+    );
 }

@@ -51,7 +51,8 @@ fn the_sequence_of_the_readme() {
     run.after_running("qm set 100 --hookscript local:snippets/pve-public-ip").prints(
         "203.0.113.10 assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh-rbx, gateway 203.0.113.1\n\
          2001:db8:0:1::10 assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh-rbx\n\
-         hookscript: qm set 100 --hookscript local:snippets/pve-public-ip\n",
+         hookscript: qm set 100 --hookscript local:snippets/pve-public-ip\n\
+         network: the guest has no cloud-init drive: `pve-public-ip show 100` says what to configure inside\n",
     );
     node.is_in_line();
     assert_eq!(node.net.set("bound_ip4"), Vec::<String>::new());
@@ -92,8 +93,10 @@ fn an_address_carries_its_customer_and_its_cost() {
     let node = Node::with_pool();
     node.run("pool add ovh-rbx 203.0.113.20 --monthly-cost-cents 205 --gateway 203.0.113.254")
         .prints("203.0.113.20 added to pool ovh-rbx\n");
-    node.run("assign 100 203.0.113.20 --organization org-123456789 --no-hookscript")
-        .prints("203.0.113.20 assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh-rbx, gateway 203.0.113.254\n");
+    node.run("assign 100 203.0.113.20 --organization org-123456789 --no-hookscript").prints(
+        "203.0.113.20 assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh-rbx, gateway 203.0.113.254\n\
+         network: the guest has no cloud-init drive: `pve-public-ip show 100` says what to configure inside\n",
+    );
     let (text, data) = in_every_form(&node, "show 100");
     let since = data["interfaces"]["net0"]["addresses"][0]["assigned_at"].as_str().unwrap();
     assert_eq!(
@@ -218,8 +221,10 @@ fn the_next_free_address_is_taken() {
 fn a_prefix_goes_to_a_router_guest() {
     let node = Node::with_pool();
     node.run("pool add ovh-rbx 198.51.100.0/24").ok();
-    node.run("assign 100 198.51.100.8/29 --no-hookscript")
-        .prints("198.51.100.8/29 assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh-rbx, gateway 203.0.113.1\n");
+    node.run("assign 100 198.51.100.8/29 --no-hookscript").prints(
+        "198.51.100.8/29 assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh-rbx, gateway 203.0.113.1\n\
+         network: the guest has no cloud-init drive: `pve-public-ip show 100` says what to configure inside\n",
+    );
     for taken in ["198.51.100.9", "198.51.100.0/28", "198.51.100.8/30"] {
         let shown = if taken.contains('/') { taken.to_owned() } else { format!("{taken}/32") };
         node.changes_nothing(&format!("assign 101 {taken}")).fails(
@@ -251,7 +256,8 @@ fn assigning_again_changes_nothing() {
     let node = Node::with_pool();
     node.run("assign 100 203.0.113.10 --no-hookscript").ok();
     node.changes_nothing("assign 100 203.0.113.10 --no-hookscript").prints(
-        "203.0.113.10 is already assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh-rbx, gateway 203.0.113.1\n",
+        "203.0.113.10 is already assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh-rbx, gateway 203.0.113.1\n\
+         network: the guest has no cloud-init drive: `pve-public-ip show 100` says what to configure inside\n",
     );
 }
 
@@ -270,7 +276,8 @@ fn a_dry_run_says_what_it_would_do_and_does_nothing() {
         (
             "assign 100",
             "203.0.113.10 would be assigned to guest 100 net0 (02:00:00:aa:bb:00), pool p\n\
-             hookscript: qm set 100 --hookscript local:snippets/pve-public-ip (not run)\n",
+             hookscript: qm set 100 --hookscript local:snippets/pve-public-ip (not run)\n\
+             network: the guest has no cloud-init drive: `pve-public-ip show 100` says what to configure inside\n",
         ),
     ] {
         node.changes_nothing(&format!("{command} --dry-run")).prints(says);

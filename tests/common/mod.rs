@@ -401,11 +401,21 @@ impl Node {
                 &format!("stand-ins/{tool}"),
                 &format!(
                     "root={root}\necho \"{tool} $*\" >> $root/calls\nconf=$root/etc/pve/nodes/n1/{kind}/$2.conf\n\
-                     case \"$3\" in\n\
-                     --hookscript) sed -i /^hookscript:/d $conf; sed -i \"1i hookscript: $4\" $conf;;\n\
-                     --delete) sed -i \"/^$4:/d\" $conf;;\n\
+                     case \"$1 $2\" in\n\
+                     \"cloudinit dump\") echo \"instance-id: as-dumped\"; exit;;\n\
+                     \"cloudinit update\") exit;;\n\
+                     \"guest exec\") cat $root/agent; exit;;\n\
+                     esac\n\
+                     shift 2\n\
+                     while [ $# -gt 0 ]; do\n\
+                     key=${{1#--}}\n\
+                     case \"$key\" in\n\
+                     delete) for key in $(echo $2 | tr , ' '); do sed -i \"/^$key:/d\" $conf; done;;\n\
+                     hookscript|cicustom|ipconfig?|net?) sed -i \"/^$key:/d\" $conf; sed -i \"1i $key: $2\" $conf;;\n\
                      *) echo \"400 unable to parse option\" >&2; exit 255;;\n\
-                     esac\n",
+                     esac\n\
+                     shift 2\n\
+                     done\n",
                     root = self.tree.root().display()
                 ),
             );

@@ -1,0 +1,431 @@
+//! Telling a guest its addresses: snippets and Proxmox VE's own commands, in an order in which the guest can be started at
+//! any moment. A snippet is there before the guest names it, and goes after the guest names it no more.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::proxmox::{self, Failure, Outcome};
+use crate::cloudinit::{
+    self, Change, Current, Part, Place, Refusal, Request, SnippetName, Subnet, Unsuitable, Wanted, WantedNic,
+};
+use crate::guest::{Located, storages};
+use crate::hookscript;
+use crate::model::{GuestKind, NodeName, Prefix, Vmid};
+use crate::reconcile::Node;
+use crate::registry::document::{GuestFile, PoolsFile};
+use crate::registry::plain;
+use crate::system::files;
+use crate::system::image::{Image, ImageError};
+
+/// No snippet is larger. Source: qemu-server `PVE/QemuServer/Cloudinit.pm`, `read_cloudinit_snippets_file`.
+const LIMIT: usize = 1024 * 1024;
+
+/// What became of it.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// What was done, or is left to do.
+    pub(super) lines: Vec<String>,
+    /// Why it is not done.
+    pub(super) failure: Option<Failure>,
+    /// Whether the administrator has to do something.
+    left_to_do: bool,
+}
+
+impl Told {
+    /// Whether the guest's configuration is as it should be.
+    pub(super) fn is_done(&self) -> bool {
+        self.failure.is_none() && !self.left_to_do
+    }
+
+    fn failed(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        let failure = Some(Failure { message: message.into(), hint: hint.into() });
+        Self { failure, ..Self::default() }
+    }
+
+    fn line(&mut self, text: impl AsRef<str>) {
+        self.lines.push(format!("network: {}", text.as_ref()));
+    }
+
+    /// For programs.
+    pub(super) fn data(&self) -> serde_json::Value {
+        json!(self.lines)
+    }
+}
+
+/// A guest whose assignments have changed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Changed<'a> {
+    pub(super) node: &'a Node,
+    pub(super) located: &'a Located,
+    /// Its assignments, as they are now.
+    pub(super) guest: &'a GuestFile,
+    pub(super) pools: &'a PoolsFile,
+    pub(super) running: bool,
+    pub(super) reinit: bool,
+    pub(super) dry_run: bool,
+}
+
+impl Changed<'_> {
+    fn vmid(&self) -> Vmid {
+        self.guest.vmid
+    }
+
+    /// After `assign`.
+    pub(super) fn tell(&self) -> Told {
+        let wanted = match self.wanted() {
+            Ok(wanted) => wanted,
+            Err(Unsuitable::Off) => return Told::default(),
+            Err(
+                reason @ (Unsuitable::NoDrive
+                | Unsuitable::Windows
+                | Unsuitable::SameMac(..)
+                | Unsuitable::Container { .. }
+                | Unsuitable::Alpine(..)),
+            ) => {
+                let mut told = Told::default();
+                let hint = reason.hint(self.vmid(), self.located.config.kind);
+                told.line(format!("{reason}: {hint}"));
+                return told;
+            }
+            Err(reason) => return self.refused(&reason.into()),
+        };
+        if let Some(told) = self.elsewhere("assign") {
+            return told;
+        }
+        let mut told = self.make(|request| cloudinit::change(request, &wanted));
+        for note in &wanted.notes {
+            told.line(note);
+        }
+        told
+    }
+
+    /// After `release`.
+    pub(super) fn withdraw(&self) -> Told {
+        if self.guest.cloud_init.is_off() || !cloudinit::has_traces(self.guest, &self.located.config) {
+            return Told::default();
+        }
+        if let Some(told) = self.elsewhere("release") {
+            return told;
+        }
+        if self.guest.is_empty() {
+            return self.make(cloudinit::withdrawal);
+        }
+        match self.wanted() {
+            Ok(wanted) => self.make(|request| cloudinit::change(request, &wanted)),
+            Err(reason) => self.refused(&reason.into()),
+        }
+    }
+
+    fn wanted(&self) -> Result<Wanted, Unsuitable> {
+        let resolver = read(&self.node.paths.under_root("/etc/resolv.conf")).unwrap_or_default();
+        cloudinit::wanted(self.guest, self.pools, &self.located.config, &cloudinit::resolver(&resolver))
+    }
+
+    /// Volumes and snippets of another node are not at hand here.
+    fn elsewhere(&self, command: &str) -> Option<Told> {
+        let node = &self.located.node;
+        if *node == self.node.name {
+            return None;
+        }
+        let vmid = self.vmid();
+        let held = self.guest.addresses().map(|(.., assigned)| format!(" {}", plain(assigned.address)));
+        let held: String = if command == "assign" { held.collect() } else { String::new() };
+        let mut told = Told::default();
+        told.line(format!("guest {vmid} is on node {node}; do it there: pve-public-ip {command} {vmid}{held}"));
+        told.left_to_do = true;
+        Some(told)
+    }
+
+    fn refused(&self, refusal: &Refusal) -> Told {
+        let vmid = self.vmid();
+        let hint = refusal.hint(vmid, &self.located.config, &fresh_uuid());
+        Told::failed(format!("guest {vmid} is not told: {refusal}"), hint)
+    }
+
+    fn make(&self, decide: impl Fn(&Request<'_>) -> Result<Change, Refusal>) -> Told {
+        let vmid = self.vmid();
+        let config = &self.located.config;
+        let nodes = self.node.guests.nodes();
+        let registry = "/etc/pve/public-ip";
+        let place = cloudinit::place(&storages(&self.node.paths), &nodes, &self.node.name, registry);
+        let place = place.unwrap_or(Place { storage: String::new(), directory: String::new(), missing_on: Vec::new() });
+        let is_asked = config.kind == GuestKind::Qemu && !self.guest.is_empty();
+        let current = if is_asked { self.current() } else { Ok(Current::default()) };
+        let fresh_id = fresh_uuid();
+        let own_vendor = config.cicustom().get(Part::Vendor.as_str()).and_then(|volume| self.snippet(volume));
+        let request = Request {
+            guest: self.guest,
+            pools: self.pools,
+            config,
+            storage: &place.storage,
+            current: &current,
+            fresh_id: &fresh_id,
+            reinit: self.reinit,
+            own_vendor: own_vendor.as_deref(),
+        };
+        let change = match decide(&request) {
+            Ok(change) => change,
+            Err(refusal) => return self.refused(&refusal),
+        };
+        let directory = self.node.paths.under_root(&place.directory);
+        // The same text needs no writing, but a name for the guest may: both are looked at before anything is done.
+        let network = change.snippets.iter().filter(|(name, _)| name.part == Part::Network);
+        let news =
+            network.filter(|(name, text)| read(&directory.join(name.to_string())).as_ref() != Some(*text)).count() > 0;
+        if change.options.is_empty() && !news && !self.reinit {
+            return Told::default();
+        }
+        if !change.snippets.is_empty() && place.storage.is_empty() {
+            return Told::failed(
+                format!("guest {vmid} is not told: no storage of this node takes snippets"),
+                "`pve-public-ip setup` makes one that all nodes have; then assign again",
+            );
+        }
+        self.carry_out(&change, &place, &directory)
+    }
+
+    fn carry_out(&self, change: &Change, place: &Place, directory: &Path) -> Told {
+        let vmid = self.vmid();
+        let mut told = Told::default();
+        if self.located.config.kind == GuestKind::Qemu {
+            let boot = change.boot.sentence(vmid);
+            if self.dry_run { told.line(boot) } else { log::info!("{boot}") }
+        }
+        let mut written = Vec::new();
+        for (name, text) in &change.snippets {
+            let path = directory.join(name.to_string());
+            if read(&path).as_ref() == Some(text) {
+                continue;
+            }
+            if !self.dry_run {
+                if let Err(error) = self.write(place, &path, text) {
+                    let hint =
+                        format!("is storage `{}` mounted? then assign again; or `pve-public-ip setup`", place.storage);
+                    return Told::failed(format!("cannot write `{}`: {error}", path.display()), hint);
+                }
+            }
+            written.push(name.part.as_str());
+        }
+        if !written.is_empty() {
+            let verb = if self.dry_run { "would be written" } else { "written" };
+            told.line(format!("{verb} to storage {}: {}", place.storage, written.join(", ")));
+            if !place.missing_on.is_empty() {
+                let nodes: Vec<&str> = place.missing_on.iter().map(NodeName::as_str).collect();
+                log::warn!(
+                    "guest {vmid} cannot start on {}: storage `{}` of this node is not there",
+                    nodes.join(", "),
+                    place.storage
+                );
+                log::warn!("hint: `pve-public-ip setup` makes a storage that all nodes have; then assign again");
+            }
+        }
+        let mut outcome = Outcome::AsWanted;
+        if !change.options.is_empty() {
+            let options: Vec<&str> = change.options.iter().map(String::as_str).collect();
+            outcome = proxmox::set(self.node, vmid, self.located, &options, self.dry_run);
+            told.lines.extend(outcome.line("network"));
+        }
+        told.failure = outcome.failure();
+        told.left_to_do = matches!(outcome, Outcome::LeftToDo { .. });
+        if let (Outcome::Done(_) | Outcome::AsWanted, false) = (&outcome, self.dry_run) {
+            for volume in &change.obsolete {
+                self.remove(volume, &mut told);
+            }
+        }
+        let has_drive = !self.located.config.cloud_init_drives().is_empty();
+        if told.failure.is_none() && self.running && has_drive {
+            let args = ["cloudinit", "update", &vmid.to_string()];
+            let outcome = proxmox::call(self.node, "qm", &args, self.dry_run);
+            told.lines.extend(outcome.line("network"));
+            told.failure = outcome.failure();
+        }
+        told
+    }
+
+    /// A directory that is not there may be one of a storage that is not mounted: only those that every node has are made.
+    fn write(&self, place: &Place, path: &Path, text: &str) -> std::io::Result<()> {
+        let parent = path.parent().unwrap_or(path);
+        let ours = parent.starts_with(self.node.paths.registry()) || place.storage == "local";
+        if ours {
+            files::directories(parent)?;
+        }
+        files::replace_as(path, text.as_bytes(), self.node.name.as_str())
+    }
+
+    /// Removes a snippet that no guest names: not this one, no clone of it, and no snapshot.
+    fn remove(&self, volume: &str, told: &mut Told) {
+        let Ok(path) = hookscript::volume_path(&self.node.paths, volume) else { return };
+        if let Some(other) = self.node.guests.naming(volume) {
+            told.line(format!("{volume} is kept: {other} names it"));
+        } else if let Err(error) = files::remove(&path) {
+            log::warn!("cannot remove `{}`, which no guest names any more: {error}", path.display());
+        }
+    }
+
+    /// The content of a snippet that the guest names.
+    fn snippet(&self, volume: &str) -> Option<String> {
+        read(&hookscript::volume_path(&self.node.paths, volume).ok()?)
+    }
+
+    /// The data that the guest had at its last boot.
+    fn current(&self) -> Result<Current, String> {
+        let config = &self.located.config;
+        let custom = config.cicustom();
+        let pinned = custom.get("meta").filter(|volume| SnippetName::of_volume(volume).is_some());
+        let pinned = pinned.and_then(|volume| cloudinit::instance_id(&self.snippet(volume)?));
+        let drive = config.cloud_init_drives().into_values().next().unwrap_or_default();
+        let image = if drive.ends_with(":cloudinit") { Ok(None) } else { self.image(drive) };
+        match (image, pinned) {
+            (Ok(image), pinned) => {
+                let looks = image.as_ref().is_some_and(|image| image.looks);
+                Ok(Current { instance_id: pinned.or(image.and_then(|image| image.instance_id)), looks })
+            }
+            (Err(_), Some(id)) => Ok(Current { instance_id: Some(id), looks: custom.contains_key("vendor") }),
+            (Err(reason), None) => self.would_be(&reason),
+        }
+    }
+
+    /// What the guest's volume has; nothing if it was never filled.
+    fn image(&self, drive: &str) -> Result<Option<Current>, String> {
+        let (path, format) = storages(&self.node.paths).disk(drive).map_err(|error| error.to_string())?;
+        let text = |image: &Image, name: &str| {
+            image.file(name).map(|bytes| String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
+        };
+        match Image::open(&self.node.paths.under_root(&path), format) {
+            Ok(image) => {
+                let read = text(&image, "meta-data").and_then(|meta| Ok((meta, text(&image, "vendor-data")?)));
+                let (meta, vendor) = read.map_err(|error| chain(&error))?;
+                let looks = cloudinit::looks_at_every_boot(&vendor);
+                Ok(Some(Current { instance_id: cloudinit::instance_id(&meta), looks }))
+            }
+            Err(error @ ImageError::Io { .. }) => Err(chain(&error)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Asks Proxmox VE, which tells what it would write without regard to `cicustom`: what it did write, if there is none.
+    fn would_be(&self, reason: &str) -> Result<Current, String> {
+        let replaced = ["meta", "network", "user"].iter().any(|part| self.located.config.cicustom().contains_key(part));
+        if replaced {
+            return Err(reason.to_owned());
+        }
+        let args = ["cloudinit", "dump", &self.vmid().to_string(), "meta"];
+        let text = proxmox::ask(self.node, "qm", &args).map_err(|error| format!("{reason}; {error}"))?;
+        let instance_id = cloudinit::instance_id(&text);
+        instance_id.map(|id| Current { instance_id: Some(id), looks: false }).ok_or_else(|| reason.to_owned())
+    }
+
+    /// What to do inside a running guest so that it has its new addresses at once, as a shell script.
+    pub(super) fn inside_now(&self, new: &[Prefix]) -> Option<String> {
+        if self.located.config.kind == GuestKind::Lxc || self.located.config.is_windows() {
+            return None;
+        }
+        let inside = cloudinit::inside(self.guest, self.pools, &self.located.config, &cloudinit::Resolver::default());
+        let script: String = inside.ok()?.nics.values().map(|nic| script(nic, new)).collect();
+        (!script.is_empty()).then_some(script)
+    }
+
+    /// Runs it there.
+    pub(super) fn live(&self, script: &str) -> Told {
+        let vmid = self.vmid();
+        let mut told = Told::default();
+        if !self.located.config.has_agent() {
+            return Told::failed(
+                format!("guest {vmid} has no agent that could be asked to do it"),
+                format!("`qm set {vmid} --agent 1` and install qemu-guest-agent inside"),
+            );
+        }
+        let number = vmid.to_string();
+        let args = ["guest", "exec", &number, "--", "sh", "-ec", script];
+        let shown = format!("qm guest exec {vmid} -- sh -ec '{}'", script.replace('\'', "'\\''").trim_end());
+        if self.dry_run {
+            told.line(format!("{shown} (not run)"));
+            return told;
+        }
+        log::info!("running {shown}");
+        let ended = proxmox::ask(self.node, "qm", &args).and_then(|text| succeeded(&text));
+        match ended {
+            Ok(()) => told.line(format!("guest {vmid} uses the new addresses now")),
+            Err(message) => {
+                return Told::failed(
+                    format!("guest {vmid} could not be told by its agent: {message}"),
+                    format!("inside it, as root:\n{script}"),
+                );
+            }
+        }
+        told
+    }
+}
+
+/// `qm guest exec` ends well whatever became of the command; what it prints says it.
+fn succeeded(text: &str) -> Result<(), String> {
+    let result: serde_json::Value = serde_json::from_str(text).map_err(|error| format!("`{text}`: {error}"))?;
+    match result["exitcode"].as_i64() {
+        Some(0) => Ok(()),
+        _ => Err(result["err-data"].as_str().map_or_else(|| result.to_string(), |words| words.trim().to_owned())),
+    }
+}
+
+/// The commands for one NIC, which inside is known by its MAC.
+fn script(nic: &WantedNic, new: &[Prefix]) -> String {
+    let mut lines = Vec::new();
+    for subnet in &nic.subnets {
+        let Subnet::Static { address, gateway } = subnet else { continue };
+        if !new.iter().any(|prefix| prefix.net().contains(&address.addr())) {
+            continue;
+        }
+        let family = if address.addr().is_ipv4() { "-4" } else { "-6" };
+        lines.push(format!("ip {family} address replace {address} dev $dev"));
+        if let Some(gateway) = gateway {
+            if gateway.outside {
+                lines.push(format!("ip {family} route replace {} dev $dev", gateway.address));
+            }
+            lines.push(format!("ip {family} route replace default via {} dev $dev", gateway.address));
+        }
+    }
+    if lines.is_empty() {
+        return String::new();
+    }
+    let device = format!("dev=$(grep -lix {} /sys/class/net/*/address | head -n 1 | cut -d / -f 5)", nic.mac);
+    std::iter::once(device).chain(lines).map(|line| line + "\n").collect()
+}
+
+/// Removes the snippets of a guest that does not exist any more, unless a clone or a snapshot names them.
+pub(super) fn forget(node: &Node, vmid: Vmid) {
+    for (storage, settings) in storages(&node.paths).iter().filter(|(_, storage)| storage.takes_snippets()) {
+        let Some(directory) =
+            storages(&node.paths).directory(storage, "snippets").filter(|_| settings.is_on(&node.name))
+        else {
+            continue;
+        };
+        for name in files::names(&node.paths.under_root(&directory)) {
+            let ours = name.parse::<SnippetName>().is_ok_and(|snippet| snippet.vmid == vmid);
+            if ours && node.guests.naming(&format!("{storage}:snippets/{name}")).is_none() {
+                if let Err(error) = files::remove(&node.paths.under_root(&directory).join(&name)) {
+                    log::warn!("cannot remove `{name}` of storage {storage}: {error}");
+                }
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> Option<String> {
+    let bytes = files::read_limited(path, LIMIT).ok()?;
+    String::from_utf8(bytes).ok()
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// A UUID that nobody has.
+fn fresh_uuid() -> String {
+    read(Path::new("/proc/sys/kernel/random/uuid")).unwrap_or_default().trim().to_owned()
+}
