@@ -12,7 +12,7 @@ mod differential {
     use std::time::{Duration, Instant, SystemTime};
 
     use ipnet::IpNet;
-    use pve_public_ip::oracle::{Bindings, PortRole, Verdict, verdict};
+    use pve_public_ip::oracle::{Bindings, PortRole, Verdict, delivery, verdict};
     use pve_public_ip::selftest::{frames, verdicts};
     use pve_public_ip::system::Nftables;
 
@@ -21,7 +21,7 @@ mod differential {
         udp,
     };
     use lab::{Lab, link_mac, sh};
-    use mutate::{Words, keep_on_the_bridge, mutate, repair};
+    use mutate::{Words, address_to, keep_on_the_bridge, mutate, repair};
     use random::Random;
     use scene::{BOUND, GATEWAY, PEER, TRUNK_VLAN, guest_mac, who};
     use verdicts::{Case, Scene, Who};
@@ -35,7 +35,7 @@ mod differential {
 
     type Mac = [u8; 6];
 
-    /// Everything that is forwarded comes out here; an uplink, so that no rule about delivery applies.
+    /// Where everything that is forwarded comes out; an uplink, so that no rule about delivery applies.
     const SINK: &str = "eno2";
     const BATCH: usize = 256;
     const FIXED_SEED: u64 = 20_260_101;
@@ -68,6 +68,26 @@ mod differential {
         /// MACs that the bridge takes for itself.
         local: Vec<Mac>,
         fences: u64,
+        sink: Sink,
+    }
+
+    /// The port by which everything leaves the bridge.
+    #[derive(Clone)]
+    struct Sink {
+        port: &'static str,
+        role: PortRole,
+        /// Whether what may leave by it is compared, too.
+        delivers: bool,
+    }
+
+    impl Sink {
+        fn open() -> Self {
+            Self { port: SINK, role: PortRole::Uplink, delivers: false }
+        }
+
+        fn to(port: &'static str, role: PortRole) -> Self {
+            Self { port, role, delivers: true }
+        }
     }
 
     fn stranger() -> Who {
@@ -86,6 +106,10 @@ mod differential {
 
     impl Arena {
         fn new() -> Self {
+            Self::with_sink(Sink::open())
+        }
+
+        fn with_sink(sink: Sink) -> Self {
             let mut lab = Lab::new();
             let own = |port: &'static str, mac: Mac| (port, mac);
             let mut ports = BOUND.map(|(port, vmid, nic, _)| own(port, guest_mac(vmid, nic))).to_vec();
@@ -104,7 +128,7 @@ mod differential {
             lab.settle();
             // Everything goes to the sink, whatever was learnt before and whoever else is there.
             for (port, _) in &ports {
-                let others = if *port == SINK { "on" } else { "off" };
+                let others = if *port == sink.port { "on" } else { "off" };
                 sh(&format!(
                     "ip link set {port} type bridge_slave learning off flood {others} mcast_flood {others} \
                      bcast_flood {others}; bridge fdb flush dev {port} master 2>/dev/null || true"
@@ -115,25 +139,47 @@ mod differential {
             let node_mac = link_mac("vmbr0");
             let mut nftables = Nftables::open().expect("nf_tables");
             nftables.declare_sets().expect("load the sets");
-            nftables.change_elements(&scene::elements(node_mac), &[]).expect("add the elements");
+            nftables.change_elements(&scene::elements(node_mac, sink.delivers), &[]).expect("add the elements");
             nftables.load_rules().expect("load the rules");
 
             let mut local = vec![node_mac];
             local.extend(ports.iter().map(|(port, _)| link_mac(port)));
             let bindings = scene::bindings(node_mac);
             let mut players = players(&lab, node_mac);
+            players.retain(|player| player.port != sink.port);
+            // Who may not leave by the sink cannot tell that a batch is over.
+            let is_heard = |player: &Player| {
+                let verdict = delivery(&player.fence(0), &player.role, &sink.role, &bindings);
+                !sink.delivers || verdict == Verdict::Pass
+            };
+            players.retain(is_heard);
             for player in &mut players {
                 let passes = |frame: &&Vec<u8>| verdict(frame, &player.role, &bindings) == Verdict::Pass;
                 player.good = player.seeds.iter().filter(passes).cloned().collect();
             }
-            let words = words(&players, node_mac);
-            Self { lab, players, bindings, words, local, fences: 0 }
+            let mut words = words(&players, node_mac);
+            if sink.delivers {
+                let end = lab.end(sink.port);
+                words.to.extend([end.mac; 12]);
+                if let PortRole::Bound(port) = &sink.role {
+                    words.own.extend(port.own.iter().map(IpNet::addr));
+                }
+            }
+            Self { lab, players, bindings, words, local, fences: 0, sink }
+        }
+
+        /// What must become of a frame on its way to the sink.
+        fn wanted(&self, frame: &[u8], from: &PortRole) -> Verdict {
+            match verdict(frame, from, &self.bindings) {
+                Verdict::Pass if self.sink.delivers => delivery(frame, from, &self.sink.role, &self.bindings),
+                verdict => verdict,
+            }
         }
 
         /// Sends frames of which no two look the same at the sink, and says which arrived.
         fn play(&mut self, player: usize, frames: &[Vec<u8>]) -> Vec<bool> {
             let player = &self.players[player];
-            let (wire, sink) = (&self.lab.end(player.port).wire, &self.lab.end(SINK).wire);
+            let (wire, sink) = (&self.lab.end(player.port).wire, &self.lab.end(self.sink.port).wire);
             sink.drain();
             let places: HashMap<Vec<u8>, usize> =
                 frames.iter().enumerate().map(|(at, frame)| (shown(frame), at)).collect();
@@ -259,7 +305,7 @@ mod differential {
             [0x33, 0x33, 0, 0, 0, 1],
             [1, 0, 0x5e, 0, 0, 1],
         ];
-        Words { macs, ip4, ip6, vlans: vec![0, 0, 10, TRUNK_VLAN, TRUNK_VLAN, 4095], to }
+        Words { macs, ip4, ip6, vlans: vec![0, 0, 10, TRUNK_VLAN, TRUNK_VLAN, 4095], to, own: Vec::new() }
     }
 
     fn hex(bytes: &[u8]) -> String {
@@ -304,7 +350,7 @@ mod differential {
             let arrived = arena.play(player, frames);
             let Player { port, role, .. } = &arena.players[player];
             for (frame, arrived) in frames.iter().zip(arrived) {
-                let wanted = verdict(frame, role, &arena.bindings);
+                let wanted = arena.wanted(frame, role);
                 let (column, agrees) = match wanted {
                     Verdict::Pass => (0, arrived),
                     Verdict::Drop(_) => (1, !arrived),
@@ -353,6 +399,9 @@ mod differential {
             }
             if source != player && random.once_in(2) {
                 frame[6..12].copy_from_slice(&arena.players[player].me.mac);
+            }
+            if arena.sink.delivers && random.once_in(2) {
+                address_to(&mut frame, &arena.words, random);
             }
             keep_on_the_bridge(&mut frame, &arena.local);
             if !random.once_in(4) {
@@ -691,6 +740,24 @@ mod differential {
     #[test]
     fn the_same_frames_made_by_chance_fare_as_the_oracle_says() {
         run(&mut Arena::new(), FIXED_SEED, FRAMES, None);
+    }
+
+    /// The pool's other ports as sinks: what leaves by them is judged a second time.
+    #[test]
+    fn what_is_delivered_fares_as_the_oracle_says() {
+        let bound = |vmid, nic, last| scene::bound_role(vmid, nic, last);
+        for sink in [
+            Sink::to("tap100i0", bound(100, 0, 10)),
+            Sink::to("tap101i0", bound(101, 0, 11)),
+            Sink::to("veth102i0", bound(102, 0, 13)),
+            Sink::to("tap200i0", PortRole::Guest { router: false }),
+            Sink::to("tap202i0", PortRole::Guest { router: true }),
+            Sink::to(SINK, PortRole::Uplink),
+        ] {
+            for seed in [FIXED_SEED, seed()] {
+                run(&mut Arena::with_sink(sink.clone()), seed, FRAMES / 8, None);
+            }
+        }
     }
 
     #[test]

@@ -11,17 +11,17 @@ use super::{Bindings, BoundPort, Judged, Reason, unless};
 const BROADCAST: [u8; 6] = [0xff; 6];
 
 impl BoundPort {
-    fn owns(&self, address: impl Into<IpAddr>) -> bool {
+    pub(super) fn owns(&self, address: impl Into<IpAddr>) -> bool {
         let address = address.into();
         self.own.iter().any(|net| net.contains(&address))
     }
 
-    fn owns6(&self, address: Ipv6Addr, bindings: &Bindings) -> bool {
+    pub(super) fn owns6(&self, address: Ipv6Addr, bindings: &Bindings) -> bool {
         self.owns(address) || self.any_link_local && is_free_link_local(address, bindings)
     }
 }
 
-fn is_link_local(address: Ipv6Addr) -> bool {
+pub(super) fn is_link_local(address: Ipv6Addr) -> bool {
     address.octets()[..8] == [0xfe, 0x80, 0, 0, 0, 0, 0, 0]
 }
 

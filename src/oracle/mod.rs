@@ -2,11 +2,13 @@
 //!
 //! It is written from the specification and reads frames as their receiver would; it knows nothing of the rules in
 //! `rules.nft`. So the two can be held against each other (`tests/differential.rs`), and a frame can be explained to a
-//! person. It covers what ports may send, not what is delivered to them.
+//! person. [`verdict`] is about what a port sends,
+//! [`delivery`] about what then leaves by another port.
 //!
 //! The order is the law: source MAC, ethertype, content of ARP and RARP, unspecified source, source address, content.
 
 mod bound;
+mod delivery;
 mod other;
 mod packet;
 mod reason;
@@ -76,6 +78,8 @@ pub struct BoundPort {
     pub any_link_local: bool,
     /// VLANs in which it may send.
     pub trunk: BTreeSet<u16>,
+    /// Whether it gets nothing but what is addressed to it.
+    pub strict: bool,
 }
 
 /// MACs and addresses that belong together.
@@ -105,6 +109,8 @@ pub struct Bindings {
     pub reserved: Holdings,
     /// MACs of gateways by which packets from one guest to another come back on the uplink.
     pub returning: BTreeSet<MacAddr>,
+    /// The only MACs that leave by the uplink; `None`: there is no guard, or it only counts.
+    pub registered: Option<BTreeSet<MacAddr>>,
 }
 
 /// The verdict for a frame that comes in by a port.
@@ -120,10 +126,14 @@ pub fn verdict(frame: &[u8], port: &PortRole, bindings: &Bindings) -> Verdict {
         PortRole::Uplink => other::judge(&frame, other::Sender::Uplink, bindings),
         PortRole::Free | PortRole::SecondTraversal => encapsulation(&frame),
     };
-    match judged {
-        Ok(()) => Verdict::Pass,
-        Err(Refusal::Reason(reason)) => Verdict::Drop(reason),
-        Err(Refusal::Useless(class)) => Verdict::Either(class),
+    judged.into()
+}
+
+/// The verdict for a frame that came in by one port, passed, and leaves by another.
+pub fn delivery(frame: &[u8], from: &PortRole, to: &PortRole, bindings: &Bindings) -> Verdict {
+    match Frame::parse(frame) {
+        Some(frame) => delivery::judge(&frame, from, to, bindings).into(),
+        None => Verdict::Drop(Reason::Runt),
     }
 }
 
@@ -152,6 +162,16 @@ impl From<packet::Cut> for Refusal {
 }
 
 type Judged = Result<(), Refusal>;
+
+impl From<Judged> for Verdict {
+    fn from(judged: Judged) -> Self {
+        match judged {
+            Ok(()) => Self::Pass,
+            Err(Refusal::Reason(reason)) => Self::Drop(reason),
+            Err(Refusal::Useless(class)) => Self::Either(class),
+        }
+    }
+}
 
 /// The rest of a rule: `Err(reason)` unless it holds.
 fn unless(holds: bool, reason: Reason) -> Judged {

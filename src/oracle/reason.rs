@@ -52,5 +52,10 @@ reasons! {
     RogueRouter "The guest sent a router advertisement or redirect; it is no router.";
     RogueDhcp "The guest answered as a DHCP server; it is none.";
     Hidden "Stacked or unusual VLAN tags, SNAP or an IPv4-mapped address could hide a claim.";
+    ForeignMac "The frame is for another MAC than that of the guest.";
+    ForeignAddress "The packet is for an address that is not the guest's.";
+    ProtectedAddress "The packet is for an address of a pool, and the guest has none.";
+    UnregisteredMac "The provider does not know this MAC, and a guard watches the uplink.";
+
     Unreadable "A malformed ARP, IPv6 or neighbour discovery packet could hide a claim.";
 }

@@ -9,7 +9,7 @@ use super::*;
 use super::Reason as R;
 use crate::selftest::frames;
 use frames::{
-    ALL_NODES, ALL_ROUTERS, ARP, Arp, BROADCAST, DHCP6_SERVERS, ICMP, ICMP6, IGMP, IP4, IP6, TCP, UDP, ether,
+    ALL_NODES, ALL_ROUTERS, ARP, Arp, BROADCAST, DHCP6_SERVERS, ICMP, ICMP6, IGMP, IP4, IP6, TCP, UDP, VLAN, ether,
     fragment_header, icmp, icmp6, ip4, ip6, lladdr_option, mld, mld_bare, mld2_body, nd_body, options_header, ra_body,
     snap, solicited_node, tagged, tcp, udp, udp6,
 };
@@ -53,13 +53,21 @@ fn bindings() -> Bindings {
         infrastructure: Holdings { macs: [mac(GATEWAY)].into(), nets: nets(&infrastructure) },
         reserved: Holdings { macs: [mac(ELSEWHERE)].into(), nets: nets(&reserved) },
         returning: BTreeSet::new(),
+        registered: Some([mac(ME), mac(VICTIM)].into()),
     }
 }
 
 fn bound_port() -> BoundPort {
     let mut own = nets(&[a4(10).into(), a6(10).into(), local(ME).into()]);
     own.extend(["198.51.100.8/29", "2001:db8:100:1::/64"].map(|net| net.parse::<IpNet>().unwrap()));
-    BoundPort { mac: MacAddr::from_octets(ME), own, dhcp: true, any_link_local: false, trunk: BTreeSet::new() }
+    BoundPort {
+        mac: MacAddr::from_octets(ME),
+        own,
+        dhcp: true,
+        any_link_local: false,
+        trunk: BTreeSet::new(),
+        strict: true,
+    }
 }
 
 fn to_all(ethertype: u16, payload: &[u8]) -> Vec<u8> {
@@ -438,4 +446,55 @@ fn reasons_are_sentences() {
         let sentence = reason.sentence();
         assert!(sentence.ends_with('.') && sentence.starts_with(char::is_uppercase), "{sentence}");
     }
+}
+
+/// What leaves by another port: to a guest only what is addressed to it, to the provider only MACs that it knows.
+#[test]
+fn what_is_delivered() {
+    let data = udp(1, 2, b"data");
+    let to =
+        |mac, address: Ipv4Addr| ether(mac, STRANGER, IP4, &ip4(Ipv4Addr::new(192, 0, 2, 1), address, UDP, 0, &data));
+    let packet6 = |address| ip6("2001:db8:ffff::1".parse().unwrap(), address, UDP, 64, &data);
+    let to6 = |mac, address: Ipv6Addr| ether(mac, STRANGER, IP6, &packet6(address));
+    let local6 = |mac: [u8; 6]| MacAddr::from_octets(mac).link_local();
+    let strict = PortRole::Bound(bound_port());
+    let loose = PortRole::Bound(BoundPort { strict: false, ..bound_port() });
+    let other = PortRole::Guest { router: false };
+    let (random, group) = (Ipv4Addr::new(198, 18, 0, 9), Ipv4Addr::new(224, 0, 0, 251));
+    let cut = ether(ME, STRANGER, IP4, &[0x45; 12]);
+    for (name, port, frame, wanted) in [
+        ("its own", &strict, to(ME, a4(10)), Ok(())),
+        ("its prefix", &strict, to(ME, Ipv4Addr::new(198, 51, 100, 12)), Ok(())),
+        ("a group", &strict, to(ME, group), Ok(())),
+        ("everybody", &strict, to(ME, Ipv4Addr::BROADCAST), Ok(())),
+        ("another's address", &strict, to(ME, a4(11)), Err(Reason::ForeignAddress)),
+        ("a random address", &strict, to(ME, random), Err(Reason::ForeignAddress)),
+        ("a header that ends early", &strict, cut.clone(), Err(Reason::ForeignAddress)),
+        ("another MAC", &strict, to(VICTIM, a4(10)), Err(Reason::ForeignMac)),
+        ("broadcast", &strict, to(BROADCAST, random), Ok(())),
+        ("its own IPv6", &strict, to6(ME, a6(10)), Ok(())),
+        ("its link-local", &strict, to6(ME, local6(ME)), Ok(())),
+        ("another link-local", &strict, to6(ME, local6(VICTIM)), Err(Reason::ForeignAddress)),
+        ("another IPv6", &strict, to6(ME, a6(11)), Err(Reason::ForeignAddress)),
+        ("in a priority tag", &strict, tagged(VLAN, 0, &to(ME, random)), Err(Reason::ForeignAddress)),
+        ("all of it", &loose, to(VICTIM, random), Ok(())),
+        ("a bound address", &other, to(STRANGER, a4(10)), Err(Reason::ProtectedAddress)),
+        ("an unassigned address", &other, to(STRANGER, a4(20)), Err(Reason::ProtectedAddress)),
+        ("a bound link-local", &other, to6(STRANGER, local6(ME)), Err(Reason::ProtectedAddress)),
+        ("the gateway's address", &other, to(STRANGER, a4(1)), Ok(())),
+        ("a random address", &other, to(STRANGER, random), Ok(())),
+        ("a header that ends early", &other, cut, Ok(())),
+        ("a router", &PortRole::Guest { router: true }, to(STRANGER, a4(10)), Ok(())),
+        ("an unknown MAC", &PortRole::Uplink, to(GATEWAY, random), Err(Reason::UnregisteredMac)),
+    ] {
+        let wanted = wanted.map_or_else(Verdict::Drop, |()| Verdict::Pass);
+        assert_eq!(delivery(&frame, &other, port, &bindings()), wanted, "{name} to {port:?}");
+    }
+    let passes = |frame: &[u8], from, bindings: &Bindings| delivery(frame, from, &PortRole::Uplink, bindings);
+    let known = ether(GATEWAY, ME, 0x88b6, b"anything");
+    assert_eq!(passes(&known, &strict, &bindings()), Verdict::Pass, "a registered MAC");
+    let unknown = to(GATEWAY, random);
+    assert_eq!(passes(&unknown, &PortRole::Uplink, &bindings()), Verdict::Pass, "from one uplink to another");
+    let unguarded = Bindings { registered: None, ..bindings() };
+    assert_eq!(passes(&unknown, &other, &unguarded), Verdict::Pass, "no guard");
 }

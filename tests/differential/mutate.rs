@@ -1,6 +1,6 @@
 //! Makes new frames out of good and bad ones: other fields, headers in headers, tags, cuts.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Mac;
 use super::frames::{BROADCAST, IP6, fragment_header, options_header, snap, tagged};
@@ -14,6 +14,8 @@ pub(crate) struct Words {
     pub(crate) vlans: Vec<u16>,
     /// Destination MACs.
     pub(crate) to: Vec<Mac>,
+    /// Addresses of the receiver.
+    pub(crate) own: Vec<IpAddr>,
 }
 
 /// Bytes that mean something in some header.
@@ -50,6 +52,19 @@ fn put(frame: &mut [u8], at: usize, bytes: &[u8]) {
 fn lengthen(frame: &mut [u8], at: usize, by: i16) {
     if let Some(&[a, b]) = frame.get(at..at + 2) {
         put(frame, at, &u16::from_be_bytes([a, b]).wrapping_add_signed(by).to_be_bytes());
+    }
+}
+
+/// Sends it to somebody: by the MAC, and mostly to one of the receiver's addresses or to any other.
+pub(crate) fn address_to(frame: &mut [u8], words: &Words, random: &mut Random) {
+    put(frame, 0, &random.pick(&words.to)[..]);
+    let own = if words.own.is_empty() || random.once_in(3) { None } else { Some(*random.pick(&words.own)) };
+    match (content(frame), own) {
+        ((IP6, at), Some(IpAddr::V6(own))) => put(frame, at + 24, &own.octets()),
+        ((IP6, at), _) => put(frame, at + 24, &random.pick(&words.ip6).octets()),
+        ((0x0800, at), Some(IpAddr::V4(own))) => put(frame, at + 16, &own.octets()),
+        ((0x0800, at), _) => put(frame, at + 16, &random.pick(&words.ip4).octets()),
+        _ => {}
     }
 }
 

@@ -48,7 +48,7 @@ const PREFIXES: [&str; 3] = ["198.51.100.8/29", "2001:db8:100:1::/64", "2001:db8
 const TRUNK_PREFIX: &str = "198.51.100.16/29";
 
 /// The inputs of the program, as if read from a node with `node_mac` on its bridge.
-fn inputs(node_mac: Mac) -> Inputs {
+fn inputs(node_mac: Mac, guarded: bool) -> Inputs {
     let single = |last: u8| {
         let who = who([0; 6], last);
         [format!("{}/32", who.ip4), format!("{}/128", who.ip6)]
@@ -61,10 +61,11 @@ fn inputs(node_mac: Mac) -> Inputs {
         r#"{{"version":1,"pools":{{
             "public":{{"profile":"generic-bridged","bridge":"vmbr0","gateway4":"203.0.113.1","gateway6":"2001:db8:0:1::1",
                 "addresses":[{}]}},
-            "returning":{{"profile":"generic-bridged","bridge":"vmbr0","gateway6":"fe80::1","gateway_mac":"{}",
+            "returning":{{"profile":"generic-bridged","uplink_guard":"{guard}","bridge":"vmbr0","gateway6":"fe80::1","gateway_mac":"{}",
                 "addresses":[{{"address":"192.0.2.128/28"}}]}}}}}}"#,
         entries(all),
-        text(GATEWAY)
+        text(GATEWAY),
+        guard = if guarded { "enforce" } else { "off" }
     );
     let mut registry =
         Registry { pools: parse(Path::new("pools.json"), pools.as_bytes()).unwrap(), ..Registry::default() };
@@ -145,8 +146,8 @@ fn inputs(node_mac: Mac) -> Inputs {
 
 /// Everything that goes into the sets: what the program decides, and one port that may be a router, for the pool's
 /// other ports may not.
-pub(crate) fn elements(node_mac: Mac) -> Vec<Element> {
-    let desired = plan::desired(&inputs(node_mac));
+pub(crate) fn elements(node_mac: Mac, guarded: bool) -> Vec<Element> {
+    let desired = plan::desired(&inputs(node_mac, guarded));
     let mut elements = desired.state.elements;
     elements.insert(Element::port(SetId::RouterPorts, "tap202i0".parse().unwrap()));
     elements.into_iter().collect()
@@ -175,7 +176,9 @@ pub(crate) fn bindings(node_mac: Mac) -> Bindings {
     reserved.macs.extend(ELSEWHERE.map(|(vmid, _)| mac(guest_mac(vmid, 0))));
     reserved.nets.extend(["198.51.100.0/24", "2001:db8:100::/48", "192.0.2.128/28"].map(net));
     reserved.nets.extend((10..=20).flat_map(|last| single(who([0; 6], last))));
-    Bindings { bound, infrastructure, reserved, returning: [mac(GATEWAY)].into() }
+    let registered = bound.macs.iter().copied().chain(ELSEWHERE.map(|(vmid, _)| mac(guest_mac(vmid, 0))));
+    let registered = Some(registered.collect());
+    Bindings { bound, infrastructure, reserved, returning: [mac(GATEWAY)].into(), registered }
 }
 
 /// What a bound port is to the oracle.
@@ -196,6 +199,7 @@ pub(crate) fn bound_role(vmid: u8, nic: u8, last: u8) -> PortRole {
         dhcp: (vmid, nic) != (100, 1),
         any_link_local: vmid == 101,
         trunk: (vmid == 102).then_some(TRUNK_VLAN).into_iter().collect(),
+        strict: true,
     })
 }
 

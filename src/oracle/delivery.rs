@@ -1,0 +1,58 @@
+//! What leaves the bridge by a port: to a guest what is addressed to it, to the provider MACs that it knows.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::packet::{Content, Frame, ip4, ip6};
+use super::{Bindings, BoundPort, Judged, PortRole, Reason, unless};
+
+pub(super) fn judge(frame: &Frame<'_>, from: &PortRole, to: &PortRole, bindings: &Bindings) -> Judged {
+    let is_group = frame.to[0] & 1 == 1;
+    match to {
+        PortRole::Uplink if *from == PortRole::Uplink => Ok(()),
+        PortRole::Uplink => {
+            let known = |macs: &std::collections::BTreeSet<_>| macs.contains(&frame.from);
+            unless(bindings.registered.as_ref().is_none_or(known), Reason::UnregisteredMac)
+        }
+        PortRole::Bound(port) if port.strict && !is_group => to_bound(frame, port, bindings),
+        PortRole::Guest { router: false } if !is_group => to_unbound(frame, bindings),
+        PortRole::Bound(_) | PortRole::Guest { .. } | PortRole::Free | PortRole::SecondTraversal => Ok(()),
+    }
+}
+
+/// What a receiver that knows nothing of tags, or of one, takes for its packet.
+fn packet<'a>(frame: &Frame<'a>) -> Option<Content<'a>> {
+    match frame.tags[..] {
+        [] => Some(frame.content),
+        [tag] if tag.is_known() => Some(frame.content),
+        _ => None,
+    }
+}
+
+fn to_bound(frame: &Frame<'_>, port: &BoundPort, bindings: &Bindings) -> Judged {
+    unless(frame.to == port.mac.octets(), Reason::ForeignMac)?;
+    match packet(frame) {
+        Some(Content::Ip4(packet)) => {
+            let for_all = |address: Ipv4Addr| address.is_multicast() || address == Ipv4Addr::BROADCAST;
+            let is_own = |address: Ipv4Addr| for_all(address) || port.owns(address);
+            unless(ip4(packet, 16).is_some_and(is_own), Reason::ForeignAddress)
+        }
+        Some(Content::Ip6(packet)) => {
+            let free = |address: Ipv6Addr| port.any_link_local && super::bound::is_link_local(address);
+            let is_own = |address: Ipv6Addr| address.is_multicast() || port.owns6(address, bindings) || free(address);
+            unless(ip6(packet, 24).is_some_and(is_own), Reason::ForeignAddress)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn to_unbound(frame: &Frame<'_>, bindings: &Bindings) -> Judged {
+    let Bindings { bound, infrastructure, reserved, .. } = bindings;
+    let destination = match packet(frame) {
+        Some(Content::Ip4(packet)) => ip4(packet, 16).map(IpAddr::from),
+        Some(Content::Ip6(packet)) => ip6(packet, 24).map(IpAddr::from),
+        _ => None,
+    };
+    let Some(address) = destination else { return Ok(()) };
+    let is_taken = bound.has_address(address) || reserved.has_address(address);
+    unless(infrastructure.has_address(address) || !is_taken, Reason::ProtectedAddress)
+}
