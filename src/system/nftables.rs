@@ -45,6 +45,8 @@ const ELEMENT_FLAGS: u16 = 3;
 const ELEMENT_KEY_END: u16 = 10;
 const DATA_VALUE: u16 = 1;
 const INTERVAL_END: u32 = 1;
+/// The table of another release while this one's is being built.
+const COPY: &str = "pve-public-ip-before";
 /// `NFT_SET_EVAL`.
 const FILLED_BY_RULES: u32 = 0x20;
 
@@ -57,7 +59,7 @@ pub enum FilterError {
     /// `nft` is missing or refused the text.
     #[error("cannot load the {what} of table bridge {TABLE}")]
     Nft {
-        /// Sets or rules.
+        /// Sets, rules, or a copy of both.
         what: &'static str,
         /// What `nft` said.
         source: CommandError,
@@ -90,15 +92,23 @@ impl Nftables {
 
     /// Loads the declarations of the sets. A table in which a set of that name is declared otherwise (by another release)
     /// is replaced by an empty one: nothing can be added to it, and its rules are not ours.
+    ///
+    /// A copy of it stays in force meanwhile, under another name: [`Self::load_rules`] removes it.
     pub fn declare_sets(&self) -> Result<(), FilterError> {
         if are_compatible(SETS) {
             return nft(SETS, "sets");
         }
+        if let Err(error) = keep_copy() {
+            log::warn!("{error}; until the new rules are loaded nothing is filtered");
+        }
         nft(&format!("table bridge {TABLE}\ndelete table bridge {TABLE}\n{SETS}"), "sets")
     }
 
-    /// Replaces the rules, and in the same transaction removes chains and sets that are not this release's.
+    /// Replaces the rules, and in the same transaction removes chains and sets that are not this release's, and the copy
+    /// of the table that was in force before.
     pub fn load_rules(&mut self) -> Result<(), FilterError> {
+        let tables = self.dump(GET_TABLE, &[], "list the tables")?;
+        let has_copy = tables.iter().any(|table| attribute(table, 1).is_some_and(|name| text(name) == COPY));
         let chains = self.dump(GET_CHAIN, &[], "list the chains")?;
         let ours = chains.iter().filter(|chain| attribute(chain, 1).is_some_and(|table| text(table) == TABLE));
         let chains: BTreeSet<String> =
@@ -111,6 +121,9 @@ impl Nftables {
             for name in found.iter().filter(|name| !declared.contains(name.as_str())) {
                 script += &format!("delete {kind} bridge {TABLE} {name}\n");
             }
+        }
+        if has_copy {
+            script += &format!("delete table bridge {COPY}\n");
         }
         nft(&(script + RULES), "rules")
     }
@@ -434,6 +447,15 @@ fn are_compatible(sets: &str) -> bool {
     let refused =
         |error: &CommandError| matches!(error, CommandError::Failed { status, .. } if status.code() == Some(1));
     !command::run("nft", &["-c", "-f", "-"], sets.as_bytes()).is_err_and(|error| refused(&error))
+}
+
+/// Loads what is in force under another name, beside it: a frame then passes only if both let it.
+fn keep_copy() -> Result<(), FilterError> {
+    let failed = |source| FilterError::Nft { what: "copy", source };
+    let listing = command::run("nft", &["list", "table", "bridge", TABLE], b"").map_err(failed)?;
+    let listing = String::from_utf8_lossy(&listing);
+    let copy = listing.replacen(&format!("table bridge {TABLE} {{"), &format!("table bridge {COPY} {{"), 1);
+    nft(&format!("table bridge {COPY}\ndelete table bridge {COPY}\n{copy}"), "copy")
 }
 
 fn nft(text: &str, what: &'static str) -> Result<(), FilterError> {

@@ -431,3 +431,39 @@ fn output_to_a_closed_pipe_is_no_error() {
     drop(child.stdout.take());
     Run::of("schema | true".to_owned(), &child.wait_with_output().unwrap()).prints("");
 }
+
+#[test]
+fn what_a_pool_and_a_nic_may_do_is_changed_by_command() {
+    let node = Node::new();
+    node.run("pool create lan --profile generic-bridged --bridge vmbr0 203.0.113.8/29").ok();
+    node.changes_nothing("pool set wan --uplink-guard off").fails(
+        1,
+        "cannot change pool `wan`: there is no pool `wan`",
+        "did you mean `lan`?",
+    );
+    node.run("pool set lan --uplink-guard enforce --allow-mac 02:00:00:00:00:01 --allow-mac 02:00:00:aa:bb:01 --allow-mac 02:00:00:aa:bb:02").ok();
+    node.run("pool set lan --forbid-mac 02:00:00:00:00:01 --guest-routers true").prints(
+        "pool lan changed: uplink guard enforce, MACs allowed besides: 02:00:00:aa:bb:01 02:00:00:aa:bb:02, guest routers\n\
+         note: guest 100 net0 does not reach the provider: no pool knows its MAC 02:00:00:aa:bb:00\n  \
+         hint: if the provider knows this MAC: `pve-public-ip pool set lan --allow-mac 02:00:00:aa:bb:00`\n",
+    );
+    node.changes_nothing("set 100 --dhcp false").fails(
+        1,
+        "cannot change guest 100: nothing is assigned to guest 100 net0",
+        "`pve-public-ip list` shows who holds what",
+    );
+    node.run("assign 100 203.0.113.10").ok();
+    node.run("set 100 --trunk 20 --trunk 10 --dhcp false --any-destination true")
+        .prints("guest 100 net0 changed: DHCP forbidden, gets frames for others too, trunk of VLANs 10 20\n");
+    node.changes_nothing("set 100 --link-local 2001:db8::1").fails(
+        1,
+        "cannot change guest 100: guest 100: interfaces.net0.link_local: 2001:db8::1 is not in fe80::/10",
+        "`pve-public-ip show 100` shows what there is",
+    );
+    node.run("set 100 --no-trunk --dhcp true --any-destination false --link-local fe80::77")
+        .prints("guest 100 net0 changed: DHCP allowed, gets only frames for itself, link-local fe80::77\n");
+    let file: serde_json::Value = serde_json::from_str(&node.tree.read("etc/pve/public-ip/guests/100.json")).unwrap();
+    let mut interface = file["interfaces"]["net0"].clone();
+    interface.as_object_mut().unwrap().remove("addresses");
+    assert_eq!(interface, json!({"mac": "02:00:00:aa:bb:00", "link_local": ["fe80::77"]}), "defaults are not written");
+}
