@@ -1201,9 +1201,9 @@ mod kernel {
                     while replaced < 200 {
                         if replaced % 4 == 3 {
                             let listing = sh("nft list table bridge pve-public-ip");
-                            let older = listing.replacen("\t\tflags interval\n", "", 1);
-                            assert_ne!(older, listing);
-                            nft(&format!("delete table bridge pve-public-ip\n{older}"));
+                            let foreign = listing.replacen("\t\tflags interval\n", "", 1);
+                            assert_ne!(foreign, listing);
+                            nft(&format!("delete table bridge pve-public-ip\n{foreign}"));
                         } else {
                             sh("nft 'add rule bridge pve-public-ip bound_rarp counter; add element bridge pve-public-ip bound_ip4 { 192.0.2.99 }'");
                         }
