@@ -1,4 +1,4 @@
-//! Helper of `benches/run`: makes a node's files, sends frames and bytes, takes times.
+//! Helper of `benches/run` and `benches/storm`: makes a node's files, sends frames and bytes, takes times.
 //!
 //! Everything that is compared runs interleaved in one process, in slices of milliseconds, because a shared machine
 //! drifts by more than the differences of interest; what is printed are medians over the rounds.
@@ -64,6 +64,21 @@ enum Task {
         /// NAME,NETNS,ROOT,PROGRAM ARGUMENTS...
         programs: Vec<String>,
     },
+    /// Start guests 101 and following, evenly spread over some time: pre-start, port, post-start; wall time of both hooks
+    Storm {
+        /// How many
+        #[arg(long)]
+        guests: u32,
+        /// In how many seconds
+        #[arg(long)]
+        seconds: f64,
+        /// Where
+        netns: String,
+        /// Root of the node
+        root: String,
+        /// Called as Proxmox VE does
+        hookscript: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -86,6 +101,7 @@ fn main() -> Result<()> {
         Task::Packets { rounds, labs } => packets(&rounds, &labs),
         Task::Tcp { rounds, labs } => tcp(&rounds, &labs),
         Task::Wall { rounds, programs } => wall(&rounds, &programs),
+        Task::Storm { guests, seconds, netns, root, hookscript } => storm(guests, seconds, &netns, &root, &hookscript),
     }
 }
 
@@ -501,4 +517,36 @@ fn run(root: &str, line: &str) -> Result<Duration> {
         Err(error) if error.kind() == ErrorKind::NotFound => bail!("`{program}` is not there"),
         Err(error) => bail!("cannot run `{line}`: {error}"),
     }
+}
+
+// ---- a boot --------------------------------------------------------------------------------------------------
+
+/// Each start begins when its time has come, however many others are still going on: Proxmox VE does not wait either.
+fn storm(guests: u32, seconds: f64, netns: &str, root: &str, hookscript: &str) -> Result<()> {
+    let started = Instant::now();
+    let start = |number: u32| -> Result<[f64; 2]> {
+        let due = Duration::from_secs_f64(seconds * f64::from(number) / f64::from(guests));
+        thread::sleep(due.saturating_sub(started.elapsed()));
+        enter(netns)?;
+        let vmid = 101 + number;
+        let before = run(root, &format!("{hookscript} {vmid} pre-start"))?;
+        for line in [format!("tuntap add tap{vmid}i0 mode tap"), format!("link set tap{vmid}i0 master vmbr0 up")] {
+            run(root, &format!("ip {line}"))?;
+        }
+        let after = run(root, &format!("{hookscript} {vmid} post-start"))?;
+        Ok([before, after].map(|took| took.as_secs_f64() * 1000.0))
+    };
+    let times: Vec<Result<[f64; 2]>> = thread::scope(|scope| {
+        let start = &start;
+        let starts: Vec<_> = (0..guests).map(|number| scope.spawn(move || start(number))).collect();
+        starts.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("a start panicked"))).collect()
+    });
+    let times = times.into_iter().collect::<Result<Vec<_>>>()?;
+    let mut text = format!("all\t{}\n", started.elapsed().as_secs_f64());
+    for (phase, name) in ["pre-start", "post-start"].into_iter().enumerate() {
+        let mut sorted: Vec<f64> = times.iter().map(|both| both[phase]).collect();
+        sorted.sort_by(f64::total_cmp);
+        text += &format!("{name}\t{}\t{}\t{}\n", median(&sorted), at(&sorted, 0.99), at(&sorted, 1.0));
+    }
+    Ok(io::stdout().write_all(text.as_bytes())?)
 }
