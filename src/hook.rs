@@ -24,13 +24,13 @@ use crate::plan::{
     diff, is_configured_beyond, pool_bridges,
 };
 use crate::reconcile::{
-    Mode, Node, ReconcileError, announce_addresses, node_basis, observe_share, pools_source, presence_of, reference,
+    Mode, Node, ReconcileError, announce_addresses, node_basis, observe_share, presence_of, reference,
 };
 use crate::registry::document::{CloudInitCheck, DocumentError, GuestFile, PoolsFile};
 use crate::registry::store::StoreError;
 use crate::registry::{Registry, plain};
 use crate::ruleset::{Element, SetId};
-use crate::system::run::{Mark, MarkPhase, PoolsPart, RunError, RunState};
+use crate::system::run::{Mark, MarkPhase, PoolsPart, RunError, RunState, fingerprint};
 use crate::system::{FilterError, Kernel, KernelError, command};
 
 /// A hook that takes longer ends itself: a start that cannot be protected in this time must not happen.
@@ -243,9 +243,10 @@ impl Hook<'_> {
         let (presence, phase) =
             if incoming { (Presence::Incoming, MarkPhase::Incoming) } else { (Presence::Running, MarkPhase::Started) };
         inputs.presence.insert(self.vmid, presence);
-        let known = run.mark(self.vmid).is_some_and(|mark| mark.phase == MarkPhase::Started && mark.applied == file);
         let links = self.bind(&run, &inputs, &file, phase, &pools)?;
-        if !incoming && !known {
+        // Others need not wait for it.
+        drop(run);
+        if !incoming {
             announce_addresses(&inputs, &file, &links);
         }
         Ok(())
@@ -287,7 +288,7 @@ impl Hook<'_> {
     /// with.
     fn pools(&self, file: &GuestFile, configured: &BTreeSet<IpNet>) -> Result<Pools, HookError> {
         let bytes = self.node.store.read_pools()?;
-        let source = pools_source(&bytes);
+        let source = fingerprint(&bytes);
         let assigned: BTreeSet<Prefix> = file.addresses().map(|(.., assigned)| assigned.address).collect();
         let names = assigned.iter().map(ToString::to_string);
         let about: BTreeSet<String> = names.chain(configured.iter().map(ToString::to_string)).collect();
@@ -444,19 +445,20 @@ impl Hook<'_> {
 
     /// Compares the guest's file with the whole registry, once for each content.
     fn check_conflicts(&self, run: &RunState, bytes: &[u8]) -> Result<(), HookError> {
-        if run.is_checked(self.vmid, bytes) {
+        if run.is_compared(self.vmid, bytes) {
             return Ok(());
         }
-        let registry = self.node.store.load()?.registry;
-        let conflict = registry.conflicts().into_iter().find(|(guests, _)| guests.contains(&self.vmid));
+        let snapshot = self.node.store.load()?;
+        let conflicts = snapshot.registry.conflicts();
+        let conflict = conflicts.iter().find(|(guests, _)| guests.contains(&self.vmid));
         if let Some((guests, sentence)) = conflict {
             let other = guests.iter().find(|other| **other != self.vmid).copied().unwrap_or(self.vmid);
             let hint = format!("`pve-public-ip release {other}` or `pve-public-ip release {}` the address", self.vmid);
-            return Err(HookError::Refused { sentence, hint });
+            return Err(HookError::Refused { sentence: sentence.clone(), hint });
         }
-        // Older comparisons did not see this content.
-        run.clear_checked();
-        run.set_checked(self.vmid, bytes);
+        // For all guests at once: those of a node that boots start one after the other.
+        let conflicting: BTreeSet<Vmid> = conflicts.iter().flat_map(|(guests, _)| guests).copied().collect();
+        run.set_compared(snapshot.guests().filter(|(vmid, _)| !conflicting.contains(vmid)));
         Ok(())
     }
 

@@ -2,20 +2,19 @@
 //! only in what they select and whether they act.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::announce;
 use crate::guest::{GuestConfig, GuestError, Guests};
-use crate::model::{GuestKind, NodeName, Vmid};
+use crate::model::{GuestKind, IfName, NodeName, Vmid};
 use crate::paths::Paths;
 use crate::plan::{Desired, Inputs, Links, NetState, Place, Presence, Problem, Step, desired, diff, unregistered};
 use crate::registry::Registry;
 use crate::registry::document::{GuestFile, Mode as PoolMode, PoolsFile};
 use crate::registry::store::{Store, StoreError};
 use crate::ruleset::{Element, SetId, Storage};
-use crate::system::run::{Mark, MarkPhase, RunError, RunState};
+use crate::system::run::{Mark, MarkPhase, RunError, RunState, fingerprint};
 use crate::system::{FilterError, Kernel, KernelError, Nftables, packet};
 
 /// How long a command waits for another one that changes this node.
@@ -221,7 +220,7 @@ impl Node {
 
     /// Reads what lies under `/etc/pve`: pools, assignments, guests' configurations.
     pub fn read_sources(&self) -> Result<Sources, ReconcileError> {
-        let pools_source = pools_source(&self.store.read_pools()?);
+        let pools_source = fingerprint(&self.store.read_pools()?);
         let registry = self.store.load()?.registry;
         let local = self.guests.local()?.into_iter();
         let mut guests: BTreeMap<Vmid, Place> =
@@ -310,8 +309,9 @@ fn note(run: &RunState, inputs: &Inputs) -> Result<Vec<Vmid>, ReconcileError> {
     Ok(arrived)
 }
 
-/// Drops the marks of guests that are gone.
+/// Drops the marks of guests that are gone, and what was kept for those that hold nothing any more.
 fn forget(run: &RunState, inputs: &Inputs) {
+    run.keep_pools_parts(|vmid| inputs.registry.guests.contains_key(&vmid));
     for vmid in run.marked().into_iter().filter(|vmid| !inputs.presence.contains_key(vmid)) {
         let stopped = run.mark(vmid).is_some_and(|mark| {
             mark.phase == MarkPhase::Stopped
@@ -343,6 +343,7 @@ pub fn presence_of(vmid: Vmid, kind: GuestKind, here: bool, mark: Option<&Mark>,
 
 /// Tells the neighbours whose addresses these are now, where they see the guest's MAC. Helps, but nothing depends on it.
 pub(crate) fn announce_addresses(inputs: &Inputs, file: &GuestFile, links: &Links) {
+    let mut frames: BTreeMap<IfName, Vec<Vec<u8>>> = BTreeMap::new();
     for (nic, interface, assigned) in file.addresses() {
         let (Some(pool), Some(address)) = (inputs.registry.pools.pools.get(&assigned.pool), assigned.address.single())
         else {
@@ -353,8 +354,12 @@ pub(crate) fn announce_addresses(inputs: &Inputs, file: &GuestFile, links: &Link
         let Some(device) = links.segment(pool.bridge, tag).filter(|_| pool.profile.mode() == PoolMode::Bridged) else {
             continue;
         };
-        if let Err(error) = packet::send(device, &[announce::frame(interface.mac, address)]) {
-            log::warn!("cannot announce {address} on {device}: {error}");
+        frames.entry(device).or_default().push(announce::frame(interface.mac, address));
+    }
+    // All at once: to close the socket takes the kernel ten milliseconds.
+    for (device, frames) in frames {
+        if let Err(error) = packet::send(device, &frames) {
+            log::warn!("cannot announce the addresses of guest {} on {device}: {error}", file.vmid);
         }
     }
 }
@@ -369,13 +374,6 @@ pub(crate) fn node_basis(pools_source: u64, pools: &PoolsFile, links: &Links) ->
         basis += &format!("{bridge} {link:?}\n");
     }
     basis.into_bytes()
-}
-
-/// By which the content of the pools' file is known again, for this release.
-pub(crate) fn pools_source(bytes: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (env!("CARGO_PKG_VERSION"), bytes).hash(&mut hasher);
-    hasher.finish()
 }
 
 /// The step without what it takes away, and without what it adds to these sets.

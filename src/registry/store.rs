@@ -133,6 +133,15 @@ pub struct Snapshot {
 /// A document as it was read: what it says or why it is unusable, and its exact bytes.
 pub type Read<T> = (Result<T, DocumentError>, Vec<u8>);
 
+impl Snapshot {
+    /// The exact bytes of every guest's file that can be used.
+    pub fn guests(&self) -> impl Iterator<Item = (Vmid, &[u8])> {
+        let vmid = |path: &Path| path.file_stem()?.to_str()?.parse().ok();
+        let guests = self.bytes.iter().filter_map(move |(path, bytes)| Some((vmid(path)?, &bytes[..])));
+        guests.filter(|(vmid, _)| self.registry.guests.contains_key(vmid))
+    }
+}
+
 impl Store {
     /// The registry of the node `node` under `paths`.
     pub fn new(paths: &Paths, node: &NodeName) -> Self {

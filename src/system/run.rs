@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::PathBuf;
 use std::thread::sleep;
@@ -118,7 +119,7 @@ impl RunState {
             let path = path.clone();
             move |source| RunError::Io { path, source }
         };
-        for path in [directory.clone(), directory.join("guests"), directory.join("checked"), directory.join("pools")] {
+        for path in [directory.clone(), directory.join("guests"), directory.join("pools")] {
             files::private_directory(&path).map_err(io(&path))?;
         }
         let path = directory.join("node.lock");
@@ -174,24 +175,15 @@ impl RunState {
     /// Whether exactly this content of a guest's file was compared with the whole registry and found free of conflicts.
     ///
     /// A conflict needs a changed file, and a changed file is compared again; so an unchanged one need not be.
-    pub fn is_checked(&self, vmid: Vmid, content: &[u8]) -> bool {
-        fs::read(self.checked_path(vmid)).is_ok_and(|known| known == content)
+    pub fn is_compared(&self, vmid: Vmid, content: &[u8]) -> bool {
+        let line = comparison(vmid, content);
+        fs::read_to_string(self.directory.join("compared")).is_ok_and(|known| known.lines().any(|known| known == line))
     }
 
-    /// Notes that a guest's file was compared with the whole registry.
-    pub fn set_checked(&self, vmid: Vmid, content: &[u8]) {
-        let _ = files::replace(&self.checked_path(vmid), content);
-    }
-
-    /// Forgets all comparisons, because something in the registry changed.
-    pub fn clear_checked(&self) {
-        for entry in fs::read_dir(self.directory.join("checked")).into_iter().flatten().flatten() {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-
-    fn checked_path(&self, vmid: Vmid) -> PathBuf {
-        self.directory.join("checked").join(vmid.to_string())
+    /// Notes which files were compared with each other; what was noted before did not see them.
+    pub fn set_compared<'a>(&self, contents: impl Iterator<Item = (Vmid, &'a [u8])>) {
+        let lines: String = contents.map(|(vmid, content)| comparison(vmid, content) + "\n").collect();
+        let _ = files::replace(&self.directory.join("compared"), lines.as_bytes());
     }
 
     /// The part of the pools that was read for this guest, if one was kept.
@@ -200,6 +192,16 @@ impl RunState {
     pub fn pools_part(paths: &Paths, vmid: Vmid) -> Option<PoolsPart> {
         let bytes = fs::read(paths.run().join("pools").join(vmid.to_string())).ok()?;
         serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Drops the parts of guests that are not assigned anything any more.
+    pub fn keep_pools_parts(&self, of: impl Fn(Vmid) -> bool) {
+        for entry in fs::read_dir(self.directory.join("pools")).into_iter().flatten().flatten() {
+            let vmid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if vmid.is_none_or(|vmid| !of(vmid)) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// Keeps it.
@@ -242,6 +244,17 @@ impl RunState {
     pub fn set_node_applied(&self, basis: &[u8]) {
         let _ = files::replace(&self.directory.join("node"), basis);
     }
+}
+
+fn comparison(vmid: Vmid, content: &[u8]) -> String {
+    format!("{vmid} {:016x}", fingerprint(content))
+}
+
+/// By which the content of a file is known again, for this release.
+pub fn fingerprint(content: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (env!("CARGO_PKG_VERSION"), content).hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Mark {
