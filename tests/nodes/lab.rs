@@ -2,11 +2,16 @@
 //! tap devices, and they end with its descriptors as with QEMU's.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pve_public_ip::announce;
 use pve_public_ip::model::{GuestKind, MacAddr, NicId, Vmid};
@@ -26,6 +31,10 @@ pub(crate) const NODES: [&str; 2] = ["n1", "n2"];
 const GATEWAY: Mac = [2, 0, 0, 0, 0xff, 1];
 /// Local experimental ethertype: traffic that no rule knows.
 const EXPERIMENTAL: u16 = 0x88b5;
+
+/// What the program's rules look like in this kernel: to find out takes most of the time of the first command after a
+/// boot, and the nodes of all tests have the same kernel.
+static RULES: OnceLock<String> = OnceLock::new();
 
 /// A guest's NIC that holds addresses: one of each family.
 #[derive(Debug, Clone, Copy)]
@@ -132,17 +141,64 @@ impl End {
 struct Port {
     end: End,
     behind_firewall: bool,
+    is_linked: bool,
 }
 
 /// A node with what is plugged into it.
 pub(crate) struct Host {
     pub(crate) node: Node,
     pub(crate) is_alive: bool,
+    pub(crate) guard: Option<Guard>,
     index: usize,
     ports: BTreeMap<String, Port>,
     /// The node itself on its bridge, and an unmanaged guest.
     own: Option<End>,
     stranger: Option<End>,
+}
+
+/// The service on a node; it is killed with this value.
+pub(crate) struct Guard {
+    child: Child,
+}
+
+impl Guard {
+    /// Starts it and waits until it says that it is ready. What it says goes to `guard.log`.
+    pub(crate) fn start(node: &Node) -> Self {
+        let path = node.tree.path("notify");
+        let _ = fs::remove_file(&path);
+        let socket = UnixDatagram::bind(&path).expect("a socket for the service's messages");
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let log = OpenOptions::new().create(true).append(true).open(node.tree.path("guard.log")).unwrap();
+        let mut command = node.command(&["guard"]);
+        let child = command.env("NOTIFY_SOCKET", &path).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let guard = Self { child };
+        let mut buffer = [0; 512];
+        loop {
+            let length = socket.recv(&mut buffer).unwrap_or_else(|error| {
+                panic!("the guard is not ready: {error}\n{}", node.tree.read("guard.log"));
+            });
+            if buffer[..length].starts_with(b"READY=1") {
+                return guard;
+            }
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).expect("the guard runs");
+    }
+
+    /// Ends it by a signal and returns its exit status; none if it was killed.
+    pub(crate) fn end(mut self, signal: Signal) -> Option<i32> {
+        self.signal(signal);
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// How far a NIC is on a node, by what the kernel says.
@@ -152,8 +208,10 @@ pub(crate) enum Stage {
     Dead,
     /// There is no filter: nothing is protected.
     Bare,
-    /// Reserved, as if nobody had the address.
+    /// Assigned, and not on this node: address and MAC are reserved.
     Free,
+    /// Not assigned: only the address is reserved.
+    Nobodys,
     /// Its port is filtered; on this node nothing else is changed.
     Incoming,
     /// Bound: what comes from elsewhere with its MAC or address is dropped.
@@ -162,6 +220,8 @@ pub(crate) enum Stage {
     Unpinned,
     /// Everything.
     Running,
+    /// Bound, but something is half done.
+    Odd,
 }
 
 impl Stage {
@@ -171,21 +231,23 @@ impl Stage {
             "dead" => Self::Dead,
             "bare" => Self::Bare,
             "-" => Self::Free,
+            "nobody" => Self::Nobodys,
             "incoming" => Self::Incoming,
             "starting" => Self::Starting,
             "unpinned" => Self::Unpinned,
             "running" => Self::Running,
+            "odd" => Self::Odd,
             _ => panic!("`{word}` is not a stage"),
         }
     }
 
     fn filters_port(self) -> bool {
-        !matches!(self, Self::Dead | Self::Bare | Self::Free)
+        !matches!(self, Self::Dead | Self::Bare | Self::Free | Self::Nobodys)
     }
 
     /// Whether the node believes nobody else that it is the guest.
     fn is_bound(self) -> bool {
-        matches!(self, Self::Starting | Self::Unpinned | Self::Running)
+        matches!(self, Self::Starting | Self::Unpinned | Self::Running | Self::Odd)
     }
 }
 
@@ -219,7 +281,7 @@ impl Lab {
         let mut index = 0;
         let hosts = [first, second].map(|node| {
             index += 1;
-            Host { node, is_alive: false, index, ports: BTreeMap::new(), own: None, stranger: None }
+            Host { node, is_alive: false, guard: None, index, ports: BTreeMap::new(), own: None, stranger: None }
         });
         let mut lab = Self { world, gateway, hosts, numbers: 0 };
         for host in 0..2 {
@@ -229,6 +291,7 @@ impl Lab {
         let pool = "pool create public --profile generic-bridged --bridge vmbr0 \
             --gateway4 203.0.113.1 --gateway6 2001:db8:0:1::1 203.0.113.8/29 2001:db8:0:1::/124";
         lab.hosts[0].node.run(pool).ok();
+        let _ = RULES.set(lab.hosts[0].node.tree.read("run/pve-public-ip/rules"));
         for nic in NICS {
             let Who { ip4, ip6, .. } = nic.who;
             let line = format!("assign {} {ip4} {ip6} --net {} --no-hookscript", nic.vmid, nic.index);
@@ -268,6 +331,11 @@ impl Lab {
         let host = &mut self.hosts[at];
         assert!(!host.is_alive, "{} is up already", host.node.tree.name);
         let _ = fs::remove_dir_all(host.node.tree.path("run"));
+        if let Some(rules) = RULES.get() {
+            host.node.tree.write("run/pve-public-ip/rules", rules);
+            let directory = host.node.tree.path("run/pve-public-ip");
+            fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).unwrap();
+        }
         let index = host.index;
         host.node.net.sh(&format!(
             "ip link add vmbr0 address 02:00:00:00:fe:0{index} type bridge forward_delay 0 mcast_snooping 0
@@ -297,6 +365,7 @@ impl Lab {
     pub(crate) fn kill(&mut self, at: usize) {
         let host = &mut self.hosts[at];
         host.ports.clear();
+        host.guard = None;
         (host.own, host.stranger, host.is_alive) = (None, None, false);
         host.node.net = Namespace::new();
     }
@@ -330,7 +399,7 @@ impl Lab {
         };
         forwards(net, port);
         let end = End::new(line, mac.unwrap_or(nic.who.mac));
-        host.ports.insert(port.to_owned(), Port { end, behind_firewall });
+        host.ports.insert(port.to_owned(), Port { end, behind_firewall, is_linked: true });
     }
 
     /// The port goes. What Proxmox VE's script cleans up behind the NIC firewall goes with it.
@@ -361,6 +430,18 @@ impl Lab {
         }
         forwards(net, port);
         host.ports.get_mut(port).expect("a port").behind_firewall = behind_firewall;
+    }
+
+    /// `link_down=` of a container's NIC: Proxmox VE takes its port off the bridge.
+    pub(crate) fn set_link(&mut self, at: usize, port: &str, is_up: bool) {
+        let host = &mut self.hosts[at];
+        if is_up {
+            host.node.net.sh(&format!("ip link set {port} master vmbr0 up"));
+            forwards(&host.node.net, port);
+        } else {
+            host.node.net.sh(&format!("ip link set {port} down nomaster"));
+        }
+        host.ports.get_mut(port).expect("a port").is_linked = is_up;
     }
 
     // ---- what the kernel says -------------------------------------------------------------------------------
@@ -467,7 +548,7 @@ impl Lab {
                 }
                 continue;
             }
-            let claims = verdicts::claims(me, nic.who, "the guest", true, false);
+            let claims = verdicts::claims(me, nic.who, "the guest", stages[at] != Stage::Nobodys, false);
             for case in &claims {
                 self.hosts[at].stranger.as_ref().unwrap().send(&case.frame);
             }
@@ -507,7 +588,8 @@ impl Lab {
     fn probe_guest(&mut self, at: usize, nic: &Nic, stages: [Stage; 2], gateway: Who) -> Vec<String> {
         let mut wrong = Vec::new();
         let port = nic.port();
-        let Some(mac) = self.hosts[at].ports.get(&port).map(|port| port.end.mac) else { return wrong };
+        let there = self.hosts[at].ports.get(&port).filter(|there| there.is_linked);
+        let Some(mac) = there.map(|there| there.end.mac) else { return wrong };
         let name = self.hosts[at].node.tree.name.clone();
         let me = Who { mac, ..nic.who };
         if stages[at].filters_port() {

@@ -17,19 +17,16 @@ macro_rules! rows {
         mod hooks_alone {
             $(#[test] fn $name() { super::script::play_all(super::script::Watch::Nobody, super::rows::$table); })+
         }
-        mod looked_after {
-            $(#[test] fn $name() { super::script::play_all(super::script::Watch::Apply, super::rows::$table); })+
+        mod with_guard {
+            $(#[test] fn $name() { super::script::play_all(super::script::Watch::Guard, super::rows::$table); })+
         }
     };
 }
 
 rows! {
     start_and_stop: START_AND_STOP;
-    crash_and_failure: CRASH_AND_FAILURE;
+    crashes_and_backups: CRASHES_AND_BACKUPS;
     migration: MIGRATION;
-    backup_and_rollback: BACKUP_AND_ROLLBACK;
-    copies: COPIES;
     changes_while_running: CHANGES_WHILE_RUNNING;
-    containers: CONTAINERS;
     nodes: NODES;
 }

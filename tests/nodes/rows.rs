@@ -102,10 +102,63 @@ pub(crate) const START_AND_STOP: &[Row] = &[
          n1 unplug tap100i0        | unpinned - | - -
          n1 destroy 100            | unpinned - | - -",
     ),
+    // Guests that come with somebody else's assignment in their configuration.
+    (
+        "clone: the hookscript, another MAC",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 config 102 of 100 with 02:00:00:00:99:99 | running -
+         n1 hook 102 pre-start refused: guest 102 has the hookscript of pve-public-ip, but no public address: is it a clone? | running -
+         n1 destroy 102            | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+    (
+        "restored under a new number, with the MAC of the original",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 config 102 of 100 with its MAC | running -
+         n1 hook 102 pre-start refused: guest 102 has no assignment, but the MAC 02:00:00:00:00:0a of guest 100 net0 | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -
+         n1 hook 102 pre-start refused: guest 102 has no assignment, but the MAC 02:00:00:00:00:0a of guest 100 net0 | - -
+         n1 destroy 102            | - -",
+    ),
+    (
+        "restored on the other node",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n2 config 102 of 100 with its MAC | running -
+         n2 hook 102 pre-start refused: guest 102 has no assignment, but the MAC 02:00:00:00:00:0a of guest 100 net0 | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+    (
+        "destroyed, and made again under its number",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -
+         n1 destroy 100            | - -
+         n1 config 100             | - -
+         n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
 ];
 
-/// What ends without a word.
-pub(crate) const CRASH_AND_FAILURE: &[Row] = &[
+/// What ends without a word, and what backups and snapshots do with a guest.
+pub(crate) const CRASHES_AND_BACKUPS: &[Row] = &[
     (
         "crash",
         "tap100i0",
@@ -161,128 +214,6 @@ pub(crate) const CRASH_AND_FAILURE: &[Row] = &[
         "n1 hook 100 pre-stop      | - -
          n1 hook 100 post-stop     | - -",
     ),
-];
-
-/// From one node to the other.
-pub(crate) const MIGRATION: &[Row] = &[
-    (
-        "live",
-        "tap100i0",
-        "n1 hook 100 pre-start     | starting -
-         n1 plug tap100i0          | starting - | running -
-         n1 hook 100 post-start    | running - announced
-         n1 config 100 lock: migrate | running -
-         n2 hook 100 pre-start from n1  | running incoming
-         n2 plug tap100i0          | running incoming
-         n2 hook 100 post-start from n1 | running incoming
-         move 100 n1 n2            | running incoming | - running
-         n1 unplug tap100i0        | unpinned incoming | - running
-         n2 config 100             | unpinned incoming | - running
-         n2 unplug tap100i0        | unpinned incoming | - -
-         n2 hook 100 post-stop     | unpinned -        | - -",
-    ),
-    (
-        "live, the source is gone before the configuration moves",
-        "tap100i0",
-        "n1 hook 100 pre-start     | starting -
-         n1 plug tap100i0          | starting - | running -
-         n1 hook 100 post-start    | running - announced
-         n2 hook 100 pre-start from n1  | running incoming
-         n2 plug tap100i0          | running incoming
-         n2 hook 100 post-start from n1 | running incoming
-         n1 unplug tap100i0        | unpinned incoming | - incoming
-         move 100 n1 n2            | unpinned incoming | - running
-         n2 unplug tap100i0        | unpinned incoming | - -
-         n2 hook 100 post-stop     | unpinned -        | - -",
-    ),
-    (
-        "live, aborted (no hook on the target)",
-        "tap100i0",
-        "n1 hook 100 pre-start     | starting -
-         n1 plug tap100i0          | starting - | running -
-         n1 hook 100 post-start    | running - announced
-         n1 config 100 lock: migrate | running -
-         n2 hook 100 pre-start from n1  | running incoming
-         n2 plug tap100i0          | running incoming
-         n2 hook 100 post-start from n1 | running incoming
-         n2 unplug tap100i0        | running incoming
-         n1 config 100             | running incoming
-         n2 waits ten minutes      | running incoming | running -
-         n1 unplug tap100i0        | unpinned incoming | - -
-         n1 hook 100 post-stop     | - incoming | - -",
-    ),
-    (
-        "live, aborted (post-stop on the target while the guest runs on the source)",
-        "tap100i0",
-        "n1 hook 100 pre-start     | starting -
-         n1 plug tap100i0          | starting - | running -
-         n1 hook 100 post-start    | running - announced
-         n2 hook 100 pre-start from n1  | running incoming
-         n2 plug tap100i0          | running incoming
-         n2 hook 100 post-start from n1 | running incoming
-         n2 unplug tap100i0        | running incoming
-         n2 hook 100 post-stop     | running -
-         n1 unplug tap100i0        | unpinned - | - -
-         n1 hook 100 post-stop     | - -",
-    ),
-    (
-        "live, refused by the target",
-        "tap100i0",
-        "n1 hook 100 pre-start     | starting -
-         n1 plug tap100i0          | starting - | running -
-         n1 hook 100 post-start    | running - announced
-         n1 config 100 of 100 with 02:00:00:00:99:99 | running -
-         n2 hook 100 pre-start from n1 refused: guest 100 net0 has MAC 02:00:00:00:99:99 | running -
-         n1 config 100             | running -
-         n1 unplug tap100i0        | unpinned - | - -
-         n1 hook 100 post-stop     | - -",
-    ),
-    (
-        "offline",
-        "tap100i0",
-        "move 100 n1 n2            | - -
-         n2 hook 100 pre-start     | - starting
-         n2 plug tap100i0          | - starting | - running
-         n2 hook 100 post-start    | - running announced
-         n2 unplug tap100i0        | - unpinned | - -
-         n2 hook 100 post-stop     | - -
-         move 100 n2 n1            | - -",
-    ),
-    (
-        "relocated by HA: the configuration is gone before post-stop",
-        "tap100i0",
-        "n1 hook 100 pre-start     | starting -
-         n1 plug tap100i0          | starting - | running -
-         n1 hook 100 post-start    | running - announced
-         n1 hook 100 pre-stop      | running -
-         n1 unplug tap100i0        | unpinned - | - -
-         move 100 n1 n2            | unpinned - | - -
-         n2 hook 100 pre-start     | unpinned starting | - starting
-         n2 plug tap100i0          | unpinned starting | - running
-         n2 hook 100 post-start    | unpinned running announced | - running
-         n2 unplug tap100i0        | unpinned unpinned | - -
-         n2 hook 100 post-stop     | unpinned - | - -",
-    ),
-    (
-        "recovered by HA from a dead node",
-        "tap100i0",
-        "n1 hook 100 pre-start     | starting -
-         n1 plug tap100i0          | starting - | running -
-         n1 hook 100 post-start    | running - announced
-         n1 dies                   | dead -
-         move 100 n1 n2            | dead -
-         n2 hook 100 pre-start     | dead starting
-         n2 plug tap100i0          | dead starting | dead running
-         n2 hook 100 post-start    | dead running announced
-         n1 boots                  | bare running | - running
-         n1 runs apply             | - running
-         n2 unplug tap100i0        | - unpinned | - -
-         n2 hook 100 post-stop     | - -",
-    ),
-];
-
-/// What backups and snapshots do with a guest.
-pub(crate) const BACKUP_AND_ROLLBACK: &[Row] = &[
     (
         "backup of a stopped guest",
         "tap100i0",
@@ -353,59 +284,121 @@ pub(crate) const BACKUP_AND_ROLLBACK: &[Row] = &[
     ),
 ];
 
-/// Guests that come with somebody else's assignment in their configuration.
-pub(crate) const COPIES: &[Row] = &[
+/// From one node to the other.
+pub(crate) const MIGRATION: &[Row] = &[
     (
-        "clone: the hookscript, another MAC",
+        "live",
         "tap100i0",
         "n1 hook 100 pre-start     | starting -
          n1 plug tap100i0          | starting - | running -
          n1 hook 100 post-start    | running - announced
-         n1 config 102 of 100 with 02:00:00:00:99:99 | running -
-         n1 hook 102 pre-start refused: guest 102 has the hookscript of pve-public-ip, but no public address: is it a clone? | running -
-         n1 destroy 102            | running -
+         n1 config 100 lock: migrate | running -
+         n2 hook 100 pre-start from n1  | running incoming
+         n2 plug tap100i0          | running incoming
+         n2 hook 100 post-start from n1 | running incoming
+         move 100 n1 n2            | running incoming | - running announced
+         n1 unplug tap100i0        | unpinned incoming | - running
+         n2 config 100             | unpinned incoming | - running
+         n2 unplug tap100i0        | unpinned incoming | - -
+         n2 hook 100 post-stop     | unpinned -        | - -",
+    ),
+    (
+        "live, the source is gone before the configuration moves",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n2 hook 100 pre-start from n1  | running incoming
+         n2 plug tap100i0          | running incoming
+         n2 hook 100 post-start from n1 | running incoming
+         n1 unplug tap100i0        | unpinned incoming | - incoming
+         move 100 n1 n2            | unpinned incoming | - running announced
+         n2 unplug tap100i0        | unpinned incoming | - -
+         n2 hook 100 post-stop     | unpinned -        | - -",
+    ),
+    (
+        "live, aborted (no hook on the target)",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 config 100 lock: migrate | running -
+         n2 hook 100 pre-start from n1  | running incoming
+         n2 plug tap100i0          | running incoming
+         n2 hook 100 post-start from n1 | running incoming
+         n2 unplug tap100i0        | running incoming
+         n1 config 100             | running incoming
+         n2 waits ten minutes      | running incoming | running -
+         n1 unplug tap100i0        | unpinned incoming | - -
+         n1 hook 100 post-stop     | - incoming | - -",
+    ),
+    (
+        "live, aborted (post-stop on the target while the guest runs on the source)",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n2 hook 100 pre-start from n1  | running incoming
+         n2 plug tap100i0          | running incoming
+         n2 hook 100 post-start from n1 | running incoming
+         n2 unplug tap100i0        | running incoming
+         n2 hook 100 post-stop     | running -
          n1 unplug tap100i0        | unpinned - | - -
          n1 hook 100 post-stop     | - -",
     ),
     (
-        "restored under a new number, with the MAC of the original",
+        "live, refused by the target",
         "tap100i0",
         "n1 hook 100 pre-start     | starting -
          n1 plug tap100i0          | starting - | running -
          n1 hook 100 post-start    | running - announced
-         n1 config 102 of 100 with its MAC | running -
-         n1 hook 102 pre-start refused: guest 102 has no assignment, but the MAC 02:00:00:00:00:0a of guest 100 net0 | running -
-         n1 unplug tap100i0        | unpinned - | - -
-         n1 hook 100 post-stop     | - -
-         n1 hook 102 pre-start refused: guest 102 has no assignment, but the MAC 02:00:00:00:00:0a of guest 100 net0 | - -
-         n1 destroy 102            | - -",
-    ),
-    (
-        "restored on the other node",
-        "tap100i0",
-        "n1 hook 100 pre-start     | starting -
-         n1 plug tap100i0          | starting - | running -
-         n1 hook 100 post-start    | running - announced
-         n2 config 102 of 100 with its MAC | running -
-         n2 hook 102 pre-start refused: guest 102 has no assignment, but the MAC 02:00:00:00:00:0a of guest 100 net0 | running -
+         n1 config 100 of 100 with 02:00:00:00:99:99 | running -
+         n2 hook 100 pre-start from n1 refused: guest 100 net0 has MAC 02:00:00:00:99:99 | running -
+         n1 config 100             | running -
          n1 unplug tap100i0        | unpinned - | - -
          n1 hook 100 post-stop     | - -",
     ),
     (
-        "destroyed, and made again under its number",
+        "offline",
+        "tap100i0",
+        "move 100 n1 n2            | - -
+         n2 hook 100 pre-start     | - starting
+         n2 plug tap100i0          | - starting | - running
+         n2 hook 100 post-start    | - running announced
+         n2 unplug tap100i0        | - unpinned | - -
+         n2 hook 100 post-stop     | - -
+         move 100 n2 n1            | - -",
+    ),
+    (
+        "relocated by HA: the configuration is gone before post-stop",
         "tap100i0",
         "n1 hook 100 pre-start     | starting -
          n1 plug tap100i0          | starting - | running -
          n1 hook 100 post-start    | running - announced
+         n1 hook 100 pre-stop      | running -
          n1 unplug tap100i0        | unpinned - | - -
-         n1 hook 100 post-stop     | - -
-         n1 destroy 100            | - -
-         n1 config 100             | - -
-         n1 hook 100 pre-start     | starting -
+         move 100 n1 n2            | unpinned - | - -
+         n2 hook 100 pre-start     | unpinned starting | - starting
+         n2 plug tap100i0          | unpinned starting | - running
+         n2 hook 100 post-start    | unpinned running announced | - running announced
+         n2 unplug tap100i0        | unpinned unpinned | - -
+         n2 hook 100 post-stop     | unpinned - | - -",
+    ),
+    (
+        "recovered by HA from a dead node",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
          n1 plug tap100i0          | starting - | running -
          n1 hook 100 post-start    | running - announced
-         n1 unplug tap100i0        | unpinned - | - -
-         n1 hook 100 post-stop     | - -",
+         n1 dies                   | dead -
+         move 100 n1 n2            | dead -
+         n2 hook 100 pre-start     | dead starting
+         n2 plug tap100i0          | dead starting | dead running
+         n2 hook 100 post-start    | dead running announced
+         n1 boots                  | bare running | - running
+         n1 runs apply             | - running
+         n2 unplug tap100i0        | - unpinned | - -
+         n2 hook 100 post-stop     | - -",
     ),
 ];
 
@@ -422,6 +415,19 @@ pub(crate) const CHANGES_WHILE_RUNNING: &[Row] = &[
          n1 plug tap110i1          | unpinned - | running -
          n1 unplug tap110i1        | unpinned -
          n1 unplug tap110i0        | unpinned - | - -
+         n1 hook 110 post-stop     | - -",
+    ),
+    (
+        "an address given to a NIC of a running guest, and taken away",
+        "tap110i1",
+        "n1 hook 110 pre-start     | starting -
+         n1 plug tap110i0          | starting - | unpinned -
+         n1 plug tap110i1          | starting - | running -
+         n1 hook 110 post-start    | running - announced
+         n1 runs release 110 203.0.113.12 2001:db8:0:1::c | nobody nobody
+         n1 runs assign 110 203.0.113.12 2001:db8:0:1::c --net 1 --no-hookscript | running -
+         n1 unplug tap110i0        | running -
+         n1 unplug tap110i1        | unpinned - | - -
          n1 hook 110 post-stop     | - -",
     ),
     (
@@ -450,13 +456,11 @@ pub(crate) const CHANGES_WHILE_RUNNING: &[Row] = &[
          n1 unplug tap100i0        | unpinned - | - -
          n1 hook 100 post-stop     | - -",
     ),
-];
-
-/// LXC has its own order, and says nothing when a container reboots itself.
-pub(crate) const CONTAINERS: &[Row] = &[(
-    "start, reboot from inside, stop",
-    "veth200i0",
-    "n1 hook 200 pre-start     | starting -
+    // LXC says nothing when a container reboots itself.
+    (
+        "reboot from inside: no hook, another port under the same name",
+        "veth200i0",
+        "n1 hook 200 pre-start     | starting -
          n1 plug veth200i0         | starting - | running -
          n1 hook 200 post-start    | running - announced
          n1 unplug veth200i0       | unpinned - | - -
@@ -464,13 +468,63 @@ pub(crate) const CONTAINERS: &[Row] = &[(
          n1 hook 200 pre-stop      | unpinned - | running -
          n1 unplug veth200i0       | unpinned - | - -
          n1 hook 200 post-stop     | - -",
-)];
+    ),
+    (
+        "reboot by command",
+        "veth200i0",
+        "n1 hook 200 pre-start     | starting -
+         n1 plug veth200i0         | starting - | running -
+         n1 hook 200 post-start    | running - announced
+         n1 hook 200 pre-stop      | running -
+         n1 unplug veth200i0       | unpinned - | - -
+         n1 hook 200 post-stop     | - -
+         n1 hook 200 pre-start     | starting -
+         n1 plug veth200i0 behind firewall | starting - | running -
+         n1 hook 200 post-start    | running - announced
+         n1 unplug veth200i0       | unpinned - | - -
+         n1 hook 200 post-stop     | - -",
+    ),
+    (
+        "a start that fails: LXC has a post-stop for it",
+        "veth200i0",
+        "n1 hook 200 pre-start     | starting -
+         n1 hook 200 post-stop     | - -",
+    ),
+    (
+        "migration by restart",
+        "veth200i0",
+        "n1 hook 200 pre-start     | starting -
+         n1 plug veth200i0         | starting - | running -
+         n1 hook 200 post-start    | running - announced
+         n1 hook 200 pre-stop      | running -
+         n1 unplug veth200i0       | unpinned - | - -
+         n1 hook 200 post-stop     | - -
+         move 200 n1 n2            | - -
+         n2 hook 200 pre-start     | - starting
+         n2 plug veth200i0         | - starting | - running
+         n2 hook 200 post-start    | - running announced
+         n2 unplug veth200i0       | - unpinned | - -
+         n2 hook 200 post-stop     | - -",
+    ),
+    (
+        "link down and up",
+        "veth200i0",
+        "n1 hook 200 pre-start     | starting -
+         n1 plug veth200i0         | starting - | running -
+         n1 hook 200 post-start    | running - announced
+         n1 link veth200i0 down    | unpinned -
+         n1 link veth200i0 up      | unpinned - | running -
+         n1 unplug veth200i0       | unpinned - | - -
+         n1 hook 200 post-stop     | - -",
+    ),
+];
 
 /// The node itself.
-pub(crate) const NODES: &[Row] = &[(
-    "reboot of the node",
-    "tap100i0",
-    "n1 hook 100 pre-start     | starting -
+pub(crate) const NODES: &[Row] = &[
+    (
+        "reboot of the node",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
          n1 plug tap100i0          | starting - | running -
          n1 hook 100 post-start    | running - announced
          n1 dies                   | dead -
@@ -480,4 +534,78 @@ pub(crate) const NODES: &[Row] = &[(
          n1 hook 100 post-start    | running - announced
          n1 unplug tap100i0        | unpinned - | - -
          n1 hook 100 post-stop     | - -",
-)];
+    ),
+    (
+        "ruleset flushed",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 sh nft flush ruleset   | bare - | running -
+         n1 hook 110 pre-start     | running -
+         n1 hook 110 post-stop     | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 sh nft flush ruleset   | bare - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+    (
+        "changed by hand",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 sh ip neigh del 203.0.113.10 dev vmbr0 | odd - | running -
+         n1 runs apply             | running -
+         n1 sh bridge fdb del 02:00:00:00:00:0a dev tap100i0 master | unpinned - | running -
+         n1 runs apply             | running -
+         n1 sh nft 'delete element bridge pve-public-ip port_ip6 { \"tap100i0\" . 02:00:00:00:00:0a . 2001:db8:0:1::a }' | odd - | running -
+         n1 runs apply             | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+    (
+        "the guard is stopped, as at an upgrade, and has missed something",
+        "tap100i0",
+        "n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 guard stops            | running -
+         n1 unplug tap100i0        | unpinned* - | unpinned -
+         n1 plug tap100i0          | unpinned* - | unpinned -
+         n1 guard starts           | unpinned - | running -
+         n1 guard is killed        | unpinned - | running -
+         n1 unplug tap100i0        | unpinned* - | unpinned -
+         n1 guard starts           | unpinned - | - -
+         n1 guard is killed        | unpinned - | - -
+         n1 guard starts           | unpinned - | - -
+         n1 hook 100 post-stop     | - -",
+    ),
+    (
+        "pmxcfs is gone for a while",
+        "tap100i0",
+        "move 100 n1 n2            | - -
+         n2 hook 100 pre-start     | - starting
+         n2 plug tap100i0          | - starting | - running
+         n2 hook 100 post-start    | - running announced
+         n2 loses pmxcfs           | - running
+         n2 hook 100 pre-start refused: the cluster file system is not mounted | - running
+         n2 hook 100 post-stop refused: the cluster file system is not mounted | - running
+         n2 sh nft flush ruleset   | - bare* | - running
+         n2 unplug tap100i0        | - bare* | - unpinned
+         n2 regains pmxcfs         | - bare | - -
+         n2 runs apply             | - -",
+    ),
+    (
+        "no quorum",
+        "tap100i0",
+        "n1 loses quorum           | - -
+         n1 hook 100 pre-start     | starting -
+         n1 plug tap100i0          | starting - | running -
+         n1 hook 100 post-start    | running - announced
+         n1 sh nft flush ruleset   | bare - | running -
+         n1 runs apply             | running -
+         n1 unplug tap100i0        | unpinned - | - -
+         n1 hook 100 post-stop     | - -
+         n1 regains quorum         | - -",
+    ),
+];

@@ -2,31 +2,38 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use pve_public_ip::selftest::frames::Mac;
 
 use crate::common::{Run, Tree};
-use crate::lab::{Lab, NODES, Nic, Stage, config, nic};
+use crate::lab::{Guard, Lab, NODES, Nic, PATIENCE, Stage, config, nic};
 
 /// Who looks after the nodes besides the hooks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Watch {
     /// Nobody: what the hooks alone can do.
     Nobody,
-    /// Somebody who calls `apply` on both nodes after each step.
-    Apply,
+    /// The guard, on both nodes.
+    Guard,
 }
 
 /// One way of life: its name, the port that the columns speak about, and its steps.
 ///
 /// A line is `step | n1 n2 | n1 n2`: what is done, how far the NIC is then on each node by the hooks alone, and if
 /// somebody looks after the nodes, where that makes a difference. Where it does `verify` reports drift, and nowhere
-/// else; a star marks what nobody can know who did not look earlier. `announced`: the hook told the provider's switch.
+/// else, but for steps with a star: nobody can know who did not look earlier, or the guard is not there. `announced`: the provider's switch was told.
 pub(crate) type Row = (&'static str, &'static str, &'static str);
 
 /// Plays rows one after the other on the same two nodes; each leaves them as it found them.
 pub(crate) fn play_all(watch: Watch, rows: &[Row]) {
     let mut lab = Lab::new();
+    if watch == Watch::Guard {
+        for host in &mut lab.hosts {
+            host.guard = Some(Guard::start(&host.node));
+        }
+    }
     for row in rows {
         Play { lab: &mut lab, watch, row }.play();
     }
@@ -40,26 +47,26 @@ struct Play<'a> {
 
 /// What a step leaves to be seen.
 struct Expected {
-    alone: [Stage; 2],
-    watched: [Stage; 2],
-    is_known: bool,
+    stages: [Stage; 2],
     is_announced: bool,
+    /// Whether `verify` says of a node that it is not as it should be.
+    drift: [bool; 2],
 }
 
 impl Expected {
-    fn parse(columns: &[&str]) -> Self {
-        let column = |text: &str| -> [Stage; 2] {
-            let words: Vec<Stage> = text.split(' ').map(|word| Stage::parse(word.trim_end_matches('*'))).collect();
-            words.try_into().unwrap_or_else(|_| panic!("`{text}` does not name two stages"))
+    fn parse(columns: &[&str], watch: Watch) -> Self {
+        let column = |text: &str| -> ([Stage; 2], bool) {
+            let stages = text.strip_suffix(" announced");
+            let words = stages.unwrap_or(text).split(' ').map(|word| Stage::parse(word.trim_end_matches('*')));
+            let found: Vec<Stage> = words.collect();
+            (found.try_into().unwrap_or_else(|_| panic!("`{text}` does not name two stages")), stages.is_some())
         };
-        let first = columns[0].strip_suffix(" announced");
-        let alone = column(first.unwrap_or(columns[0]));
-        Self {
-            alone,
-            watched: columns.get(1).map_or(alone, |text| column(text)),
-            is_known: !columns[0].contains('*'),
-            is_announced: first.is_some(),
-        }
+        let alone = column(columns[0]);
+        let watched = columns.get(1).map_or(alone, |text| column(text));
+        let (stages, is_announced) = if watch == Watch::Nobody { alone } else { watched };
+        let starred = [0, 1].map(|at| columns[0].split(' ').nth(at).is_some_and(|word| word.ends_with('*')));
+        let drift = [0, 1].map(|at| watch == Watch::Nobody && (alone.0[at] != watched.0[at]) != starred[at]);
+        Self { stages, is_announced, drift }
     }
 }
 
@@ -76,7 +83,7 @@ impl Play<'_> {
             let at = format!("{name}, {:?}, `{line}`", self.watch);
             assert!((2..=3).contains(&columns.len()), "{at}: a step has one or two columns");
             self.step(columns[0], &at);
-            self.look(&about, &Expected::parse(&columns[1..]), &at);
+            self.look(&about, columns[0], &Expected::parse(&columns[1..], self.watch), &at);
             played += 1;
         }
         assert!(played > 0, "{name} has no steps");
@@ -88,9 +95,28 @@ impl Play<'_> {
                 self.lab.hosts[at].node.run("apply").ok();
             }
         }
-        let after = self.traces();
-        let difference: Vec<_> = before.symmetric_difference(&after).collect();
-        assert!(difference.is_empty(), "{name}, {:?}: left behind or lost: {difference:#?}", self.watch);
+        self.within_patience(&format!("{name}, {:?}: left behind or lost", self.watch), |play| {
+            let after = play.traces();
+            let difference: Vec<&String> = before.symmetric_difference(&after).collect();
+            if difference.is_empty() { Ok(()) } else { Err(format!("{difference:#?}")) }
+        });
+    }
+
+    /// Without the guard it is so now; with it, it becomes so.
+    fn within_patience<T>(&self, at: &str, look: impl Fn(&Self) -> Result<T, String>) -> T {
+        let started = Instant::now();
+        loop {
+            match look(self) {
+                Ok(found) => return found,
+                Err(wrong) if self.watch == Watch::Nobody || started.elapsed() > PATIENCE => {
+                    let logs = self.lab.hosts.iter().filter(|host| host.guard.is_some()).map(|host| {
+                        format!("--- guard of {}\n{}", host.node.tree.name, host.node.tree.read("guard.log"))
+                    });
+                    panic!("{at}: {wrong}\n{}", logs.collect::<String>());
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
     }
 
     /// All that the product may leave on a node.
@@ -100,11 +126,18 @@ impl Play<'_> {
             let name = &host.node.tree.name;
             let marks = fs::read_dir(host.node.tree.path("run/pve-public-ip/guests")).into_iter().flatten();
             found.extend(marks.map(|mark| format!("{name} mark {}", mark.unwrap().file_name().to_string_lossy())));
-            found.extend(host.node.net.filter().unwrap_or_default().into_iter().map(|word| format!("{name} {word}")));
-            found.extend(host.node.net.marked().into_iter().map(|line| format!("{name} {line}")));
-            let entries = host.node.net.sh("bridge fdb show");
-            let pinned = entries.lines().filter(|line| line.contains("sticky"));
-            found.extend(pinned.map(|line| format!("{name} {line}")));
+            for set in host.node.net.sh("nft list sets bridge").split("\tset ").skip(1) {
+                // Which port tried what is for people to read, for a day.
+                if set.contains("dynamic") {
+                    continue;
+                }
+                let (set_name, rest) = set.split_once(" {").unwrap();
+                let elements = rest.split_once("elements = {").map_or("", |(_, elements)| elements);
+                let elements = elements.split([',', '}']).map(str::trim).filter(|element| !element.is_empty());
+                found.extend(elements.map(|element| format!("{name} {set_name} {element}")));
+            }
+            let script = "ip neigh show proto 121; ip route show proto 121; ip -6 route show proto 121; bridge fdb show | grep sticky || true";
+            found.extend(host.node.net.sh(script).lines().map(|line| format!("{name} {}", line.trim())));
         }
         found
     }
@@ -132,10 +165,22 @@ impl Play<'_> {
             "config" => self.config(host, rest),
             "destroy" => fs::remove_file(self.conf(host, rest)).unwrap(),
             "dies" => self.lab.kill(host),
-            "boots" => self.lab.boot(host),
+            "boots" => {
+                self.lab.boot(host);
+                if self.watch == Watch::Guard {
+                    self.lab.hosts[host].guard = Some(Guard::start(&self.lab.hosts[host].node));
+                }
+            }
             "sh" => drop(self.lab.hosts[host].node.net.sh(rest)),
             "runs" => drop(self.lab.hosts[host].node.run(rest).ok()),
             "waits" => self.age_marks(host),
+            "guard" => self.guard(host, rest),
+            "loses" => self.lose(host, rest),
+            "regains" => self.regain(host, rest),
+            "link" => {
+                let (port, how) = rest.split_once(' ').unwrap();
+                self.lab.set_link(host, port, how == "up");
+            }
             _ => panic!("{at}: there is no such step"),
         }
     }
@@ -205,34 +250,85 @@ impl Play<'_> {
             mark["since"] = (mark["since"].as_u64().unwrap() - 601).into();
             fs::write(path, mark.to_string()).unwrap();
         }
+        if let Some(guard) = &self.lab.hosts[host].guard {
+            guard.signal(Signal::SIGHUP);
+        }
+    }
+
+    /// `pmxcfs`: it is not mounted any more; `quorum`: what it shows cannot be changed.
+    fn lose(&self, host: usize, what: &str) {
+        let tree = &self.lab.hosts[host].node.tree;
+        let mounted = tree.path("etc/pve");
+        match what {
+            "pmxcfs" => {
+                assert_eq!(host, 1, "the first node has the files");
+                tree.write("var/lib/pve-cluster/config.db", "");
+                fs::rename(&mounted, tree.path("unmounted")).unwrap();
+                fs::create_dir(mounted).unwrap();
+            }
+            "quorum" => {
+                let files = self.lab.hosts[0].node.tree.path("etc/pve");
+                let path = files.display();
+                let script = format!("mount --bind {path} {path}; mount -o remount,bind,ro {path}");
+                self.lab.hosts[host].node.net.sh(&script);
+            }
+            _ => panic!("a node cannot lose {what}"),
+        }
+    }
+
+    fn regain(&self, host: usize, what: &str) {
+        let tree = &self.lab.hosts[host].node.tree;
+        if what == "pmxcfs" {
+            fs::remove_dir(tree.path("etc/pve")).expect("nothing was written under the mount point");
+            fs::rename(tree.path("unmounted"), tree.path("etc/pve")).unwrap();
+        } else {
+            let files = self.lab.hosts[0].node.tree.path("etc/pve");
+            self.lab.hosts[host].node.net.sh(&format!("umount {}", files.display()));
+        }
+    }
+
+    /// `stops`, `is killed`, `starts`; only where it runs.
+    fn guard(&mut self, host: usize, what: &str) {
+        if self.watch == Watch::Nobody {
+            return;
+        }
+        let host = &mut self.lab.hosts[host];
+        let mut end = |signal| host.guard.take().expect("the guard runs").end(signal);
+        match what {
+            "stops" => assert_eq!(end(Signal::SIGTERM), Some(0), "SIGTERM is how a service ends"),
+            "is killed" => assert_eq!(end(Signal::SIGKILL), None, "it was killed"),
+            "starts" => host.guard = Some(Guard::start(&host.node)),
+            _ => panic!("the guard cannot `{what}`"),
+        }
     }
 
     // ---- looks ----------------------------------------------------------------------------------------------
 
-    fn look(&mut self, about: &Nic, expected: &Expected, at: &str) {
-        let announced = self.lab.was_announced(about);
-        if self.watch == Watch::Nobody {
-            assert_eq!(announced, expected.is_announced, "{at}: announced to the provider");
-        }
-        let stages = match self.watch {
-            Watch::Nobody => expected.alone,
-            Watch::Apply => expected.watched,
-        };
-        for host in 0..2 {
+    fn look(&mut self, about: &Nic, step: &str, expected: &Expected, at: &str) {
+        for (host, stage) in expected.stages.into_iter().enumerate() {
             let name = NODES[host];
-            if self.watch == Watch::Apply && self.lab.hosts[host].is_alive {
-                self.lab.hosts[host].node.run("apply").ok();
+            let node = &self.lab.hosts[host];
+            // What is done on one node does not concern the other, but for commands.
+            if step.starts_with(NODES[1 - host]) && !(step.contains(" runs ") && node.guard.is_some()) {
+                continue;
             }
-            let found = self.lab.stage(host, about);
-            assert_eq!(found, Ok(stages[host]), "{at}: on {name}");
-            if self.lab.hosts[host].is_alive {
-                let differs = expected.alone[host] != expected.watched[host];
-                let drift = self.watch == Watch::Nobody && expected.is_known && differs;
-                let verify = self.lab.hosts[host].node.run("verify");
-                assert_eq!(verify.code == 3, drift, "{at}: on {name}: {verify}");
-            }
+            // Without its guard nobody keeps a node in line.
+            let is_ours = self.watch == Watch::Nobody || node.guard.is_some();
+            self.within_patience(&format!("{at}: on {name}"), |play| {
+                match play.lab.stage(host, about) {
+                    Ok(found) if found == stage || (found, stage) == (Stage::Free, Stage::Nobodys) => {}
+                    Err(_) if stage == Stage::Odd => {}
+                    other => return Err(format!("expected {stage:?}, found {other:?}")),
+                }
+                let verify = (node.is_alive && is_ours).then(|| node.node.run("verify"));
+                match verify.filter(|verify| (verify.code == 3) != expected.drift[host]) {
+                    Some(verify) => Err(verify.to_string()),
+                    None => Ok(()),
+                }
+            });
         }
-        let wrong = self.lab.probe(about, stages);
+        assert_eq!(self.lab.was_announced(about), expected.is_announced, "{at}: announced to the provider");
+        let wrong = self.lab.probe(about, expected.stages);
         assert!(wrong.is_empty(), "{at}:\n{}", wrong.join("\n"));
     }
 }
