@@ -166,6 +166,33 @@ fn what_guests_are_told_is_what_they_need() {
     assert!(own >= 15 && plain >= 3, "{own} documents of our own, {plain} of Proxmox VE");
 }
 
+/// What to configure inside by hand, for the cases of `cloud-init` that `inside` names.
+#[test]
+fn guests_without_cloud_init_are_shown_what_to_configure() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut seen = 0;
+    let mut wrong = String::new();
+    for file in fs::read_dir(golden.join("inside")).unwrap() {
+        let file = file.unwrap().path();
+        let case = golden.join("cloud-init").join(file.file_stem().unwrap());
+        let read = |name: &str| fs::read(case.join(name)).unwrap_or_default();
+        let kind = if case.join("qemu.conf").exists() { GuestKind::Qemu } else { GuestKind::Lxc };
+        let config = GuestConfig::parse(kind, &[read("qemu.conf"), read("lxc.conf")].concat());
+        let guest: GuestFile = parse(&case.join("guest.json"), &read("guest.json")).unwrap();
+        let pools: PoolsFile = parse(&case.join("pools.json"), &read("pools.json")).unwrap();
+        let resolver = cloudinit::resolver(&String::from_utf8(read("resolv.conf")).unwrap());
+        let manuals = cloudinit::manuals(&guest, &pools, &config, &resolver).unwrap();
+        let found: Vec<String> = manuals.iter().map(|it| format!("[{}] {}\n{}", it.key, it.title, it.text)).collect();
+        let found = found.join("\n");
+        if fs::read_to_string(&file).unwrap() != found {
+            wrong += &format!("{} should be\n{found}\n", file.display());
+        }
+        seen += 1;
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+    assert!(seen >= 8, "only {seen} cases");
+}
+
 /// Source: qemu-server `PVE/QemuServer/Cloudinit.pm`, `nocloud_network`.
 fn as_proxmox_writes(wanted: &cloudinit::Wanted) -> String {
     let mut text = "version: 1\nconfig:\n".to_owned();

@@ -10,6 +10,7 @@
 mod change;
 mod check;
 mod document;
+mod manual;
 mod place;
 mod snippet;
 mod told;
@@ -25,6 +26,7 @@ pub use change::{Boot, Change, Current, Refusal, Request, change, instance_id, l
 pub use check::{Contents, Finding, borrowed, check};
 pub use document::document;
 use document::quoted;
+pub use manual::{Manual, manuals};
 pub use place::{Place, place};
 pub use snippet::{Part, SnippetName};
 
