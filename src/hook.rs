@@ -438,7 +438,10 @@ impl Hook<'_> {
             log::warn!("hint: {}", finding.hint);
         }
         match first {
-            Some(Finding { sentence, hint, .. }) => Err(HookError::Refused { sentence, hint }),
+            Some(Finding { sentence, hint, .. }) => {
+                let anyway = "with `assign ... --cloud-init warn` it starts all the same";
+                Err(HookError::Refused { sentence, hint: format!("{hint}; {anyway}") })
+            }
             None => Ok(()),
         }
     }

@@ -52,7 +52,11 @@ pub fn guest(
         Ok(found) => found,
         Err(error) => {
             let sentence = format!("nobody can tell whether guest {vmid} gets its addresses from `{volume}`: {error}");
-            return unread(sentence, false, format!("look inside once it runs, as `pve-public-ip show {vmid}` says"));
+            return unread(
+                sentence,
+                false,
+                format!("compare what it has inside with `pve-public-ip show {vmid} --inside`"),
+            );
         }
     };
     match Image::open(&paths.under_root(&path), format).and_then(|image| contents(&image)) {

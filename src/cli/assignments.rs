@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
+use super::inside::by_hand;
 use super::network::{self, Changed, Told};
 use super::node::settle;
 use super::output::{Output, table};
@@ -435,8 +436,12 @@ pub(super) fn show(node: &Node, command: &Show) -> anyhow::Result<Output> {
             format!("hookscript: not registered; `{tool} set {vmid} --hookscript {}`\n", hookscript::VOLUME)
         }
     };
+    let by_hand = config.as_ref().and_then(|config| by_hand(node, &guest, &registry.pools, config, command.inside));
+    let (inside, ways) = by_hand.unwrap_or_default();
+    text += &inside;
     let mut data = serde_json::to_value(&guest)?;
     if let Value::Object(map) = &mut data {
+        map.insert("inside".to_owned(), ways);
         map.insert("node".to_owned(), place.node.into());
         map.insert("state".to_owned(), place.state.into());
         map.insert("hookscript_registered".to_owned(), registered.into());

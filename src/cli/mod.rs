@@ -1,6 +1,7 @@
 //! The command line: arguments in, one [`Output`] out. Printing and exiting is done by `main`.
 
 mod assignments;
+mod inside;
 mod interface;
 mod network;
 mod node;
@@ -335,6 +336,9 @@ pub struct List {
 pub struct Show {
     /// The guest
     vmid: Vmid,
+    /// What to configure inside the guest by hand, even if cloud-init tells it
+    #[arg(long)]
+    inside: bool,
 }
 
 /// `selftest`

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::proxmox::{self, Failure, Outcome};
 use crate::cloudinit::{
-    self, Change, Current, Part, Place, Refusal, Request, SnippetName, Subnet, Unsuitable, Wanted, WantedNic,
+    self, Change, Current, Part, Place, Refusal, Request, Resolver, SnippetName, Subnet, Unsuitable, Wanted, WantedNic,
 };
 use crate::guest::{Located, storages};
 use crate::hookscript;
@@ -118,8 +118,7 @@ impl Changed<'_> {
     }
 
     fn wanted(&self) -> Result<Wanted, Unsuitable> {
-        let resolver = read(&self.node.paths.under_root("/etc/resolv.conf")).unwrap_or_default();
-        cloudinit::wanted(self.guest, self.pools, &self.located.config, &cloudinit::resolver(&resolver))
+        cloudinit::wanted(self.guest, self.pools, &self.located.config, &resolver(self.node))
     }
 
     /// Volumes and snippets of another node are not at hand here.
@@ -408,6 +407,11 @@ pub(super) fn forget(node: &Node, vmid: Vmid) {
             }
         }
     }
+}
+
+/// The node's name servers, which guests without their own get.
+pub(super) fn resolver(node: &Node) -> Resolver {
+    cloudinit::resolver(&read(&node.paths.under_root("/etc/resolv.conf")).unwrap_or_default())
 }
 
 fn read(path: &Path) -> Option<String> {

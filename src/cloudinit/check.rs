@@ -141,7 +141,8 @@ impl Check<'_> {
     }
 
     fn unproven(&mut self, reason: &str) {
-        let (vmid, hint) = (self.guest.vmid, format!("look at what it gets: `pve-public-ip show {}`", self.guest.vmid));
+        let vmid = self.guest.vmid;
+        let hint = format!("compare it with `pve-public-ip show {vmid} --inside`");
         let sentence =
             format!("nobody can tell whether guest {vmid} gets its addresses from its network data, {reason}");
         self.put(false, sentence, hint);

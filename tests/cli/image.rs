@@ -65,6 +65,13 @@ fn start(node: &Node) -> Run {
     node.run("hook 100 pre-start")
 }
 
+/// With this reason and hint, and how to start it all the same.
+#[track_caller]
+fn refused(node: &Node, sentence: &str, hint: &str) {
+    let hint = format!("{hint}; with `assign ... --cloud-init warn` it starts all the same");
+    node.changes_nothing("hook 100 pre-start").fails(1, sentence, &hint);
+}
+
 const PROTECTED: &str =
     "pve-public-ip: guest 100 is protected: net0 203.0.113.10 bound to 02:00:00:aa:bb:00 on tap100i0\n";
 
@@ -111,7 +118,7 @@ fn a_guest_that_does_not_find_its_address_starts_only_if_it_may() {
     make(&node, VOLUME, &document("203.0.113.10", "203.0.113.2"));
     let sentence = "guest 100 is told the gateway 203.0.113.2 on net0, but its gateway is 203.0.113.1";
     let hint = "`pve-public-ip assign 100 203.0.113.10` writes it anew";
-    node.changes_nothing("hook 100 pre-start").fails(1, sentence, hint);
+    refused(&node, sentence, hint);
     assert_eq!(node.net.set("bound_ip4"), Vec::<String>::new(), "a refused guest is bound");
 
     let verify = node.run("verify");
@@ -127,7 +134,7 @@ fn a_guest_that_does_not_find_its_address_starts_only_if_it_may() {
     setting(&node, "off");
     starts(&node, "");
     setting(&node, "refuse");
-    start(&node).fails(1, sentence, hint);
+    refused(&node, sentence, hint);
     make(&node, VOLUME, &good());
     starts(&node, "");
     node.is_in_line();
@@ -146,7 +153,8 @@ fn every_finding_is_said_and_the_first_wrong_one_is_the_reason() {
          warning: guest 100 is told to use 203.0.113.12 on net0, which it does not hold: nothing that it sends from there gets out\n\
          warning: hint: {anew}\n\
          error: guest 100 is told of a NIC with the MAC 02:00:00:aa:bb:99, which it does not have: cloud-init waits for it \
-         and configures nothing; is it the data of another guest?\nhint: {anew}\n"
+         and configures nothing; is it the data of another guest?\nhint: {anew}; with `assign ... --cloud-init warn` it \
+         starts all the same\n"
     );
     assert_eq!((run.code, run.err.as_str()), (1, expected.as_str()), "{run}");
 }
@@ -168,21 +176,21 @@ fn a_clone_with_the_data_of_its_original_does_not_start() {
         "guest 100 gets the cloud-init data of guest 102 (`{}`): it would come up with that one's addresses",
         volume(102)
     );
-    start(&node).fails(1, &sentence, hint);
+    refused(&node, &sentence, hint);
     config(100, "00000000-0ed6-4a3a-9b87-6d3a1f1b6c11");
     let sentence = format!(
         "guest 100 gets the cloud-init data of an earlier guest 100 with the UUID {uuid} (`{}`): it would come up with \
          that one's addresses",
         volume(100)
     );
-    start(&node).fails(1, &sentence, hint);
+    refused(&node, &sentence, hint);
 }
 
 #[test]
 fn what_cannot_be_told_is_said_and_stops_nothing() {
     let node = assigned(DRIVE);
     node.tree.write("etc/pve/storage.cfg", "rbd: ceph\n\tpool vms\n");
-    let ends = "look inside once it runs, as `pve-public-ip show 100` says";
+    let ends = "compare what it has inside with `pve-public-ip show 100 --inside`";
     for (config, sentence, hint) in [
         (
             "ide2: ceph:vm-100-cloudinit,media=cdrom\n",
@@ -217,7 +225,7 @@ fn broken_images_and_two_drives_stop_the_start() {
     let path = node.tree.path(VOLUME).display().to_string();
     let update = "`qm cloudinit update 100` makes it anew";
     tool("qemu-img", &["create", "-q", "-f", "qcow2", &path, "8T"]);
-    start(&node).fails(1, &format!("guest 100: the cloud-init image `{path}` holds no ISO 9660 file system"), update);
+    refused(&node, &format!("guest 100: the cloud-init image `{path}` holds no ISO 9660 file system"), update);
     fs::write(&path, "x").unwrap();
     let run = start(&node).ok();
     assert!(run.err.contains(&format!("cannot read the cloud-init image `{path}`: the qcow2 file is none")), "{run}");
@@ -233,12 +241,12 @@ fn broken_images_and_two_drives_stop_the_start() {
         let (tree, to) = (node.tree.path("run/empty"), node.tree.path(raw));
         node.tree.write("run/empty/meta-data", "instance-id: 1\n");
         tool("genisoimage", &["-quiet", "-R", "-V", label, "-o", to.to_str().unwrap(), tree.to_str().unwrap()]);
-        start(&node).fails(1, sentence, update);
+        refused(&node, sentence, update);
     }
     let second = "sata0: local:100/vm-100-cloudinit.raw,media=cdrom\n";
     node.tree.qemu(100, format!("{DRIVE}{second}{NIC}"));
-    start(&node).fails(
-        1,
+    refused(
+        &node,
         "nobody can tell whether guest 100 gets its addresses: it has two cloud-init drives: ide2 and sata0",
         "remove one: `qm set 100 --delete sata0`",
     );
@@ -260,4 +268,45 @@ fn other_guests_are_not_looked_into() {
     node.run("assign 200 203.0.113.12 --no-hookscript").ok();
     node.tree.lxc(200, format!("{DRIVE}net0: name=eth0,bridge=vmbr0,hwaddr=02:00:00:AA:BB:02,type=veth\n"));
     node.run("hook 200 pre-start").ok();
+}
+
+#[test]
+fn show_says_what_to_configure_inside_where_nobody_else_does() {
+    let node = assigned("");
+    node.tree.write("etc/resolv.conf", "nameserver 192.0.2.53\n");
+    let shown = node.run("show 100").ok();
+    let (_, inside) = shown.out.split_once("inside: ").unwrap();
+    let expected = "not told, because the guest has no cloud-init drive; by hand it is done so\n\n\
+        # /etc/network/interfaces (ifupdown)\n\
+        # net0: put the name that `ip -br link` shows for 02:00:00:aa:bb:00 in place of eth0\nauto eth0\n\
+        iface eth0 inet static\n    address 203.0.113.10/32\n    up ip -4 route replace 203.0.113.1/32 dev eth0\n    \
+        up ip -4 route replace default via 203.0.113.1 dev eth0\n    dns-nameservers 192.0.2.53\n\n\
+        # /etc/netplan/90-public-ip.yaml (netplan)\n";
+    assert!(inside.starts_with(expected), "{inside}");
+    assert!(inside.contains("\n\n# NetworkManager, as root\nnmcli connection add type ethernet "), "{inside}");
+    let ways = node.run("show 100 --output-format json").json()["inside"].clone();
+    let keys: Vec<&String> = ways.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["interfaces", "netplan", "nmcli"]);
+
+    node.tree.qemu(100, format!("ostype: win11\n{DRIVE}{NIC}"));
+    let shown = node.run("show 100").ok();
+    let (_, inside) = shown.out.split_once("inside: ").unwrap();
+    assert!(
+        inside.starts_with("not told, because cloud-init cannot configure the network of Windows reliably; "),
+        "{inside}"
+    );
+    assert!(inside.contains("# Windows, PowerShell as administrator\n# net0\n$nic = Get-NetAdapter"), "{inside}");
+
+    node.tree.qemu(100, format!("{DRIVE}{NIC}"));
+    let shown = node.run("show 100").ok();
+    assert!(!shown.out.contains("inside"), "{shown}");
+    let shown = node.run("show 100 --inside").ok();
+    assert!(shown.out.contains("inside: by hand it is done so\n\n# /etc/network/interfaces"), "{shown}");
+
+    // Two NICs of one MAC are a bond, which only its administrator knows.
+    node.tree.qemu(100, format!("{NIC}net1: virtio=02:00:00:AA:BB:00,bridge=vmbr0\nipconfig1: ip=dhcp\n"));
+    let shown = node.run("show 100").ok();
+    let expected = "inside: not told, because the guest has no cloud-init drive; and nobody can say how: its net0 and net1 have the \
+        same MAC, and cloud-init knows a NIC by its MAC\n";
+    assert!(shown.out.ends_with(expected), "{shown}");
 }

