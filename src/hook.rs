@@ -23,9 +23,7 @@ use crate::plan::{
     Index, Inputs, Links, NetState, Place, Presence, Rules, check_configured, check_guest, check_stranger, desired_for,
     diff, is_configured_beyond, pool_bridges,
 };
-use crate::reconcile::{
-    Mode, Node, ReconcileError, announce_addresses, node_basis, observe_share, presence_of, reference,
-};
+use crate::reconcile::{Mode, Node, ReconcileError, announce_addresses, node_basis, observe_share, presence_of};
 use crate::registry::document::{CloudInitCheck, DocumentError, GuestFile, PoolsFile};
 use crate::registry::store::StoreError;
 use crate::registry::{Registry, plain};
@@ -255,7 +253,7 @@ impl Hook<'_> {
     fn post_stop(&self) -> Result<(), HookError> {
         let run = RunState::lock(&self.node.paths, LOCK_LIMIT)?;
         let Some(mark) = run.mark(self.vmid) else { return Ok(()) };
-        let mut kernel = Kernel::open(reference(&run)?)?;
+        let mut kernel = Kernel::open(self.node.reference(&run)?)?;
         let pools = match self.pools(&mark.applied, &BTreeSet::new()) {
             Err(HookError::Document(_)) => Pools::default(),
             read => read?,
@@ -318,7 +316,7 @@ impl Hook<'_> {
         }
         let kind = inputs.guests[&self.vmid].config.kind;
         let known = run.mark(self.vmid);
-        let mut kernel = Kernel::open(reference(run)?)?;
+        let mut kernel = Kernel::open(self.node.reference(run)?)?;
         let mut inputs = inputs.clone();
         inputs.links = kernel.links_named(&self.devices(&inputs, file, kind))?;
         let mark = Mark::now(phase, kind, file.clone());

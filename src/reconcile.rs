@@ -15,7 +15,7 @@ use crate::registry::document::{GuestFile, Mode as PoolMode, PoolsFile};
 use crate::registry::store::{Store, StoreError};
 use crate::ruleset::{Element, SetId, Storage};
 use crate::system::run::{Mark, MarkPhase, RunError, RunState, fingerprint};
-use crate::system::{FilterError, Kernel, KernelError, Nftables, packet};
+use crate::system::{FilterError, Kernel, KernelError, Nftables, Reference, packet};
 
 /// How long a command waits for another one that changes this node.
 const NODE_LOCK_LIMIT: Duration = Duration::from_secs(30);
@@ -143,6 +143,18 @@ impl Node {
         Ok(Self { paths, name, store, guests })
     }
 
+    /// What this release's rules should be in this kernel; computed once per boot.
+    pub fn reference(&self, run: &RunState) -> Result<Reference, ReconcileError> {
+        let log_group = self.store.log_group()?;
+        let text = Nftables::text_hash(log_group);
+        if let Some(fingerprint) = run.reference(text) {
+            return Ok(Reference { log_group, fingerprint });
+        }
+        let computed = Nftables::reference(log_group)?;
+        run.set_reference(text, computed.fingerprint);
+        Ok(computed)
+    }
+
     /// Brings the whole node to its desired state, or says what that would take.
     pub fn reconcile(&self, mode: Mode) -> Result<Report, ReconcileError> {
         let run = RunState::lock(&self.paths, NODE_LOCK_LIMIT)?;
@@ -151,7 +163,7 @@ impl Node {
 
     /// As [`Self::reconcile`], with the node's lock held already.
     pub fn reconcile_locked(&self, run: &RunState, mode: Mode) -> Result<Report, ReconcileError> {
-        let mut kernel = Kernel::open(reference(run)?)?;
+        let mut kernel = Kernel::open(self.reference(run)?)?;
         let mut sources = self.read_sources()?;
         self.reconcile_from(run, &mut kernel, &mut sources, Trust::Whole, mode)
     }
@@ -386,17 +398,6 @@ fn additive(step: Step, kept: &BTreeSet<SetId>) -> Option<Step> {
         }
         step => Some(step),
     }
-}
-
-/// The fingerprint that this release's rules have in this kernel; computed once per boot.
-pub fn reference(run: &RunState) -> Result<u64, FilterError> {
-    let text = Nftables::text_hash();
-    if let Some(known) = run.reference(text) {
-        return Ok(known);
-    }
-    let computed = Nftables::reference()?;
-    run.set_reference(text, computed);
-    Ok(computed)
 }
 
 /// One guest's share as it would be if nothing of it were in the kernel but what `find` confirms.

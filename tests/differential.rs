@@ -140,7 +140,7 @@ mod differential {
             let mut nftables = Nftables::open().expect("nf_tables");
             nftables.declare_sets().expect("load the sets");
             nftables.change_elements(&scene::elements(node_mac, sink.delivers), &[]).expect("add the elements");
-            nftables.load_rules().expect("load the rules");
+            nftables.load_rules(None).expect("load the rules");
 
             let mut local = vec![node_mac];
             local.extend(ports.iter().map(|(port, _)| link_mac(port)));

@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod kernel {
     use std::collections::{BTreeMap, BTreeSet};
-    use std::io::Write as _;
+    use std::io::{BufRead as _, Read as _, Write as _};
     use std::net::{Ipv4Addr, Ipv6Addr};
     use std::time::{Duration, Instant};
 
@@ -332,6 +332,71 @@ mod kernel {
         sh("nft add rule bridge pve-public-ip bound_rarp counter");
         lab.ok("apply");
         assert_eq!(filled("drop_ip4_source_by"), BTreeMap::from([("tap100i0".to_owned(), 3)]));
+    }
+
+    /// Listens to an nflog group and prints the prefix of each message until three seconds are silent: the kernel
+    /// gathers messages for one.
+    const LISTENER: &str = r#"
+import socket, struct, sys
+log = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
+log.bind((0, 0))
+def config(command, family, group):
+    body = struct.pack("=BBH", family, 0, socket.htons(group)) + struct.pack("=HHB3x", 5, 1, command)
+    log.send(struct.pack("=IHHII", 16 + len(body), 4 << 8 | 1, 5, 1, 0) + body)
+    answer = log.recv(4096)
+    assert struct.unpack_from("=i", answer, 16)[0] == 0, answer
+config(1, 0, int(sys.argv[1]))
+print("ready", flush=True)
+log.settimeout(3)
+try:
+    while True:
+        data, start = log.recv(65536), 0
+        while start + 16 <= len(data):
+            end, at = start + struct.unpack_from("=I", data, start)[0], start + 20
+            while at + 4 <= end:
+                length, kind = struct.unpack_from("=HH", data, at)
+                if kind == 10:
+                    print(data[at + 4:at + length - 1].decode(), flush=True)
+                at += length + 3 & ~3 or 4
+            start = end + 3 & ~3
+except TimeoutError:
+    pass
+"#;
+
+    #[test]
+    fn what_is_dropped_goes_to_the_nflog_group_that_the_node_names() {
+        let mut lab = living_node();
+        let file = lab.path("etc/pve/public-ip/nodes").join(format!("{NODE}.json"));
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        write(&file.to_string_lossy(), r#"{"version": 1, "log_group": 121}"#);
+        assert!(lab.run("verify").stdout.contains("the rules are missing or were changed"));
+        lab.ok("apply");
+        lab.ok("verify");
+        let script = lab.path("listen.py");
+        write(&script.to_string_lossy(), LISTENER);
+        let mut listener = lab::background(&format!("python3 {} 121", script.display()));
+        let mut heard = std::io::BufReader::new(listener.stdout.take().unwrap());
+        let mut text = String::new();
+        heard.read_line(&mut text).unwrap();
+        assert_eq!(text, "ready\n", "no answer from nfnetlink_log");
+        for number in 0..100 {
+            lab.end("tap100i0").wire.send(&verdicts::packet(who(guest_mac(100, 0), 10), ip4(11), number));
+        }
+        let unmanaged = Who { mac: guest_mac(200, 0), ip4: ip4(99), ip6: ip6(99) };
+        assert_eq!(lab.play("tap200i0", &verdicts::packet(unmanaged, ip4(10), 100)), [""; 0]);
+        heard.read_to_string(&mut text).unwrap();
+        assert!(listener.wait().unwrap().success());
+        let count = |reason: &str| text.lines().filter(|line| *line == reason).count();
+        let spoofs = count("drop_ip4_source");
+        assert!((10..=40).contains(&spoofs), "{spoofs} of 100 were logged, which are too many or too few");
+        assert_eq!(count("drop_bound_address"), 1, "{text}");
+        // Hooks know these rules for the node's own, and without the group they go.
+        lab.ok("hook 100 pre-start");
+        lab.ok("verify");
+        std::fs::remove_file(&file).unwrap();
+        lab.ok("apply");
+        assert!(!sh("nft list ruleset").contains("group 121"));
+        lab.ok("verify");
     }
 
     #[test]
@@ -702,7 +767,7 @@ mod kernel {
     fn a_port_that_vanishes_meanwhile_is_no_failure() {
         // Guests stop whenever they like, also between a look at the node and the change that follows from it.
         let lab = full_node();
-        let mut kernel = pve_public_ip::system::Kernel::open(0).unwrap();
+        let mut kernel = pve_public_ip::system::Kernel::open(pve_public_ip::system::Reference::default()).unwrap();
         let mac = pve_public_ip::model::MacAddr::from_octets(guest_mac(100, 0));
         for (vanish, port) in
             [("true", "tap999i9"), ("ip link set tap100i0 nomaster", "tap100i0"), ("ip link del tap100i0", "tap100i0")]

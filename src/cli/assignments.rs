@@ -21,8 +21,8 @@ use crate::plan::{Links, Presence};
 use crate::reconcile::{Node, ReconcileError, presence_of};
 use crate::registry::document::{Assigned, GuestFile};
 use crate::registry::{AssignRequest, Registry, RuleError, plain};
-use crate::system::Kernel;
 use crate::system::run::RunState;
+use crate::system::{Kernel, Reference};
 
 pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Result<Output> {
     let vmid = command.vmid;
@@ -240,7 +240,7 @@ fn own_addresses() -> Vec<std::net::IpAddr> {
 
 fn observe_links() -> Option<Links> {
     // Looking at links needs no fingerprint of the rules.
-    Kernel::open(0).ok()?.links().ok()
+    Kernel::open(Reference::default()).ok()?.links().ok()
 }
 
 pub(super) fn release(node: &Node, command: &Release, dry_run: bool) -> anyhow::Result<Output> {

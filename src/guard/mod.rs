@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::plan::{Event, Known, Links, NetState, latest};
-use crate::reconcile::{Mode, Node, ReconcileError, Report, Sources, Trust, reference};
+use crate::reconcile::{Mode, Node, ReconcileError, Report, Sources, Trust};
 use crate::system::run::{GuardNote, RunError, RunState};
 use crate::system::service::{Request, ServiceManager, Signals};
 use crate::system::{Kernel, KernelError, Monitor};
@@ -214,7 +214,7 @@ impl Guard {
         if self.sources.is_none() {
             // Without the lock, so that hooks go on meanwhile; asked for again below, when nobody can change the node.
             if let Some(Answer::News(sources)) = self.reader.ask(ask, FIRST_READ_LIMIT) {
-                self.sources = Some(*sources);
+                self.take(*sources);
             }
         }
         let run = match RunState::lock(&self.node.paths, LOCK_LIMIT) {
@@ -222,7 +222,7 @@ impl Guard {
             locked => locked?,
         };
         match self.reader.ask(ask, READ_LIMIT) {
-            Some(Answer::News(sources)) => self.sources = Some(*sources),
+            Some(Answer::News(sources)) => self.take(*sources),
             Some(Answer::Same) => {}
             Some(Answer::Failed(error)) => {
                 self.restore(&run)?;
@@ -251,11 +251,17 @@ impl Guard {
         if self.sources.is_some() { self.reconcile(run, Trust::OldButSafe).map(drop) } else { Ok(()) }
     }
 
+    /// From now on by these files. They may say that the rules log.
+    fn take(&mut self, sources: Sources) {
+        self.sources = Some(sources);
+        self.kernel = None;
+    }
+
     fn reconcile(&mut self, run: &RunState, trust: Trust) -> Result<Option<Report>, ReconcileError> {
         let Some(sources) = &mut self.sources else { return Ok(None) };
         let mut kernel = match self.kernel.take() {
             Some(kernel) => kernel,
-            None => Kernel::open(reference(run)?)?,
+            None => Kernel::open(self.node.reference(run)?)?,
         };
         let before = kernel.generation()?;
         let report = self.node.reconcile_from(run, &mut kernel, sources, trust, Mode::Apply)?;

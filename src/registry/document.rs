@@ -395,6 +395,10 @@ pub struct NodeFile {
     /// Bridge ports that lead to the provider. Default: every port of a pool's bridge that is not named like a guest's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplinks: Option<BTreeSet<IfName>>,
+    /// nflog group (1 to 65535) to which dropped frames are sent, with the reason as prefix; at most ten of a reason in a
+    /// second. Default: they are counted only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_group: Option<u16>,
 }
 
 /// A file of the registry that cannot be used as it is.
@@ -487,7 +491,7 @@ impl Document for GuestFile {
 
 impl Document for NodeFile {
     fn contradiction(&self) -> Option<String> {
-        None
+        (self.log_group == Some(0)).then(|| "has log_group 0; a group is a number from 1 to 65535".to_owned())
     }
 }
 

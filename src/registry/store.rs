@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::document::{self, Document, DocumentError, GuestFile, PoolsFile};
+use super::document::{self, Document, DocumentError, GuestFile, NodeFile, PoolsFile};
 use super::lock::{LockError, RegistryLock};
 use super::{Registry, RuleError};
 use crate::model::{NodeName, Vmid};
@@ -162,6 +162,13 @@ impl Store {
             }
         }
         Ok(snapshot)
+    }
+
+    /// The nflog group that this node's file names. What cannot be read names none: the rules stand without it.
+    pub fn log_group(&self) -> Result<Option<u16>, StoreError> {
+        let path = self.paths.node_file(&self.node);
+        let Some(bytes) = read(&path)? else { return Ok(None) };
+        Ok(document::parse::<NodeFile>(&path, &bytes).ok().and_then(|file| file.log_group))
     }
 
     /// Reads one guest's file and its exact bytes; `None` if there is none.

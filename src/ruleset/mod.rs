@@ -5,6 +5,8 @@
 
 mod element;
 
+use std::borrow::Cow;
+
 pub use element::{Element, SetId, Storage};
 
 /// The table; `bridge` family.
@@ -15,6 +17,21 @@ pub const SETS: &str = include_str!("sets.nft");
 
 /// Replaces the rules in one transaction and leaves the sets alone.
 pub const RULES: &str = include_str!("rules.nft");
+
+/// The rules; with an nflog group each dropped frame is sent there too, at most ten of a reason in a second.
+///
+/// Not every kernel has the module for it, and then the rules cannot be loaded: so it stands in them only if it is wanted.
+pub fn rules(log_group: Option<u16>) -> Cow<'static, str> {
+    let Some(group) = log_group else { return Cow::Borrowed(RULES) };
+    let line = |line: &str| {
+        let reason = line.trim().strip_prefix("counter name \"").and_then(|rest| rest.strip_suffix("\" drop"));
+        let log = reason.map(|reason| {
+            format!("\t\tlimit rate 10/second burst 20 packets log prefix \"{reason}\" group {group} snaplen 128\n")
+        });
+        log.unwrap_or_default() + line + "\n"
+    };
+    Cow::Owned(RULES.lines().map(line).collect())
+}
 
 #[cfg(test)]
 mod tests {
@@ -33,6 +50,16 @@ mod tests {
     fn the_text_and_the_program_know_the_same_sets() {
         let known = SetId::ALL.iter().map(|set| (set.name().to_owned(), set.storage() != Storage::Hash)).collect();
         assert_eq!(declared(), known);
+    }
+
+    #[test]
+    fn every_drop_is_logged_if_that_is_wanted() {
+        assert_eq!(rules(None), RULES);
+        let logged = rules(Some(7));
+        let drops = RULES.lines().filter(|line| line.ends_with("\" drop")).count();
+        assert!(drops > 20, "{drops}");
+        assert_eq!(logged.matches("group 7 snaplen 128").count(), drops);
+        assert!(logged.contains("log prefix \"drop_arp\" group 7 snaplen 128\n\t\tcounter name \"drop_arp\" drop\n"));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::ruleset::RULES;
 use crate::system::namespace::{Namespace, set_parameter};
 use crate::system::packet::Wire;
 use crate::system::tun::{CardWork, Tap};
-use crate::system::{Kernel, command};
+use crate::system::{Kernel, Reference, command};
 
 /// Local experimental ethertype: traffic that no rule knows.
 const EXPERIMENTAL: u16 = 0x88b5;
@@ -218,7 +218,7 @@ impl Lab {
 
     /// Brings the node to its desired state, exactly as `apply` does; then puts `rules` in the place of the program's own,
     /// if they are others.
-    pub(super) fn load(&mut self, home: &Namespace, reference: u64, rules: &str) -> Result<(), Error> {
+    pub(super) fn load(&mut self, home: &Namespace, reference: Reference, rules: &str) -> Result<(), Error> {
         if Namespace::current()?.is(home)? {
             return Err(Error::Home);
         }

@@ -239,7 +239,7 @@ pub fn run(selection: &Selection, rules: &str) -> Result<Report, Error> {
 }
 
 fn play(selection: &Selection, rules: &str, home: &Namespace, report: &mut Report) -> Result<(), Error> {
-    let reference = Nftables::reference()?;
+    let reference = Nftables::reference(None)?;
     let mut anything = false;
     for topology in TOPOLOGIES.iter().filter(|topology| selection.has_topology(topology)) {
         let plays: Vec<_> = topology.plays.iter().map(|play| (play, topology.cases(play))).collect();

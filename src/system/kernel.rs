@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::nftables::{FilterError, Nftables};
+use super::nftables::{FilterError, Nftables, Reference};
 use super::routing::{Routing, RoutingError};
 use crate::model::IfName;
 use crate::plan::{Links, NetState, Rules, Step};
@@ -48,12 +48,12 @@ impl KernelError {
 pub struct Kernel {
     nftables: Nftables,
     routing: Routing,
-    reference: u64,
+    reference: Reference,
 }
 
 impl Kernel {
-    /// Connects. `reference` is the fingerprint of this release's rules (see [`Nftables::reference`]).
-    pub fn open(reference: u64) -> Result<Self, KernelError> {
+    /// Connects. `reference` is what this release's rules should be (see [`Nftables::reference`]).
+    pub fn open(reference: Reference) -> Result<Self, KernelError> {
         Ok(Self { nftables: Nftables::open()?, routing: Routing::open()?, reference })
     }
 
@@ -69,7 +69,7 @@ impl Kernel {
 
     /// How much of the filter's text is loaded.
     pub fn observe_rules(&mut self) -> Result<Rules, KernelError> {
-        Ok(self.nftables.observe_rules(self.reference)?)
+        Ok(self.nftables.observe_rules(self.reference.fingerprint)?)
     }
 
     /// The number of the last transaction in nf_tables, whoever made it.
@@ -118,7 +118,7 @@ impl Kernel {
             Step::DeclareSets => Ok(self.nftables.declare_sets()?),
             Step::ChangeElements { add, remove } => Ok(self.nftables.change_elements(add, remove)?),
             Step::LoadRules => {
-                self.nftables.load_rules()?;
+                self.nftables.load_rules(self.reference.log_group)?;
                 if self.observe_rules()? == Rules::Loaded { Ok(()) } else { Err(FilterError::NotTaken.into()) }
             }
             Step::SetDeafBridge(bridge) => Ok(self.routing.set_deaf_bridge(*bridge)?),

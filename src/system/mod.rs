@@ -16,5 +16,5 @@ pub mod tun;
 
 pub use kernel::{Kernel, KernelError};
 pub use monitor::Monitor;
-pub use nftables::{FilterError, Nftables};
+pub use nftables::{FilterError, Nftables, Reference};
 pub use routing::RoutingError;

@@ -16,7 +16,7 @@ use super::command::{self, CommandError};
 use super::netlink::flags::{ACKNOWLEDGE, CREATE, DUMP, INTERRUPTED, REQUEST};
 use super::netlink::{Builder, NetlinkError, Socket, attribute, attributes, text};
 use crate::plan::{Event, Rules};
-use crate::ruleset::{Element, RULES, SETS, SetId, Storage, TABLE};
+use crate::ruleset::{Element, RULES, SETS, SetId, Storage, TABLE, rules};
 
 const SUBSYSTEM: u16 = 10 << 8;
 const GET_TABLE: u16 = SUBSYSTEM | 1;
@@ -78,6 +78,15 @@ pub enum FilterError {
     Answer(&'static str),
 }
 
+/// The rules as they should be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reference {
+    /// The nflog group to which dropped frames are sent.
+    pub log_group: Option<u16>,
+    /// What this kernel and `nft` make of the text.
+    pub fingerprint: u64,
+}
+
 /// An open connection to nf_tables.
 #[derive(Debug)]
 pub struct Nftables {
@@ -106,7 +115,7 @@ impl Nftables {
 
     /// Replaces the rules, and in the same transaction removes chains and sets that are not this release's, and the copy
     /// of the table that was in force before.
-    pub fn load_rules(&mut self) -> Result<(), FilterError> {
+    pub fn load_rules(&mut self, log_group: Option<u16>) -> Result<(), FilterError> {
         let tables = self.dump(GET_TABLE, &[], "list the tables")?;
         let has_copy = tables.iter().any(|table| attribute(table, 1).is_some_and(|name| text(name) == COPY));
         let chains = self.dump(GET_CHAIN, &[], "list the chains")?;
@@ -125,7 +134,7 @@ impl Nftables {
         if has_copy {
             script += &format!("delete table bridge {COPY}\n");
         }
-        nft(&(script + RULES), "rules")
+        nft(&(script + &rules(log_group)), "rules")
     }
 
     /// How much of the text is loaded; `reference` is the fingerprint that this release's text must have.
@@ -144,23 +153,23 @@ impl Nftables {
     ///
     /// So the kernel's rules are compared with what this very kernel and `nft` make of the text, without a copy of
     /// bytecode in this program and without trusting what was loaded before.
-    pub fn reference() -> Result<u64, FilterError> {
+    pub fn reference(log_group: Option<u16>) -> Result<Reference, FilterError> {
         let compile = || {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| FilterError::Namespace(errno.into()))?;
             let mut nftables = Self::open()?;
             nftables.declare_sets()?;
-            nftables.load_rules()?;
+            nftables.load_rules(log_group)?;
             let declared = nftables.declared_sets()?;
-            nftables.fingerprint(&declared)
+            Ok(Reference { log_group, fingerprint: nftables.fingerprint(&declared)? })
         };
         // `unshare` moves only the calling thread; it ends with the namespace.
         std::thread::scope(|scope| scope.spawn(compile).join().unwrap_or(Err(FilterError::NotTaken)))
     }
 
     /// A hash of the text, by which a stored reference is known to be of this release.
-    pub fn text_hash() -> u64 {
+    pub fn text_hash(log_group: Option<u16>) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (SETS, RULES).hash(&mut hasher);
+        (SETS, rules(log_group)).hash(&mut hasher);
         hasher.finish()
     }
 
