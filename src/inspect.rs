@@ -74,12 +74,21 @@ pub fn guest(
 
 /// The same for all guests of a node.
 pub fn node(node: &Node) -> Result<Vec<Finding>, ReconcileError> {
-    let registry = node.store.load()?.registry;
-    let located = node.guests.local()?;
-    let here = registry.guests.values().filter(|guest| !guest.is_empty());
-    let here = here.filter_map(|guest| Some((guest, located.get(&guest.vmid)?)));
-    let findings = here.map(|(guest, config)| self::guest(&node.paths, guest, &registry.pools, config, Moment::Other));
-    Ok(findings.flatten().collect())
+    // The registry may be large, and few guests have a drive: the others' files are not read.
+    let mut located = node.guests.local()?;
+    located.retain(|_, config| !config.cloud_init_drives().is_empty());
+    // Files that cannot be read are named by others.
+    let Ok(pools) = node.store.parse_pools(&node.store.read_pools()?) else { return Ok(Vec::new()) };
+    let mut findings = Vec::new();
+    for (vmid, config) in located {
+        match node.store.load_guest(vmid)? {
+            Some((Ok(guest), _)) if !guest.is_empty() => {
+                findings.extend(self::guest(&node.paths, &guest, &pools, &config, Moment::Other));
+            }
+            _ => {}
+        }
+    }
+    Ok(findings)
 }
 
 fn contents(image: &Image) -> Result<Contents, ImageError> {

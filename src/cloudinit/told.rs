@@ -26,6 +26,8 @@ pub(super) struct Told {
 pub(super) struct ToldNic {
     pub(super) name: String,
     pub(super) mac: MacAddr,
+    /// Whether cloud-init waits for a NIC with exactly this spelling of the MAC, and gives up without one.
+    pub(super) awaited: Option<String>,
     pub(super) addresses: Vec<IpNet>,
     /// Default gateways.
     pub(super) gateways: Vec<ToldGateway>,
@@ -81,10 +83,10 @@ impl Told {
 }
 
 impl ToldNic {
-    fn new(name: &str, mac: MacAddr) -> Self {
-        let name = name.to_owned();
+    fn new(name: &str, mac: MacAddr, awaited: Option<&str>) -> Self {
+        let (name, awaited) = (name.to_owned(), awaited.map(str::to_owned));
         let (addresses, gateways, links, peers, name_servers) = Default::default();
-        Self { name, mac, addresses, gateways, links, peers, name_servers }
+        Self { name, mac, awaited, addresses, gateways, links, peers, name_servers }
     }
 }
 
@@ -103,7 +105,7 @@ fn version_1(root: &Node, told: &mut Told) -> Result<(), YamlError> {
                     );
                     continue;
                 };
-                let mut nic = ToldNic::new(name, mac);
+                let mut nic = ToldNic::new(name, mac, text(part, "mac_address")?);
                 for subnet in part.get("subnets").map(Node::items).unwrap_or_default() {
                     subnet_1(subnet, &mut nic, told)?;
                 }
@@ -111,7 +113,8 @@ fn version_1(root: &Node, told: &mut Told) -> Result<(), YamlError> {
             }
             "nameserver" => {
                 told.known(part, &["type", "address", "search"]);
-                told.name_servers.extend(addresses(part, "address")?);
+                let found = name_servers(part, "address", told)?;
+                told.name_servers.extend(found);
             }
             "loopback" => {}
             other => told.unknown(part.line, &format!("a `{other}` is not understood here")),
@@ -138,7 +141,7 @@ fn subnet_1(subnet: &Node, nic: &mut ToldNic, told: &mut Told) -> Result<(), Yam
         nic.gateways.push(ToldGateway { address, under_routes: false, on_link: false });
     }
     nic.peers.extend(addresses(subnet, "pointopoint")?);
-    nic.name_servers.extend(addresses(subnet, "dns_nameservers")?);
+    nic.name_servers.extend(name_servers(subnet, "dns_nameservers", told)?);
     for route in subnet.get("routes").map(Node::items).unwrap_or_default() {
         told.known(route, &["network", "destination", "netmask", "prefix", "gateway", "metric"]);
         let key = if route.get("destination").is_some() { "destination" } else { "network" };
@@ -171,7 +174,9 @@ fn version_2(root: &Node, told: &mut Told) -> Result<(), YamlError> {
             told.unknown(part.line, &format!("`{id}` is known by its name only, which may be another inside"));
             continue;
         };
-        let mut nic = ToldNic::new(text(part, "set-name")?.unwrap_or(id), mac);
+        let name = text(part, "set-name")?;
+        let spelled = part.get("match").map(|part| text(part, "macaddress")).transpose()?.flatten();
+        let mut nic = ToldNic::new(name.unwrap_or(id), mac, name.and(spelled));
         for address in part.get("addresses").map(Node::items).unwrap_or_default() {
             // An address with options is a mapping of one key.
             let word = address.entries().first().map_or_else(|| address.word(), |(key, _)| Ok(key))?;
@@ -184,8 +189,9 @@ fn version_2(root: &Node, told: &mut Told) -> Result<(), YamlError> {
             let found = address(part, key)?;
             nic.gateways.extend(found.map(|address| ToldGateway { address, under_routes: false, on_link: false }));
         }
-        let servers = part.get("nameservers").map(|part| addresses(part, "addresses")).transpose()?;
-        nic.name_servers.extend(servers.unwrap_or_default());
+        if let Some(servers) = part.get("nameservers") {
+            nic.name_servers.extend(name_servers(servers, "addresses", told)?);
+        }
         for route in part.get("routes").map(Node::items).unwrap_or_default() {
             route_2(route, &mut nic, told)?;
         }
@@ -238,7 +244,21 @@ fn address(node: &Node, key: &str) -> Result<Option<IpAddr>, YamlError> {
     node.get(key).map(|node| one_address(node, key)).transpose()
 }
 
-/// One address or several; in version 1 several may also stand in one word.
+/// Name servers, of which several may stand in one word. Of a bad one nobody can say what becomes of the rest.
+fn name_servers(node: &Node, key: &str, told: &mut Told) -> Result<Vec<IpAddr>, YamlError> {
+    let mut found = Vec::new();
+    for item in node.get(key).map(Node::items).unwrap_or_default() {
+        for word in item.word()?.split_whitespace() {
+            match word.parse() {
+                Ok(address) => found.push(address),
+                Err(_) => told.unknown(item.line, &format!("the name server `{word}` is not an address")),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// One address or several.
 fn addresses(node: &Node, key: &str) -> Result<Vec<IpAddr>, YamlError> {
     node.get(key).map(Node::items).unwrap_or_default().iter().map(|item| one_address(item, key)).collect()
 }

@@ -157,6 +157,11 @@ fn every_finding_is_said_and_the_first_wrong_one_is_the_reason() {
          starts all the same\n"
     );
     assert_eq!((run.code, run.err.as_str()), (1, expected.as_str()), "{run}");
+    // A card of the node that is passed through has a MAC of its own.
+    make(&node, VOLUME, &(good() + other));
+    start(&node).fails_with(1, &["error: guest 100 is told of a NIC with the MAC 02:00:00:aa:bb:99"]);
+    node.tree.qemu(100, format!("hostpci0: 0000:01:00.0\n{DRIVE}{NIC}"));
+    starts(&node, "");
 }
 
 #[test]
