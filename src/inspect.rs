@@ -60,7 +60,14 @@ pub fn guest(
         }
     };
     match Image::open(&paths.under_root(&path), format).and_then(|image| contents(&image)) {
-        Ok(contents) => cloudinit::check(guest, config, &wanted, &contents),
+        Ok(contents) => {
+            let mut findings = cloudinit::check(guest, config, &wanted, &contents);
+            for finding in findings.iter_mut().filter(|finding| finding.wrong && moment == Moment::Other) {
+                // The configuration may be right by now: the image is made of it at the next start.
+                finding.hint += &format!("; or, if nothing is to be written, `qm cloudinit update {vmid}`");
+            }
+            findings
+        }
         Err(ImageError::Io { source, .. }) if moment == Moment::Other && source.kind() == io::ErrorKind::NotFound => {
             Vec::new()
         }

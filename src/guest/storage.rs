@@ -26,7 +26,7 @@ pub enum VolumeError {
     #[error("there is no storage `{0}` in /etc/pve/storage.cfg")]
     NoStorage(String),
     /// Only the storage's own programs reach into it.
-    #[error("storage `{storage}` is of type {kind}, which only QEMU can read")]
+    #[error("storage `{storage}` is of type {kind}, whose volumes are not read here")]
     Remote {
         /// The storage.
         storage: String,
@@ -256,7 +256,7 @@ mod tests {
             ("local:vm-100-cloudinit.raw", "`local:vm-100-cloudinit.raw` is not the name of a volume"),
             ("local:", "`local:` is not the name of a volume"),
             ("nowhere:vm-100-cloudinit", "there is no storage `nowhere` in /etc/pve/storage.cfg"),
-            ("ceph:vm-100-cloudinit", "storage `ceph` is of type rbd, which only QEMU can read"),
+            ("ceph:vm-100-cloudinit", "storage `ceph` is of type rbd, whose volumes are not read here"),
             ("half:vm-100-cloudinit", "storage `half` of type lvm has no `vgname` in /etc/pve/storage.cfg"),
         ] {
             assert_eq!(found(volume), Err(reason.to_owned()), "{volume}");

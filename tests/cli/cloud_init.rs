@@ -231,7 +231,7 @@ fn an_identity_that_cannot_be_found_out_is_not_lost() {
     run.fails(
         1,
         "203.0.113.10 assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh, gateway 198.51.100.254, but guest 100 is not \
-         told: its instance-id cannot be found out (storage `ceph` is of type rbd, which only QEMU can read), and with \
+         told: its instance-id cannot be found out (storage `ceph` is of type rbd, whose volumes are not read here), and with \
          another one it would make new SSH host keys",
         "assign with --reinit: the guest then takes itself for a new machine at its next boot",
     );
