@@ -9,6 +9,7 @@ pub mod output;
 mod pools;
 mod proxmox;
 mod selftest;
+mod setup;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -81,6 +82,11 @@ pub enum Command {
     /// Manage pools: what there is to hand out
     #[command(subcommand, visible_alias = "pools")]
     Pool(PoolCommand),
+    /// Make a storage for the guests' cloud-init data that every node has
+    ///
+    /// A guest whose snippet is missing does not start. The storage `local` is another one on each node; this one lies
+    /// beside the registry, in Proxmox VE's cluster file system. Says what it would change, and changes it with --yes.
+    Setup(Setup),
     /// Give addresses to a guest
     ///
     /// The MAC is that of the guest's NIC. Without an address the next free one of each family of the pool is taken.
@@ -240,6 +246,14 @@ pub struct PoolAdd {
     /// What it costs
     #[arg(long, value_name = "N")]
     monthly_cost_cents: Option<u64>,
+}
+
+/// `setup`
+#[derive(Debug, Args)]
+pub struct Setup {
+    /// Do it
+    #[arg(long)]
+    yes: bool,
 }
 
 /// `assign`
@@ -432,6 +446,7 @@ impl Cli {
                 let node = Node::open(Paths::new(std::path::absolute(&global.root)?))?;
                 match command {
                     Command::Pool(command) => pools::run(&node, command, global.dry_run),
+                    Command::Setup(command) => setup::setup(&node, &command, global.dry_run),
                     Command::Assign(command) => assignments::assign(&node, &command, global.dry_run),
                     Command::Release(command) => assignments::release(&node, &command, global.dry_run),
                     Command::Set(command) => interface::set(&node, command, global.dry_run),

@@ -574,3 +574,43 @@ fn a_guest_on_another_node_is_told_there() {
          network: guest 300 is on node n2; do it there: pve-public-ip release 300\n",
     );
 }
+
+#[test]
+fn setup_makes_a_storage_that_every_node_has() {
+    let node = node();
+    node.run("setup").prints("storage local takes snippets, and every node sees them: nothing to do\n");
+    node.tree.write("etc/pve/nodes/n2/qemu-server/300.conf", "name: far\n");
+    let says = "/etc/pve/storage.cfg gets a storage for cloud-init data that every node has:\n\n\
+                dir: public-ip\n\tpath /etc/pve/public-ip\n\tcontent snippets\n\tshared 1\n\n";
+    let add = "pvesm add dir public-ip --path /etc/pve/public-ip --content snippets --shared 1";
+    node.changes_nothing("setup")
+        .prints(&format!("{says}nothing is changed yet: `pve-public-ip setup --yes` runs `{add}`\n"));
+    node.changes_nothing("setup --yes")
+        .prints(&format!("{says}storage: `pvesm` is not called for a node under --root; do it by hand: {add}\n"));
+    let pvesm = node.tree.script("stand-ins/pvesm", "echo no quorum >&2\nexit 255\n");
+    node.changes_nothing("setup --yes --dry-run").prints(&format!("{says}storage: {add} (not run)\n"));
+    node.run("setup --yes").after_running(add).fails(
+        1,
+        &format!("`{} {}` failed (exit status: 255): no quorum", pvesm.display(), add.strip_prefix("pvesm ").unwrap()),
+        &format!("try it by hand: `{add}`"),
+    );
+    let cfg = node.tree.path("etc/pve/storage.cfg").display().to_string();
+    node.tree.script(
+        "stand-ins/pvesm",
+        &format!("printf '%s: %s\\n\\tpath %s\\n\\tcontent %s\\n\\tshared %s\\n' $2 $3 $5 $7 $9 >> {cfg}\n"),
+    );
+    node.run("setup --yes").after_running(add).prints(&format!("{says}storage: {add}\n"));
+    assert!(says.contains(&node.tree.read("etc/pve/storage.cfg")));
+    node.run("setup --yes").prints("storage public-ip takes snippets, and every node sees them: nothing to do\n");
+    node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    assert_eq!(line(&node, "cicustom"), Some(cicustom("public-ip", &["meta", "network", "vendor"])));
+
+    node.tree.write("etc/pve/storage.cfg", "dir: public-ip\n\tpath /srv/x\n\tcontent images\n");
+    node.run("setup --yes").fails(
+        1,
+        "cannot make a storage for cloud-init data: there is a storage `public-ip` of type dir with /srv/x, which not every \
+         node can use",
+        "`pvesm set public-ip --content snippets --delete nodes,disable` if it is at /etc/pve/public-ip; else give it another \
+         name",
+    );
+}
