@@ -49,6 +49,11 @@ impl Namespace {
         Self { holder }
     }
 
+    /// The process that holds it.
+    pub(crate) fn pid(&self) -> u32 {
+        self.holder.id()
+    }
+
     /// A command inside.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
