@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::common::{Node, Run};
+use crate::image::make_with;
 
 const UUID: &str = "2e5bd7c2-0ed6-4a3a-9b87-6d3a1f1b6c11";
 const OUTSIDE: &str = "pool create ovh --profile ovh-bridged --bridge vmbr0 --gateway4 198.51.100.254";
@@ -613,4 +614,49 @@ fn setup_makes_a_storage_that_every_node_has() {
         "`pvesm set public-ip --content snippets --delete nodes,disable` if it is at /etc/pve/public-ip; else give it another \
          name",
     );
+}
+
+const VOLUME: &str = "local:100/vm-100-cloudinit.qcow2";
+const IMAGE: &str = "var/lib/vz/images/100/vm-100-cloudinit.qcow2";
+const ID: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// Makes the image as Proxmox VE does at a start, of what the guest's configuration names.
+fn boot(node: &Node) {
+    make_with(
+        node,
+        IMAGE,
+        &snippet(node, LOCAL, "network"),
+        &snippet(node, LOCAL, "meta"),
+        &snippet(node, LOCAL, "vendor"),
+    );
+}
+
+#[test]
+fn what_is_written_is_what_pre_start_wants_to_see() {
+    let node = node();
+    node.tree.qemu(100, conf("").replace("local:cloudinit", VOLUME));
+    // It has booted with what Proxmox VE makes up, and keeps the identity that it has from there.
+    make_with(&node, IMAGE, "version: 1\nconfig: []\n", &format!("instance-id: {ID}\n"), "");
+    let run = node.run("assign 100 203.0.113.10").ok();
+    assert!(said(&run)[0].contains("after its second boot from now"), "{run}");
+    assert_eq!(snippet(&node, LOCAL, "meta"), format!("instance-id: '{ID}'\n"));
+    // An image that was not made anew does not have the address.
+    node.run("hook 100 pre-start").fails_with(1, &["203.0.113.10"]);
+    boot(&node);
+    node.run("hook 100 pre-start").ok();
+    let run = node.run("assign 100 203.0.113.11").ok();
+    assert_eq!(said(&run), ["guest 100 has this network after its next boot, and keeps its SSH host keys"]);
+    boot(&node);
+    node.run("hook 100 pre-start").ok();
+    assert_eq!(snippet(&node, LOCAL, "meta"), format!("instance-id: '{ID}'\n"));
+}
+
+#[test]
+fn an_image_that_was_never_filled_has_no_identity_to_lose() {
+    let node = node();
+    node.tree.qemu(100, conf("").replace("local:cloudinit", "local:100/vm-100-cloudinit.raw"));
+    node.tree.write("var/lib/vz/images/100/vm-100-cloudinit.raw", vec![0; 1 << 20]);
+    let run = node.run("assign 100 203.0.113.10").ok();
+    assert_eq!(said(&run), ["guest 100 has this network at its first boot"]);
+    assert!(!node.calls().iter().any(|call| call.contains("dump")), "{:?}", node.calls());
 }

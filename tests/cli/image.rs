@@ -39,11 +39,15 @@ fn tool(program: &str, arguments: &[&str]) {
 
 /// Makes the volume as Proxmox VE does at every start; a qcow2 file if it is called one.
 fn make(node: &Node, volume: &str, network: &str) {
+    make_with(node, volume, network, "instance-id: 1\n", "");
+}
+
+pub(super) fn make_with(node: &Node, volume: &str, network: &str, meta: &str, vendor: &str) {
     let tree = node.tree.path("run/pve/cloudinit/100");
     node.tree.write("run/pve/cloudinit/100/network-config", network);
-    node.tree.write("run/pve/cloudinit/100/meta-data", "instance-id: 1\n");
+    node.tree.write("run/pve/cloudinit/100/meta-data", meta);
     node.tree.write("run/pve/cloudinit/100/user-data", "#cloud-config\n");
-    node.tree.write("run/pve/cloudinit/100/vendor-data", "");
+    node.tree.write("run/pve/cloudinit/100/vendor-data", vendor);
     let iso = node.tree.path("run/pve/cloudinit/iso");
     let iso = iso.to_str().unwrap();
     let arguments = ["-quiet", "-iso-level", "3", "-R", "-J", "-V", "cidata", "-o", iso, tree.to_str().unwrap()];
