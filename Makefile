@@ -29,7 +29,7 @@ BINARY := $(CURDIR)/build/pve-public-ip
 BUILT = build/pve-public-ip_$(shell dpkg-parsechangelog -S Version)_$(shell dpkg --print-architecture)
 FUZZ_SECONDS ?= 20
 SCRIPTS := scripts/* .ci/run hookscripts/* debian/*.postinst debian/*.prerm debian/*.postrm \
-	$(wildcard demo/run benches/run fuzz/run)
+	$(wildcard demo/run benches/run fuzz/run tests/booted/run)
 
 .PHONY: all setup fmt lint test test-library test-package deb demo bench doc fuzz release pages clean
 

@@ -1,6 +1,7 @@
 //! Parses arguments, prints the outcome, sets the exit status. Everything else is in the library.
 
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -58,9 +59,17 @@ fn die() {
     std::process::exit(1)
 }
 
+/// Whether stderr is the journal, which has the same from syslog, with its level. Source: `systemd.exec(5)`.
+fn is_journal() -> bool {
+    let stream = std::env::var("JOURNAL_STREAM").ok();
+    let Ok(meta) = std::fs::metadata("/proc/self/fd/2") else { return false };
+    stream.is_some_and(|stream| stream == format!("{}:{}", meta.dev(), meta.ino()))
+}
+
 /// Messages go to stderr, which in a hook is the task log, and to syslog, each once.
 struct Log {
     level: log::LevelFilter,
+    is_journal: bool,
     syslog: Option<Mutex<syslog::Logger<syslog::LoggerBackend, syslog::Formatter3164>>>,
 }
 
@@ -73,7 +82,8 @@ impl Log {
             pid: std::process::id(),
         };
         let syslog = syslog::unix_custom(formatter, socket).ok().map(Mutex::new);
-        if log::set_boxed_logger(Box::new(Self { level, syslog })).is_ok() {
+        let is_journal = syslog.is_some() && is_journal();
+        if log::set_boxed_logger(Box::new(Self { level, is_journal, syslog })).is_ok() {
             log::set_max_level(level.max(log::LevelFilter::Info));
         }
     }
@@ -86,7 +96,7 @@ impl log::Log for Log {
 
     fn log(&self, record: &log::Record<'_>) {
         let text = record.args().to_string();
-        if record.level() <= self.level {
+        if record.level() <= self.level && !self.is_journal {
             let line = match record.level() {
                 log::Level::Error if text.starts_with("hint: ") => format!("{text}\n"),
                 log::Level::Error => format!("error: {text}\n"),

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use common::Node;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use pve_public_ip::paths::Paths;
+use pve_public_ip::system::run::RunState;
 
 /// Longer than anything here takes, on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -339,4 +341,31 @@ fn the_service_manager_is_told() {
     let last = std::iter::repeat_with(receive).find(|message| message != "WATCHDOG=1").unwrap();
     assert_eq!(last, "STOPPING=1");
     node.run("--dry-run guard").fails(1, "the guard cannot pretend", "`pve-public-ip plan` shows what it would do now");
+}
+
+#[test]
+fn the_fence_stands_while_the_filter_is_missing() {
+    let node = with_guest();
+    let guard = Guard::start(&node);
+    let tables = || node.net.sh("nft list tables");
+    let run = RunState::lock(&Paths::new(node.tree.root()), PATIENCE).unwrap();
+    // The guard waits for the lock as long as a hook may hold it.
+    node.net.sh("nft flush ruleset");
+    guard.within(PATIENCE, "the fence stands", || tables().contains("pve-public-ip-fence"));
+    node.net.sh("nft flush ruleset");
+    let text = node.net.sh("nft list table bridge pve-public-ip-fence");
+    for line in ["flags owner", "hook prerouting", "iifname \"tap1*\" drop", "iifname \"fwln9*\" drop"] {
+        assert!(text.contains(line), "no `{line}` in {text}");
+    }
+    drop(run);
+    guard.within(PATIENCE, "it falls when the filter is back", || tables() == "table bridge pve-public-ip\n");
+    guard.rests();
+    node.is_in_line();
+    // A guard that dies does not leave the guests cut off.
+    let run = RunState::lock(&Paths::new(node.tree.root()), PATIENCE).unwrap();
+    node.net.sh("nft flush ruleset");
+    guard.within(PATIENCE, "the fence stands again", || tables().contains("pve-public-ip-fence"));
+    guard.signal(Signal::SIGKILL);
+    guard.within(PATIENCE, "it falls with its owner", || tables().is_empty());
+    drop(run);
 }

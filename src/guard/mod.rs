@@ -22,7 +22,7 @@ use crate::plan::{Event, Known, Links, NetState, latest};
 use crate::reconcile::{Mode, Node, ReconcileError, Report, Sources, Trust};
 use crate::system::run::{GuardNote, RunError, RunState};
 use crate::system::service::{Request, ServiceManager, Signals};
-use crate::system::{Kernel, KernelError, Monitor};
+use crate::system::{Fence, Kernel, KernelError, Monitor};
 use files::{Answer, Ask, Reader};
 use sayings::{Line, Sayings, drift};
 use schedule::{Cause, Schedule};
@@ -72,6 +72,7 @@ pub fn run(node: Node) -> Result<(), GuardError> {
         sources: None,
         desired: NetState::default(),
         kernel: None,
+        fence: None,
         generation: 0,
         changed_by: None,
         schedule: Schedule::new(),
@@ -91,6 +92,8 @@ struct Guard {
     /// What the kernel was brought to by the last look.
     desired: NetState,
     kernel: Option<Kernel>,
+    /// Stands from the moment when the filter is missing to the end of the next look.
+    fence: Option<Fence>,
     /// The last transaction in nf_tables that was looked at.
     generation: u32,
     /// Who changed our table since the last look.
@@ -130,8 +133,8 @@ impl Guard {
             let events = monitor.drain()?;
             self.hear(events);
             if self.schedule.left(self.now()).is_zero() {
-                self.look();
-                if !is_ready {
+                let is_done = self.look();
+                if is_done && !is_ready {
                     is_ready = true;
                     log::info!("guard: watching node {}, {}", self.node.name, self.summary());
                     self.manager.tell("READY=1");
@@ -179,15 +182,32 @@ impl Guard {
                 _ => drop(causes.insert(Cause::Network)),
             }
         }
+        if causes.contains(&Cause::Filter) {
+            self.fence_in();
+        }
         for cause in causes {
             self.wake(cause);
         }
     }
 
-    /// Compares and repairs.
-    fn look(&mut self) {
+    /// Cuts the guests off until the next look has put the filter back, if it is gone and can be put back.
+    fn fence_in(&mut self) {
+        let (None, Some(_), Some(kernel)) = (&self.fence, &self.sources, &mut self.kernel) else { return };
+        if !kernel.is_void().unwrap_or_default() {
+            return;
+        }
+        match Fence::raise() {
+            Ok(fence) => self.fence = Some(fence),
+            Err(error) => log::warn!("{}", chain(&error)),
+        }
+    }
+
+    /// Compares and repairs. Says whether that came to an end, be it a bad one.
+    fn look(&mut self) -> bool {
         let (began, cause) = (self.now(), self.schedule.cause());
         let outcome = self.compare(cause);
+        // Whatever came of it: guests that are cut off for long are no better than guests that are not protected.
+        self.fence = None;
         let lines = match &outcome {
             Ok(Some(report)) => self.well(report),
             Ok(None) => Vec::new(),
@@ -206,6 +226,7 @@ impl Guard {
         self.note.last_look_ms = u64::try_from(ended.saturating_sub(began).as_millis()).unwrap_or(u64::MAX);
         RunState::set_guard_note(&self.node.paths, &self.note);
         log::debug!("looked because of {cause:?} for {} ms", self.note.last_look_ms);
+        !matches!(outcome, Ok(None))
     }
 
     /// `None`: the files were not read in time; what is missing by the last known ones was put back all the same.
@@ -264,7 +285,7 @@ impl Guard {
             None => Kernel::open(self.node.reference(run)?)?,
         };
         let before = kernel.generation()?;
-        let report = self.node.reconcile_from(run, &mut kernel, sources, trust, Mode::Apply)?;
+        let mut report = self.node.reconcile_from(run, &mut kernel, sources, trust, Mode::Apply)?;
         let own = report.steps.iter().filter(|step| step.is_transaction()).count();
         let after = kernel.generation()?;
         // If there were others meanwhile, they have to be looked at.
@@ -283,7 +304,7 @@ impl Guard {
         if !report.steps.is_empty() {
             self.note.last_change = seconds();
         }
-        self.desired = report.desired.clone();
+        self.desired = std::mem::take(&mut report.desired);
         Ok(Some(report))
     }
 

@@ -38,6 +38,9 @@ impl KernelError {
             Self::Filter(FilterError::Netlink(error)) | Self::Routing(RoutingError::Netlink(error)) => {
                 (error.errno() == Some(nix::errno::Errno::EPERM)).then(|| "run it as root".to_owned())
             }
+            Self::Filter(FilterError::Namespace(_)) => {
+                Some("`pve-public-ip apply` as root does that once for each boot".to_owned())
+            }
             Self::Routing(RoutingError::NoInterface(_)) | Self::Filter(_) => None,
         }
     }
@@ -70,6 +73,11 @@ impl Kernel {
     /// How much of the filter's text is loaded.
     pub fn observe_rules(&mut self) -> Result<Rules, KernelError> {
         Ok(self.nftables.observe_rules(self.reference.fingerprint)?)
+    }
+
+    /// Whether nothing is filtered, because our table or its rules are missing.
+    pub fn is_void(&mut self) -> Result<bool, KernelError> {
+        Ok(self.nftables.is_void()?)
     }
 
     /// The number of the last transaction in nf_tables, whoever made it.

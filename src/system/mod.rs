@@ -1,6 +1,7 @@
 //! Acting: the file system, other programs and the kernel. Nothing here decides anything.
 
 pub mod command;
+mod fence;
 pub mod files;
 pub mod image;
 mod kernel;
@@ -14,6 +15,7 @@ pub mod run;
 pub mod service;
 pub mod tun;
 
+pub use fence::Fence;
 pub use kernel::{Kernel, KernelError};
 pub use monitor::Monitor;
 pub use nftables::{FilterError, Nftables, Reference};

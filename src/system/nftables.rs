@@ -18,7 +18,7 @@ use super::netlink::{Builder, NetlinkError, Socket, attribute, attributes, text}
 use crate::plan::{Event, Rules};
 use crate::ruleset::{Element, RULES, SETS, SetId, Storage, TABLE, rules};
 
-const SUBSYSTEM: u16 = 10 << 8;
+pub(super) const SUBSYSTEM: u16 = 10 << 8;
 const GET_TABLE: u16 = SUBSYSTEM | 1;
 const GET_CHAIN: u16 = SUBSYSTEM | 4;
 const GET_RULE: u16 = SUBSYSTEM | 7;
@@ -28,13 +28,13 @@ const GET_SET_ELEMENT: u16 = SUBSYSTEM | 13;
 const DELETE_SET_ELEMENT: u16 = SUBSYSTEM | 14;
 const NEW_GENERATION: u16 = SUBSYSTEM | 15;
 const GET_GENERATION: u16 = SUBSYSTEM | 16;
-const BATCH_BEGIN: u16 = 16;
-const BATCH_END: u16 = 17;
+pub(super) const BATCH_BEGIN: u16 = 16;
+pub(super) const BATCH_END: u16 = 17;
 
 /// `struct nfgenmsg`: family bridge, version 0, resource 0.
-const BRIDGE: [u8; 4] = [7, 0, 0, 0];
+pub(super) const BRIDGE: [u8; 4] = [7, 0, 0, 0];
 /// The same for a batch: resource is the subsystem, in network order.
-const BATCH: [u8; 4] = [0, 0, 0, 10];
+pub(super) const BATCH: [u8; 4] = [0, 0, 0, 10];
 
 const LIST_TABLE: u16 = 1;
 const LIST_SET: u16 = 2;
@@ -104,8 +104,9 @@ impl Nftables {
     ///
     /// A copy of it stays in force meanwhile, under another name: [`Self::load_rules`] removes it.
     pub fn declare_sets(&self) -> Result<(), FilterError> {
-        if are_compatible(SETS) {
-            return nft(SETS, "sets");
+        match nft(SETS, "sets") {
+            Err(FilterError::Nft { source, .. }) if is_plain_no(&source) => {}
+            result => return result,
         }
         if let Err(error) = keep_copy() {
             log::warn!("{error}; until the new rules are loaded nothing is filtered");
@@ -147,6 +148,17 @@ impl Nftables {
             return Ok(Rules::Loaded);
         }
         Ok(if are_compatible(SETS) { Rules::Different } else { Rules::Absent })
+    }
+
+    /// Whether neither our table nor a copy that stands in for it has rules: nothing is filtered.
+    pub fn is_void(&mut self) -> Result<bool, FilterError> {
+        for table in [TABLE, COPY] {
+            let rules = self.dump(GET_RULE, &[(LIST_TABLE, table)], "list the rules")?;
+            if rules.iter().any(|rule| attribute(rule, LIST_TABLE).is_some_and(|name| text(name) == table)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Compiles this release's text in a throwaway network namespace and takes its fingerprint there.
@@ -450,12 +462,14 @@ impl Transactions {
     }
 }
 
-/// Whether the kernel would take these declarations beside what it has. Only a plain no of `nft` counts: if it cannot run
-/// or dies, the call that follows says so, and nothing is replaced for it.
+/// Whether the kernel would take these declarations beside what it has.
 fn are_compatible(sets: &str) -> bool {
-    let refused =
-        |error: &CommandError| matches!(error, CommandError::Failed { status, .. } if status.code() == Some(1));
-    !command::run("nft", &["-c", "-f", "-"], sets.as_bytes()).is_err_and(|error| refused(&error))
+    !command::run("nft", &["-c", "-f", "-"], sets.as_bytes()).is_err_and(|error| is_plain_no(&error))
+}
+
+/// Whether `nft` refused. If it cannot run or dies, the call that follows says so, and nothing is replaced for it.
+fn is_plain_no(error: &CommandError) -> bool {
+    matches!(error, CommandError::Failed { status, .. } if status.code() == Some(1))
 }
 
 /// Loads what is in force under another name, beside it: a frame then passes only if both let it.
