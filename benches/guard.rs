@@ -222,9 +222,10 @@ impl Node {
     /// A guest's port comes without a hook.
     fn port(&mut self, figures: &mut Figures) -> Result<()> {
         let port: IfName = "tap101i0".parse()?;
-        sh("ip link del tap101i0")?;
-        thread::sleep(REST);
         let bound = Element::port(SetId::Ports, port);
+        sh("ip link del tap101i0")?;
+        wait("a port that is gone is bound no more", || Ok(!self.has(&bound)))?;
+        thread::sleep(REST);
         sh("ip tuntap add tap101i0 mode tap; ip link set tap101i0 master vmbr0 up")?;
         let took = wait("the port is bound", || Ok(self.has(&bound)))?;
         note(figures, "port", ms(took));
