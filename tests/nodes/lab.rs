@@ -457,7 +457,7 @@ impl Lab {
             .net
             .sh("nft list sets bridge; echo neighbours; ip neigh show proto 121; echo pinned; bridge fdb show");
         let (sets, rest) = said.split_once("neighbours\n").unwrap();
-        if !sets.contains("table bridge pve-public-ip") {
+        if !sets.contains("table bridge pve-public-ip {") {
             return Ok(Stage::Bare);
         }
         let (neighbours, entries) = rest.split_once("pinned\n").unwrap();
