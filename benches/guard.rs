@@ -157,7 +157,7 @@ impl Node {
         note(figures, "start", ms(began.elapsed()));
         // Whoever notifies must not be held up by us.
         drop(socket);
-        let reference = reference(&RunState::unlocked(&Paths::new(&task.root)))?;
+        let reference = reference(&RunState::unlocked(&Paths::new(&task.root)), None)?;
         Ok(Self { guard, root: task.root.clone(), kernel: Kernel::open(reference)? })
     }
 

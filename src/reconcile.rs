@@ -73,6 +73,11 @@ impl Sources {
         &self.inputs.links
     }
 
+    /// The nflog group that the node's file names.
+    pub fn log_group(&self) -> Option<u16> {
+        self.inputs.registry.node.as_ref().and_then(|node| node.log_group)
+    }
+
     /// Whether every file could be read and understood. What could not may look another way next time, without a sign.
     pub fn are_whole(&self) -> bool {
         self.unreadable.is_empty() && self.inputs.registry.broken.is_empty()
@@ -143,16 +148,9 @@ impl Node {
         Ok(Self { paths, name, store, guests })
     }
 
-    /// What this release's rules should be in this kernel; computed once per boot.
+    /// What this release's rules should be on this node.
     pub fn reference(&self, run: &RunState) -> Result<Reference, ReconcileError> {
-        let log_group = self.store.log_group()?;
-        let text = Nftables::text_hash(log_group);
-        if let Some(fingerprint) = run.reference(text) {
-            return Ok(Reference { log_group, fingerprint });
-        }
-        let computed = Nftables::reference(log_group)?;
-        run.set_reference(text, computed.fingerprint);
-        Ok(computed)
+        Ok(reference(run, self.store.log_group()?)?)
     }
 
     /// Brings the whole node to its desired state, or says what that would take.
@@ -398,6 +396,17 @@ fn additive(step: Step, kept: &BTreeSet<SetId>) -> Option<Step> {
         }
         step => Some(step),
     }
+}
+
+/// What this release's rules should be in this kernel; computed once per boot.
+pub fn reference(run: &RunState, log_group: Option<u16>) -> Result<Reference, FilterError> {
+    let text = Nftables::text_hash(log_group);
+    if let Some(fingerprint) = run.reference(text) {
+        return Ok(Reference { log_group, fingerprint });
+    }
+    let computed = Nftables::reference(log_group)?;
+    run.set_reference(text, computed.fingerprint);
+    Ok(computed)
 }
 
 /// One guest's share as it would be if nothing of it were in the kernel but what `find` confirms.

@@ -18,11 +18,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::plan::{Event, Known, Links, NetState, latest};
-use crate::reconcile::{Mode, Node, ReconcileError, Report, Sources, Trust};
+use crate::plan::{Event, Known, Links, NetState, Rules, latest};
+use crate::reconcile::{Mode, Node, ReconcileError, Report, Sources, Trust, reference};
 use crate::system::run::{GuardNote, RunError, RunState};
 use crate::system::service::{Request, ServiceManager, Signals};
-use crate::system::{Fence, Kernel, KernelError, Monitor};
+use crate::system::{Fence, FilterError, Kernel, KernelError, Monitor};
 use files::{Answer, Ask, Reader};
 use sayings::{Line, Sayings, drift};
 use schedule::{Cause, Schedule};
@@ -53,6 +53,9 @@ pub enum GuardError {
     /// The kernel does not tell what changes.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The rules have to be compiled, which the service itself is not allowed to do.
+    #[error("other rules are wanted: starting again to have them compiled")]
+    Uncompiled,
 }
 
 fn failed<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> GuardError {
@@ -133,7 +136,7 @@ impl Guard {
             let events = monitor.drain()?;
             self.hear(events);
             if self.schedule.left(self.now()).is_zero() {
-                let is_done = self.look();
+                let is_done = self.look()?;
                 if is_done && !is_ready {
                     is_ready = true;
                     log::info!("guard: watching node {}, {}", self.node.name, self.summary());
@@ -203,7 +206,7 @@ impl Guard {
     }
 
     /// Compares and repairs. Says whether that came to an end, be it a bad one.
-    fn look(&mut self) -> bool {
+    fn look(&mut self) -> Result<bool, GuardError> {
         let (began, cause) = (self.now(), self.schedule.cause());
         let outcome = self.compare(cause);
         // Whatever came of it: guests that are cut off for long are no better than guests that are not protected.
@@ -211,6 +214,10 @@ impl Guard {
         let lines = match &outcome {
             Ok(Some(report)) => self.well(report),
             Ok(None) => Vec::new(),
+            Err(ReconcileError::Kernel(KernelError::Filter(FilterError::Namespace(_)))) if self.manager.is_there() => {
+                // The unit does it before it starts the service.
+                return Err(GuardError::Uncompiled);
+            }
             Err(error) => {
                 // It may be the connection.
                 self.kernel = None;
@@ -226,7 +233,7 @@ impl Guard {
         self.note.last_look_ms = u64::try_from(ended.saturating_sub(began).as_millis()).unwrap_or(u64::MAX);
         RunState::set_guard_note(&self.node.paths, &self.note);
         log::debug!("looked because of {cause:?} for {} ms", self.note.last_look_ms);
-        !matches!(outcome, Ok(None))
+        Ok(!matches!(outcome, Ok(None)))
     }
 
     /// `None`: the files were not read in time; what is missing by the last known ones was put back all the same.
@@ -272,17 +279,21 @@ impl Guard {
         if self.sources.is_some() { self.reconcile(run, Trust::OldButSafe).map(drop) } else { Ok(()) }
     }
 
-    /// From now on by these files. They may say that the rules log.
+    /// From now on by these files.
     fn take(&mut self, sources: Sources) {
+        if self.sources.as_ref().is_some_and(|known| known.log_group() != sources.log_group()) {
+            // Other rules are wanted; to load them is no repair.
+            self.kernel = None;
+            self.desired.rules = Rules::Different;
+        }
         self.sources = Some(sources);
-        self.kernel = None;
     }
 
     fn reconcile(&mut self, run: &RunState, trust: Trust) -> Result<Option<Report>, ReconcileError> {
         let Some(sources) = &mut self.sources else { return Ok(None) };
         let mut kernel = match self.kernel.take() {
             Some(kernel) => kernel,
-            None => Kernel::open(self.node.reference(run)?)?,
+            None => Kernel::open(reference(run, sources.log_group())?)?,
         };
         let before = kernel.generation()?;
         let mut report = self.node.reconcile_from(run, &mut kernel, sources, trust, Mode::Apply)?;
