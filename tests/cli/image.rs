@@ -320,3 +320,44 @@ fn show_says_what_to_configure_inside_where_nobody_else_does() {
         same MAC, and cloud-init knows a NIC by its MAC\n";
     assert!(shown.out.ends_with(expected), "{shown}");
 }
+
+/// The snippet that a guest's configuration names for its network.
+fn network_snippet(node: &Node, vmid: u32) -> String {
+    let config = node.tree.read(&format!("etc/pve/nodes/n1/qemu-server/{vmid}.conf"));
+    let (_, volume) = config.split_once("network=local:snippets/").unwrap_or_else(|| panic!("{config}"));
+    let name: String = volume.chars().take_while(|c| !matches!(c, ',' | '\n')).collect();
+    node.tree.read(&format!("var/lib/vz/snippets/{name}"))
+}
+
+#[test]
+fn what_assign_tells_is_what_the_hook_finds() {
+    let node = Node::with_pool();
+    node.stand_in_proxmox();
+    node.tree.write("etc/resolv.conf", "nameserver 192.0.2.53\n");
+    let uuid = |digit: u32| format!("smbios1: uuid={digit}e5bd7c2-0ed6-4a3a-9b87-6d3a1f1b6c11\n");
+    node.tree.qemu(100, format!("{DRIVE}{NIC}{}", uuid(1)));
+    node.run("assign 100 203.0.113.10 2001:db8:0:1::10").ok();
+    make(&node, VOLUME, &network_snippet(&node, 100));
+    let quiet = |run: Run| assert!(!run.err.contains("warning"), "{run}");
+    quiet(start(&node).ok());
+    node.is_in_line();
+
+    node.run("assign 100 203.0.113.11").ok();
+    start(&node).fails_with(1, &["error: guest 100 is not told of 203.0.113.11 on net0: it comes up without it\n"]);
+    make(&node, VOLUME, &network_snippet(&node, 100));
+    quiet(start(&node).ok());
+
+    // A clone has another MAC, number and UUID, and the data of its original, until it has its own.
+    let clone = node.tree.read("etc/pve/nodes/n1/qemu-server/100.conf").replace(&uuid(1), &uuid(2));
+    let clone = clone.replace("100", "101").replace("pve-public-ip-101", "pve-public-ip-100");
+    let clone = clone.replace("02:00:00:AA:BB:00", "02:00:00:AA:BB:01");
+    let clone: String =
+        clone.lines().filter(|line| !line.starts_with("ipconfig")).map(|line| format!("{line}\n")).collect();
+    node.tree.qemu(101, &clone);
+    node.run("hook 101 pre-start").fails_with(1, &["no public address: is it a clone?"]);
+    let run = node.run("assign 101 203.0.113.12").ok();
+    assert!(!run.err.contains("warning"), "{run}");
+    make(&node, "var/lib/vz/images/101/vm-101-cloudinit.qcow2", &network_snippet(&node, 101));
+    quiet(node.run("hook 101 pre-start").ok());
+    node.is_in_line();
+}
