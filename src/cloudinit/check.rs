@@ -315,11 +315,13 @@ impl Check<'_> {
             let all: BTreeSet<(MacAddr, IpAddr)> = all.filter(|(_, gateway)| gateway.is_ipv4() == v4).collect();
             if all.len() > 1 {
                 let all: Vec<String> = all.iter().map(|(mac, gateway)| format!("{gateway} on {mac}")).collect();
-                self.wrong(format!(
+                let sentence = format!(
                     "guest {} is told several IPv{family} default gateways ({}): what it sends leaves by the wrong one",
                     self.guest.vmid,
                     all.join(", ")
-                ));
+                );
+                // What is not understood may be a table for each of them.
+                if told.unknown.is_empty() { self.wrong(sentence) } else { self.doubt(sentence) }
             }
         }
     }
