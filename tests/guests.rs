@@ -318,6 +318,63 @@ fn apply_all(back_end: &str) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Cases under `inside`: what `show` says to configure by hand.
+const BY_HAND: [&str; 6] = [
+    "gateway-outside",
+    "gateway-inside",
+    "several-addresses",
+    "ipv6-gateway-outside",
+    "ipv6-link-local-gateway-routed",
+    "mtu",
+];
+
+/// Does in a guest what `show` says, in the words of one of the ways to do it.
+fn configure_by_hand(suite: &str, name: &str, back_end: &str) -> Result<(), String> {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let case = golden.join("cloud-init").join(name);
+    let read = |name: &str| fs::read(case.join(name)).unwrap();
+    let config = GuestConfig::parse(GuestKind::Qemu, &read("qemu.conf"));
+    let guest: GuestFile = parse(&case.join("guest.json"), &read("guest.json")).unwrap();
+    let pools: PoolsFile = parse(&case.join("pools.json"), &read("pools.json")).unwrap();
+    let wanted = cloudinit::inside(&guest, &pools, &config, &cloudinit::Resolver::default()).unwrap();
+    let shown = fs::read_to_string(golden.join(format!("inside/{name}.txt"))).unwrap();
+    let section = |key: &str| {
+        let (_, rest) = shown.split_once(&format!("[{key}] ")).unwrap();
+        let (_, text) = rest.split_once('\n').unwrap();
+        text.split("\n\n").next().unwrap().to_owned() + "\n"
+    };
+    let guest = Guest::new(suite);
+    let _outside = guest.plug(&wanted);
+    let networkd = if back_end == "netplan" {
+        guest.write("etc/netplan/90-public-ip.yaml", &section("netplan"));
+        guest.sh("chmod 600 /etc/netplan/*; netplan generate");
+        Some(Networkd::start(&guest))
+    } else {
+        if back_end == "ifupdown-ng" {
+            guest.sh("cp -a /opt/ifupdown-ng/sbin/. /usr/sbin/ && cp -a /opt/ifupdown-ng/usr/. /usr/");
+        }
+        guest.write("etc/network/interfaces", &section("interfaces"));
+        guest.sh("ifup -i /etc/network/interfaces eth0");
+        None
+    };
+    let reached = guest.reaches_beyond(&wanted);
+    drop(networkd);
+    reached.map_err(|error| format!("{suite}, {back_end}, {name}: {error}"))
+}
+
+#[test]
+fn what_show_says_to_configure_by_hand_is_enough() {
+    let mut wrong = Vec::new();
+    for (suite, back_end) in
+        [("bookworm", "ifupdown"), ("bookworm", "ifupdown-ng"), ("bookworm", "netplan"), ("trixie", "netplan")]
+    {
+        for name in BY_HAND {
+            wrong.extend(configure_by_hand(suite, name, back_end).err());
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// Without the route to the gateway Debian 12's netplan has no default route: what is tested above can fail.
 #[test]
 fn without_the_route_to_it_a_gateway_outside_is_lost() {
