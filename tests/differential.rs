@@ -30,6 +30,7 @@ mod differential {
     #[expect(dead_code, reason = "the other test uses the rest")]
     mod lab;
     mod mutate;
+    #[path = "../common/random.rs"]
     mod random;
     mod scene;
 

@@ -5,12 +5,13 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test stops at the first surprise")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -82,6 +83,17 @@ impl Namespace {
             body()
         };
         std::thread::scope(|scope| scope.spawn(there).join().expect("the thread in a network namespace"))
+    }
+
+    /// Waits until an interface is gone: a process that is just being started may still hold the tap device, too.
+    pub(crate) fn until_gone(&self, port: &str) {
+        let limit = Instant::now() + Duration::from_secs(20);
+        self.inside(|| {
+            while nix::net::if_::if_nametoindex(port).is_ok() {
+                assert!(Instant::now() < limit, "{port} does not go away");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
     }
 
     /// What `ip link ... netns` takes.
@@ -300,6 +312,14 @@ impl Tree {
         let mut found = BTreeMap::new();
         collect(&self.path("etc"), &mut found);
         found
+    }
+
+    /// The files of the run directory, by their paths in it.
+    pub(crate) fn volatile(&self) -> BTreeSet<String> {
+        let (run, mut found) = (self.path("run/pve-public-ip"), BTreeMap::new());
+        collect(&run, &mut found);
+        let paths = found.keys().filter(|path| path.is_file());
+        paths.map(|path| path.strip_prefix(&run).unwrap().to_str().unwrap().to_owned()).collect()
     }
 
     /// Every file and directory of the tree except the locks and caches under `/run`.

@@ -89,13 +89,28 @@ pub(crate) const NICS: [Nic; 4] = [
     Nic::new(GuestKind::Lxc, 200, 0, 13),
 ];
 
+/// The NIC of a guest that comes and goes: numbers from 1000 are virtual machines, from 2000 containers.
+pub(crate) fn passing(vmid: u32) -> Nic {
+    let kind = if vmid < 2000 { GuestKind::Qemu } else { GuestKind::Lxc };
+    let [.., high, low] = vmid.to_be_bytes();
+    let mut nic = Nic::new(kind, vmid, 0, 64 + low % 64);
+    nic.who.mac = [2, 0, 0, 1, high, low];
+    nic
+}
+
 /// The NIC with this port.
 pub(crate) fn nic(port: &str) -> Nic {
-    NICS.into_iter().find(|nic| nic.port() == port).unwrap_or_else(|| panic!("no guest has a port {port}"))
+    let number = port.trim_start_matches(char::is_alphabetic).split('i').next().and_then(|number| number.parse().ok());
+    let vmid: u32 = number.unwrap_or_else(|| panic!("{port} is no guest's port"));
+    let known = NICS.into_iter().find(|nic| nic.port() == port);
+    known.or_else(|| (vmid >= 1000).then(|| passing(vmid))).unwrap_or_else(|| panic!("no guest has a port {port}"))
 }
 
 /// A guest's configuration as it is at first.
 pub(crate) fn config(vmid: u32) -> String {
+    if vmid >= 1000 {
+        return passing(vmid).config();
+    }
     let nics = NICS.iter().filter(|nic| nic.vmid == vmid);
     format!("hookscript: local:snippets/pve-public-ip\n{}", nics.map(Nic::config).collect::<String>())
 }
@@ -185,6 +200,10 @@ impl Guard {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).expect("the guard runs");
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Ends it by a signal and returns its exit status; none if it was killed.
@@ -289,7 +308,7 @@ impl Lab {
         }
         lab.reset_configs();
         let pool = "pool create public --profile generic-bridged --bridge vmbr0 \
-            --gateway4 203.0.113.1 --gateway6 2001:db8:0:1::1 203.0.113.8/29 2001:db8:0:1::/124";
+            --gateway4 203.0.113.1 --gateway6 2001:db8:0:1::1 203.0.113.8/29 203.0.113.64/26 2001:db8:0:1::/124 2001:db8:0:1::40/122";
         lab.hosts[0].node.run(pool).ok();
         let _ = RULES.set(lab.hosts[0].node.tree.read("run/pve-public-ip/rules"));
         for nic in NICS {
@@ -411,6 +430,7 @@ impl Lab {
         }
         let behind_firewall = gone.behind_firewall;
         drop(gone);
+        host.node.net.until_gone(port);
         if behind_firewall {
             remove_firewall_bridge(&host.node.net, &nic(port));
         }

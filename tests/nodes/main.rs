@@ -1,16 +1,21 @@
 //! What Proxmox VE does in the life of a guest, played on two nodes behind one provider's switch: the phases that it
 //! calls and those that it leaves out, in its order, with the real program and real frames.
 //!
-//! `rows` is the table, `script` plays a row, `lab` is the two nodes.
+//! `rows` is the table, `script` plays a row, `lab` is the two nodes. `churn` makes up rows of
+//! its own.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test stops at the first surprise")]
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/random.rs"]
+mod random;
 
+mod churn;
 mod lab;
 mod rows;
 mod script;
+mod storm;
 
 macro_rules! rows {
     ($($name:ident: $table:ident;)+) => {

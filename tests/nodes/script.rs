@@ -26,23 +26,41 @@ pub(crate) enum Watch {
 /// else, but for steps with a star: nobody can know who did not look earlier, or the guard is not there. `announced`: the provider's switch was told.
 pub(crate) type Row = (&'static str, &'static str, &'static str);
 
-/// Plays rows one after the other on the same two nodes; each leaves them as it found them.
-pub(crate) fn play_all(watch: Watch, rows: &[Row]) {
+/// Two nodes, with or without their guards.
+pub(crate) fn nodes(watch: Watch) -> Lab {
     let mut lab = Lab::new();
     if watch == Watch::Guard {
         for host in &mut lab.hosts {
             host.guard = Some(Guard::start(&host.node));
         }
     }
-    for row in rows {
-        Play { lab: &mut lab, watch, row }.play();
+    lab
+}
+
+/// Plays rows one after the other on the same two nodes; each leaves them as it found them.
+pub(crate) fn play_all(watch: Watch, rows: &[Row]) {
+    let mut lab = nodes(watch);
+    for (name, port, text) in rows {
+        lab.reset_configs();
+        let mut play = Play { lab: &mut lab, watch, name: (*name).to_owned(), about: nic(port) };
+        let before = play.traces();
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        assert!(!lines.is_empty(), "{name} has no steps");
+        for line in lines {
+            play.line(line);
+        }
+        play.ends(&before);
     }
 }
 
-struct Play<'a> {
-    lab: &'a mut Lab,
-    watch: Watch,
-    row: &'a Row,
+/// Somebody's life, step by step.
+pub(crate) struct Play<'a> {
+    pub(crate) lab: &'a mut Lab,
+    pub(crate) watch: Watch,
+    /// Whose, for messages.
+    pub(crate) name: String,
+    /// The NIC that the columns speak about.
+    pub(crate) about: Nic,
 }
 
 /// What a step leaves to be seen.
@@ -71,31 +89,26 @@ impl Expected {
 }
 
 impl Play<'_> {
-    fn play(mut self) {
-        let (name, port, text) = *self.row;
-        let about = nic(port);
+    /// Plays a step and looks.
+    pub(crate) fn line(&mut self, line: &str) {
+        let columns: Vec<&str> = line.split('|').map(str::trim).collect();
+        let at = format!("{}, {:?}, `{line}`", self.name, self.watch);
+        assert!((2..=3).contains(&columns.len()), "{at}: a step has one or two columns");
+        self.step(columns[0], &at);
+        self.look(columns[0], &Expected::parse(&columns[1..], self.watch), &at);
+    }
+
+    /// Nothing is left, and nothing is lost. What a failed start or a missing hook leaves, the next look at the node
+    /// removes.
+    pub(crate) fn ends(&self, before: &BTreeSet<String>) {
         self.lab.reset_configs();
-        let before = self.traces();
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        let mut played = 0;
-        for line in lines {
-            let columns: Vec<&str> = line.split('|').map(str::trim).collect();
-            let at = format!("{name}, {:?}, `{line}`", self.watch);
-            assert!((2..=3).contains(&columns.len()), "{at}: a step has one or two columns");
-            self.step(columns[0], &at);
-            self.look(&about, columns[0], &Expected::parse(&columns[1..], self.watch), &at);
-            played += 1;
-        }
-        assert!(played > 0, "{name} has no steps");
-        // What a failed start or a missing hook leaves, the next look at the node removes.
-        self.lab.reset_configs();
-        for at in 0..2 {
-            assert!(self.lab.hosts[at].is_alive, "{name} leaves a node switched off");
+        for host in &self.lab.hosts {
+            assert!(host.is_alive, "{} leaves a node switched off", self.name);
             if self.watch == Watch::Nobody {
-                self.lab.hosts[at].node.run("apply").ok();
+                host.node.run("apply").ok();
             }
         }
-        self.within_patience(&format!("{name}, {:?}: left behind or lost", self.watch), |play| {
+        self.within_patience(&format!("{}, {:?}: left behind or lost", self.name, self.watch), |play| {
             let after = play.traces();
             let difference: Vec<&String> = before.symmetric_difference(&after).collect();
             if difference.is_empty() { Ok(()) } else { Err(format!("{difference:#?}")) }
@@ -103,7 +116,7 @@ impl Play<'_> {
     }
 
     /// Without the guard it is so now; with it, it becomes so.
-    fn within_patience<T>(&self, at: &str, look: impl Fn(&Self) -> Result<T, String>) -> T {
+    pub(crate) fn within_patience<T>(&self, at: &str, look: impl Fn(&Self) -> Result<T, String>) -> T {
         let started = Instant::now();
         loop {
             match look(self) {
@@ -120,12 +133,12 @@ impl Play<'_> {
     }
 
     /// All that the product may leave on a node.
-    fn traces(&self) -> BTreeSet<String> {
+    pub(crate) fn traces(&self) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         for host in &self.lab.hosts {
             let name = &host.node.tree.name;
-            let marks = fs::read_dir(host.node.tree.path("run/pve-public-ip/guests")).into_iter().flatten();
-            found.extend(marks.map(|mark| format!("{name} mark {}", mark.unwrap().file_name().to_string_lossy())));
+            let notes = host.node.tree.volatile().into_iter();
+            found.extend(notes.filter(|path| path.starts_with("guests/")).map(|path| format!("{name} {path}")));
             for set in host.node.net.sh("nft list sets bridge").split("\tset ").skip(1) {
                 // Which port tried what is for people to read, for a day.
                 if set.contains("dynamic") {
@@ -304,7 +317,8 @@ impl Play<'_> {
 
     // ---- looks ----------------------------------------------------------------------------------------------
 
-    fn look(&mut self, about: &Nic, step: &str, expected: &Expected, at: &str) {
+    fn look(&mut self, step: &str, expected: &Expected, at: &str) {
+        let about = &self.about.clone();
         for (host, stage) in expected.stages.into_iter().enumerate() {
             let name = NODES[host];
             let node = &self.lab.hosts[host];

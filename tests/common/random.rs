@@ -1,5 +1,7 @@
 //! Random choices that a seed repeats.
 
+#![allow(dead_code, reason = "each test file uses its own part")]
+
 /// `SplitMix64` (Steele, Lea, Flood 2014): small, and good enough to pick frames.
 pub(crate) struct Random(u64);
 
