@@ -5,6 +5,7 @@
 #   make deb     the package, in build/
 #   make lint    formatting, clippy, shellcheck
 #   make bench   what it costs
+#   make churn   guests that come, live and go on two nodes, for CHURN_SECONDS=600
 #   make fuzz    the parsers, and the filter against the oracle, for FUZZ_SECONDS=20 each
 #   make doc     API documentation, manual page, completions, schemas
 
@@ -28,10 +29,11 @@ BINARY := $(CURDIR)/build/pve-public-ip
 # Name of the files that go with the package. Not expanded before dpkg is there.
 BUILT = build/pve-public-ip_$(shell dpkg-parsechangelog -S Version)_$(shell dpkg --print-architecture)
 FUZZ_SECONDS ?= 20
+CHURN_SECONDS ?= 600
 SCRIPTS := scripts/* .ci/run hookscripts/* debian/*.postinst debian/*.prerm debian/*.postrm \
-	$(wildcard demo/run benches/run fuzz/run tests/booted/run)
+	$(wildcard demo/run benches/run benches/storm fuzz/run tests/booted/run)
 
-.PHONY: all setup fmt lint test test-library test-package deb demo bench doc fuzz release pages clean
+.PHONY: all setup fmt lint test test-library test-package deb demo bench churn doc fuzz release pages clean
 
 all: deb
 
@@ -87,6 +89,10 @@ demo:
 bench:
 	scripts/setup build bench
 	benches/run
+
+churn:
+	scripts/setup build test
+	PVE_PUBLIC_IP_CHURN_SECONDS=$(CHURN_SECONDS) $(CARGO) test $(LOCKED) --test nodes churn -- --nocapture
 
 fuzz:
 	scripts/setup build test fuzz

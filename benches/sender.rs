@@ -542,11 +542,11 @@ fn storm(guests: u32, seconds: f64, netns: &str, root: &str, hookscript: &str) -
         starts.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("a start panicked"))).collect()
     });
     let times = times.into_iter().collect::<Result<Vec<_>>>()?;
-    let mut text = format!("all\t{}\n", started.elapsed().as_secs_f64());
+    let mut text = format!("all\t{:.1}\n", started.elapsed().as_secs_f64());
     for (phase, name) in ["pre-start", "post-start"].into_iter().enumerate() {
         let mut sorted: Vec<f64> = times.iter().map(|both| both[phase]).collect();
         sorted.sort_by(f64::total_cmp);
-        text += &format!("{name}\t{}\t{}\t{}\n", median(&sorted), at(&sorted, 0.99), at(&sorted, 1.0));
+        text += &format!("{name}\t{:.1}\t{:.1}\t{:.1}\n", median(&sorted), at(&sorted, 0.99), at(&sorted, 1.0));
     }
     Ok(io::stdout().write_all(text.as_bytes())?)
 }
