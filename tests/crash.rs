@@ -2,34 +2,23 @@
 //! fresh node. Whatever it left behind: the registry is whole, nothing is held twice or half given, `verify` tells the
 //! truth, `apply` repairs, and the same command finishes the work.
 //!
-//! `strace` does the killing (`inject=...:signal=SIGKILL:when=N`), so no timing is involved. Between two calls of
-//! [`CHANGING`] the process only looks and computes, so a kill there leaves what a kill at the next one leaves.
+//! `strace` does the killing (`inject=...:signal=SIGKILL:when=N`), so no timing is involved. Between two of the
+//! calls in `common::strace` the process only looks and computes, so a kill there leaves what a kill at the next one leaves.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test stops at the first surprise")]
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use common::{BINARY, CREATE, Node, Run, SYSTEM_PATH, need};
+use common::strace::{Point, killed, points};
+use common::{CREATE, Node, need};
 use pve_public_ip::paths::Paths;
 use pve_public_ip::registry::Registry;
 use pve_public_ip::registry::store::Store;
-
-/// System calls by which files, locks, processes or the network change; `?` where not every architecture has one.
-const CHANGING: &str = "openat,write,fsync,flock,mkdirat,?mkdir,?rename,?renameat,renameat2,unlinkat,?unlink,?rmdir,\
-    utimensat,sendto,sendmsg,clone,clone3,?vfork,unshare,setns";
-
-/// Whether a call that strace wrote down changes anything: not opening to read, not asking the kernel, not talking.
-fn changes(line: &str) -> bool {
-    let opens_to_read = line.starts_with("openat(") && !line.contains("O_CREAT");
-    let asks = line.starts_with("sendto(") && ["RTM_GET", "_MSG_GET"].iter().any(|word| line.contains(word));
-    let talks = line.starts_with("write(1, ") || line.starts_with("write(2, ");
-    !opens_to_read && !asks && !talks
-}
 
 /// What a command does to a node.
 struct Scenario {
@@ -181,31 +170,16 @@ fn killed_everywhere(scenario: &Scenario) {
     need(&["strace"]);
     let node = fresh(&scenario.prepare);
     let before = held(&node);
-    let trace = node.tree.path("trace");
-    let run = straced(
-        &node,
-        scenario.command,
-        &["-s", "64", "-o", trace.to_str().unwrap(), "-e", &format!("trace={CHANGING}")],
-    );
+    let (run, points) = points(&node, scenario.command);
     run.ok();
     let expected = End::of(&node);
-    let trace = fs::read_to_string(trace).unwrap();
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut points = Vec::new();
-    for line in trace.lines() {
-        // strace counts each system call by itself.
-        let call = line.split('(').next().unwrap();
-        let count = counts.entry(call).or_default();
-        *count += 1;
-        points.extend(changes(line).then_some((call, *count, line)));
-    }
-    assert!(points.len() >= scenario.at_least, "`{}` has {} points only:\n{trace}", scenario.command, points.len());
+    assert!(points.len() >= scenario.at_least, "`{}` has {} points only: {points:?}", scenario.command, points.len());
 
     let rules = node.tree.read("run/pve-public-ip/rules");
-    for (call, count, line) in points {
+    for Point { call, count, line } in points {
         let node = booted(scenario, &rules);
         let at = format!("`{}` killed in front of {line}", scenario.command);
-        let run = killed(&node, scenario.command, call, count);
+        let run = killed(&node, scenario.command, &call, count);
         assert_eq!(run.code, 128 + 9, "{at}: {run}");
         settle_orphans(&node);
 
@@ -261,27 +235,6 @@ impl End {
             two.difference(&one).collect::<Vec<_>>()
         )
     }
-}
-
-/// Runs a command that dies in front of its `count`-th `call`; exit status 0 if it has fewer.
-fn killed(node: &Node, command: &str, call: &str, count: usize) -> Run {
-    let (trace, inject) = (format!("trace={call}"), format!("inject={call}:signal=SIGKILL:when={count}"));
-    straced(node, command, &["-o", "/dev/null", "-e", &trace, "-e", &inject])
-}
-
-fn straced(node: &Node, command: &str, options: &[&str]) -> Run {
-    let mut strace = node.net.command("strace");
-    strace
-        .args(["-qq", "-e", "signal=none"])
-        .args(options)
-        .arg(BINARY)
-        .arg("--root")
-        .arg(node.tree.root())
-        .args(command.split_whitespace());
-    strace.env("PATH", format!("{}:{SYSTEM_PATH}", node.tree.path("stand-ins").display()));
-    let run = Run::of(format!("strace ... {command}"), &strace.output().unwrap());
-    assert!(!run.err.contains("strace: "), "strace does not work here: {run}");
-    run
 }
 
 /// Waits for what the killed process had started: it would end by itself, and is not what is tested here.

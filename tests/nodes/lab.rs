@@ -6,7 +6,7 @@ use std::fs::{self, OpenOptions};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -179,22 +179,32 @@ pub(crate) struct Guard {
 impl Guard {
     /// Starts it and waits until it says that it is ready. What it says goes to `guard.log`.
     pub(crate) fn start(node: &Node) -> Self {
+        match Self::try_start(node, node.command(&["guard"])) {
+            Ok(guard) => guard,
+            Err(status) => panic!("the guard ended with {status}\n{}", node.tree.read("guard.log")),
+        }
+    }
+
+    /// Starts it by this command; how it ended, if it did so before it was ready.
+    pub(crate) fn try_start(node: &Node, mut command: Command) -> Result<Self, ExitStatus> {
         let path = node.tree.path("notify");
         let _ = fs::remove_file(&path);
         let socket = UnixDatagram::bind(&path).expect("a socket for the service's messages");
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let log = OpenOptions::new().create(true).append(true).open(node.tree.path("guard.log")).unwrap();
-        let mut command = node.command(&["guard"]);
         let child = command.env("NOTIFY_SOCKET", &path).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let guard = Self { child };
+        let mut guard = Self { child };
         let mut buffer = [0; 512];
+        let started = Instant::now();
         loop {
-            let length = socket.recv(&mut buffer).unwrap_or_else(|error| {
-                panic!("the guard is not ready: {error}\n{}", node.tree.read("guard.log"));
-            });
-            if buffer[..length].starts_with(b"READY=1") {
-                return guard;
+            match socket.recv(&mut buffer) {
+                Ok(length) if buffer[..length].starts_with(b"READY=1") => return Ok(guard),
+                _ => {}
             }
+            if let Some(status) = guard.child.try_wait().unwrap() {
+                return Err(status);
+            }
+            assert!(started.elapsed() < PATIENCE, "the guard is not ready\n{}", node.tree.read("guard.log"));
         }
     }
 
@@ -210,6 +220,11 @@ impl Guard {
     pub(crate) fn end(mut self, signal: Signal) -> Option<i32> {
         self.signal(signal);
         self.child.wait().unwrap().code()
+    }
+
+    /// Waits for the end of one that somebody else has killed.
+    pub(crate) fn ended(mut self) {
+        self.child.wait().unwrap();
     }
 }
 

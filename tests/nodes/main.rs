@@ -12,6 +12,7 @@ mod common;
 mod random;
 
 mod churn;
+mod kill;
 mod lab;
 mod rows;
 mod script;

@@ -342,7 +342,12 @@ impl Play<'_> {
             });
         }
         assert_eq!(self.lab.was_announced(about), expected.is_announced, "{at}: announced to the provider");
-        let wrong = self.lab.probe(about, expected.stages);
+        self.probe(expected.stages, at);
+    }
+
+    /// Frames of everybody, wherever the NIC is.
+    pub(crate) fn probe(&mut self, stages: [Stage; 2], at: &str) {
+        let wrong = self.lab.probe(&self.about, stages);
         assert!(wrong.is_empty(), "{at}:\n{}", wrong.join("\n"));
     }
 }

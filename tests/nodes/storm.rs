@@ -10,20 +10,19 @@ use serde_json::json;
 use crate::common::{BRIDGE, Namespace, Node, Tree};
 use crate::lab::Guard;
 
-const GUESTS: u32 = 100;
 /// Of each family, for each guest.
 const ADDRESSES: u32 = 5;
 /// Tasks of Proxmox VE at the same time.
 const TASKS: usize = 8;
 
 /// Guest 1000 and following, with their addresses.
-fn node() -> Node {
+fn node(guests: u32) -> Node {
     let node = Node { tree: Tree::new(), net: Namespace::new() };
     node.net.sh(BRIDGE);
     node.net
         .sh("ip addr add 2001:db8:0:1::250/64 dev vmbr0 nodad; echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6");
     node.run("pool create storm --profile generic-bridged --bridge vmbr0 --gateway4 203.0.113.1 198.18.0.0/16 2001:db8:1::/64").ok();
-    for number in 0..GUESTS {
+    for number in 0..guests {
         let mac = format!("02:00:00:01:00:{number:02x}");
         let vmid = 1000 + number;
         node.tree.qemu(vmid, format!("net0: virtio={mac},bridge=vmbr0\n"));
@@ -39,14 +38,14 @@ fn node() -> Node {
 }
 
 /// Does something for every guest, several at a time and in no order.
-fn for_all(body: impl Fn(u32) + Sync) {
+fn for_all(guests: u32, body: impl Fn(u32) + Sync) {
     let next = AtomicU32::new(0);
     std::thread::scope(|scope| {
         for _ in 0..TASKS {
             scope.spawn(|| {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= GUESTS {
+                    if number >= guests {
                         break;
                     }
                     body(1000 + number);
@@ -56,10 +55,10 @@ fn for_all(body: impl Fn(u32) + Sync) {
     });
 }
 
-fn starts_and_stops(node: &Node) {
+fn starts_and_stops(node: &Node, guests: u32) {
     let known = node.tree.volatile();
     let taps = Mutex::new(BTreeMap::new());
-    for_all(|vmid| {
+    for_all(guests, |vmid| {
         node.run_with(&format!("hook {vmid} pre-start"), &[("PVE_MIGRATED_FROM", "")]).ok();
         let port = format!("tap{vmid}i0");
         let tap = node.net.inside(|| Tap::new(port.parse().unwrap())).expect("make a tap device (/dev/net/tun)");
@@ -68,26 +67,26 @@ fn starts_and_stops(node: &Node) {
         node.run_with(&format!("hook {vmid} post-start"), &[("PVE_MIGRATED_FROM", "")]).ok();
     });
     let verify = node.run("verify").ok();
-    assert!(verify.out.ends_with(&format!("as it should be, {GUESTS} guests are bound\n")), "{verify}");
+    assert!(verify.out.ends_with(&format!("as it should be, {guests} guests are bound\n")), "{verify}");
     // What `verify` says is checked by somebody else.
-    let guests = usize::try_from(GUESTS).unwrap();
-    let addresses = guests * usize::try_from(ADDRESSES).unwrap();
+    let ports = usize::try_from(guests).unwrap();
+    let addresses = ports * usize::try_from(ADDRESSES).unwrap();
     // With the link-local address that each MAC makes.
     for (set, size) in [
-        ("ports", guests),
-        ("port_mac", guests),
-        ("bound_mac", guests),
+        ("ports", ports),
+        ("port_mac", ports),
+        ("bound_mac", ports),
         ("port_ip4", addresses),
         ("bound_ip4", addresses),
-        ("port_ip6", addresses + guests),
-        ("bound_ip6", addresses + guests),
+        ("port_ip6", addresses + ports),
+        ("bound_ip6", addresses + ports),
     ] {
         assert_eq!(node.net.set(set).len(), size, "{set}");
     }
     assert_eq!(node.net.marked().len(), 2 * addresses, "neighbours");
-    assert_eq!(node.net.sh("bridge fdb show | grep -c sticky").trim(), GUESTS.to_string(), "forwarding entries");
+    assert_eq!(node.net.sh("bridge fdb show | grep -c sticky").trim(), guests.to_string(), "forwarding entries");
 
-    for_all(|vmid| {
+    for_all(guests, |vmid| {
         node.run(&format!("hook {vmid} pre-stop")).ok();
         drop(taps.lock().unwrap().remove(&vmid));
         node.net.until_gone(&format!("tap{vmid}i0"));
@@ -107,12 +106,12 @@ fn starts_and_stops(node: &Node) {
 
 #[test]
 fn a_boot_with_hooks_alone() {
-    starts_and_stops(&node());
+    starts_and_stops(&node(100), 100);
 }
 
 #[test]
 fn a_boot_with_the_guard() {
-    let node = node();
+    let node = node(50);
     let _guard = Guard::start(&node);
-    starts_and_stops(&node);
+    starts_and_stops(&node, 50);
 }

@@ -1,0 +1,67 @@
+//! Killing a command in front of each system call that changes something: `strace` does it, so no timing is involved.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::{BINARY, Node, Run, SYSTEM_PATH, need};
+
+/// System calls by which files, locks, processes or the network change; `?` where not every architecture has one.
+pub(crate) const CHANGING: &str = "openat,write,fsync,flock,mkdirat,?mkdir,?rename,?renameat,renameat2,unlinkat,?unlink,?rmdir,\
+    utimensat,sendto,sendmsg,clone,clone3,?vfork,unshare,setns";
+
+/// Whether a call that strace wrote down changes anything: not opening to read, not asking the kernel, not talking.
+fn changes(line: &str) -> bool {
+    let opens_to_read = line.starts_with("openat(") && !line.contains("O_CREAT");
+    let asks = line.starts_with("sendto(") && ["RTM_GET", "_MSG_GET"].iter().any(|word| line.contains(word));
+    let talks = line.starts_with("write(1, ") || line.starts_with("write(2, ");
+    !opens_to_read && !asks && !talks
+}
+
+/// A system call of a command: its name, its number among those of that name, and how strace wrote it down.
+#[derive(Debug)]
+pub(crate) struct Point {
+    pub(crate) call: String,
+    pub(crate) count: usize,
+    pub(crate) line: String,
+}
+
+/// Runs a command and says where it can be killed.
+pub(crate) fn points(node: &Node, command: &str) -> (Run, Vec<Point>) {
+    need(&["strace"]);
+    let trace = node.tree.path("trace");
+    let traced = format!("trace={CHANGING}");
+    let run = straced(node, command, &["-s", "64", "-o", trace.to_str().unwrap(), "-e", &traced]);
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut points = Vec::new();
+    let trace = fs::read_to_string(trace).unwrap();
+    for line in trace.lines() {
+        // strace counts each system call by itself.
+        let call = line.split('(').next().unwrap();
+        let count = counts.entry(call).or_default();
+        *count += 1;
+        let point = Point { call: call.to_owned(), count: *count, line: line.to_owned() };
+        points.extend(changes(line).then_some(point));
+    }
+    (run, points)
+}
+
+/// Runs a command that dies in front of its `count`-th `call`; exit status 0 if it has fewer.
+pub(crate) fn killed(node: &Node, command: &str, call: &str, count: usize) -> Run {
+    let (trace, inject) = (format!("trace={call}"), format!("inject={call}:signal=SIGKILL:when={count}"));
+    straced(node, command, &["-o", "/dev/null", "-e", &trace, "-e", &inject])
+}
+
+pub(crate) fn straced(node: &Node, command: &str, options: &[&str]) -> Run {
+    let mut strace = node.net.command("strace");
+    strace
+        .args(["-qq", "-e", "signal=none"])
+        .args(options)
+        .arg(BINARY)
+        .arg("--root")
+        .arg(node.tree.root())
+        .args(command.split_whitespace());
+    strace.env("PATH", format!("{}:{SYSTEM_PATH}", node.tree.path("stand-ins").display()));
+    let run = Run::of(format!("strace ... {command}"), &strace.output().unwrap());
+    assert!(!run.err.contains("strace: "), "strace does not work here: {run}");
+    run
+}
