@@ -68,6 +68,11 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// What might surprise if the registry were this one.
+    pub fn notes_with(&self, registry: Registry) -> Vec<Problem> {
+        unregistered(&Inputs { registry, ..self.inputs.clone() })
+    }
+
     /// The node's interfaces, as they were when these files were last compared with the kernel.
     pub fn links(&self) -> &Links {
         &self.inputs.links
@@ -361,7 +366,7 @@ pub(crate) fn announce_addresses(inputs: &Inputs, file: &GuestFile, links: &Link
         };
         let config = &inputs.guests[&file.vmid].config;
         let tag = config.nics.get(&nic).and_then(|nic| nic.as_ref().ok()).and_then(|nic| nic.tag);
-        let Some(device) = links.segment(pool.bridge, tag).filter(|_| pool.profile.mode() == PoolMode::Bridged) else {
+        let Some(device) = links.segment(pool.bridge, tag).filter(|_| pool.mode() == PoolMode::Bridged) else {
             continue;
         };
         frames.entry(device).or_default().push(announce::frame(interface.mac, address));

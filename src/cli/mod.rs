@@ -25,6 +25,7 @@ use crate::registry::RuleError;
 use crate::registry::document::{
     CloudInitCheck, DocumentError, GuestFile, GuestOs, NodeFile, PoolsFile, Profile, UplinkGuard,
 };
+use crate::registry::layout::Layout;
 use crate::registry::store::StoreError;
 
 /// Bind the public IP addresses of Proxmox VE guests to their MAC and port
@@ -146,6 +147,8 @@ pub enum SchemaFile {
     Guest,
     /// nodes/NODE.json
     Node,
+    /// A file for `pool create --profile`
+    Profile,
 }
 
 /// `pool ...`
@@ -178,16 +181,17 @@ pub enum PoolCommand {
 pub struct PoolCreate {
     /// Name of the new pool
     name: PoolName,
-    /// The provider's layout
-    #[arg(long, value_enum)]
-    profile: Profile,
-    /// Bridge on which the guests' NICs are
+    /// The provider's layout: generic-bridged, generic-routed, ovh-bridged, ovh-routed, ovh-vrack, hetzner-bridged,
+    /// hetzner-routed, dedibox-bridged, or a JSON file that describes another one
+    #[arg(long, value_parser = ProfileParser)]
+    profile: ProfileOrFile,
+    /// Bridge on which the guests' NICs are [default: the only one that fits]
     #[arg(long)]
-    bridge: IfName,
-    /// IPv4 gateway of the guests
+    bridge: Option<IfName>,
+    /// IPv4 gateway of the guests [default: by the profile]
     #[arg(long, value_name = "IP")]
     gateway4: Option<Ipv4Addr>,
-    /// IPv6 gateway of the guests
+    /// IPv6 gateway of the guests [default: by the profile]
     #[arg(long, value_name = "IP")]
     gateway6: Option<Ipv6Addr>,
     /// MAC of the gateway, where guests of this node reach each other by way of it
@@ -205,6 +209,41 @@ pub struct PoolCreate {
     allow_mac: Vec<MacAddr>,
     /// Addresses and prefixes
     addresses: Vec<Prefix>,
+}
+
+/// A profile by name, or a file that describes one.
+#[derive(Debug, Clone)]
+pub enum ProfileOrFile {
+    /// Known by name.
+    Profile(Profile),
+    /// Described in this file.
+    File(PathBuf),
+}
+
+/// Takes what has a slash or ends in `.json` for a file, and completes and checks names.
+#[derive(Debug, Clone)]
+struct ProfileParser;
+
+impl clap::builder::TypedValueParser for ProfileParser {
+    type Value = ProfileOrFile;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<ProfileOrFile, clap::Error> {
+        let path = PathBuf::from(value);
+        if path.components().count() > 1 || path.extension().is_some_and(|extension| extension == "json") {
+            return Ok(ProfileOrFile::File(path));
+        }
+        clap::builder::EnumValueParser::new().parse_ref(command, arg, value).map(ProfileOrFile::Profile)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = clap::builder::PossibleValue> + '_>> {
+        use clap::ValueEnum as _;
+        Some(Box::new(Profile::value_variants().iter().filter_map(clap::ValueEnum::to_possible_value)))
+    }
 }
 
 /// `pool set`
@@ -471,6 +510,7 @@ fn schema(file: Option<SchemaFile>) -> Output {
         SchemaFile::Pools => schemars::schema_for!(PoolsFile),
         SchemaFile::Guest => schemars::schema_for!(GuestFile),
         SchemaFile::Node => schemars::schema_for!(NodeFile),
+        SchemaFile::Profile => schemars::schema_for!(Layout),
     };
     let data = match file {
         Some(file) => one(file).to_value(),
@@ -478,6 +518,7 @@ fn schema(file: Option<SchemaFile>) -> Output {
             "pools.json": one(SchemaFile::Pools).to_value(),
             "guests/VMID.json": one(SchemaFile::Guest).to_value(),
             "nodes/NODE.json": one(SchemaFile::Node).to_value(),
+            "profile": one(SchemaFile::Profile).to_value(),
         }),
     };
     Output::new(serde_json::to_string_pretty(&data).unwrap_or_default(), data)

@@ -12,6 +12,7 @@ use crate::inspect;
 use crate::model::NodeName;
 use crate::plan::{Problem, Step};
 use crate::reconcile::{Mode, Node, Report};
+use crate::registry::Registry;
 
 /// Brings this node in line after a change of the registry.
 ///
@@ -21,12 +22,20 @@ pub(super) fn settle(node: &Node, dry_run: bool, output: Output) -> anyhow::Resu
 }
 
 /// As [`settle`], and says whose frames the guard of an uplink keeps back from now on.
-pub(super) fn settle_pool(node: &Node, dry_run: bool, output: Output) -> anyhow::Result<Output> {
-    if dry_run {
-        return Ok(output);
-    }
-    let (mut output, report) = follow(node, output)?;
-    output.text = format!("{}\n{}", output.text, notes_text(&report.notes));
+pub(super) fn settle_pool(
+    node: &Node,
+    dry_run: bool,
+    registry: Registry,
+    mut output: Output,
+) -> anyhow::Result<Output> {
+    let notes = if dry_run {
+        node.read_sources().map_or_else(|_| Vec::new(), |sources| sources.notes_with(registry))
+    } else {
+        let report;
+        (output, report) = follow(node, output)?;
+        report.notes
+    };
+    output.text = format!("{}\n{}", output.text, notes_text(&notes));
     Ok(output)
 }
 

@@ -1,16 +1,21 @@
 //! `pool ...`
 
+use std::path::Path;
+
 use anyhow::Context as _;
 use serde_json::json;
 
 use super::node::settle_pool;
 use super::output::{Output, table};
-use super::{PoolAdd, PoolCommand, PoolCreate, PoolSet};
+use super::{PoolAdd, PoolCommand, PoolCreate, PoolSet, ProfileOrFile, advice};
 use crate::model::{PoolName, Prefix};
+use crate::plan::{assume_bridge, assume_gateways};
 use crate::reconcile::Node;
-use crate::registry::document::{DocumentError, Pool, PoolAddress};
+use crate::registry::document::{self, DocumentError, MAX_FILE_SIZE, Pool, PoolAddress, Profile};
+use crate::registry::layout::Layout;
 use crate::registry::store::StoreError;
 use crate::registry::{Registry, RuleError, capacity, plain};
+use crate::system::{Kernel, Reference, files};
 
 pub(super) fn run(node: &Node, command: PoolCommand, dry_run: bool) -> anyhow::Result<Output> {
     match command {
@@ -37,34 +42,74 @@ pub(super) fn change<T>(
 }
 
 fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Output> {
-    let PoolCreate { name, profile, bridge, gateway4, gateway6, gateway_mac, guest_routers, .. } = command;
+    let PoolCreate { name, gateway4, gateway6, gateway_mac, guest_routers, .. } = command;
     let count = command.addresses.len();
-    let pool = Pool {
+    let surroundings = Kernel::open(Reference::default())?.surroundings()?;
+    let entries = command.addresses.into_iter().map(PoolAddress::new).collect();
+    let (profile, layout) = match command.profile {
+        ProfileOrFile::Profile(profile) => (profile, None),
+        ProfileOrFile::File(path) => {
+            let layout = read_layout(&path).with_context(|| format!("cannot create pool `{name}`"))?;
+            (Profile::Custom, Some(layout))
+        }
+    };
+    let mode = layout.as_ref().map_or_else(|| profile.mode(), |layout| layout.mode);
+    let mut said = Vec::new();
+    let bridge = if let Some(bridge) = command.bridge {
+        bridge
+    } else {
+        let (bridge, why) = assume_bridge(mode, &surroundings)
+            .map_err(|(why, hint)| advice(format!("cannot create pool `{name}`: {why}"), hint))?;
+        said.push(format!("assumed: {why}"));
+        bridge
+    };
+    let mut pool = Pool {
+        layout,
         gateway4,
         gateway6,
         gateway_mac,
         guest_routers,
         uplink_guard: command.uplink_guard,
         allowed_macs: command.allow_mac.into_iter().collect(),
-        ..Pool::new(profile, bridge, command.addresses.into_iter().map(PoolAddress::new).collect())
+        ..Pool::new(profile, bridge, entries)
     };
-    change(node, dry_run, |registry| registry.create_pool(name.clone(), pool))
-        .with_context(|| format!("cannot create pool `{name}`"))?;
+    said.extend(assume_gateways(&mut pool, &surroundings));
+    let profile = pool.profile_name().to_owned();
+    let gateways = json!({ "gateway4": pool.gateway4, "gateway6": pool.gateway6 });
+    let registry = change(node, dry_run, |registry| {
+        registry.create_pool(name.clone(), pool)?;
+        Ok(registry.clone())
+    })
+    .with_context(|| format!("cannot create pool `{name}`"))?;
     let verb = if dry_run { "would be created" } else { "created" };
     let entries = if count == 1 { "1 entry".to_owned() } else { format!("{count} entries") };
-    let text = format!("pool {name} {verb}: {}, bridge {bridge}, {entries}", profile.as_str());
-    settle_pool(node, dry_run, Output::new(text, json!({ "pool": name, "entries": count })))
+    let mut text = format!("pool {name} {verb}: {profile}, bridge {bridge}, {entries}");
+    for line in &said {
+        text += &format!("\n{line}");
+    }
+    let data = json!({ "pool": name, "entries": count, "bridge": bridge, "gateways": gateways, "assumptions": said });
+    settle_pool(node, dry_run, registry, Output::new(text, data))
+}
+
+/// A file of the caller's, wherever it is.
+fn read_layout(path: &Path) -> anyhow::Result<Layout> {
+    let bytes = files::read_limited(path, MAX_FILE_SIZE)
+        .with_context(|| format!("cannot read the profile `{}`", path.display()))?;
+    Ok(document::parse(path, &bytes)?)
 }
 
 fn add(node: &Node, command: &PoolAdd, dry_run: bool) -> anyhow::Result<Output> {
     let PoolAdd { name, address, mac, gateway, monthly_cost_cents } = command;
     let entry =
         PoolAddress { address: *address, mac: *mac, gateway: *gateway, monthly_cost_cents: *monthly_cost_cents };
-    change(node, dry_run, |registry| registry.add_address(name, entry))
-        .with_context(|| format!("cannot add {} to pool `{name}`", plain(*address)))?;
+    let registry = change(node, dry_run, |registry| {
+        registry.add_address(name, entry)?;
+        Ok(registry.clone())
+    })
+    .with_context(|| format!("cannot add {} to pool `{name}`", plain(*address)))?;
     let verb = if dry_run { "would be added" } else { "added" };
     let text = format!("{} {verb} to pool {name}", plain(*address));
-    settle_pool(node, dry_run, Output::new(text, json!({ "pool": name, "address": address })))
+    settle_pool(node, dry_run, registry, Output::new(text, json!({ "pool": name, "address": address })))
 }
 
 fn set(node: &Node, command: PoolSet, dry_run: bool) -> anyhow::Result<Output> {
@@ -77,11 +122,11 @@ fn set(node: &Node, command: PoolSet, dry_run: bool) -> anyhow::Result<Output> {
         pool.guest_routers = guest_routers.unwrap_or(pool.guest_routers);
         pool.clone()
     };
-    let pool = change(node, dry_run, |registry| registry.change_pool(&name, set))
+    let (pool, registry) = change(node, dry_run, |registry| Ok((registry.change_pool(&name, set)?, registry.clone())))
         .with_context(|| format!("cannot change pool `{name}`"))?;
     let verb = if dry_run { "would be changed" } else { "changed" };
     let text = format!("pool {name} {verb}: {}", properties(&pool));
-    settle_pool(node, dry_run, Output::new(text, json!({ "pool": name, "properties": pool_data(&pool) })))
+    settle_pool(node, dry_run, registry, Output::new(text, json!({ "pool": name, "properties": pool_data(&pool) })))
 }
 
 /// What holds for all addresses of a pool, apart from profile, bridge and gateways.
@@ -96,21 +141,25 @@ fn properties(pool: &Pool) -> String {
 
 fn pool_data(pool: &Pool) -> serde_json::Value {
     json!({
-        "profile": pool.profile, "mode": pool.profile.mode(), "bridge": pool.bridge,
+        "profile": pool.profile, "mode": pool.mode(), "bridge": pool.bridge,
         "gateway4": pool.gateway4, "gateway6": pool.gateway6, "gateway_mac": pool.gateway_mac,
         "guest_routers": pool.guest_routers, "uplink_guard": pool.uplink_guard(), "allowed_macs": pool.allowed_macs,
     })
 }
 
 fn remove(node: &Node, name: &PoolName, addresses: &[Prefix], dry_run: bool) -> anyhow::Result<Output> {
-    change(node, dry_run, |registry| registry.remove_from_pool(name, addresses))
-        .with_context(|| format!("cannot remove from pool `{name}`"))?;
+    let registry = change(node, dry_run, |registry| {
+        registry.remove_from_pool(name, addresses)?;
+        Ok(registry.clone())
+    })
+    .with_context(|| format!("cannot remove from pool `{name}`"))?;
     let what = match addresses {
         [] => format!("pool {name}"),
         some => format!("{} of pool {name}", some.iter().map(|address| plain(*address)).collect::<Vec<_>>().join(", ")),
     };
     let verb = if dry_run { "would be removed" } else { "removed" };
-    settle_pool(node, dry_run, Output::new(format!("{what} {verb}"), json!({ "pool": name, "removed": addresses })))
+    let output = Output::new(format!("{what} {verb}"), json!({ "pool": name, "removed": addresses }));
+    settle_pool(node, dry_run, registry, output)
 }
 
 /// The registry for looking at: broken files are said on stderr, what can be read is shown.
@@ -146,14 +195,14 @@ fn list(node: &Node) -> anyhow::Result<Output> {
         let gateway = gateway.into_iter().flatten().collect::<Vec<_>>().join(" ");
         rows.push(vec![
             name.to_string(),
-            pool.profile.as_str().to_owned(),
+            pool.profile_name().to_owned(),
             pool.bridge.to_string(),
             gateway,
             size(pool),
             assigned.to_string(),
         ]);
         data.push(json!({
-            "name": name, "profile": pool.profile, "mode": pool.profile.mode(), "bridge": pool.bridge,
+            "name": name, "profile": pool.profile, "mode": pool.mode(), "bridge": pool.bridge,
             "gateway4": pool.gateway4, "gateway6": pool.gateway6,
             "entries": pool.addresses.len(), "assigned": assigned,
         }));
@@ -197,7 +246,7 @@ fn show(node: &Node, name: &PoolName) -> anyhow::Result<Output> {
             "monthly_cost_cents": entry.monthly_cost_cents, "holders": holders.collect::<Vec<_>>(),
         }));
     }
-    let head = format!("pool {name}: {}, bridge {}, {}\n", pool.profile.as_str(), pool.bridge, properties(pool));
+    let head = format!("pool {name}: {}, bridge {}, {}\n", pool.profile_name(), pool.bridge, properties(pool));
     let body = table(&["address", "mac", "gateway", "cost", "held by"], &rows);
     let mut shown = pool_data(pool);
     shown["name"] = json!(name);

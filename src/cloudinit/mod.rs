@@ -387,7 +387,7 @@ fn is_link_local(address: IpAddr) -> bool {
 fn assigned_subnet(assigned: &Assigned, pools: &PoolsFile, os: GuestOs) -> Result<Subnet, Unsuitable> {
     let pool = pools.pools.get(&assigned.pool);
     let entry = pool.and_then(|pool| pool.entry(assigned.address)).map_or(assigned.address, |entry| entry.address);
-    let bridged = pool.is_some_and(|pool| pool.profile.mode() == Mode::Bridged);
+    let bridged = pool.is_some_and(|pool| pool.mode() == Mode::Bridged);
     let address = own_address(assigned.address, assigned.gateway);
     let narrow = entry.net().prefix_len();
     let length = match (assigned.address.single(), assigned.gateway) {

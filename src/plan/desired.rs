@@ -208,7 +208,7 @@ fn registered_macs(registry: &Registry) -> BTreeSet<(IfName, MacAddr)> {
 
 /// Whether the provider sees the MACs of the pool's guests.
 fn is_seen(pool: &Pool) -> bool {
-    pool.profile.mode() == Mode::Bridged
+    pool.mode() == Mode::Bridged
 }
 
 /// NICs of this node's guests that hold no address: guest, port and the bridge that it is on.
@@ -336,7 +336,7 @@ fn add_reachability(
         let Some(device) = links.segment(pool.bridge, nic.and_then(|nic| nic.tag)) else {
             continue;
         };
-        let routed = pool.profile.mode() == Mode::Routed;
+        let routed = pool.mode() == Mode::Routed;
         let (net, is_v4) = (assigned.address.net(), assigned.address.family() == 4);
         if let Some(address) = assigned.address.single() {
             if routed || links.speaks(device, is_v4) {

@@ -1,5 +1,6 @@
 //! Deciding: inputs -> desired -> diff. Pure; tested without a kernel.
 
+mod assume;
 mod checks;
 mod desired;
 mod diff;
@@ -7,6 +8,7 @@ mod event;
 mod inputs;
 mod state;
 
+pub use assume::{DefaultRoute, Surroundings, assume_bridge, assume_gateways};
 pub use checks::{Index, Problem, check_configured, check_guest, check_stranger, is_configured_beyond};
 pub use desired::{Desired, desired, desired_for, pool_bridges, unregistered};
 pub use diff::{Step, diff};

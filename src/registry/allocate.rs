@@ -17,7 +17,7 @@ pub(super) fn unusable(pool: &Pool, entry: &PoolAddress, address: IpAddr) -> Opt
         return Some("the gateway");
     }
     let net = entry.address.net();
-    let on_link = pool.profile.mode() == Mode::Bridged && gateway.is_some_and(|gateway| net.contains(&gateway));
+    let on_link = pool.mode() == Mode::Bridged && gateway.is_some_and(|gateway| net.contains(&gateway));
     let has_ends = net.max_prefix_len() - net.prefix_len() >= 2;
     if !on_link || !has_ends {
         return None;

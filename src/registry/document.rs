@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::layout::{GatewayRule, Layout};
 use crate::model::{IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
 
 /// The format that this release reads and writes.
@@ -39,6 +40,9 @@ impl Default for PoolsFile {
 pub struct Pool {
     /// The provider's layout.
     pub profile: Profile,
+    /// With the profile `custom`: the layout that was read from a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<Layout>,
     /// Bridge on which the guests' NICs must be.
     pub bridge: IfName,
     /// IPv4 gateway of the guests.
@@ -70,6 +74,7 @@ impl Pool {
     pub fn new(profile: Profile, bridge: IfName, addresses: Vec<PoolAddress>) -> Self {
         Self {
             profile,
+            layout: None,
             bridge,
             gateway4: None,
             gateway6: None,
@@ -83,7 +88,28 @@ impl Pool {
 
     /// What becomes of frames whose MAC the provider does not know.
     pub fn uplink_guard(&self) -> UplinkGuard {
-        self.uplink_guard.unwrap_or_else(|| self.profile.uplink_guard())
+        let layout = self.layout.as_ref().map(|layout| layout.uplink_guard);
+        self.uplink_guard.or(layout).unwrap_or_else(|| self.profile.uplink_guard())
+    }
+
+    /// Bridged or routed.
+    pub fn mode(&self) -> Mode {
+        self.layout.as_ref().map_or_else(|| self.profile.mode(), |layout| layout.mode)
+    }
+
+    /// Whether the provider hands out the MAC with the address and punishes any other.
+    pub fn provider_mac(&self) -> bool {
+        self.layout.as_ref().map_or_else(|| self.profile.provider_mac(), |layout| layout.provider_mac)
+    }
+
+    /// The profile's name, or that of the layout.
+    pub fn profile_name(&self) -> &str {
+        self.layout.as_ref().map_or_else(|| self.profile.as_str(), |layout| &layout.name)
+    }
+
+    /// Where the gateways of both families are found if they are not named.
+    pub fn gateway_rules(&self) -> (GatewayRule, GatewayRule) {
+        self.layout.as_ref().map_or_else(|| self.profile.gateway_rules(), |layout| (layout.gateway4, layout.gateway6))
     }
 
     /// The entry that holds `prefix` whole.
@@ -174,6 +200,9 @@ pub enum Profile {
     HetznerRouted,
     /// Dedibox failover IP with a virtual MAC.
     DediboxBridged,
+    /// Another provider, described by the pool's `layout`.
+    #[value(skip)]
+    Custom,
 }
 
 /// What becomes of frames that guests send to the provider with a MAC that it does not know. The node's own frames
@@ -201,7 +230,7 @@ impl UplinkGuard {
 }
 
 /// Who is seen on the provider's side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// The provider sees the guest's MAC.
@@ -211,28 +240,45 @@ pub enum Mode {
 }
 
 impl Profile {
+    /// Where the gateways of both families are found. OVH and Dedibox say the IPv6 one in their API only, or by router
+    /// advertisement.
+    fn gateway_rules(self) -> (GatewayRule, GatewayRule) {
+        use GatewayRule::{BridgeLinkLocal, Fixed, Named, NodeAddress, NodeGateway, NodeLast254, Penultimate};
+        match self {
+            Self::GenericBridged | Self::Custom => (Named, Named),
+            Self::GenericRouted | Self::OvhRouted | Self::HetznerRouted => (NodeAddress, BridgeLinkLocal),
+            Self::OvhBridged => (NodeLast254, Named),
+            Self::OvhVrack => (Penultimate, Named),
+            Self::HetznerBridged => (NodeGateway, Fixed(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).into())),
+            Self::DediboxBridged => (Fixed(Ipv4Addr::new(62, 210, 0, 1).into()), Named),
+        }
+    }
+
     /// Bridged or routed.
-    pub fn mode(self) -> Mode {
+    pub(crate) fn mode(self) -> Mode {
         match self {
             Self::GenericRouted | Self::OvhRouted | Self::HetznerRouted => Mode::Routed,
-            Self::GenericBridged | Self::OvhBridged | Self::OvhVrack | Self::HetznerBridged | Self::DediboxBridged => {
-                Mode::Bridged
-            }
+            Self::GenericBridged
+            | Self::OvhBridged
+            | Self::OvhVrack
+            | Self::HetznerBridged
+            | Self::DediboxBridged
+            | Self::Custom => Mode::Bridged,
         }
     }
 
     /// Whether the provider hands out the MAC with the address and punishes any other.
-    pub fn provider_mac(self) -> bool {
+    fn provider_mac(self) -> bool {
         matches!(self, Self::OvhBridged | Self::HetznerBridged | Self::DediboxBridged)
     }
 
     /// Whether a MAC that the provider does not know costs its customer a port or a server. In a vRack every MAC is welcome.
-    pub fn uplink_guard(self) -> UplinkGuard {
+    fn uplink_guard(self) -> UplinkGuard {
         match self {
             Self::OvhBridged | Self::OvhRouted | Self::HetznerBridged | Self::HetznerRouted | Self::DediboxBridged => {
                 UplinkGuard::Enforce
             }
-            Self::GenericBridged | Self::GenericRouted => UplinkGuard::Report,
+            Self::GenericBridged | Self::GenericRouted | Self::Custom => UplinkGuard::Report,
             Self::OvhVrack => UplinkGuard::Off,
         }
     }
@@ -248,6 +294,7 @@ impl Profile {
             Self::HetznerBridged => "hetzner-bridged",
             Self::HetznerRouted => "hetzner-routed",
             Self::DediboxBridged => "dedibox-bridged",
+            Self::Custom => "custom",
         }
     }
 }
@@ -437,6 +484,16 @@ impl Document for PoolsFile {
                 }
             }
             widest = Some(candidate);
+        }
+        let unlike = self.pools.iter().find(|(_, pool)| (pool.profile == Profile::Custom) != pool.layout.is_some());
+        if let Some((name, _)) = unlike {
+            return Some(format!("pools.{name}: the profile `custom` and a `layout` go together"));
+        }
+        let wrong = |(name, pool): (&PoolName, &Pool)| {
+            pool.layout.as_ref()?.contradiction().map(|reason| format!("pools.{name}.layout.{reason}"))
+        };
+        if let Some(reason) = self.pools.iter().find_map(wrong) {
+            return Some(reason);
         }
         entries.iter().find_map(|(name, entry)| {
             let gateway = entry.gateway?;

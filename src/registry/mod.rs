@@ -7,6 +7,7 @@
 
 mod allocate;
 pub mod document;
+pub mod layout;
 mod lock;
 pub mod store;
 
@@ -181,7 +182,7 @@ pub enum RuleError {
         /// The pool.
         pool: PoolName,
         /// Its profile.
-        profile: &'static str,
+        profile: String,
     },
     /// The registry has this NIC with another MAC.
     #[error("guest {vmid} {nic} is registered with MAC {registered}, but has {actual}")]
@@ -497,7 +498,7 @@ impl Registry {
             // An address that the provider bound to another MAC is not free for this guest.
             let fits = |entry: &PoolAddress| match entry.mac {
                 Some(bound) => bound == *mac,
-                None => !pool.profile.provider_mac(),
+                None => !pool.provider_mac(),
             };
             let fitting: Vec<_> = pool.addresses.iter().filter(|entry| fits(entry)).cloned().collect();
             pool.addresses = fitting;
@@ -603,8 +604,8 @@ fn check_provider_mac(request: &AssignRequest, address: Prefix, name: &PoolName,
             }
             None => Ok(()),
         },
-        None if pool.profile.provider_mac() => {
-            let (pool, profile) = (name.clone(), pool.profile.as_str());
+        None if pool.provider_mac() => {
+            let (pool, profile) = (name.clone(), pool.profile_name().to_owned());
             Err(RuleError::NoProviderMac { address, pool, profile })
         }
         None => Ok(()),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::nftables::{FilterError, Nftables, Reference};
 use super::routing::{Routing, RoutingError};
 use crate::model::IfName;
-use crate::plan::{Links, NetState, Rules, Step};
+use crate::plan::{Links, NetState, Rules, Step, Surroundings};
 use crate::ruleset::Element;
 
 /// The kernel could not be read or changed.
@@ -63,6 +63,11 @@ impl Kernel {
     /// Interfaces and addresses.
     pub fn links(&mut self) -> Result<Links, KernelError> {
         Ok(self.routing.links()?)
+    }
+
+    /// Interfaces and default routes: by what a new pool is completed.
+    pub fn surroundings(&mut self) -> Result<Surroundings, KernelError> {
+        Ok(Surroundings { links: self.routing.links()?, routes: self.routing.default_routes()? })
     }
 
     /// These interfaces, as far as they exist.

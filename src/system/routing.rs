@@ -13,7 +13,7 @@ use nix::sys::socket::{MsgFlags, SockProtocol};
 use super::netlink::flags::{ACKNOWLEDGE, CREATE, DUMP, EXCLUSIVE, REPLACE, REQUEST};
 use super::netlink::{Builder, Frame, NetlinkError, Socket, attribute, text};
 use crate::model::{IfName, MacAddr};
-use crate::plan::{BridgeOptions, Event, Link, Links, Route, is_guest_port};
+use crate::plan::{BridgeOptions, DefaultRoute, Event, Link, Links, Route, is_guest_port};
 
 /// Our number among routing protocols; packaged for `ip` in `/etc/iproute2/rt_protos.d`.
 const PROTOCOL: u8 = 121;
@@ -63,6 +63,7 @@ const FLAG_STICKY: u8 = 0x40;
 const ROUTE_DESTINATION: u16 = 1;
 const ROUTE_OUTPUT: u16 = 4;
 const ROUTE_GATEWAY: u16 = 5;
+const ROUTE_PRIORITY: u16 = 6;
 const TABLE_MAIN: u8 = 254;
 const SCOPE_UNIVERSE: u8 = 0;
 const SCOPE_LINK: u8 = 253;
@@ -141,6 +142,27 @@ impl Routing {
             }
         }
         Ok(links)
+    }
+
+    /// The node's default routes, the preferred one of each family first.
+    pub(super) fn default_routes(&mut self) -> Result<Vec<DefaultRoute>, NetlinkError> {
+        let mut found = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            for frame in self.dump(GET_ROUTE, &route(family, 0, 0, 0), "list the routes")? {
+                let Some(rest) = frame.get(12..) else { continue };
+                let is_default = frame[1] == 0 && frame[4] == TABLE_MAIN && frame[7] == TYPE_UNICAST;
+                let index = attribute(rest, ROUTE_OUTPUT).map(|bytes| read_u32(bytes, 0));
+                let name = index.and_then(|index| nix::net::if_::if_indextoname(index).ok());
+                let device = name.and_then(|name| name.to_str().ok()?.parse().ok());
+                if let (true, Some(device)) = (is_default, device) {
+                    let metric = attribute(rest, ROUTE_PRIORITY).map_or(0, |bytes| read_u32(bytes, 0));
+                    let via = attribute(rest, ROUTE_GATEWAY).and_then(ip);
+                    found.push((metric, DefaultRoute { device, via, v4: family == AF_INET }));
+                }
+            }
+        }
+        found.sort_by_key(|(metric, _)| *metric);
+        Ok(found.into_iter().map(|(_, route)| route).collect())
     }
 
     /// What carries our mark.

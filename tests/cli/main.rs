@@ -14,5 +14,6 @@ mod hook;
 mod hookscript;
 mod image;
 mod input;
+mod profiles;
 mod registry_files;
 mod sequence;

@@ -1,0 +1,238 @@
+//! What a new pool need not be told: the bridge and the gateways, found out from the node by the rules of its profile.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+
+use super::inputs::{Links, is_guest_port};
+use crate::model::{IfName, Prefix};
+use crate::registry::document::{Mode, Pool};
+use crate::registry::layout::GatewayRule;
+
+/// A default route of the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DefaultRoute {
+    /// The interface.
+    pub device: IfName,
+    /// The next hop.
+    pub via: Option<IpAddr>,
+    /// Whether it is the IPv4 one.
+    pub v4: bool,
+}
+
+/// What is known of the node.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// Its interfaces.
+    pub links: Links,
+    /// Its default routes, the preferred one of each family first.
+    pub routes: Vec<DefaultRoute>,
+}
+
+/// The bridge for the guests' NICs if none is named, with the reason; else why not, and what to do.
+pub fn assume_bridge(mode: Mode, node: &Surroundings) -> Result<(IfName, String), (String, String)> {
+    let uplinks = |bridge: IfName| -> Vec<String> {
+        node.links.ports(bridge).filter(|port| !is_guest_port(port.as_str())).map(|port| port.to_string()).collect()
+    };
+    let is_own = |bridge: IfName| !bridge.as_str().starts_with("fwbr");
+    let all = node.links.0.iter().filter(|(name, link)| link.bridge.is_some() && is_own(**name)).map(|(name, _)| *name);
+    let fit: Vec<IfName> = all.filter(|bridge| mode == Mode::Routed || !uplinks(*bridge).is_empty()).collect();
+    let described = |bridge: &IfName| match uplinks(*bridge).join(", ") {
+        ports if ports.is_empty() => format!("{bridge} (no uplink)"),
+        ports => format!("{bridge} (uplink {ports})"),
+    };
+    let hint = "say which: --bridge BRIDGE".to_owned();
+    match (fit.as_slice(), mode) {
+        ([only], _) => Ok((*only, format!("bridge {}, the only one that fits", described(only)))),
+        ([], Mode::Bridged) => Err(("no bridge of this node has an uplink to the provider".to_owned(), hint)),
+        ([], Mode::Routed) => Err(("this node has no bridge".to_owned(), hint)),
+        (several, _) => {
+            let names: Vec<String> = several.iter().map(described).collect();
+            Err((format!("{} bridges fit: {}", names.len(), names.join(", ")), hint))
+        }
+    }
+}
+
+/// Fills in the gateways that the pool does not name, and says in a line each what was assumed, or why nothing was.
+pub fn assume_gateways(pool: &mut Pool, node: &Surroundings) -> Vec<String> {
+    let (rule4, rule6) = pool.gateway_rules();
+    let has = |family: u8| pool.addresses.iter().any(|entry| entry.address.family() == family);
+    let mut said = Vec::new();
+    if pool.gateway4.is_none() && has(4) {
+        match find(rule4, pool, node, true) {
+            Some(Ok((IpAddr::V4(address), why))) => {
+                said.push(format!("assumed: IPv4 gateway {address}, {why}"));
+                pool.gateway4 = Some(address);
+            }
+            Some(Err(why)) => said.push(format!("no IPv4 gateway: {why}; name it with --gateway4")),
+            _ => {}
+        }
+    }
+    if pool.gateway6.is_none() && has(6) {
+        match find(rule6, pool, node, false) {
+            Some(Ok((IpAddr::V6(address), why))) => {
+                said.push(format!("assumed: IPv6 gateway {address}, {why}"));
+                pool.gateway6 = Some(address);
+            }
+            Some(Err(why)) => said.push(format!("no IPv6 gateway: {why}; name it with --gateway6")),
+            _ => {}
+        }
+    }
+    said
+}
+
+type Found = Result<(IpAddr, String), String>;
+
+fn find(rule: GatewayRule, pool: &Pool, node: &Surroundings, v4: bool) -> Option<Found> {
+    let route = node.routes.iter().find(|route| route.v4 == v4);
+    let main = || -> Result<(IpAddr, IfName), String> {
+        let route = route.ok_or("the node has no default route")?;
+        let found = global(node, route.device, v4);
+        found.map(|address| (address, route.device)).ok_or(format!("the node has no address on {}", route.device))
+    };
+    Some(match rule {
+        GatewayRule::Named => return None,
+        GatewayRule::Fixed(address) => Ok((address, format!("as always with {}", pool.profile_name()))),
+        GatewayRule::NodeLast254 => main().and_then(|(address, device)| match address {
+            IpAddr::V4(address) => {
+                let [a, b, c, _] = address.octets();
+                let gateway = Ipv4Addr::new(a, b, c, 254);
+                Ok((gateway.into(), format!("the node's main address {address} ({device}) with 254 at its end")))
+            }
+            IpAddr::V6(_) => Err("the rule is for IPv4 only".to_owned()),
+        }),
+        GatewayRule::NodeGateway => match route.and_then(|route| Some((route.via?, route.device))) {
+            Some((via, device)) => {
+                Ok((via, format!("the node's own ({device}); compare it with what the provider says of the address")))
+            }
+            None => Err("the node has no default route with a gateway".to_owned()),
+        },
+        GatewayRule::NodeAddress => match global(node, pool.bridge, v4) {
+            Some(address) => Ok((address, format!("the node's address on {}", pool.bridge))),
+            None => main().map(|(address, device)| (address, format!("the node's main address ({device})"))),
+        },
+        GatewayRule::BridgeLinkLocal => {
+            let link = node.links.get(pool.bridge);
+            let local = |net: &&IpNet| matches!(net.addr(), IpAddr::V6(address) if address.is_unicast_link_local());
+            match link.and_then(|link| link.addresses.iter().find(local)) {
+                Some(net) => Ok((net.addr(), format!("the node's link-local address on {}", pool.bridge))),
+                None => Err(format!("{} has no link-local address", pool.bridge)),
+            }
+        }
+        GatewayRule::Penultimate => {
+            let nets = pool.addresses.iter().map(|entry| entry.address).filter(|prefix| prefix.family() == 4);
+            match nets.map(Prefix::net).next() {
+                Some(IpNet::V4(net)) if net.prefix_len() <= 30 => {
+                    let last_but_one = u32::from(net.broadcast()) - 1;
+                    Ok((Ipv4Addr::from(last_but_one).into(), format!("the last address but one of {net}")))
+                }
+                _ => Err("the pool's first IPv4 entry is no block of four addresses or more".to_owned()),
+            }
+        }
+    })
+}
+
+/// The first address of the node on an interface that is good beyond it.
+fn global(node: &Surroundings, device: IfName, v4: bool) -> Option<IpAddr> {
+    let fits = |address: &IpAddr| match address {
+        IpAddr::V4(address) => v4 && !address.is_link_local(),
+        IpAddr::V6(address) => !v4 && !address.is_unicast_link_local(),
+    };
+    node.links.get(device)?.addresses.iter().map(IpNet::addr).find(fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{BridgeOptions, Link};
+    use crate::registry::document::{PoolAddress, Profile};
+
+    fn name(text: &str) -> IfName {
+        text.parse().unwrap()
+    }
+
+    /// A node as the installer makes it: the card in vmbr0, and a bridge for private networks.
+    fn node() -> Surroundings {
+        let mut links = Links::default();
+        let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let bridge = |list: &[&str]| Link {
+            addresses: addresses(list),
+            bridge: Some(BridgeOptions::default()),
+            ..Link::default()
+        };
+        links.0.insert(name("vmbr0"), bridge(&["fe80::5/64", "198.51.100.7/24", "2001:db8:7::2/64"]));
+        links.0.insert(name("vmbr1"), bridge(&["10.0.0.1/24", "fe80::6/64"]));
+        links.0.insert(name("fwbr100i0"), bridge(&[]));
+        for (port, master) in [("eno1", "vmbr0"), ("tap100i0", "vmbr1"), ("fwln100i0", "fwbr100i0")] {
+            links.0.insert(name(port), Link { master: Some(name(master)), ..Link::default() });
+        }
+        let via = |text: &str| Some(text.parse().unwrap());
+        let routes = vec![
+            DefaultRoute { device: name("vmbr0"), via: via("198.51.100.1"), v4: true },
+            DefaultRoute { device: name("vmbr0"), via: via("fe80::1"), v4: false },
+        ];
+        Surroundings { links, routes }
+    }
+
+    fn pool(profile: Profile, bridge: &str, entries: &[&str]) -> Pool {
+        let entries = entries.iter().map(|text| PoolAddress::new(text.parse().unwrap()));
+        Pool::new(profile, name(bridge), entries.collect())
+    }
+
+    #[test]
+    fn the_bridge_is_found_if_there_is_only_one() {
+        let mut node = node();
+        let (bridge, why) = assume_bridge(Mode::Bridged, &node).unwrap();
+        assert_eq!((bridge, why.as_str()), (name("vmbr0"), "bridge vmbr0 (uplink eno1), the only one that fits"));
+        let (why, hint) = assume_bridge(Mode::Routed, &node).unwrap_err();
+        assert_eq!(why, "2 bridges fit: vmbr0 (uplink eno1), vmbr1 (no uplink)");
+        assert_eq!(hint, "say which: --bridge BRIDGE");
+        node.links.0.remove(&name("eno1"));
+        let (why, _) = assume_bridge(Mode::Bridged, &node).unwrap_err();
+        assert_eq!(why, "no bridge of this node has an uplink to the provider");
+        assert_eq!(assume_bridge(Mode::Routed, &Surroundings::default()).unwrap_err().0, "this node has no bridge");
+    }
+
+    #[test]
+    fn each_profile_has_its_gateways() {
+        let both = ["203.0.113.8/29", "2001:db8:1::/64"];
+        for (profile, bridge, gateway4, gateway6) in [
+            (Profile::OvhBridged, "vmbr0", "198.51.100.254", "-"),
+            (Profile::OvhRouted, "vmbr1", "10.0.0.1", "fe80::6"),
+            (Profile::OvhVrack, "vmbr1", "203.0.113.14", "-"),
+            (Profile::HetznerBridged, "vmbr0", "198.51.100.1", "fe80::1"),
+            (Profile::HetznerRouted, "vmbr1", "10.0.0.1", "fe80::6"),
+            (Profile::HetznerRouted, "vmbr9", "198.51.100.7", "-"),
+            (Profile::DediboxBridged, "vmbr0", "62.210.0.1", "-"),
+            (Profile::GenericBridged, "vmbr0", "-", "-"),
+            (Profile::GenericRouted, "vmbr0", "198.51.100.7", "fe80::5"),
+        ] {
+            let mut pool = pool(profile, bridge, &both);
+            let said = assume_gateways(&mut pool, &node());
+            let shown = |address: Option<IpAddr>| address.map_or("-".to_owned(), |address| address.to_string());
+            let found = (shown(pool.gateway4.map(IpAddr::V4)), shown(pool.gateway6.map(IpAddr::V6)));
+            assert_eq!(found, (gateway4.to_owned(), gateway6.to_owned()), "{profile:?} on {bridge}: {said:?}");
+            assert_eq!(said.iter().filter(|line| line.starts_with("assumed")).count(), {
+                usize::from(gateway4 != "-") + usize::from(gateway6 != "-")
+            });
+        }
+    }
+
+    #[test]
+    fn what_is_named_or_unknown_is_not_assumed() {
+        let mut named = pool(Profile::OvhBridged, "vmbr0", &["203.0.113.10/32"]);
+        named.gateway4 = Some(Ipv4Addr::new(192, 0, 2, 1));
+        assert_eq!(assume_gateways(&mut named, &node()), [""; 0]);
+        let mut lost = pool(Profile::OvhBridged, "vmbr0", &["203.0.113.10/32"]);
+        let said = assume_gateways(&mut lost, &Surroundings::default());
+        assert_eq!(said, ["no IPv4 gateway: the node has no default route; name it with --gateway4"]);
+        assert_eq!(lost.gateway4, None);
+        let mut single = pool(Profile::OvhVrack, "vmbr0", &["203.0.113.10/32"]);
+        assert_eq!(
+            assume_gateways(&mut single, &node()),
+            [
+                "no IPv4 gateway: the pool's first IPv4 entry is no block of four addresses or more; name it with --gateway4"
+            ]
+        );
+    }
+}

@@ -1,0 +1,147 @@
+//! Profiles: what `pool create` finds out by itself, and providers that a user describes.
+
+use serde_json::json;
+
+use crate::common::Node;
+
+/// A node as the installer leaves it: the card in vmbr0, and a bridge for private networks.
+fn node() -> Node {
+    let node = Node::new();
+    for vmid in [100, 101] {
+        node.tree.qemu(vmid, format!("net0: virtio=02:00:00:AA:BB:{:02},bridge=vmbr2\n", vmid - 100));
+    }
+    node.tree.lxc(200, "net0: name=eth0,bridge=vmbr2,hwaddr=02:00:00:AA:BB:02,type=veth\n");
+    node.net.sh(
+        "ip addr flush dev vmbr0; ip link set vmbr0 up; ip link add eno1 type veth peer name provider; ip link set eno1 master vmbr0 up; \
+         ip link set provider up; ip addr add 198.51.100.7/24 dev vmbr0; ip route add default via 198.51.100.1; \
+         ip link add vmbr1 type bridge; ip addr add 10.0.0.1/24 dev vmbr1; ip link set vmbr1 up",
+    );
+    node
+}
+
+fn shown(node: &Node, pool: &str) -> serde_json::Value {
+    let data = node.run(&format!("pool show {pool} --output-format json")).ok().json();
+    json!([data["bridge"], data["mode"], data["gateway4"], data["gateway6"], data["uplink_guard"]])
+}
+
+#[test]
+fn bridge_and_gateway_are_found_out_and_said() {
+    let node = node();
+    node.run("pool create rbx --profile ovh-bridged 203.0.113.10").prints(
+        "pool rbx created: ovh-bridged, bridge vmbr0, 1 entry\n\
+         assumed: bridge vmbr0 (uplink eno1), the only one that fits\n\
+         assumed: IPv4 gateway 198.51.100.254, the node's main address 198.51.100.7 (vmbr0) with 254 at its end\n",
+    );
+    assert_eq!(shown(&node, "rbx"), json!(["vmbr0", "bridged", "198.51.100.254", null, "enforce"]));
+    node.run("pool create fsn --profile hetzner-bridged --bridge vmbr0 203.0.113.20 2001:db8:9::/64").prints(
+        "pool fsn created: hetzner-bridged, bridge vmbr0, 2 entries\n\
+         assumed: IPv4 gateway 198.51.100.1, the node's own (vmbr0); compare it with what the provider says of the address\n\
+         assumed: IPv6 gateway fe80::1, as always with hetzner-bridged\n",
+    );
+    node.run("pool create net --profile hetzner-routed --bridge vmbr1 192.0.2.0/28").prints(
+        "pool net created: hetzner-routed, bridge vmbr1, 1 entry\n\
+         assumed: IPv4 gateway 10.0.0.1, the node's address on vmbr1\n",
+    );
+    assert_eq!(shown(&node, "net"), json!(["vmbr1", "routed", "10.0.0.1", null, "enforce"]));
+    // What is said by hand is not argued with.
+    node.run("pool create par --profile dedibox-bridged --bridge vmbr0 --gateway4 192.0.2.254 203.0.113.30")
+        .prints("pool par created: dedibox-bridged, bridge vmbr0, 1 entry\n");
+    assert_eq!(shown(&node, "par"), json!(["vmbr0", "bridged", "192.0.2.254", null, "enforce"]));
+}
+
+#[test]
+fn of_two_bridges_none_is_chosen() {
+    let node = node();
+    node.changes_nothing("pool create net --profile hetzner-routed 192.0.2.0/28").fails(
+        1,
+        "cannot create pool `net`: 2 bridges fit: vmbr0 (uplink eno1), vmbr1 (no uplink)",
+        "say which: --bridge BRIDGE",
+    );
+    node.net.sh("ip link set eno1 nomaster");
+    node.changes_nothing("pool create rbx --profile ovh-bridged 203.0.113.10").fails(
+        1,
+        "cannot create pool `rbx`: no bridge of this node has an uplink to the provider",
+        "say which: --bridge BRIDGE",
+    );
+    node.net.sh("ip route del default");
+    node.run("pool create rbx --profile ovh-bridged --bridge vmbr0 203.0.113.10").prints(
+        "pool rbx created: ovh-bridged, bridge vmbr0, 1 entry\n\
+         no IPv4 gateway: the node has no default route; name it with --gateway4\n",
+    );
+}
+
+#[test]
+fn another_provider_is_described_in_a_file() {
+    let node = node();
+    let layout = json!({
+        "version": 1, "name": "scw-bridged", "mode": "bridged", "provider_mac": true, "uplink_guard": "enforce",
+        "gateway4": "62.210.0.1", "gateway6": "node-gateway",
+    });
+    node.tree.write("scw.json", layout.to_string());
+    let path = node.tree.path("scw.json").display().to_string();
+    node.run(&format!("pool create scw --profile {path} --bridge vmbr0 203.0.113.10")).prints(
+        "pool scw created: scw-bridged, bridge vmbr0, 1 entry\n\
+         assumed: IPv4 gateway 62.210.0.1, as always with scw-bridged\n",
+    );
+    assert_eq!(shown(&node, "scw"), json!(["vmbr0", "bridged", "62.210.0.1", null, "enforce"]));
+    let run = node.run("pool list").ok();
+    assert!(run.out.contains(" scw-bridged "), "{run}");
+    // It insists on the provider's MAC like a profile with a name does.
+    node.tree.qemu(100, "net0: virtio=02:00:00:AA:BB:00,bridge=vmbr0\n");
+    node.changes_nothing("assign 100 203.0.113.10")
+        .fails_with(1, &["is not known (profile scw-bridged of pool `scw`)"]);
+    node.changes_nothing("pool create more --profile ovh-bridged --bridge vmbr0 --dry-run 192.0.2.9").prints(
+        "pool more would be created: ovh-bridged, bridge vmbr0, 1 entry\n\
+         assumed: IPv4 gateway 198.51.100.254, the node's main address 198.51.100.7 (vmbr0) with 254 at its end\n\
+         note: guest 100 net0 does not reach the provider: no pool knows its MAC 02:00:00:aa:bb:00\n  \
+         hint: if the provider knows this MAC: `pve-public-ip pool set more --allow-mac 02:00:00:aa:bb:00`\n",
+    );
+    for (key, value, error, hint) in [
+        (
+            "gatway4",
+            json!("192.0.2.1"),
+            "has an unknown key `gatway4`",
+            "did you mean `gateway4`? `pve-public-ip schema` prints all keys",
+        ),
+        ("version", json!(2), "has version 2", "a newer release wrote it: update pve-public-ip on this node"),
+        (
+            "mode",
+            json!("switched"),
+            "is not valid: mode: unknown variant `switched`, expected `bridged` or `routed`",
+            "correct the value; `pve-public-ip schema` prints what is allowed",
+        ),
+        (
+            "gateway6",
+            json!("62.210.0.1"),
+            "gateway6: 62.210.0.1 is of the other family",
+            "correct the file by hand, then run `pve-public-ip verify`",
+        ),
+        (
+            "gateway4",
+            json!("the first"),
+            "is not valid: gateway4: `the first` is neither an address nor one of named, node-last-254, node-gateway, node-address, bridge-link-local, penultimate",
+            "correct the value; `pve-public-ip schema` prints what is allowed",
+        ),
+        (
+            "name",
+            json!("my provider"),
+            "name: `my provider` is not made of letters, digits and hyphens",
+            "correct the file by hand, then run `pve-public-ip verify`",
+        ),
+    ] {
+        let mut wrong = layout.clone();
+        wrong[key] = value;
+        node.tree.write("wrong.json", wrong.to_string());
+        let path = node.tree.path("wrong.json").display().to_string();
+        let run = node.changes_nothing(&format!("pool create bad --profile {path} --bridge vmbr0 192.0.2.9"));
+        assert_eq!(run.code, 4, "{run}");
+        assert!(run.err.contains(&format!("cannot create pool `bad`: `{path}` {error}")), "{run}");
+        assert!(key == "version" || run.err.contains(&format!("hint: {hint}\n")), "{run}");
+    }
+    node.changes_nothing("pool create bad --profile ./nowhere.json --bridge vmbr0").fails_with(
+        1,
+        &["cannot create pool `bad`: cannot read the profile `./nowhere.json`: No such file or directory"],
+    );
+    node.changes_nothing("pool create bad --profile ovh --bridge vmbr0")
+        .fails_with(2, &["invalid value 'ovh' for '--profile <PROFILE>'", "ovh-bridged"]);
+}
