@@ -369,3 +369,71 @@ fn the_fence_stands_while_the_filter_is_missing() {
     guard.within(PATIENCE, "it falls with its owner", || tables().is_empty());
     drop(run);
 }
+
+/// A cluster file system whose daemon does nothing: who reads from it waits until the daemon dies, and then is told that
+/// it is not connected.
+struct HungMount<'a> {
+    node: &'a Node,
+    daemon: Child,
+}
+
+impl<'a> HungMount<'a> {
+    fn over_etc_pve(node: &'a Node) -> Self {
+        let place = node.tree.path("etc/pve");
+        let script = format!(
+            "exec 9<>/dev/fuse && mount -i -t fuse -o fd=9,rootmode=40000,user_id=0,group_id=0 pmxcfs {} && exec sleep 600",
+            place.display()
+        );
+        let daemon = node.net.command("sh").args(["-euc", &script]).spawn().unwrap();
+        let mount = Self { node, daemon };
+        let deadline = Instant::now() + PATIENCE;
+        while !node.net.sh("cat /proc/mounts").contains("pmxcfs") {
+            assert!(Instant::now() < deadline, "this test needs /dev/fuse and to be allowed to mount");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        mount
+    }
+
+    fn kill_daemon(&mut self) {
+        self.daemon.kill().unwrap();
+        self.daemon.wait().unwrap();
+    }
+
+    fn unmount(self) {
+        self.node.net.sh(&format!("umount -l {}", self.node.tree.path("etc/pve").display()));
+    }
+}
+
+impl Drop for HungMount<'_> {
+    fn drop(&mut self) {
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+    }
+}
+
+#[test]
+fn a_cluster_file_system_that_hangs_does_not_hold_it_up() {
+    let node = with_guest();
+    let guard = Guard::start(&node);
+    let before = (node.net.filter(), node.net.marked());
+    let is_back = || before == (node.net.filter(), node.net.marked());
+    let mut mount = HungMount::over_etc_pve(&node);
+    for _ in 0..2 {
+        node.net.sh("nft flush ruleset; ip neigh flush nud permanent proto 121");
+        guard.within(PATIENCE, "the last known protection is put back", is_back);
+    }
+    guard.says("/etc/pve` does not answer; what protects now stays as it is");
+    mount.kill_daemon();
+    guard.says("hint: the mount at `/etc/pve` is stale: `systemctl restart pve-cluster`");
+    node.net.sh("nft flush ruleset");
+    guard.within(PATIENCE, "it is put back once more", is_back);
+    mount.unmount();
+    guard.says("all is well again");
+    guard.rests();
+    node.is_in_line();
+    // A hung reader does not keep the service from ending.
+    let _mount = HungMount::over_etc_pve(&node);
+    node.net.sh("nft flush ruleset");
+    guard.within(PATIENCE, "it is put back by a guard that waits for its files", is_back);
+    guard.stop(Signal::SIGTERM);
+}
