@@ -207,9 +207,16 @@ fn lower_first(text: &str) -> String {
 
 fn see_also() -> Vec<Inline> {
     let mut line = Vec::new();
-    for (name, number) in
-        [("qm", 1), ("pct", 1), ("pvesm", 1), ("nft", 8), ("ip-neighbour", 8), ("ip-route", 8), ("bridge", 8)]
-    {
+    for (name, number) in [
+        ("systemctl", 1),
+        ("qm", 1),
+        ("pct", 1),
+        ("pvesm", 1),
+        ("nft", 8),
+        ("ip-neighbour", 8),
+        ("ip-route", 8),
+        ("bridge", 8),
+    ] {
         if !line.is_empty() {
             line.push(roman(", "));
         }
@@ -237,6 +244,10 @@ const FILES: Entries = &[
     ),
     ("/etc/pve/public-ip/guests/VMID.json", "Assignments of one guest, and the hookscript that it had before."),
     ("/etc/pve/public-ip/nodes/NODE.json", "Optional: which ports of the node's bridges lead to the provider."),
+    (
+        "/run/pve-public-ip/guard",
+        "How the guard is: when it last looked, how long that took, what it has repaired, its trouble.",
+    ),
     ("/run/pve-public-ip", "Volatile notes of this node and its lock. May be lost: apply works without them."),
     (
         "/var/lib/vz/snippets/pve-public-ip",
