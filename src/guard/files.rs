@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +21,9 @@ use crate::system::files;
 
 /// How often to see whether something has changed: pmxcfs tells nobody what other nodes write.
 const INTERVAL: Duration = Duration::from_millis(500);
+
+/// What could not be read may be readable again without a sign of change: after this time it is tried again.
+const DOUBT: Duration = Duration::from_secs(5);
 
 /// How to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +53,8 @@ pub struct Reader {
     bell: UnixDatagram,
     /// When a question was asked that has no answer yet.
     waiting_since: Option<Instant>,
+    /// Tells the thread that nobody waits for its answer any more.
+    gave_up: Arc<AtomicBool>,
     /// What was read and not handed out yet.
     late: Option<Box<Sources>>,
 }
@@ -60,8 +67,11 @@ impl Reader {
         let (bell, ring) = UnixDatagram::pair()?;
         bell.set_nonblocking(true)?;
         ring.set_nonblocking(true)?;
-        thread::Builder::new().name("files".to_owned()).spawn(move || read(&node, &questions, &replies, &ring))?;
-        Ok(Self { asks, answers, bell, waiting_since: None, late: None })
+        let gave_up = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&gave_up);
+        let body = move || read(&node, &questions, &replies, &ring, &flag);
+        thread::Builder::new().name("files".to_owned()).spawn(body)?;
+        Ok(Self { asks, answers, bell, waiting_since: None, gave_up, late: None })
     }
 
     /// Readable when there may be something to ask for.
@@ -78,7 +88,7 @@ impl Reader {
         rung
     }
 
-    /// Asks, and waits for the answer at most as long as `limit`. `None`: there is none yet.
+    /// Asks, and waits for the answer at most as long as `limit`. `None`: there is none yet; the bell rings when there is.
     ///
     /// The answer to an earlier question does not count before it is confirmed: the files may have changed since.
     pub fn ask(&mut self, ask: Ask, limit: Duration) -> Option<Answer> {
@@ -96,7 +106,12 @@ impl Reader {
     }
 
     fn take_answer(&mut self, until: Instant) -> Option<Answer> {
-        let answer = self.answers.recv_timeout(until.saturating_duration_since(Instant::now())).ok()?;
+        let limit = until.saturating_duration_since(Instant::now());
+        let Ok(answer) = self.answers.recv_timeout(limit) else {
+            self.gave_up.store(true, Ordering::Relaxed);
+            return None;
+        };
+        self.gave_up.store(false, Ordering::Relaxed);
         self.waiting_since = None;
         match answer {
             Answer::News(sources) => {
@@ -113,9 +128,9 @@ impl Reader {
     }
 }
 
-/// Answers questions, and rings when it sees a change in between.
-fn read(node: &Node, questions: &Receiver<Ask>, replies: &Sender<Answer>, ring: &UnixDatagram) {
-    // By what the files were known when they were read last, and when a change was seen last.
+/// Answers questions, and rings when it sees a change in between, or when its answer is late.
+fn read(node: &Node, questions: &Receiver<Ask>, replies: &Sender<Answer>, ring: &UnixDatagram, gave_up: &AtomicBool) {
+    // By what the files were known when they were read last, and until when that counts; and when a change was looked for.
     let mut known = None;
     let mut seen = None;
     loop {
@@ -134,12 +149,16 @@ fn read(node: &Node, questions: &Receiver<Ask>, replies: &Sender<Answer>, ring: 
         // Before reading: a change meanwhile then makes a difference next time.
         let before = (signature(node, false), signature(node, true));
         seen = Some(before.0);
-        let answer = if ask == Ask::Changed && known == Some(before) {
+        let now = Instant::now();
+        let counts =
+            |(signature, until): (_, Option<Instant>)| signature == before && until.is_none_or(|until| now < until);
+        let answer = if ask == Ask::Changed && known.is_some_and(counts) {
             Answer::Same
         } else {
             match node.read_sources() {
                 Ok(sources) => {
-                    known = sources.are_whole().then_some(before);
+                    let until = (!sources.are_whole()).then(|| Instant::now() + DOUBT);
+                    known = Some((before, until));
                     Answer::News(Box::new(sources))
                 }
                 Err(error) => {
@@ -150,6 +169,9 @@ fn read(node: &Node, questions: &Receiver<Ask>, replies: &Sender<Answer>, ring: 
         };
         if replies.send(answer).is_err() {
             return;
+        }
+        if gave_up.swap(false, Ordering::Relaxed) {
+            let _ = ring.send(b"!");
         }
     }
 }

@@ -27,8 +27,11 @@ use files::{Answer, Ask, Reader};
 use sayings::{Line, Sayings, drift};
 use schedule::{Cause, Schedule};
 
-/// How long a look waits for a hook or a command that changes the node.
-const LOCK_LIMIT: Duration = Duration::from_secs(3);
+/// How long a look waits for a hook or a command that changes the node: longer than a hook takes at all.
+const LOCK_LIMIT: Duration = Duration::from_secs(11);
+
+/// How long it does while the fence stands, and guests are cut off.
+const FENCED_LOCK_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long the first look may wait for the cluster file system.
 const FIRST_READ_LIMIT: Duration = Duration::from_secs(20);
@@ -245,7 +248,8 @@ impl Guard {
                 self.take(*sources);
             }
         }
-        let run = match RunState::lock(&self.node.paths, LOCK_LIMIT) {
+        let limit = if self.fence.is_some() { FENCED_LOCK_LIMIT } else { LOCK_LIMIT };
+        let run = match RunState::lock(&self.node.paths, limit) {
             Err(RunError::Busy(waited)) => return self.without_lock(waited),
             locked => locked?,
         };
