@@ -71,6 +71,9 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
     let hookscript =
         if command.no_hookscript { Outcome::AsWanted } else { proxmox::register(node, vmid, &located, dry_run) };
     lines.extend(hookscript.line("hookscript"));
+    let (guest, turn) = network::turn(node, vmid, guest, dry_run);
+    // The configuration too may be another one by now.
+    let located = node.guests.find(vmid, None).unwrap_or(located);
     let changed = Changed {
         node,
         located: &located,
@@ -81,6 +84,7 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
         dry_run,
     };
     let told = changed.tell();
+    drop(turn);
     lines.extend(told.lines.iter().cloned());
     let data = json!({
         "vmid": vmid,
@@ -107,8 +111,7 @@ fn inside_now(changed: &Changed<'_>, command: &Assign, output: &mut Output) -> O
         }
         Some(script) => {
             output.text += &format!(
-                "\nguest {vmid} is running: it has the addresses after its boot; to use them now, inside it, as root \
-                 (`--live` asks its agent to do it):"
+                "\nguest {vmid} is running; to use the addresses now, inside it, as root (`--live` asks its agent to do it):"
             );
             output.text += &script.lines().map(|line| format!("\n    {line}")).collect::<String>();
             None
@@ -287,7 +290,8 @@ pub(super) fn release(node: &Node, command: &Release, dry_run: bool) -> anyhow::
     let mut outcome = Outcome::AsWanted;
     let mut told = Told::default();
     let left = left.unwrap_or_else(|| GuestFile::new(vmid));
-    if let Some(located) = &located {
+    let (left, turn) = network::turn(node, vmid, left, dry_run);
+    if let Some(located) = &located.map(|located| node.guests.find(vmid, None).unwrap_or(located)) {
         let changed = Changed { node, located, guest: &left, pools: &pools, running, reinit: false, dry_run };
         told = changed.withdraw();
         let mut stays = command.no_hookscript && has_ours;
@@ -305,6 +309,7 @@ pub(super) fn release(node: &Node, command: &Release, dry_run: bool) -> anyhow::
     } else if !dry_run {
         network::forget(node, vmid);
     }
+    drop(turn);
     lines.extend(outcome.line("hookscript"));
     lines.extend(told.lines.iter().cloned());
     let data = json!({

@@ -1,8 +1,10 @@
 //! Telling a guest its addresses: snippets and Proxmox VE's own commands, in an order in which the guest can be started at
 //! any moment. A snippet is there before the guest names it, and goes after the guest names it no more.
 
+use std::fs::File;
 use std::path::Path;
 
+use nix::fcntl::Flock;
 use serde_json::json;
 
 use super::proxmox::{self, Failure, Outcome};
@@ -294,11 +296,11 @@ impl Changed<'_> {
         match Image::open(&self.node.paths.under_root(&path), format) {
             Ok(image) => {
                 let read = text(&image, "meta-data").and_then(|meta| Ok((meta, text(&image, "vendor-data")?)));
-                let (meta, vendor) = read.map_err(|error| chain(&error))?;
+                let (meta, vendor) = read.map_err(whole)?;
                 let looks = cloudinit::looks_at_every_boot(&vendor);
                 Ok(Some(Current { instance_id: cloudinit::instance_id(&meta), looks }))
             }
-            Err(error @ ImageError::Io { .. }) => Err(chain(&error)),
+            Err(error @ ImageError::Io { .. }) => Err(whole(error)),
             Err(_) => Ok(None),
         }
     }
@@ -390,6 +392,20 @@ fn script(nic: &WantedNic, new: &[Prefix]) -> String {
     std::iter::once(device).chain(lines).map(|line| line + "\n").collect()
 }
 
+/// Waits until nobody else on this node tells guests anything, and then reads what the guest holds now: of two commands for
+/// one guest the later one knows both changes. Hooks do not wait for it: `qm` may have to wait for theirs.
+pub(super) fn turn(node: &Node, vmid: Vmid, guest: GuestFile, dry_run: bool) -> (GuestFile, Option<Flock<File>>) {
+    if dry_run {
+        return (guest, None);
+    }
+    let turn = files::lock(&node.paths.run().join("network.lock"));
+    if let Err(error) = &turn {
+        log::warn!("cannot wait for other commands: {error}");
+    }
+    let now = node.store.load_guest(vmid).ok().flatten().and_then(|(file, _)| file.ok());
+    (now.unwrap_or(guest), turn.ok())
+}
+
 /// Removes the snippets of a guest that does not exist any more, unless a clone or a snapshot names them.
 pub(super) fn forget(node: &Node, vmid: Vmid) {
     for (storage, settings) in storages(&node.paths).iter().filter(|(_, storage)| storage.takes_snippets()) {
@@ -419,14 +435,9 @@ fn read(path: &Path) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
+/// An error with its causes.
+fn whole(error: ImageError) -> String {
+    format!("{:#}", anyhow::Error::from(error))
 }
 
 /// A UUID that nobody has.

@@ -476,6 +476,7 @@ fn one_gateway(wanted: &mut Wanted, config: &GuestConfig, v4: bool) -> Result<()
 /// Puts the name servers on the NIC with the default gateway, and leaves out those that the NIC has no address for: a
 /// server of another family makes older renderers for `NetworkManager` refuse the whole NIC.
 fn name_servers(wanted: &mut Wanted, vmid: Vmid, config: &GuestConfig, resolver: &Resolver) {
+    let needs_document = wanted.needs_document();
     let own = config.name_servers();
     let servers = if own.is_empty() { resolver.name_servers.clone() } else { own };
     let own: Vec<String> = config.search_domains().into_iter().map(str::to_owned).collect();
@@ -486,7 +487,8 @@ fn name_servers(wanted: &mut Wanted, vmid: Vmid, config: &GuestConfig, resolver:
     };
     let Some(nic) = wanted.nics.values_mut().min_by_key(rank) else { return };
     let (usable, other): (Vec<IpAddr>, Vec<IpAddr>) = servers.into_iter().partition(|server| nic.has(server.is_ipv4()));
-    if let (true, Some(server)) = (usable.is_empty(), other.first()) {
+    // Proxmox VE's own document would name it all the same.
+    if let (true, true, Some(server)) = (needs_document, usable.is_empty(), other.first()) {
         let (family, needed) = if server.is_ipv4() { (4, 6) } else { (6, 4) };
         wanted.notes.push(format!(
             "the guest gets no name server: {server} is of IPv{family}, and {name} has only IPv{needed}; \

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, statfs};
 
 /// Reads a regular file of at most `limit` bytes; a longer one is returned cut off just above the limit.
@@ -104,6 +104,14 @@ pub fn open_lock(path: &Path) -> io::Result<File> {
         .mode(0o600)
         .custom_flags(OFlag::O_NOFOLLOW.bits())
         .open(path)
+}
+
+/// Waits for a lock file in a private directory; it is free again when the value goes, or this process.
+pub fn lock(path: &Path) -> io::Result<Flock<File>> {
+    if let Some(directory) = path.parent() {
+        private_directory(directory)?;
+    }
+    Flock::lock(open_lock(path)?, FlockArg::LockExclusive).map_err(|(_, error)| error.into())
 }
 
 /// Whether `path` lies on a FUSE file system, as pmxcfs is.

@@ -503,8 +503,7 @@ fn a_running_guest_is_told_what_to_do_now() {
     assert!(
         run.out.ends_with(
             "network: qm cloudinit update 100\n\
-             guest 100 is running: it has the addresses after its boot; to use them now, inside it, as root (`--live` asks its \
-             agent to do it):\n\
+             guest 100 is running; to use the addresses now, inside it, as root (`--live` asks its agent to do it):\n\
              \u{20}   dev=$(grep -lix 02:00:00:aa:bb:00 /sys/class/net/*/address | head -n 1 | cut -d / -f 5)\n\
              \u{20}   ip -4 address replace 203.0.113.10/32 dev $dev\n\
              \u{20}   ip -4 route replace 198.51.100.254 dev $dev\n\
@@ -659,4 +658,25 @@ fn an_image_that_was_never_filled_has_no_identity_to_lose() {
     let run = node.run("assign 100 203.0.113.10").ok();
     assert_eq!(said(&run), ["guest 100 has this network at its first boot"]);
     assert!(!node.calls().iter().any(|call| call.contains("dump")), "{:?}", node.calls());
+}
+
+#[test]
+fn of_two_commands_at_once_the_later_one_knows_both_changes() {
+    let node = node();
+    for round in 0..4 {
+        let start = |address: &str| {
+            let mut command = node.command(&["assign", "100", address, "--no-hookscript"]);
+            command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap()
+        };
+        let both = [start("203.0.113.10"), start("203.0.113.11")];
+        for mut command in both {
+            assert!(command.wait().unwrap().success(), "round {round}");
+        }
+        let network = snippet(&node, LOCAL, "network");
+        for address in ["203.0.113.10/32", "203.0.113.11/32"] {
+            assert!(network.contains(address), "round {round}: {network}");
+        }
+        nothing_is_missing(&node);
+        node.run("release 100 --no-hookscript").ok();
+    }
 }
