@@ -307,7 +307,7 @@ pub(super) fn release(node: &Node, command: &Release, dry_run: bool) -> anyhow::
             .with_context(trying)?;
         }
     } else if !dry_run {
-        network::forget(node, vmid);
+        network::sweep(node, vmid);
     }
     drop(turn);
     lines.extend(outcome.line("hookscript"));

@@ -11,7 +11,7 @@ use super::proxmox::{self, Failure, Outcome};
 use crate::cloudinit::{
     self, Change, Current, Part, Place, Refusal, Request, Resolver, SnippetName, Subnet, Unsuitable, Wanted, WantedNic,
 };
-use crate::guest::{Located, storages};
+use crate::guest::{GuestConfig, Located, storages};
 use crate::hookscript;
 use crate::model::{GuestKind, NodeName, Prefix, Vmid};
 use crate::reconcile::Node;
@@ -95,7 +95,7 @@ impl Changed<'_> {
         if let Some(told) = self.elsewhere("assign") {
             return told;
         }
-        let mut told = self.make(|request| cloudinit::change(request, &wanted));
+        let mut told = self.swept(self.make(|request| cloudinit::change(request, &wanted)));
         for note in &wanted.notes {
             told.line(note);
         }
@@ -111,10 +111,10 @@ impl Changed<'_> {
             return told;
         }
         if self.guest.is_empty() {
-            return self.make(cloudinit::withdrawal);
+            return self.swept(self.make(cloudinit::withdrawal));
         }
         match self.wanted() {
-            Ok(wanted) => self.make(|request| cloudinit::change(request, &wanted)),
+            Ok(wanted) => self.swept(self.make(|request| cloudinit::change(request, &wanted))),
             Err(reason) => self.refused(&reason.into()),
         }
     }
@@ -186,6 +186,16 @@ impl Changed<'_> {
         self.carry_out(&change, &place, &directory)
     }
 
+    /// What is left to clear up when the guest is told.
+    fn swept(&self, mut told: Told) -> Told {
+        if told.is_done() && !self.dry_run {
+            for kept in sweep(self.node, self.vmid()) {
+                told.line(kept);
+            }
+        }
+        told
+    }
+
     fn carry_out(&self, change: &Change, place: &Place, directory: &Path) -> Told {
         let vmid = self.vmid();
         let mut told = Told::default();
@@ -229,11 +239,6 @@ impl Changed<'_> {
         }
         told.failure = outcome.failure();
         told.left_to_do = matches!(outcome, Outcome::LeftToDo { .. });
-        if let (Outcome::Done(_) | Outcome::AsWanted, false) = (&outcome, self.dry_run) {
-            for volume in &change.obsolete {
-                self.remove(volume, &mut told);
-            }
-        }
         let has_drive = !self.located.config.cloud_init_drives().is_empty();
         if told.failure.is_none() && self.running && has_drive {
             let args = ["cloudinit", "update", &vmid.to_string()];
@@ -252,16 +257,6 @@ impl Changed<'_> {
             files::directories(parent)?;
         }
         files::replace_as(path, text.as_bytes(), self.node.name.as_str())
-    }
-
-    /// Removes a snippet that no guest names: not this one, no clone of it, and no snapshot.
-    fn remove(&self, volume: &str, told: &mut Told) {
-        let Ok(path) = hookscript::volume_path(&self.node.paths, volume) else { return };
-        if let Some(other) = self.node.guests.naming(volume) {
-            told.line(format!("{volume} is kept: {other} names it"));
-        } else if let Err(error) = files::remove(&path) {
-            log::warn!("cannot remove `{}`, which no guest names any more: {error}", path.display());
-        }
     }
 
     /// The content of a snippet that the guest names.
@@ -406,23 +401,30 @@ pub(super) fn turn(node: &Node, vmid: Vmid, guest: GuestFile, dry_run: bool) -> 
     (now.unwrap_or(guest), turn.ok())
 }
 
-/// Removes the snippets of a guest that does not exist any more, unless a clone or a snapshot names them.
-pub(super) fn forget(node: &Node, vmid: Vmid) {
-    for (storage, settings) in storages(&node.paths).iter().filter(|(_, storage)| storage.takes_snippets()) {
-        let Some(directory) =
-            storages(&node.paths).directory(storage, "snippets").filter(|_| settings.is_on(&node.name))
-        else {
-            continue;
-        };
-        for name in files::names(&node.paths.under_root(&directory)) {
-            let ours = name.parse::<SnippetName>().is_ok_and(|snippet| snippet.vmid == vmid);
-            if ours && node.guests.naming(&format!("{storage}:snippets/{name}")).is_none() {
-                if let Err(error) = files::remove(&node.paths.under_root(&directory).join(&name)) {
-                    log::warn!("cannot remove `{name}` of storage {storage}: {error}");
-                }
+/// Removes the snippets of a guest that it does not name (any more, or because a command was killed), nor a clone of it, nor
+/// a snapshot; returns those that somebody else names.
+pub(super) fn sweep(node: &Node, vmid: Vmid) -> Vec<String> {
+    let config = node.guests.find(vmid, None).ok().map(|located| located.config);
+    let named = config.as_ref().map(GuestConfig::cicustom).unwrap_or_default();
+    let mut kept = Vec::new();
+    let storages = storages(&node.paths);
+    for (storage, _) in storages.iter().filter(|(_, storage)| storage.takes_snippets() && storage.is_on(&node.name)) {
+        let Some(directory) = storages.directory(storage, "snippets") else { continue };
+        let directory = node.paths.under_root(&directory);
+        for name in files::names(&directory) {
+            let volume = format!("{storage}:snippets/{name}");
+            let is_its_own = name.parse::<SnippetName>().is_ok_and(|snippet| snippet.vmid == vmid);
+            if !is_its_own || named.values().any(|named| *named == volume) {
+                continue;
+            }
+            if let Some(other) = node.guests.naming(&volume) {
+                kept.push(format!("{volume} is kept: {other} names it"));
+            } else if let Err(error) = files::remove(&directory.join(&name)) {
+                log::warn!("cannot remove {volume}, which no guest names any more: {error}");
             }
         }
     }
+    kept
 }
 
 /// The node's name servers, which guests without their own get.

@@ -5,7 +5,7 @@
 //! guest take itself for a new one, with new SSH host keys. So the id that it has is pinned (`meta`), and cloud-init is told
 //! to look at the network at every boot (`vendor`), which it does from the boot after the one at which it was told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::{Part, SnippetName, Unsuitable, Wanted, base, document, quoted};
 use crate::guest::{GuestConfig, IpConfig};
@@ -49,8 +49,6 @@ pub struct Change {
     pub snippets: BTreeMap<SnippetName, String>,
     /// Arguments of `qm set VMID` or `pct set VMID`; none: nothing has to be set.
     pub options: Vec<String>,
-    /// Volumes that the guest does not name any more.
-    pub obsolete: BTreeSet<String>,
     /// When the guest finds out.
     pub boot: Boot,
 }
@@ -141,12 +139,8 @@ impl Refusal {
 /// Decides what has to change; `wanted` is what the guest has to find inside.
 pub fn change(request: &Request<'_>, wanted: &Wanted) -> Result<Change, Refusal> {
     let Request { guest, config, .. } = request;
-    let mut change = Change {
-        snippets: BTreeMap::new(),
-        options: ip_options(request, Some(wanted))?,
-        obsolete: BTreeSet::new(),
-        boot: Boot::Next,
-    };
+    let mut change =
+        Change { snippets: BTreeMap::new(), options: ip_options(request, Some(wanted))?, boot: Boot::Next };
     if config.kind == GuestKind::Lxc {
         return Ok(change);
     }
@@ -206,12 +200,7 @@ pub fn change(request: &Request<'_>, wanted: &Wanted) -> Result<Change, Refusal>
 /// What has to change so that a guest does not name the addresses any more that it has lost, where nothing else is left
 /// for it or it cannot be told. Its instance-id stays pinned: without it the guest would take itself for a new machine.
 pub fn withdrawal(request: &Request<'_>) -> Result<Change, Refusal> {
-    let mut change = Change {
-        snippets: BTreeMap::new(),
-        options: ip_options(request, None)?,
-        obsolete: BTreeSet::new(),
-        boot: Boot::Next,
-    };
+    let mut change = Change { snippets: BTreeMap::new(), options: ip_options(request, None)?, boot: Boot::Next };
     let before = request.config.cicustom();
     let is_ours = |volume: &str| SnippetName::of_volume(volume).is_some();
     let custom = before.iter().filter(|(part, volume)| **part != "network" || !is_ours(volume));
@@ -232,9 +221,6 @@ fn set_cicustom(change: &mut Change, before: &BTreeMap<&str, &str>, custom: &BTr
         let parts: Vec<String> = custom.iter().map(|(part, volume)| format!("{part}={volume}")).collect();
         change.options.extend(["--cicustom".to_owned(), parts.join(",")]);
     }
-    let gone = before.iter().filter(|(part, volume)| custom.get(*part).is_none_or(|kept| kept != *volume));
-    let gone = gone.filter(|(_, volume)| SnippetName::of_volume(volume).is_some());
-    change.obsolete = gone.map(|(_, volume)| (*volume).to_owned()).collect();
 }
 
 /// The lines of the NICs, as far as they differ: what is wanted, or what was there before.
