@@ -199,8 +199,8 @@ impl Changed<'_> {
     fn carry_out(&self, change: &Change, place: &Place, directory: &Path) -> Told {
         let vmid = self.vmid();
         let mut told = Told::default();
-        if self.located.config.kind == GuestKind::Qemu {
-            let boot = change.boot.sentence(vmid);
+        if let Some(boot) = change.boot {
+            let boot = boot.sentence(vmid);
             if self.dry_run { told.line(boot) } else { log::info!("{boot}") }
         }
         let mut written = Vec::new();
@@ -273,11 +273,13 @@ impl Changed<'_> {
         let drive = config.cloud_init_drives().into_values().next().unwrap_or_default();
         let image = if drive.ends_with(":cloudinit") { Ok(None) } else { self.image(drive) };
         match (image, pinned) {
-            (Ok(image), pinned) => {
-                let looks = image.as_ref().is_some_and(|image| image.looks);
-                Ok(Current { instance_id: pinned.or(image.and_then(|image| image.instance_id)), looks })
+            (Ok(Some(image)), pinned) => Ok(Current { instance_id: pinned.or(image.instance_id), ..image }),
+            (Ok(None), Some(id)) => Ok(Current { instance_id: Some(id), ..Current::default() }),
+            // Its disks may have booted nevertheless.
+            (Ok(None), None) => Ok(Current { any: false, ..self.would_be("").unwrap_or_default() }),
+            (Err(_), Some(id)) => {
+                Ok(Current { any: true, instance_id: Some(id), looks: custom.contains_key("vendor") })
             }
-            (Err(_), Some(id)) => Ok(Current { instance_id: Some(id), looks: custom.contains_key("vendor") }),
             (Err(reason), None) => self.would_be(&reason),
         }
     }
@@ -293,7 +295,7 @@ impl Changed<'_> {
                 let read = text(&image, "meta-data").and_then(|meta| Ok((meta, text(&image, "vendor-data")?)));
                 let (meta, vendor) = read.map_err(whole)?;
                 let looks = cloudinit::looks_at_every_boot(&vendor);
-                Ok(Some(Current { instance_id: cloudinit::instance_id(&meta), looks }))
+                Ok(Some(Current { any: true, instance_id: cloudinit::instance_id(&meta), looks }))
             }
             Err(error @ ImageError::Io { .. }) => Err(whole(error)),
             Err(_) => Ok(None),
@@ -309,7 +311,9 @@ impl Changed<'_> {
         let args = ["cloudinit", "dump", &self.vmid().to_string(), "meta"];
         let text = proxmox::ask(self.node, "qm", &args).map_err(|error| format!("{reason}; {error}"))?;
         let instance_id = cloudinit::instance_id(&text);
-        instance_id.map(|id| Current { instance_id: Some(id), looks: false }).ok_or_else(|| reason.to_owned())
+        instance_id
+            .map(|id| Current { any: true, instance_id: Some(id), looks: false })
+            .ok_or_else(|| reason.to_owned())
     }
 
     /// What to do inside a running guest so that it has its new addresses at once, as a shell script.

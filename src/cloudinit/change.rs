@@ -15,7 +15,9 @@ use crate::registry::document::{GuestFile, PoolsFile};
 /// What is known of the data that the guest had at its last boot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Current {
-    /// Its instance-id; none: it has had no data yet.
+    /// Whether there is any: if not, it has not booted yet, or was restored from a backup.
+    pub any: bool,
+    /// Its instance-id, or the one that is pinned for it.
     pub instance_id: Option<String>,
     /// Whether it was told to look at the network at every boot.
     pub looks: bool,
@@ -49,8 +51,8 @@ pub struct Change {
     pub snippets: BTreeMap<SnippetName, String>,
     /// Arguments of `qm set VMID` or `pct set VMID`; none: nothing has to be set.
     pub options: Vec<String>,
-    /// When the guest finds out.
-    pub boot: Boot,
+    /// When the guest finds out, where that depends on it.
+    pub boot: Option<Boot>,
 }
 
 /// When the guest finds out, and what else it does then.
@@ -81,7 +83,9 @@ impl Boot {
                 "guest {vmid} takes itself for a new machine at its next boot: it has this network then, makes new SSH \
                  host keys, and runs again what it runs at a first boot"
             ),
-            Self::First => format!("guest {vmid} has this network at its first boot"),
+            Self::First => {
+                format!("guest {vmid} has this network at its first boot (one restored from a backup at its second)")
+            }
         }
     }
 }
@@ -139,8 +143,7 @@ impl Refusal {
 /// Decides what has to change; `wanted` is what the guest has to find inside.
 pub fn change(request: &Request<'_>, wanted: &Wanted) -> Result<Change, Refusal> {
     let Request { guest, config, .. } = request;
-    let mut change =
-        Change { snippets: BTreeMap::new(), options: ip_options(request, Some(wanted))?, boot: Boot::Next };
+    let mut change = Change { snippets: BTreeMap::new(), options: ip_options(request, Some(wanted))?, boot: None };
     if config.kind == GuestKind::Lxc {
         return Ok(change);
     }
@@ -171,7 +174,7 @@ pub fn change(request: &Request<'_>, wanted: &Wanted) -> Result<Change, Refusal>
         Err(_) if fresh || own(Part::Meta).is_some() => Current::default(),
         Err(reason) => return Err(Refusal::UnknownId(reason.clone())),
     };
-    let blank = request.current.as_ref().is_ok_and(|current| current.instance_id.is_none());
+    let blank = request.current.as_ref().is_ok_and(|current| !current.any);
     let own_looks = request.own_vendor.is_some_and(looks_at_every_boot);
     match own(Part::Vendor) {
         None => {
@@ -181,18 +184,17 @@ pub fn change(request: &Request<'_>, wanted: &Wanted) -> Result<Change, Refusal>
         Some(_) if own_looks || fresh || blank => {}
         Some(vendor) => return Err(Refusal::OwnVendor((*vendor).to_owned())),
     }
-    change.boot = if own(Part::Meta).is_some() {
-        if current.looks { Boot::Next } else { Boot::Second }
-    } else {
-        let (id, boot) = match (fresh, &current.instance_id) {
-            (true, _) => (request.fresh_id, Boot::New),
-            (false, Some(id)) => (id.as_str(), if current.looks { Boot::Next } else { Boot::Second }),
-            (false, None) => (request.fresh_id, Boot::First),
-        };
+    let known = if current.looks { Boot::Next } else { Boot::Second };
+    let known = if blank { Boot::First } else { known };
+    change.boot = Some(known);
+    if own(Part::Meta).is_none() {
+        let id = current.instance_id.as_deref().filter(|_| !fresh);
+        if id.is_none() && (fresh || !blank) {
+            change.boot = Some(Boot::New);
+        }
         custom.insert("meta", volume(Part::Meta));
-        change.snippets.insert(name(Part::Meta), meta(id));
-        boot
-    };
+        change.snippets.insert(name(Part::Meta), meta(id.unwrap_or(request.fresh_id)));
+    }
     set_cicustom(&mut change, &before, &custom);
     Ok(change)
 }
@@ -200,7 +202,7 @@ pub fn change(request: &Request<'_>, wanted: &Wanted) -> Result<Change, Refusal>
 /// What has to change so that a guest does not name the addresses any more that it has lost, where nothing else is left
 /// for it or it cannot be told. Its instance-id stays pinned: without it the guest would take itself for a new machine.
 pub fn withdrawal(request: &Request<'_>) -> Result<Change, Refusal> {
-    let mut change = Change { snippets: BTreeMap::new(), options: ip_options(request, None)?, boot: Boot::Next };
+    let mut change = Change { snippets: BTreeMap::new(), options: ip_options(request, None)?, boot: None };
     let before = request.config.cicustom();
     let is_ours = |volume: &str| SnippetName::of_volume(volume).is_some();
     let custom = before.iter().filter(|(part, volume)| **part != "network" || !is_ours(volume));

@@ -99,8 +99,8 @@ fn a_new_guest_is_told_with_a_document() {
         ),
         "{run}"
     );
-    assert_eq!(said(&run), ["guest 100 has this network at its first boot"]);
-    assert_eq!(node.calls()[1], set);
+    assert_eq!(said(&run), ["guest 100 has this network at its first boot (one restored from a backup at its second)"]);
+    assert_eq!(node.calls()[1..], ["qm cloudinit dump 100 meta", &set]);
     let network = snippet(&node, LOCAL, "network");
     assert!(network.contains("address: '203.0.113.10/32'") && network.contains("- network: '198.51.100.254/32'"));
     assert!(network.contains("dns_nameservers: ['192.0.2.53']"), "the node's own, as Proxmox VE would: {network}");
@@ -110,7 +110,7 @@ fn a_new_guest_is_told_with_a_document() {
         "so that a later address needs one boot"
     );
     let meta = snippet(&node, LOCAL, "meta");
-    assert!(meta.starts_with("instance-id: '") && meta.len() > 40, "{meta}");
+    assert_eq!(meta, "instance-id: 'as-dumped'\n", "what Proxmox VE would give it: that of a restored guest");
     nothing_is_missing(&node);
 
     // Again: nothing is left to do, and nobody is called.
@@ -463,7 +463,7 @@ fn a_dry_run_says_all_and_writes_nothing() {
     let run = node.changes_nothing("assign 100 203.0.113.10 --dry-run");
     assert!(
         run.out.contains(
-            "network: guest 100 has this network at its first boot\nnetwork: would be written to storage local: meta, network, \
+            "network: guest 100 has this network at its first boot (one restored from a backup at its second)\nnetwork: would be written to storage local: meta, network, \
              vendor\nnetwork: qm set 100 --ipconfig0 ip=203.0.113.10/32,gw=198.51.100.254 --cicustom "
         ) && run.out.ends_with(" (not run)\n"),
         "{run}"
@@ -656,8 +656,14 @@ fn an_image_that_was_never_filled_has_no_identity_to_lose() {
     node.tree.qemu(100, conf("").replace("local:cloudinit", "local:100/vm-100-cloudinit.raw"));
     node.tree.write("var/lib/vz/images/100/vm-100-cloudinit.raw", vec![0; 1 << 20]);
     let run = node.run("assign 100 203.0.113.10").ok();
-    assert_eq!(said(&run), ["guest 100 has this network at its first boot"]);
-    assert!(!node.calls().iter().any(|call| call.contains("dump")), "{:?}", node.calls());
+    assert_eq!(said(&run), ["guest 100 has this network at its first boot (one restored from a backup at its second)"]);
+    assert_eq!(snippet(&node, LOCAL, "meta"), "instance-id: 'as-dumped'\n");
+    // With data of the administrator's own Proxmox VE does not say which it would be.
+    let own = "cicustom: user=local:snippets/own.yaml\n";
+    node.tree.qemu(100, conf(own).replace("local:cloudinit", "local:100/vm-100-cloudinit.raw"));
+    node.run("assign 100 203.0.113.10").ok();
+    let meta = snippet(&node, LOCAL, "meta");
+    assert!(meta != "instance-id: 'as-dumped'\n" && meta.len() == "instance-id: ''\n".len() + 36, "{meta}");
 }
 
 #[test]
