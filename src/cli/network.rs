@@ -104,7 +104,7 @@ impl Changed<'_> {
 
     /// After `release`.
     pub(super) fn withdraw(&self) -> Told {
-        if self.guest.cloud_init.is_off() || !cloudinit::has_traces(self.guest, &self.located.config) {
+        if !cloudinit::has_traces(self.guest, &self.located.config) {
             return Told::default();
         }
         if let Some(told) = self.elsewhere("release") {
@@ -115,6 +115,7 @@ impl Changed<'_> {
         }
         match self.wanted() {
             Ok(wanted) => self.swept(self.make(|request| cloudinit::change(request, &wanted))),
+            Err(Unsuitable::Off) => Told::default(),
             Err(reason) => self.refused(&reason.into()),
         }
     }

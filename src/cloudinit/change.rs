@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Part, SnippetName, Unsuitable, Wanted, base, document, quoted};
+use super::{Part, SnippetName, Unsuitable, Wanted, base, document, quoted, yaml};
 use crate::guest::{GuestConfig, IpConfig};
 use crate::model::{GuestKind, Vmid};
 use crate::registry::document::{GuestFile, PoolsFile};
@@ -256,18 +256,12 @@ fn ip_options(request: &Request<'_>, wanted: Option<&Wanted>) -> Result<Vec<Stri
 /// What `vendor` says: cloud-init applies the network at every boot, not only to a machine that it does not know.
 const VENDOR: &str = "#cloud-config\nupdates:\n  network:\n    when: ['boot']\n";
 
-/// Whether a `vendor` part has that effect, in either style of YAML.
+/// Whether a `vendor` part has that effect.
 pub fn looks_at_every_boot(vendor: &str) -> bool {
-    let lines = vendor.lines().map(|line| line.split(" #").next().unwrap_or_default());
-    let bare: String = lines.flat_map(str::chars).filter(|c| !c.is_whitespace() && !matches!(c, '\'' | '"')).collect();
-    [
-        "updates:{network:{when:[boot",
-        "updates:network:when:[boot",
-        "updates:network:{when:[boot",
-        "updates:network:when:-boot",
-    ]
-    .iter()
-    .any(|form| bare.contains(form))
+    let Ok(document) = yaml::parse(vendor) else { return false };
+    let network = document.get("updates").and_then(|updates| updates.get("network"));
+    let when = network.and_then(|network| network.get("when"));
+    when.is_some_and(|when| when.items().iter().any(|event| event.word() == Ok("boot")))
 }
 
 fn meta(id: &str) -> String {
@@ -279,4 +273,39 @@ pub fn instance_id(meta: &str) -> Option<String> {
     let value = meta.lines().find_map(|line| line.strip_prefix("instance-id:"))?.trim();
     let unquoted = value.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')).map(|id| id.replace("''", "'"));
     Some(unquoted.unwrap_or_else(|| value.to_owned())).filter(|id| !id.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_instance_ids() {
+        for (meta, id) in [
+            ("instance-id: 0123abcd\n", Some("0123abcd")),
+            ("local-hostname: web\ninstance-id: 'it''s'\n", Some("it's")),
+            ("instance-id:\n", None),
+            ("dsmode: local\n", None),
+        ] {
+            assert_eq!(instance_id(meta).as_deref(), id, "{meta:?}");
+        }
+        assert_eq!(instance_id(&meta("a'b: #c")).as_deref(), Some("a'b: #c"));
+    }
+
+    #[test]
+    fn knows_who_looks_at_every_boot() {
+        assert!(looks_at_every_boot(VENDOR));
+        assert!(looks_at_every_boot("#cloud-config\npackages: [vim]\nupdates: {network: {when: [hotplug, boot]}}\n"));
+        for vendor in [
+            "",
+            "#cloud-config\n",
+            "#cloud-config\nupdates: {network: {when: [hotplug]}}\n",
+            "#cloud-config\n# updates: {network: {when: [boot]}}\n",
+            "#cloud-config\nupdates: {network: {when: [boot-new-instance]}}\n",
+            "#cloud-config\nother: {updates: {network: {when: [boot]}}}\n",
+            "#!/bin/sh\necho: [\n",
+        ] {
+            assert!(!looks_at_every_boot(vendor), "{vendor:?}");
+        }
+    }
 }

@@ -481,7 +481,18 @@ fn the_administrator_can_configure_a_guest_by_other_means() {
     node.run("assign 100 203.0.113.10 --no-hookscript --cloud-init off")
         .prints("203.0.113.10 assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh, gateway 198.51.100.254\n");
     node.run("release 100 --no-hookscript").prints("203.0.113.10 released from guest 100\n");
-    assert_eq!((config(&node, 100), node.calls()), (before, Vec::new()));
+    assert_eq!((config(&node, 100), node.calls()), (before.clone(), Vec::new()));
+    // What the guest was told before goes with the last address all the same.
+    node.run("assign 100 203.0.113.10 203.0.113.11 --no-hookscript --cloud-init refuse").ok();
+    node.run("assign 100 203.0.113.10 --no-hookscript --cloud-init off").ok();
+    let told = config(&node, 100);
+    node.run("release 100 203.0.113.10 --no-hookscript").prints("203.0.113.10 released from guest 100\n");
+    assert_eq!(config(&node, 100), told);
+    node.run("release 100 --no-hookscript").ok();
+    assert_eq!(
+        (line(&node, "ipconfig0"), line(&node, "cicustom")),
+        (None, Some(cicustom("local", &["meta", "vendor"])))
+    );
 }
 
 #[test]
