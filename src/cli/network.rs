@@ -171,11 +171,10 @@ impl Changed<'_> {
             Err(refusal) => return self.refused(&refusal),
         };
         let directory = self.node.paths.under_root(&place.directory);
-        // The same text needs no writing, but a name for the guest may: both are looked at before anything is done.
-        let network = change.snippets.iter().filter(|(name, _)| name.part == Part::Network);
-        let news =
-            network.filter(|(name, text)| read(&directory.join(name.to_string())).as_ref() != Some(*text)).count() > 0;
-        if change.options.is_empty() && !news && !self.reinit {
+        let differs =
+            |(name, text): (&SnippetName, &String)| read(&directory.join(name.to_string())).as_ref() != Some(text);
+        let news = change.snippets.iter().any(differs);
+        if change.options.is_empty() && !news {
             return Told::default();
         }
         if !change.snippets.is_empty() && place.storage.is_empty() {

@@ -436,6 +436,20 @@ fn a_clone_gets_an_identity_of_its_own() {
 }
 
 #[test]
+fn what_is_missing_comes_back_with_the_next_assign() {
+    let node = node();
+    node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    let before: Vec<String> = ["meta", "network", "vendor"].map(|part| snippet(&node, LOCAL, part)).into();
+    fs::remove_dir_all(node.tree.path(LOCAL)).unwrap();
+    let run = node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    assert!(run.out.ends_with("network: written to storage local: meta, network, vendor\n"), "{run}");
+    let after: Vec<String> = ["meta", "network", "vendor"].map(|part| snippet(&node, LOCAL, part)).into();
+    assert_eq!(after[1..], before[1..]);
+    nothing_is_missing(&node);
+    node.changes_nothing("assign 100 203.0.113.10 --no-hookscript").ok();
+}
+
+#[test]
 fn a_failing_qm_leaves_a_guest_that_can_start() {
     let node = node();
     node.tree.script("stand-ins/qm", "echo busy >&2\nexit 255\n");
