@@ -134,8 +134,15 @@ fn a_guest_that_does_not_find_its_address_starts_only_if_it_may() {
     let json = node.run("verify --output-format json").json();
     assert_eq!(json["drift"], serde_json::json!([sentence]));
 
+    // Proxmox VE starts a guest that is off for its backup.
+    let warned = format!("warning: {sentence}\nwarning: hint: {hint}\n");
+    node.tree.qemu(100, format!("{DRIVE}lock: backup\n{NIC}"));
+    starts(&node, &warned);
+    node.tree.qemu(100, format!("{DRIVE}{NIC}"));
+    refused(&node, sentence, hint);
+
     setting(&node, "warn");
-    starts(&node, &format!("warning: {sentence}\nwarning: hint: {hint}\n"));
+    starts(&node, &warned);
     setting(&node, "off");
     starts(&node, "");
     setting(&node, "refuse");
