@@ -1,15 +1,22 @@
 //! Hooks and the guard are killed in the midst of their work, while the other one goes on. What `tests/crash.rs` does to
 //! every command in front of every system call is done here to a part of them, with frames.
 
+use std::collections::HashSet;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use pve_public_ip::selftest::verdicts;
+use pve_public_ip::system::packet::Wire;
+use pve_public_ip::system::tun::Tap;
 
 use crate::common::strace::{killed, points};
 use crate::common::{BINARY, Node, need};
-use crate::lab::{Guard, Lab, Stage, nic};
+use crate::lab::{Guard, Lab, Stage, nic, tap, unmanaged};
+use crate::random::Random;
 use crate::script::{Play, Watch, nodes};
 
 /// Of the points of a phase every such one.
@@ -119,4 +126,101 @@ fn the_guard_dies_and_the_next_one_finishes() {
         }
     }
     assert!(deaths >= 8, "the guard was killed only {deaths} times");
+}
+
+/// Everything that may not get through, from one port, as fast as it goes, until it is told to stop. Counts what was
+/// sent, and keeps what reached the provider.
+fn flood(port: &Tap, provider: &Wire, frames: &[Vec<u8>], stop: &AtomicBool) -> (usize, Vec<Vec<u8>>) {
+    let (mut sent, mut leaked, mut buffer) = (0, Vec::new(), [0; 4096]);
+    let forbidden: HashSet<&Vec<u8>> = frames.iter().collect();
+    let mut listen = || {
+        while let Some(frame) = provider.receive(&mut buffer).expect("receive a frame") {
+            leaked.extend(forbidden.contains(&frame).then_some(frame));
+        }
+    };
+    while !stop.load(Ordering::Relaxed) {
+        for frame in frames {
+            port.send(frame, None).expect("send a frame");
+            sent += 1;
+        }
+        listen();
+        // The others need the processor, too.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    listen();
+    (sent, leaked)
+}
+
+#[test]
+fn nothing_leaks_while_everything_dies() {
+    let mut lab = nodes(Watch::Guard);
+    let attacker = tap(&lab.hosts[0].node.net, "tap903i0", "vmbr0");
+    let provider = lab.listen_at_provider();
+    let mut play = play(&mut lab, Watch::Guard);
+    let claims = verdicts::claims(unmanaged([2, 0, 0, 0, 0xee, 3]), play.about.who, "the guest", true, false);
+    let frames: Vec<Vec<u8>> = claims.into_iter().map(|case| case.frame).collect();
+    let stop = AtomicBool::new(false);
+    let mut random = Random::new(20_261_123);
+    let (sent, leaked) = std::thread::scope(|scope| {
+        let flood = scope.spawn(|| flood(&attacker, &provider, &frames, &stop));
+        // The flood ends whatever happens here.
+        let _stop = StopAtEnd(&stop);
+        let mut is_plugged = false;
+        for round in 0..60 {
+            let host = &mut play.lab.hosts[0];
+            match random.below(6) {
+                0 if round > 5 => {
+                    host.guard.take().expect("the guard runs").end(Signal::SIGKILL);
+                    host.guard = Some(Guard::start(&host.node));
+                }
+                1 if is_plugged => {
+                    play.lab.unplug(0, "tap100i0");
+                    is_plugged = false;
+                }
+                1 => {
+                    play.lab.plug(0, "tap100i0", None, false);
+                    is_plugged = true;
+                }
+                _ => {
+                    let phase = *random.pick(&["pre-start", "post-start", "pre-stop", "post-stop"]);
+                    let mut hook = host.node.command(&["hook", "100", phase]);
+                    let mut hook = hook.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+                    std::thread::sleep(Duration::from_micros(random.next() % 25_000));
+                    // It may have ended before.
+                    let _ = hook.kill();
+                    hook.wait().unwrap();
+                }
+            }
+        }
+        // A post-stop in between may have taken leave of the port that is there.
+        if is_plugged {
+            play.lab.unplug(0, "tap100i0");
+        }
+        play.lab.plug(0, "tap100i0", None, false);
+        comes_to(&mut play, &[Stage::Running], "in the end");
+        stop.store(true, Ordering::Relaxed);
+        flood.join().expect("the thread that sends")
+    });
+    assert!(sent > 1000, "only {sent} frames were sent");
+    assert_eq!(leaked, [[0; 0]; 0], "of {sent}");
+    // The control: with nobody there and nothing in their way they do arrive.
+    lab.hosts[0].guard.take().expect("the guard runs").end(Signal::SIGKILL);
+    lab.hosts[0].node.net.sh("nft flush ruleset");
+    stop.store(false, Ordering::Relaxed);
+    let (_, leaked) = std::thread::scope(|scope| {
+        let flood = scope.spawn(|| flood(&attacker, &provider, &frames, &stop));
+        std::thread::sleep(Duration::from_millis(100));
+        stop.store(true, Ordering::Relaxed);
+        flood.join().expect("the thread that sends")
+    });
+    assert!(!leaked.is_empty(), "the frames do not arrive although nothing stops them");
+}
+
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -308,7 +308,8 @@ impl Lab {
              ip link add switch address {} type bridge forward_delay 0 mcast_snooping 0\nip link set switch up",
             MacAddr::from_octets(GATEWAY)
         ));
-        let gateway = End::new(Line::Wire(world.inside(|| Wire::open("switch".parse().unwrap())).unwrap()), GATEWAY);
+        let wire = world.inside(|| Wire::open("switch".parse().unwrap())).expect("listen at the provider");
+        let gateway = End::new(Line::Wire(wire), GATEWAY);
         let first = Tree::new();
         let trees = [first.beside(NODES[1]), first];
         let [second, first] = trees.map(|tree| Node { tree, net: Namespace::new() });
@@ -393,6 +394,11 @@ impl Lab {
         let tap = tap(&host.node.net, &name, "vmbr0");
         host.stranger = Some(End::new(Line::Tap(tap), [2, 0, 0, 0, 0xee, u8::try_from(index).unwrap()]));
         self.settle();
+    }
+
+    /// Hears what reaches the provider.
+    pub(crate) fn listen_at_provider(&self) -> Wire {
+        self.world.inside(|| Wire::open("switch".parse().unwrap())).expect("listen at the provider")
     }
 
     /// Power off: the kernel's state goes, files under `/etc/pve` stay.
@@ -667,12 +673,7 @@ impl Lab {
     }
 
     fn stranger(&self, at: usize) -> Who {
-        let mac = self.hosts[at].stranger.as_ref().expect("a node that is up").mac;
-        Who {
-            mac,
-            ip4: Ipv4Addr::new(192, 0, 2, mac[5]),
-            ip6: Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, mac[5].into()),
-        }
+        unmanaged(self.hosts[at].stranger.as_ref().expect("a node that is up").mac)
     }
 
     /// Whether a NIC's IPv4 address was announced to the provider since the last look.
@@ -750,7 +751,14 @@ impl Lab {
     }
 }
 
-fn tap(net: &Namespace, name: &str, bridge: &str) -> Tap {
+/// A guest without assignments.
+pub(crate) fn unmanaged(mac: Mac) -> Who {
+    let ip6 = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, mac[5].into());
+    Who { mac, ip4: Ipv4Addr::new(192, 0, 2, mac[5]), ip6 }
+}
+
+/// A tap device on a bridge, as QEMU makes it.
+pub(crate) fn tap(net: &Namespace, name: &str, bridge: &str) -> Tap {
     let tap = net.inside(|| Tap::new(name.parse().unwrap())).expect("make a tap device (/dev/net/tun)");
     net.sh(&format!("ip link set {name} master {bridge} up"));
     forwards(net, name);
