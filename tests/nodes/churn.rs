@@ -201,7 +201,11 @@ fn nothing_grows_and_nothing_stays() {
         let now = files(play.lab);
         if now == known { Ok(()) } else { Err(format!("were {known:?}, are {now:?}")) }
     });
-    let after = size(pid);
+    // It opens a file now and then.
+    let after = play.within_patience("open files of the guard", |_| {
+        let now = size(pid);
+        if now.1 <= before.1 { Ok(now) } else { Err(format!("were {}, are {}", before.1, now.1)) }
+    });
     let said = format!(
         "{number} guests in {:?}: {} kB, {} files; then {} kB, {} files",
         started.elapsed(),
@@ -212,5 +216,5 @@ fn nothing_grows_and_nothing_stays() {
     );
     std::io::Write::write_all(&mut std::io::stderr(), format!("churn: {said}\n").as_bytes()).unwrap();
     assert_eq!(guard(&lab), pid, "the guard lived through all of it");
-    assert!(after.0 <= before.0 + GROWTH && after.1 == before.1, "{said}");
+    assert!(after.0 <= before.0 + GROWTH, "{said}");
 }
