@@ -400,6 +400,67 @@ except TimeoutError:
     }
 
     #[test]
+    fn status_and_metrics_show_what_the_rules_have_counted() {
+        let mut lab = living_node();
+        let own = who(guest_mac(100, 0), 10);
+        for number in 0..3 {
+            assert_eq!(lab.play("tap100i0", &verdicts::packet(own, ip4(11), number)), [""; 0]);
+        }
+        let said = lab.ok("status");
+        for line in [
+            "node n1: the kernel is as it should be, no guard runs\n",
+            "| public | generic-bridged | vmbr0  | [##########] 2 of 2 IPv4",
+            "| 100   | net0 | tap100i0 | 02:00:00:00:00:64 | 203.0.113.10 2001:db8:0:1::10 | protected |\n",
+            "| 100 (tap100i0) | 3 |",
+            "| 200 (tap200i0)        | 02:00:00:00:00:c8 | ",
+        ] {
+            let said = said
+                .lines()
+                .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ").replace('│', "|"))
+                .collect::<Vec<_>>();
+            let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(said.iter().any(|found| found.contains(&line)), "`{line}` is not in\n{}", said.join("\n"));
+        }
+        let data: serde_json::Value = serde_json::from_str(&lab.ok("status --output-format json")).unwrap();
+        assert_eq!((&data["in_line"], &data["differences"]), (&serde_json::json!(true), &serde_json::json!(0)));
+        assert_eq!(data["dropped"][0]["packets"], 3);
+        assert_eq!(data["reasons"]["drop_ip4_source"]["packets"], 3);
+        let file = lab.path("metrics.prom");
+        let said = lab.ok(&format!("metrics --output {}", file.display()));
+        assert!(said.contains(&format!("metrics written to {}", file.display())), "{said}");
+        let text = std::fs::read_to_string(&file).unwrap();
+        for sample in [
+            "pve_public_ip_in_line 1",
+            "pve_public_ip_guest_interfaces{state=\"protected\"} 2",
+            "pve_public_ip_dropped_packets_total{reason=\"ip4_source\"} 3",
+            "pve_public_ip_port_dropped_packets_total{port=\"tap100i0\",vmid=\"100\",reason=\"ip4_source\"} 3",
+            "pve_public_ip_guard_up 0",
+        ] {
+            assert!(text.lines().any(|line| line == sample), "`{sample}` is not in\n{text}");
+        }
+        // Each metric is described once, before its samples, and nothing is said twice.
+        let mut seen = std::collections::HashSet::new();
+        let mut described = String::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                described = rest.split(' ').next().unwrap().to_owned();
+                assert_eq!(rest.ends_with(" counter"), described.ends_with("_total"), "{line}");
+            } else if !line.starts_with('#') {
+                assert_eq!(line.split(['{', ' ']).next().unwrap(), described);
+            }
+            assert!(seen.insert(line.rsplit_once(' ').unwrap().0.to_owned()) || line.starts_with('#'), "{line} twice");
+        }
+        // What is not as it should be is said.
+        sh("nft delete element bridge pve-public-ip port_mac { tap100i0 . 02:00:00:00:00:64 }");
+        let said = lab.ok("status");
+        assert!(said.starts_with("node n1: 1 DIFFERENCE (`pve-public-ip verify` names it)"), "{said}");
+        assert!(said.contains(" NOT PROTECTED "), "{said}");
+        sh("nft delete table bridge pve-public-ip");
+        let said = lab.ok("status");
+        assert_eq!(said.matches("NOT PROTECTED").count(), 2, "{said}");
+    }
+
+    #[test]
     fn the_guard_counts_or_keeps_back_what_the_provider_does_not_know() {
         let lab = living_node();
         let me = Who { mac: guest_mac(200, 0), ip4: Ipv4Addr::new(192, 0, 2, 200), ip6: ip6(99) };

@@ -3,6 +3,7 @@
 mod assignments;
 mod inside;
 mod interface;
+mod metrics;
 mod network;
 mod node;
 pub mod output;
@@ -10,6 +11,7 @@ mod pools;
 mod proxmox;
 mod selftest;
 mod setup;
+mod status;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -107,6 +109,10 @@ pub enum Command {
     Apply,
     /// Compare this node with its desired state; exit status 3 if it differs
     Verify,
+    /// Show on one screen how this node is: pools, guests, what was dropped, the guard
+    Status(Status),
+    /// Print the same as metrics for Prometheus
+    Metrics(Metrics),
     /// Attack the rules on this kernel, in network namespaces made for it
     ///
     /// Builds bridges with guests, containers, firewall bridges and an uplink, loads the rules that this program would
@@ -376,6 +382,22 @@ pub struct Release {
     no_hookscript: bool,
 }
 
+/// `status`
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Show it again every two seconds, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+}
+
+/// `metrics`
+#[derive(Debug, Args)]
+pub struct Metrics {
+    /// Write them to this file in one step, for the textfile collector of `node_exporter`
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
 /// `list`
 #[derive(Debug, Args)]
 pub struct List {
@@ -494,6 +516,8 @@ impl Cli {
                     Command::Plan => node::plan(&node),
                     Command::Apply => node::apply(&node, global.dry_run),
                     Command::Verify => node::verify(&node),
+                    Command::Status(command) => status::status(&node, &command, global.output_format),
+                    Command::Metrics(command) => metrics::metrics(&node, &command),
                     Command::Guard => node::guard(node, global.dry_run),
                     Command::Hook(command) => node::hook(&node, &command),
                     Command::Schema { .. } | Command::Completion { .. } | Command::Selftest(_) => {

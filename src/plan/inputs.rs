@@ -138,6 +138,13 @@ pub fn is_guest_port(name: &str) -> bool {
     numbered("tap", &['i']) || numbered("veth", &['i']) || numbered("fwpr", &['p']) || numbered("fwln", &['i', 'o'])
 }
 
+/// The guest that a port of this name belongs to.
+pub fn guest_of_port(port: IfName) -> Option<Vmid> {
+    let name = Some(port.as_str()).filter(|name| is_guest_port(name))?;
+    let digits = name.trim_start_matches(|c: char| !c.is_ascii_digit());
+    digits.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,9 +153,11 @@ mod tests {
     fn knows_guest_ports_by_name() {
         for name in ["tap100i0", "veth100i31", "fwpr100p0", "fwln100i0", "fwln100o0"] {
             assert!(is_guest_port(name), "{name}");
+            assert_eq!(guest_of_port(name.parse().unwrap()), "100".parse().ok(), "{name}");
         }
         for name in ["eno1", "bond0", "tap0", "veth1a2b", "vmbr0", "tapi0", "tap100i", "fwbr100i0", "eno1.10"] {
             assert!(!is_guest_port(name), "{name}");
+            assert_eq!(guest_of_port(name.parse().unwrap()), None, "{name}");
         }
     }
 }

@@ -13,5 +13,5 @@ pub use checks::{Index, Problem, check_configured, check_guest, check_stranger, 
 pub use desired::{Desired, desired, desired_for, pool_bridges, unregistered};
 pub use diff::{Step, diff};
 pub use event::{Event, Known, latest};
-pub use inputs::{BridgeOptions, Inputs, Link, Links, Place, Presence, is_guest_port};
+pub use inputs::{BridgeOptions, Inputs, Link, Links, Place, Presence, guest_of_port, is_guest_port};
 pub use state::{NetState, Route, Rules};

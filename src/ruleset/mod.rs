@@ -18,6 +18,11 @@ pub const SETS: &str = include_str!("sets.nft");
 /// Replaces the rules in one transaction and leaves the sets alone.
 pub const RULES: &str = include_str!("rules.nft");
 
+/// Why frames are dropped: the name of the counter and what it says.
+pub fn reasons() -> impl Iterator<Item = (&'static str, &'static str)> {
+    SETS.lines().filter_map(|line| line.strip_prefix("\tcounter ")?.strip_suffix("\" }")?.split_once(" { comment \""))
+}
+
 /// The rules; with an nflog group each dropped frame is sent there too, at most ten of a reason in a second.
 ///
 /// Not every kernel has the module for it, and then the rules cannot be loaded: so it stands in them only if it is wanted.
@@ -60,6 +65,17 @@ mod tests {
         assert!(drops > 20, "{drops}");
         assert_eq!(logged.matches("group 7 snaplen 128").count(), drops);
         assert!(logged.contains("log prefix \"drop_arp\" group 7 snaplen 128\n\t\tcounter name \"drop_arp\" drop\n"));
+    }
+
+    #[test]
+    fn every_reason_has_a_name_a_sentence_and_a_set() {
+        let found: Vec<_> = reasons().collect();
+        assert_eq!(found.len(), SETS.matches("\n\tcounter ").count());
+        assert_eq!(found[0], ("drop_source_mac", "bound port: not its MAC"));
+        for (reason, _) in found {
+            assert!(SETS.contains(&format!("\tset {reason}_by {{")), "{reason}");
+            assert!(RULES.contains(&format!("counter name \"{reason}\" drop")), "{reason}");
+        }
     }
 
     #[test]

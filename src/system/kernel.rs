@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::nftables::{FilterError, Nftables, Reference};
 use super::routing::{Routing, RoutingError};
+use super::tally::Tallies;
 use crate::model::IfName;
 use crate::plan::{Links, NetState, Rules, Step, Surroundings};
 use crate::ruleset::Element;
@@ -68,6 +69,11 @@ impl Kernel {
     /// Interfaces and default routes: by what a new pool is completed.
     pub fn surroundings(&mut self) -> Result<Surroundings, KernelError> {
         Ok(Surroundings { links: self.routing.links()?, routes: self.routing.default_routes()? })
+    }
+
+    /// What the rules have counted.
+    pub fn tallies(&mut self) -> Result<Tallies, KernelError> {
+        Ok(self.nftables.tallies()?)
     }
 
     /// These interfaces, as far as they exist.

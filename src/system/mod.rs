@@ -13,6 +13,7 @@ pub mod packet;
 mod routing;
 pub mod run;
 pub mod service;
+pub mod tally;
 pub mod tun;
 
 pub use fence::Fence;

@@ -319,7 +319,7 @@ impl Nftables {
     }
 
     /// Elements of a set as attributes; none if the set does not exist.
-    fn dump_raw(&mut self, set: &str) -> Result<Vec<Vec<u8>>, FilterError> {
+    pub(super) fn dump_raw(&mut self, set: &str) -> Result<Vec<Vec<u8>>, FilterError> {
         let mut items = Vec::new();
         let frames =
             self.dump(GET_SET_ELEMENT, &[(LIST_TABLE, TABLE), (LIST_SET, set)], "list the elements of a set")?;
@@ -389,7 +389,12 @@ impl Nftables {
     }
 
     /// A whole dump as attributes behind the fixed header; repeated if something changed meanwhile.
-    fn dump(&mut self, kind: u16, filter: &[(u16, &str)], action: &str) -> Result<Vec<Vec<u8>>, FilterError> {
+    pub(super) fn dump(
+        &mut self,
+        kind: u16,
+        filter: &[(u16, &str)],
+        action: &str,
+    ) -> Result<Vec<Vec<u8>>, FilterError> {
         loop {
             let sequence = self.socket.next_sequence();
             let mut builder = Builder::default();

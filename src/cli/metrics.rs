@@ -1,0 +1,135 @@
+//! `metrics`: what `status` shows, in the text format of Prometheus.
+
+use std::fmt::Write as _;
+
+use anyhow::Context as _;
+use serde_json::json;
+
+use super::Metrics;
+use super::output::Output;
+use super::status::{View, view};
+use crate::reconcile::Node;
+use crate::system::files;
+
+pub(super) fn metrics(node: &Node, command: &Metrics) -> anyhow::Result<Output> {
+    let view = view(node);
+    let text = exposition(&view);
+    let Some(path) = &command.output else { return Ok(Output::new(text, json!(view))) };
+    files::replace(path, text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
+    let lines = text.lines().filter(|line| !line.starts_with('#')).count();
+    Ok(Output::new(format!("{lines} metrics written to {}", path.display()), json!(view)))
+}
+
+/// Gathers the samples of one metric under its help and type.
+struct Text(String);
+
+impl Text {
+    fn metric(&mut self, name: &str, kind: &str, help: &str, samples: impl IntoIterator<Item = (Labels, String)>) {
+        let mut samples = samples.into_iter().peekable();
+        if samples.peek().is_none() {
+            return;
+        }
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (labels, value) in samples {
+            let pairs: Vec<String> =
+                labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+            let braced = if pairs.is_empty() { String::new() } else { format!("{{{}}}", pairs.join(",")) };
+            let _ = writeln!(self.0, "{name}{braced} {value}");
+        }
+    }
+
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: &dyn ToString) {
+        self.metric(name, kind, help, [(Vec::new(), value.to_string())]);
+    }
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+fn exposition(view: &View) -> String {
+    let mut text = Text(String::new());
+    let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
+    text.metric("pve_public_ip_build_info", "gauge", "Release of pve-public-ip.", [(version, "1".to_owned())]);
+    let in_line = u8::from(view.in_line == Some(true));
+    text.single("pve_public_ip_in_line", "gauge", "Whether the kernel is as the registry says.", &in_line);
+    text.single("pve_public_ip_differences", "gauge", "Differences that verify would name.", &view.differences);
+    text.single(
+        "pve_public_ip_problems",
+        "gauge",
+        "Assignments that something stands in the way of.",
+        &view.problems.len(),
+    );
+    text.single(
+        "pve_public_ip_unreadable",
+        "gauge",
+        "Sources of these metrics that could not be read.",
+        &view.trouble.len(),
+    );
+    let states = ["protected", "NOT PROTECTED", "problem", "starting", "arriving", "reserved", "elsewhere", "unknown"];
+    let interfaces = states.map(|state| {
+        let count = view.guests.iter().filter(|nic| nic.state == state).count();
+        (vec![("state", state.to_lowercase().replace(' ', "_"))], count.to_string())
+    });
+    text.metric(
+        "pve_public_ip_guest_interfaces",
+        "gauge",
+        "Guest interfaces with addresses, by their state.",
+        interfaces,
+    );
+    let pools = |assigned: bool| {
+        view.pools.iter().flat_map(move |pool| {
+            pool.families.iter().map(move |(family, used, all)| {
+                let labels = vec![("pool", pool.name.clone()), ("family", format!("ipv{family}"))];
+                (labels, if assigned { used } else { all }.to_string())
+            })
+        })
+    };
+    text.metric("pve_public_ip_pool_addresses", "gauge", "Addresses of a pool.", pools(false));
+    text.metric(
+        "pve_public_ip_pool_assigned_addresses",
+        "gauge",
+        "Addresses of a pool that are assigned.",
+        pools(true),
+    );
+    let reasons = |bytes: bool| {
+        view.reasons.iter().map(move |(reason, count)| {
+            let value = if bytes { count.bytes } else { count.packets };
+            (vec![("reason", reason.trim_start_matches("drop_").to_owned())], value.to_string())
+        })
+    };
+    let help = "Frames dropped since the table was loaded, by reason.";
+    text.metric("pve_public_ip_dropped_packets_total", "counter", help, reasons(false));
+    let help = "Bytes of frames dropped since the table was loaded, by reason.";
+    text.metric("pve_public_ip_dropped_bytes_total", "counter", help, reasons(true));
+    let ports = view.dropped.iter().map(|entry| {
+        let vmid = entry.vmid.map(|vmid| vmid.to_string()).unwrap_or_default();
+        let reason = entry.reason.trim_start_matches("drop_").to_owned();
+        (vec![("port", entry.port.to_string()), ("vmid", vmid), ("reason", reason)], entry.count.packets.to_string())
+    });
+    let help = "Frames dropped from a port, by reason; the series goes a day after the last one.";
+    text.metric("pve_public_ip_port_dropped_packets_total", "counter", help, ports);
+    let guard = view.guard.as_ref();
+    text.single(
+        "pve_public_ip_guard_up",
+        "gauge",
+        "Whether the guard runs.",
+        &u8::from(guard.is_some_and(|guard| guard.runs)),
+    );
+    if let Some(guard) = guard {
+        let note = &guard.note;
+        text.single(
+            "pve_public_ip_guard_trouble",
+            "gauge",
+            "Whether something keeps it from its work.",
+            &u8::from(note.trouble.is_some()),
+        );
+        let help = "When it last compared the node with the registry.";
+        text.single("pve_public_ip_guard_last_look_timestamp_seconds", "gauge", help, &note.last_look);
+        text.single("pve_public_ip_guard_looks_total", "counter", "How often it has.", &note.looks);
+        text.single("pve_public_ip_guard_repairs_total", "counter", "Differences that it repaired.", &note.repairs);
+    }
+    text.0
+}
