@@ -158,6 +158,15 @@ impl Node {
         Ok(reference(run, self.store.log_group()?)?)
     }
 
+    /// Everything that decisions depend on, now.
+    pub fn inputs(&self) -> Result<Inputs, ReconcileError> {
+        let run = RunState::unlocked(&self.paths);
+        let mut sources = self.read_sources()?;
+        sources.inputs.links = Kernel::open(Reference::default())?.links()?;
+        self.look_at_guests(&run, &mut sources);
+        Ok(sources.inputs)
+    }
+
     /// Brings the whole node to its desired state, or says what that would take.
     pub fn reconcile(&self, mode: Mode) -> Result<Report, ReconcileError> {
         let run = RunState::lock(&self.paths, NODE_LOCK_LIMIT)?;

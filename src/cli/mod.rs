@@ -1,6 +1,7 @@
 //! The command line: arguments in, one [`Output`] out. Printing and exiting is done by `main`.
 
 mod assignments;
+mod explain;
 mod inside;
 mod interface;
 mod metrics;
@@ -113,6 +114,11 @@ pub enum Command {
     Status(Status),
     /// Print the same as metrics for Prometheus
     Metrics(Metrics),
+    /// Say what becomes of a frame on this node, and why
+    ///
+    /// Worked out from the registry and the guests' configurations, not read from the filter: if a frame fares otherwise,
+    /// `verify` tells what is not as it should be.
+    Explain(Explain),
     /// Attack the rules on this kernel, in network namespaces made for it
     ///
     /// Builds bridges with guests, containers, firewall bridges and an uplink, loads the rules that this program would
@@ -382,6 +388,45 @@ pub struct Release {
     no_hookscript: bool,
 }
 
+/// `explain`
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("frame").required(true).args(["src", "hex", "pcap"])))]
+pub struct Explain {
+    /// The port that the frame comes in by, as the node calls it: tap100i0, veth101i0, eno1
+    #[arg(long)]
+    port: IfName,
+    /// The port that it leaves by; without it only what may be sent is judged
+    #[arg(long)]
+    to: Option<IfName>,
+    /// A packet from this address
+    #[arg(long, value_name = "IP")]
+    src: Option<IpAddr>,
+    /// The address that it is sent to [default: everybody]
+    #[arg(long, value_name = "IP", requires = "src")]
+    dst: Option<IpAddr>,
+    /// The MAC that it is sent with [default: the port's own]
+    #[arg(long, requires = "src")]
+    mac: Option<MacAddr>,
+    /// What is sent: a packet from the address, or the ARP or neighbour advertisement that claims it
+    #[arg(long, value_enum, default_value_t = Claim::Source, requires = "src")]
+    claim: Claim,
+    /// A whole frame in hexadecimal digits, from the destination MAC on
+    #[arg(long, value_name = "FRAME")]
+    hex: Option<String>,
+    /// The frames of a capture, as `tcpdump -w` writes it
+    #[arg(long, value_name = "FILE")]
+    pcap: Option<PathBuf>,
+}
+
+/// How an address is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Claim {
+    /// As source of a packet
+    Source,
+    /// In an ARP or neighbour advertisement
+    Neighbour,
+}
+
 /// `status`
 #[derive(Debug, Args)]
 pub struct Status {
@@ -516,6 +561,7 @@ impl Cli {
                     Command::Plan => node::plan(&node),
                     Command::Apply => node::apply(&node, global.dry_run),
                     Command::Verify => node::verify(&node),
+                    Command::Explain(command) => explain::explain(&node, &command),
                     Command::Status(command) => status::status(&node, &command, global.output_format),
                     Command::Metrics(command) => metrics::metrics(&node, &command),
                     Command::Guard => node::guard(node, global.dry_run),

@@ -56,26 +56,23 @@ pub fn assume_bridge(mode: Mode, node: &Surroundings) -> Result<(IfName, String)
 /// Fills in the gateways that the pool does not name, and says in a line each what was assumed, or why nothing was.
 pub fn assume_gateways(pool: &mut Pool, node: &Surroundings) -> Vec<String> {
     let (rule4, rule6) = pool.gateway_rules();
-    let has = |family: u8| pool.addresses.iter().any(|entry| entry.address.family() == family);
+    let families: Vec<u8> = pool.addresses.iter().map(|entry| entry.address.family()).collect();
+    let has = |family: u8| families.contains(&family);
     let mut said = Vec::new();
-    if pool.gateway4.is_none() && has(4) {
-        match find(rule4, pool, node, true) {
-            Some(Ok((IpAddr::V4(address), why))) => {
-                said.push(format!("assumed: IPv4 gateway {address}, {why}"));
-                pool.gateway4 = Some(address);
-            }
-            Some(Err(why)) => said.push(format!("no IPv4 gateway: {why}; name it with --gateway4")),
-            _ => {}
+    for (family, rule, is_named) in [(4, rule4, pool.gateway4.is_some()), (6, rule6, pool.gateway6.is_some())] {
+        if is_named || !has(family) {
+            continue;
         }
-    }
-    if pool.gateway6.is_none() && has(6) {
-        match find(rule6, pool, node, false) {
-            Some(Ok((IpAddr::V6(address), why))) => {
-                said.push(format!("assumed: IPv6 gateway {address}, {why}"));
-                pool.gateway6 = Some(address);
+        match find(rule, pool, node, family == 4) {
+            Some(Ok((address, why))) => {
+                said.push(format!("assumed: IPv{family} gateway {address}, {why}"));
+                match address {
+                    IpAddr::V4(address) => pool.gateway4 = Some(address),
+                    IpAddr::V6(address) => pool.gateway6 = Some(address),
+                }
             }
-            Some(Err(why)) => said.push(format!("no IPv6 gateway: {why}; name it with --gateway6")),
-            _ => {}
+            Some(Err(why)) => said.push(format!("no IPv{family} gateway: {why}; name it with --gateway{family}")),
+            None => {}
         }
     }
     said

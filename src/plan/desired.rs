@@ -74,11 +74,7 @@ fn node_state(inputs: &Inputs) -> NetState {
             state.elements.extend(sets.map(|set| Element::mac_on_port(set, uplink, mac)));
         }
     }
-    let gateways = pools.values().flat_map(|pool| {
-        let own = [pool.gateway4.map(IpAddr::from), pool.gateway6.map(IpAddr::from)];
-        own.into_iter().flatten().chain(pool.addresses.iter().filter_map(|entry| entry.gateway))
-    });
-    let infra: BTreeSet<IpAddr> = gateways.chain(inputs.links.own_addresses(&segments)).collect();
+    let infra = infrastructure_addresses(inputs, &segments);
     state.elements.extend(infra.iter().copied().flat_map(Element::infra_address));
 
     // An assignment stays protected even if its pool's entry was lost by hand.
@@ -104,13 +100,22 @@ fn node_state(inputs: &Inputs) -> NetState {
     state
 }
 
+/// Addresses of the gateways and of the node.
+pub(super) fn infrastructure_addresses(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BTreeSet<IpAddr> {
+    let gateways = inputs.registry.pools.pools.values().flat_map(|pool| {
+        let own = [pool.gateway4.map(IpAddr::from), pool.gateway6.map(IpAddr::from)];
+        own.into_iter().flatten().chain(pool.addresses.iter().filter_map(|entry| entry.gateway))
+    });
+    gateways.chain(inputs.links.own_addresses(segments)).collect()
+}
+
 /// Bridges that carry a pool.
 pub fn pool_bridges(registry: &Registry) -> BTreeSet<IfName> {
     registry.pools.pools.values().map(|pool| pool.bridge).collect()
 }
 
 /// The pool's bridges and the per-VLAN bridges that Proxmox VE made beside them.
-fn segments(inputs: &Inputs, bridges: &BTreeSet<IfName>) -> BTreeSet<IfName> {
+pub(super) fn segments(inputs: &Inputs, bridges: &BTreeSet<IfName>) -> BTreeSet<IfName> {
     let nics =
         inputs.guests.values().filter(|place| place.node == inputs.node).flat_map(|place| place.config.nics.values());
     let tagged = nics.flatten().filter_map(|nic| {
@@ -122,7 +127,7 @@ fn segments(inputs: &Inputs, bridges: &BTreeSet<IfName>) -> BTreeSet<IfName> {
 
 /// Names that the kernel and Proxmox VE give to links of the node itself. They are uplinks even if they come after the
 /// last `apply` (a new card, a bond that is made anew), because taking the provider for a guest cuts the node off.
-const UPLINK_STEMS: [&str; 5] = ["bond", "en", "eth", "team", "vlan"];
+pub(super) const UPLINK_STEMS: [&str; 5] = ["bond", "en", "eth", "team", "vlan"];
 
 /// Ports that lead to the provider: those that the administrator named, else what is named like a link of the node, and
 /// every other port of a pool's bridge that is not named like a guest's.
@@ -166,7 +171,7 @@ fn guard_elements(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BTreeSet<Elem
 }
 
 /// The strictest guard that a pool asks for on this bridge.
-fn bridge_guard(registry: &Registry, bridge: IfName) -> UplinkGuard {
+pub(super) fn bridge_guard(registry: &Registry, bridge: IfName) -> UplinkGuard {
     let pools = registry.pools.pools.values().filter(|pool| pool.bridge == bridge);
     pools.map(Pool::uplink_guard).max().unwrap_or(UplinkGuard::Off)
 }
@@ -194,7 +199,7 @@ pub fn unregistered(inputs: &Inputs) -> Vec<Problem> {
 }
 
 /// MACs that the provider knows, each with the bridge of its pool.
-fn registered_macs(registry: &Registry) -> BTreeSet<(IfName, MacAddr)> {
+pub(super) fn registered_macs(registry: &Registry) -> BTreeSet<(IfName, MacAddr)> {
     let pools = &registry.pools.pools;
     let named = pools.values().flat_map(|pool| {
         let of_entries = pool.addresses.iter().filter_map(|entry| entry.mac);
@@ -228,27 +233,45 @@ fn unbound_ports(inputs: &Inputs) -> Vec<(Vmid, IfName, IfName)> {
     ports
 }
 
-/// Elements for the ports of guests that hold no address.
+/// The ports of guests that hold no address, and what they may do.
 ///
 /// On a bridge without a pool they may be routers and DHCP servers, but protected addresses stay protected: a NIC can be
 /// moved to a pool's bridge while its guest runs, and no hook is called. Only on the LAN of a guest that routes a prefix
 /// is everything allowed, because its addresses are used there by right.
-fn unbound_elements(inputs: &Inputs, bridges: &BTreeSet<IfName>) -> BTreeSet<Element> {
+pub(super) fn unbound_kinds(inputs: &Inputs, bridges: &BTreeSet<IfName>) -> Vec<(IfName, Option<Unbound>)> {
     let ports = unbound_ports(inputs);
     let routes = |vmid: &Vmid| {
         let guest = inputs.registry.guests.get(vmid);
         guest.is_some_and(|guest| guest.addresses().any(|(.., assigned)| assigned.address.single().is_none()))
     };
     let lans: BTreeSet<IfName> = ports.iter().filter(|(vmid, ..)| routes(vmid)).map(|(.., bridge)| *bridge).collect();
-    let set_of = |bridge: IfName| {
+    let kind_of = |bridge: IfName| {
         let mut pools = inputs.registry.pools.pools.values().filter(|pool| is_segment_of(bridge, pool.bridge));
         if bridges.iter().any(|pool| is_segment_of(bridge, *pool)) {
             // Of two pools on one bridge both must allow it.
-            return pools.all(|pool| pool.guest_routers).then_some(SetId::RouterPorts);
+            return pools.all(|pool| pool.guest_routers).then_some(Unbound::Router);
         }
-        Some(if lans.contains(&bridge) { SetId::FreePorts } else { SetId::RouterPorts })
+        Some(if lans.contains(&bridge) { Unbound::Free } else { Unbound::Router })
     };
-    ports.iter().filter_map(|(_, port, bridge)| Some(Element::port(set_of(*bridge)?, *port))).collect()
+    ports.iter().map(|(_, port, bridge)| (*port, kind_of(*bridge))).collect()
+}
+
+/// More than an ordinary guest without addresses may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unbound {
+    /// Anything.
+    Free,
+    /// Be router and DHCP server.
+    Router,
+}
+
+fn unbound_elements(inputs: &Inputs, bridges: &BTreeSet<IfName>) -> BTreeSet<Element> {
+    let set = |kind| match kind {
+        Unbound::Free => SetId::FreePorts,
+        Unbound::Router => SetId::RouterPorts,
+    };
+    let kinds = unbound_kinds(inputs, bridges);
+    kinds.into_iter().filter_map(|(port, kind)| Some(Element::port(set(kind?), port))).collect()
 }
 
 /// `vmbr0`, or `vmbr0v10` of `vmbr0`.
@@ -305,7 +328,7 @@ fn port_elements(port: IfName, interface: &Interface) -> BTreeSet<Element> {
 }
 
 /// Everything that a NIC may use as a source: its addresses and its link-local ones.
-fn own_nets(interface: &Interface) -> BTreeSet<IpNet> {
+pub(super) fn own_nets(interface: &Interface) -> BTreeSet<IpNet> {
     let link_local = interface.link_local.iter().copied().chain([interface.mac.link_local()]);
     interface
         .addresses

@@ -5,6 +5,7 @@ mod checks;
 mod desired;
 mod diff;
 mod event;
+pub mod explain;
 mod inputs;
 mod state;
 

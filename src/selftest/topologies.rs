@@ -923,7 +923,62 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::plan::desired;
+    use crate::oracle::{Verdict, delivery, verdict};
+    use crate::plan::{BridgeOptions, Link, desired, explain};
+
+    /// The node's interfaces as far as decisions depend on them.
+    fn links(topology: &Topology) -> Links {
+        let addresses = ["203.0.113.250/24", "2001:db8:0:1::250/64"].map(|net| net.parse().unwrap());
+        let local = format!("{}/64", MacAddr::from_octets(NODE_MAC).link_local()).parse().unwrap();
+        let bridge = Link {
+            mac: Some(MacAddr::from_octets(NODE_MAC)),
+            addresses: addresses.into_iter().chain([local]).collect(),
+            bridge: Some(BridgeOptions::default()),
+            ..Link::default()
+        };
+        let plugged = || Link { master: Some(name(BRIDGE)), ..Link::default() };
+        let ports = topology.nics.iter().map(|nic| (nic.port(), plugged()));
+        let uplink = (topology.segment != Segment::Routed).then(|| (name(UPLINK), plugged()));
+        Links([(name(BRIDGE), bridge)].into_iter().chain(ports).chain(uplink).collect())
+    }
+
+    #[test]
+    fn the_oracle_agrees_when_it_is_told_of_the_node() {
+        let mut wrong = Vec::new();
+        let mut compared = 0;
+        for topology in TOPOLOGIES {
+            let inputs = topology.inputs(links(topology)).unwrap();
+            let bindings = explain::bindings(&inputs);
+            for play in topology.plays {
+                let from = explain::role(&inputs, topology.sender(play));
+                let leaves_by = match play.what {
+                    What::Deliver(to) => Some(topology.nics[to].port()),
+                    What::Guarded => Some(name(UPLINK)),
+                    _ => None,
+                };
+                for case in topology.cases(play) {
+                    // What is for everybody reaches everybody but the uplink: the guard's cases say that elsewhere.
+                    let leaves_by = leaves_by
+                        .filter(|_| !matches!(play.what, What::Guarded) || case.frame.starts_with(&GATEWAY_MAC));
+                    let mut found = verdict(&case.frame, &from, &bindings);
+                    if let (Verdict::Pass, Some(port)) = (found, leaves_by) {
+                        found = delivery(&case.frame, &from, &explain::role(&inputs, port), &bindings);
+                    }
+                    let agrees = match found {
+                        Verdict::Pass => case.passes,
+                        Verdict::Drop(_) => !case.passes,
+                        Verdict::Either(_) => true,
+                    };
+                    compared += 1;
+                    if !agrees {
+                        wrong.push(format!("{}: {}: {}: {found:?}", topology.name, topology.sender(play), case.class));
+                    }
+                }
+            }
+        }
+        assert!(compared > 10_000, "{compared}");
+        assert!(wrong.is_empty(), "{} of {compared}:\n{}", wrong.len(), wrong.join("\n"));
+    }
 
     #[test]
     fn every_topology_is_free_of_contradictions() {

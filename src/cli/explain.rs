@@ -1,0 +1,217 @@
+//! `explain`: what becomes of a frame on this node and why, worked out from registry and guests without the filter.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+
+use super::output::Output;
+use super::{Claim, Explain, advice};
+use crate::model::{IfName, MacAddr};
+use crate::oracle::{Bindings, PortRole, Useless, Verdict, delivery, verdict};
+use crate::plan::{Inputs, explain, guest_of_port};
+use crate::reconcile::Node;
+use crate::selftest::frames::{
+    ALL_NODES, ARP, Arp, BROADCAST, ICMP6, IP4, IP6, UDP, ether, group_mac, icmp6, ip4, ip6, lladdr_option, nd_body,
+    udp, udp6,
+};
+
+/// A capture of more frames than this is not for reading.
+const MOST_FRAMES: usize = 10_000;
+const MOST_BYTES: u64 = 64 << 20;
+
+pub(super) fn explain(node: &Node, command: &Explain) -> anyhow::Result<Output> {
+    let inputs = node.inputs()?;
+    let bindings = explain::bindings(&inputs);
+    let from = explain::role(&inputs, command.port);
+    let frames = frames(command, &from)?;
+    let mut text = format!("from {}\n", described(&inputs, command.port, &from));
+    if let Some(to) = command.to {
+        text += &format!("to {}\n", described(&inputs, to, &explain::role(&inputs, to)));
+    }
+    let mut data = Vec::new();
+    for (number, frame) in frames.iter().enumerate() {
+        let judged = judge(frame, &from, command.to.map(|to| explain::role(&inputs, to)), &bindings);
+        let number = if frames.len() == 1 { String::new() } else { format!("{}: ", number + 1) };
+        text += &format!("{number}{}\n  {}\n", decoded(frame), judged.text);
+        data.push(json!({ "frame": hex(frame), "verdict": judged.verdict, "reason": judged.text }));
+    }
+    let data = json!({ "port": command.port, "role": role_name(&from), "to": command.to, "frames": Value::from(data) });
+    Ok(Output::new(text, data))
+}
+
+struct Judged {
+    verdict: &'static str,
+    text: String,
+}
+
+fn judge(frame: &[u8], from: &PortRole, to: Option<PortRole>, bindings: &Bindings) -> Judged {
+    let sent = verdict(frame, from, bindings);
+    let (at, found) = match (sent, to) {
+        (Verdict::Pass, Some(to)) => (" there", delivery(frame, from, &to, bindings)),
+        (sent, _) => ("", sent),
+    };
+    match found {
+        Verdict::Pass => Judged { verdict: "pass", text: "passes".to_owned() },
+        Verdict::Drop(reason) => Judged { verdict: "drop", text: format!("is dropped{at}: {}", reason.sentence()) },
+        Verdict::Either(useless) => {
+            Judged { verdict: "either", text: format!("may be dropped: {}", harmless(useless)) }
+        }
+    }
+}
+
+fn harmless(useless: Useless) -> &'static str {
+    match useless {
+        Useless::Padding => "Within the length that the packet gives for itself there is no whole message.",
+        Useless::CutEncapsulation => "Its second tag or its PPPoE header is cut off.",
+        Useless::FragmentedDiscovery => "It is neighbour discovery in fragments, which every receiver ignores.",
+    }
+}
+
+fn role_name(role: &PortRole) -> &'static str {
+    match role {
+        PortRole::Bound(_) => "bound port",
+        PortRole::Guest { router: false } => "port without bindings",
+        PortRole::Guest { router: true } => "port without bindings, may be a router",
+        PortRole::Uplink => "uplink",
+        PortRole::Free => "port on the LAN of a guest that routes a prefix",
+        PortRole::SecondTraversal => "inner side of the NIC firewall",
+    }
+}
+
+/// `tap100i0 (guest 100): bound port, 02:00:00:aa:bb:cc with 203.0.113.10/32`.
+fn described(inputs: &Inputs, port: IfName, role: &PortRole) -> String {
+    let guest = guest_of_port(port).map_or_else(String::new, |vmid| format!(" (guest {vmid})"));
+    let missing = if inputs.links.get(port).is_none() { ", not there now" } else { "" };
+    let own = match role {
+        PortRole::Bound(bound) => {
+            let nets: Vec<String> = bound.own.iter().map(ToString::to_string).collect();
+            format!(", {} with {}", bound.mac, nets.join(" "))
+        }
+        _ => String::new(),
+    };
+    format!("{port}{guest}: {}{own}{missing}", role_name(role))
+}
+
+fn frames(command: &Explain, role: &PortRole) -> anyhow::Result<Vec<Vec<u8>>> {
+    if let Some(text) = &command.hex {
+        return Ok(vec![unhex(text).ok_or_else(|| {
+            advice(
+                "--hex is not a frame in hexadecimal digits",
+                "two digits a byte, from the destination MAC on; spaces and colons may stand between",
+            )
+        })?]);
+    }
+    if let Some(path) = &command.pcap {
+        return capture(path).with_context(|| format!("cannot read the capture `{}`", path.display()));
+    }
+    let own = match role {
+        PortRole::Bound(bound) => Some(bound.mac),
+        _ => None,
+    };
+    let mac = command.mac.or(own).ok_or_else(|| {
+        advice(
+            format!("{} has no MAC of its own in the registry", command.port),
+            "say which MAC it sends with: --mac MAC",
+        )
+    })?;
+    // clap has seen to it that one of the three is there.
+    let src = command.src.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    Ok(vec![built(mac, src, command.dst, command.claim)])
+}
+
+/// A packet from `src`, or the message by which it is claimed.
+fn built(mac: MacAddr, src: IpAddr, dst: Option<IpAddr>, claim: Claim) -> Vec<u8> {
+    let mac = mac.octets();
+    match (src, claim) {
+        (IpAddr::V4(src), Claim::Neighbour) => Arp::request((mac, src), src).frame(BROADCAST, mac),
+        (IpAddr::V4(src), Claim::Source) => {
+            let to = match dst {
+                Some(IpAddr::V4(to)) => to,
+                _ => Ipv4Addr::BROADCAST,
+            };
+            ether(BROADCAST, mac, IP4, &ip4(src, to, UDP, 0, &udp(4000, 4001, b"data")))
+        }
+        (IpAddr::V6(src), Claim::Neighbour) => {
+            let message = icmp6(src, ALL_NODES, 136, &nd_body(0x20, src, &lladdr_option(2, mac)));
+            ether(group_mac(ALL_NODES), mac, IP6, &ip6(src, ALL_NODES, ICMP6, 255, &message))
+        }
+        (IpAddr::V6(src), Claim::Source) => {
+            let to: Ipv6Addr = match dst {
+                Some(IpAddr::V6(to)) => to,
+                _ => ALL_NODES,
+            };
+            ether(BROADCAST, mac, IP6, &ip6(src, to, UDP, 64, &udp6(src, to, 4000, 4001)))
+        }
+    }
+}
+
+/// The frames of a classic capture file (`tcpdump -w`). Source: `pcap-savefile(5)`.
+fn capture(path: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MOST_BYTES).read_to_end(&mut bytes)?;
+    let word = |at: usize, little: bool| {
+        let four = bytes.get(at..at + 4)?.first_chunk().copied()?;
+        Some(if little { u32::from_le_bytes(four) } else { u32::from_be_bytes(four) })
+    };
+    let little = match word(0, true) {
+        Some(0xa1b2_c3d4 | 0xa1b2_3c4d) => true,
+        Some(0xd4c3_b2a1 | 0x4d3c_b2a1) => false,
+        Some(0x0a0d_0d0a) => bail!("it is of the newer pcapng format; `tcpdump -r FILE -w OTHER` converts it"),
+        _ => bail!("it is no pcap file"),
+    };
+    // Ethernet is link type 1.
+    match word(20, little).map(|kind| kind & 0xffff) {
+        Some(1) => {}
+        other => bail!("its frames are not Ethernet (link type {})", other.unwrap_or_default()),
+    }
+    let mut frames = Vec::new();
+    let mut at = 24;
+    while let Some(length) = word(at + 8, little) {
+        let length = usize::try_from(length)?;
+        let Some(frame) = bytes.get(at + 16..(at + 16).saturating_add(length)) else {
+            bail!("frame {} is cut off", frames.len() + 1)
+        };
+        frames.push(frame.to_vec());
+        if frames.len() > MOST_FRAMES {
+            bail!(
+                "it has more than {MOST_FRAMES} frames; `tcpdump -r FILE -c {MOST_FRAMES} -w OTHER` takes the first ones"
+            );
+        }
+        at += 16 + length;
+    }
+    if frames.is_empty() {
+        bail!("there is no frame in it");
+    }
+    Ok(frames)
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: String = text.chars().filter(|c| !c.is_whitespace() && *c != ':').collect();
+    let pairs = digits.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    if digits.len() % 2 == 0 && !digits.is_empty() { pairs.collect() } else { None }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// MACs and content in a line.
+fn decoded(frame: &[u8]) -> String {
+    let mac = |at: usize| {
+        let octets = frame.get(at..at + 6).and_then(|octets| <[u8; 6]>::try_from(octets).ok());
+        octets.map_or_else(|| "?".to_owned(), |octets| MacAddr::from_octets(octets).to_string())
+    };
+    let word = |at: usize| frame.get(at..at + 2).and_then(|two| <[u8; 2]>::try_from(two).ok()).map(u16::from_be_bytes);
+    let kind = match word(12) {
+        Some(ARP) => "ARP".to_owned(),
+        Some(IP4) => "IPv4".to_owned(),
+        Some(IP6) => "IPv6".to_owned(),
+        Some(kind) => format!("{kind:#06x}"),
+        None => "cut off".to_owned(),
+    };
+    format!("{kind} from {} to {}, {} bytes", mac(6), mac(0), frame.len())
+}

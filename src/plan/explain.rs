@@ -1,0 +1,83 @@
+//! What the oracle has to be told of this node: whose ports they are, and what is protected. Made of the inputs alone, so
+//! that its verdicts are not a second reading of the rules.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
+use super::desired::{
+    UPLINK_STEMS, Unbound, bridge_guard, infrastructure_addresses, own_nets, pool_bridges, registered_macs, segments,
+    unbound_kinds,
+};
+use super::inputs::{Inputs, Presence, is_guest_port};
+use crate::model::{IfName, Prefix};
+use crate::oracle::{Bindings, BoundPort, Holdings, PortRole};
+use crate::registry::document::UplinkGuard;
+
+/// Everything that is protected on the node.
+pub fn bindings(inputs: &Inputs) -> Bindings {
+    let pools = &inputs.registry.pools.pools;
+    let bridges = pool_bridges(&inputs.registry);
+    let segments = segments(inputs, &bridges);
+    let mut bound = Holdings::default();
+    for (vmid, presence) in &inputs.presence {
+        let Some(guest) = inputs.registry.guests.get(vmid).filter(|_| *presence != Presence::Incoming) else {
+            continue;
+        };
+        for interface in guest.interfaces.values() {
+            bound.macs.insert(interface.mac);
+            bound.nets.extend(own_nets(interface));
+        }
+    }
+    let mut infrastructure = Holdings::default();
+    let links = segments.iter().filter_map(|bridge| inputs.links.get(*bridge)?.mac);
+    let returning: BTreeSet<_> = pools.values().filter_map(|pool| pool.gateway_mac).collect();
+    infrastructure.macs.extend(links.filter(|mac| mac.octets() != [0; 6]).chain(returning.iter().copied()));
+    infrastructure.nets.extend(infrastructure_addresses(inputs, &segments).into_iter().map(IpNet::from));
+
+    let entries = || pools.values().flat_map(|pool| &pool.addresses);
+    let assignments = || inputs.registry.assignments();
+    let owned = entries().map(|entry| entry.address).chain(assignments().map(|(.., assigned)| assigned.address));
+    let macs = entries().filter_map(|entry| entry.mac).chain(assignments().map(|(.., interface, _)| interface.mac));
+    let reserved = Holdings { macs: macs.collect(), nets: owned.map(Prefix::net).collect() };
+    let guarded = bridges.iter().any(|bridge| bridge_guard(&inputs.registry, *bridge) == UplinkGuard::Enforce);
+    let registered = guarded.then(|| registered_macs(&inputs.registry).into_iter().map(|(_, mac)| mac).collect());
+    Bindings { bound, infrastructure, reserved, returning, registered }
+}
+
+/// What a port is. One that nobody knows is taken for a guest's without bindings, as the rules do.
+pub fn role(inputs: &Inputs, port: IfName) -> PortRole {
+    for (vmid, guest) in inputs.registry.guests.iter().filter(|(vmid, _)| inputs.presence.contains_key(vmid)) {
+        let Some(place) = inputs.guests.get(vmid) else { continue };
+        let found = guest.interfaces.iter().find(|(id, _)| place.config.kind.port(*vmid, **id) == port);
+        if let Some((_, interface)) = found {
+            return PortRole::Bound(BoundPort {
+                mac: interface.mac,
+                own: own_nets(interface).into_iter().collect(),
+                dhcp: interface.dhcp != Some(false),
+                any_link_local: interface.any_link_local,
+                trunk: interface.trunk.clone(),
+                strict: !interface.any_destination,
+            });
+        }
+    }
+    let name = port.as_str();
+    if name.starts_with("fwpr") || name.starts_with("fwln") {
+        return PortRole::SecondTraversal;
+    }
+    let bridges = pool_bridges(&inputs.registry);
+    let named = inputs.registry.node.as_ref().and_then(|node| node.uplinks.as_ref());
+    let by_name = || UPLINK_STEMS.iter().any(|stem| name.starts_with(stem));
+    let on_segment = || {
+        let master = inputs.links.get(port).and_then(|link| link.master);
+        !is_guest_port(name) && master.is_some_and(|master| segments(inputs, &bridges).contains(&master))
+    };
+    if named.map_or_else(|| by_name() || on_segment(), |named| named.contains(&port)) {
+        return PortRole::Uplink;
+    }
+    match unbound_kinds(inputs, &bridges).into_iter().find(|(other, _)| *other == port) {
+        Some((_, Some(Unbound::Free))) => PortRole::Free,
+        Some((_, Some(Unbound::Router))) => PortRole::Guest { router: true },
+        Some((_, None)) | None => PortRole::Guest { router: false },
+    }
+}
