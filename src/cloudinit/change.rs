@@ -218,7 +218,11 @@ fn set_cicustom(change: &mut Change, before: &BTreeMap<&str, &str>, custom: &BTr
         return;
     }
     if custom.is_empty() {
-        change.options.extend(["--delete".to_owned(), "cicustom".to_owned()]);
+        // Lines of NICs that go stand last; one list has all that goes.
+        match change.options.as_mut_slice() {
+            [.., option, list] if option == "--delete" => list.push_str(",cicustom"),
+            _ => change.options.extend(["--delete".to_owned(), "cicustom".to_owned()]),
+        }
     } else {
         let parts: Vec<String> = custom.iter().map(|(part, volume)| format!("{part}={volume}")).collect();
         change.options.extend(["--cicustom".to_owned(), parts.join(",")]);

@@ -436,6 +436,20 @@ fn a_clone_gets_an_identity_of_its_own() {
 }
 
 #[test]
+fn all_that_goes_is_one_list() {
+    let node = node();
+    node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    // Somebody took the other parts out.
+    let text = config(&node, 100);
+    let network = cicustom("local", &["network"]);
+    node.tree.qemu(100, text.replace(&cicustom("local", &["meta", "network", "vendor"]), &network));
+    node.run("release 100 --no-hookscript").ok();
+    assert_eq!(node.calls().last().unwrap(), "qm set 100 --delete ipconfig0,cicustom");
+    assert_eq!(config(&node, 100), conf(""));
+    assert_eq!(fs::read_dir(node.tree.path(LOCAL)).unwrap().count(), 0, "nobody names them");
+}
+
+#[test]
 fn what_is_missing_comes_back_with_the_next_assign() {
     let node = node();
     node.run("assign 100 203.0.113.10 --no-hookscript").ok();
