@@ -137,11 +137,13 @@ impl Node {
         let socket = UnixDatagram::bind(&path)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         let began = Instant::now();
-        let guard = Command::new(&task.program)
+        // As the unit has it.
+        let guard = Command::new("nice")
+            .args(["-n", "-5"])
+            .arg(&task.program)
             .arg("--root")
             .arg(&task.root)
             .arg("guard")
-            // As the unit has it.
             .env("MALLOC_ARENA_MAX", "1")
             .env("NOTIFY_SOCKET", &path)
             .stdin(Stdio::null())

@@ -177,17 +177,19 @@ impl Node {
     pub fn reconcile_locked(&self, run: &RunState, mode: Mode) -> Result<Report, ReconcileError> {
         let mut kernel = Kernel::open(self.reference(run)?)?;
         let mut sources = self.read_sources()?;
-        self.reconcile_from(run, &mut kernel, &mut sources, Trust::Whole, mode)
+        self.reconcile_from(run, &mut kernel, &mut sources, Trust::Whole, None, mode)
     }
 
     /// As [`Self::reconcile_locked`], from files that were read before; how far these can still be trusted is for the
-    /// caller to say.
+    /// caller to say. `left` is how the filter was left, if nobody has touched it since: it need not be read then, which is
+    /// most of the work on a large node.
     pub fn reconcile_from(
         &self,
         run: &RunState,
         kernel: &mut Kernel,
         sources: &mut Sources,
         trust: Trust,
+        left: Option<&mut NetState>,
         mode: Mode,
     ) -> Result<Report, ReconcileError> {
         sources.inputs.links = kernel.links()?;
@@ -197,12 +199,23 @@ impl Node {
         // Of a guest whose configuration cannot be read nothing else is known.
         problems.retain(|problem| unreadable.iter().all(|other| other.vmid != problem.vmid));
         problems.extend(unreadable);
-        let observed = kernel.observe(&inputs.links)?;
+        let mut observed = match &left {
+            Some(left) => NetState { rules: left.rules, ..kernel.observe_unfiltered(&inputs.links)? },
+            None => kernel.observe(&inputs.links)?,
+        };
+        // Borrowed, because to copy it would cost as much as to read it.
+        let mut borrowed = left.map(|left| &mut left.elements);
+        if let Some(elements) = &mut borrowed {
+            std::mem::swap(&mut observed.elements, *elements);
+        }
         let mut steps = diff(&state, &observed);
         if trust == Trust::OldButSafe || !inputs.registry.broken.is_empty() {
             // What cannot be read may still be meant: the last known protection stays.
             let kept = self.kept(&inputs.registry, &observed);
             steps = steps.into_iter().filter_map(|step| additive(step, &kept)).collect();
+        }
+        if let Some(elements) = borrowed {
+            std::mem::swap(&mut observed.elements, elements);
         }
         let mut arrived = Vec::new();
         if mode == Mode::Apply {

@@ -36,8 +36,8 @@ const FENCED_LOCK_LIMIT: Duration = Duration::from_secs(1);
 /// How long the first look may wait for the cluster file system.
 const FIRST_READ_LIMIT: Duration = Duration::from_secs(20);
 
-/// How long another look may: hooks wait meanwhile, and what is known is good enough to close what is open.
-const READ_LIMIT: Duration = Duration::from_millis(50);
+/// How long another look may: hooks wait meanwhile.
+const READ_LIMIT: Duration = Duration::from_millis(200);
 
 /// A cluster file system that does not answer for so long is in trouble.
 const SILENCE_LIMIT: Duration = Duration::from_secs(5);
@@ -80,6 +80,7 @@ pub fn run(node: Node) -> Result<(), GuardError> {
         kernel: None,
         fence: None,
         generation: 0,
+        is_exact: false,
         changed_by: None,
         schedule: Schedule::new(),
         sayings: Sayings::default(),
@@ -102,6 +103,8 @@ struct Guard {
     fence: Option<Fence>,
     /// The last transaction in nf_tables that was looked at.
     generation: u32,
+    /// Whether the filter was exactly as desired after it.
+    is_exact: bool,
     /// Who changed our table since the last look.
     changed_by: Option<String>,
     schedule: Schedule,
@@ -228,9 +231,12 @@ impl Guard {
             }
         };
         say(lines);
-        let well = matches!(outcome, Ok(Some(_)));
         let ended = self.now();
-        self.schedule.looked(began, ended, well);
+        match &outcome {
+            Ok(Some(_)) => self.schedule.looked(began, ended, true),
+            Ok(None) => self.schedule.put_off(ended),
+            Err(_) => self.schedule.looked(began, ended, false),
+        }
         self.note.looks += 1;
         self.note.last_look = seconds();
         self.note.last_look_ms = u64::try_from(ended.saturating_sub(began).as_millis()).unwrap_or(u64::MAX);
@@ -242,6 +248,8 @@ impl Guard {
     /// `None`: the files were not read in time; what is missing by the last known ones was put back all the same.
     fn compare(&mut self, cause: Cause) -> Result<Option<Report>, ReconcileError> {
         let ask = if matches!(cause, Cause::Timer | Cause::Request) { Ask::All } else { Ask::Changed };
+        // Now and then, trust nothing.
+        self.is_exact &= ask == Ask::Changed;
         if self.sources.is_none() {
             // Without the lock, so that hooks go on meanwhile; asked for again below, when nobody can change the node.
             if let Some(Answer::News(sources)) = self.reader.ask(ask, FIRST_READ_LIMIT) {
@@ -253,6 +261,11 @@ impl Guard {
             Err(RunError::Busy(waited)) => return self.without_lock(waited),
             locked => locked?,
         };
+        if self.fence.is_some() {
+            // What is known is good enough to close what is open; whether it still holds can be asked afterwards.
+            self.restore(&run)?;
+            self.fence = None;
+        }
         match self.reader.ask(ask, READ_LIMIT) {
             Some(Answer::News(sources)) => self.take(*sources),
             Some(Answer::Same) => {}
@@ -261,7 +274,9 @@ impl Guard {
                 return Err(error);
             }
             None => {
-                self.restore(&run)?;
+                if cause > Cause::Files {
+                    self.restore(&run)?;
+                }
                 return match self.reader.silent_for().filter(|silence| *silence >= SILENCE_LIMIT) {
                     Some(_) => Err(ReconcileError::Silent(self.node.paths.etc_pve())),
                     None => Ok(None),
@@ -300,12 +315,15 @@ impl Guard {
             None => Kernel::open(reference(run, sources.log_group())?)?,
         };
         let before = kernel.generation()?;
-        let mut report = self.node.reconcile_from(run, &mut kernel, sources, trust, Mode::Apply)?;
+        let left = (self.is_exact && before == self.generation).then_some(&mut self.desired);
+        self.is_exact = false;
+        let mut report = self.node.reconcile_from(run, &mut kernel, sources, trust, left, Mode::Apply)?;
         let own = report.steps.iter().filter(|step| step.is_transaction()).count();
         let after = kernel.generation()?;
         // If there were others meanwhile, they have to be looked at.
         let is_alone = usize::try_from(after.wrapping_sub(before)).is_ok_and(|count| count == own);
         self.generation = if is_alone { after } else { before };
+        self.is_exact = is_alone && trust == Trust::Whole && sources.are_whole();
         self.kernel = Some(kernel);
         let changed_by = self.changed_by.take();
         if self.note.looks > 0 {

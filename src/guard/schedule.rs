@@ -91,6 +91,13 @@ impl Schedule {
         self.cause
     }
 
+    /// A look could not be made yet. That was no work to rest from.
+    pub fn put_off(&mut self, now: Duration) {
+        self.last_end = now;
+        self.last_length = Duration::ZERO;
+        (self.cause, self.due) = (Cause::Retry, now + FIRST_RETRY);
+    }
+
     /// A look has ended.
     pub fn looked(&mut self, began: Duration, ended: Duration, well: bool) {
         self.last_end = ended;
@@ -165,6 +172,11 @@ mod tests {
         assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
         schedule.wake(Cause::Files, ms(1001));
         assert_eq!(schedule.left(ms(1001)), ms(10), "a reason to hope");
+        schedule.looked(ms(1000), ms(1200), true);
+        schedule.put_off(ms(1400));
+        assert_eq!(schedule.left(ms(1400)), ms(500));
+        schedule.wake(Cause::Files, ms(1500));
+        assert_eq!(schedule.left(ms(1500)), ms(10), "what it waited for has come");
         schedule.looked(ms(2000), ms(2000), true);
         schedule.looked(ms(3000), ms(3000), false);
         assert_eq!(schedule.left(ms(3000)), ms(500), "it was well in between");

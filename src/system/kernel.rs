@@ -6,7 +6,7 @@ use super::nftables::{FilterError, Nftables, Reference};
 use super::routing::{Routing, RoutingError};
 use super::tally::Tallies;
 use crate::model::IfName;
-use crate::plan::{Links, NetState, Rules, Step, Surroundings};
+use crate::plan::{Link, Links, NetState, Rules, Step, Surroundings};
 use crate::ruleset::Element;
 
 /// The kernel could not be read or changed.
@@ -100,19 +100,19 @@ impl Kernel {
     pub fn observe(&mut self, links: &Links) -> Result<NetState, KernelError> {
         let rules = self.observe_rules()?;
         let elements = if rules == Rules::Absent { BTreeSet::new() } else { self.nftables.observe_elements()? };
+        Ok(NetState { rules, elements, ..self.observe_unfiltered(links)? })
+    }
+
+    /// Everything that is ours but for the filter.
+    pub fn observe_unfiltered(&mut self, links: &Links) -> Result<NetState, KernelError> {
         let routing = self.routing.observe()?;
+        let is_deaf = |link: &Link| link.bridge.is_some_and(|bridge| bridge.no_linklocal_learn);
         Ok(NetState {
-            rules,
-            elements,
-            deaf_bridges: links
-                .0
-                .iter()
-                .filter(|(_, link)| link.bridge.is_some_and(|bridge| bridge.no_linklocal_learn))
-                .map(|(name, _)| *name)
-                .collect(),
+            deaf_bridges: links.0.iter().filter(|(_, link)| is_deaf(link)).map(|(name, _)| *name).collect(),
             forwarding: routing.forwarding,
             neighbours: routing.neighbours,
             routes: routing.routes,
+            ..NetState::default()
         })
     }
 
