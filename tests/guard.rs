@@ -165,7 +165,7 @@ fn each_kind_of_drift_wakes_it_and_is_said_once() {
     // Nothing of it is ours.
     let looks = guard.count("looked because of");
     net.sh("nft add table bridge other; nft delete table bridge other; ip route add 198.51.100.0/24 dev vmbr0;
-        ip neigh add 203.0.113.77 lladdr 02:00:00:00:00:77 dev vmbr0; bridge fdb add 02:00:00:00:00:78 dev tap100i0 master");
+        ip addr change 203.0.113.250/24 dev vmbr0 valid_lft 3000 preferred_lft 3000; ip neigh add 203.0.113.77 lladdr 02:00:00:00:00:77 dev vmbr0; bridge fdb add 02:00:00:00:00:78 dev tap100i0 master");
     guard.rests();
     assert_eq!(guard.count("looked because of"), looks, "{}", guard.log());
     let state: serde_json::Value = serde_json::from_str(&node.tree.read("run/pve-public-ip/guard")).unwrap();

@@ -19,8 +19,15 @@ pub enum Event {
     Link(IfName, Link),
     /// An interface has gone.
     LinkGone(IfName),
-    /// The node has got or lost an address.
-    Address,
+    /// An address of the node, which is told again whenever a router refreshes it.
+    Address {
+        /// Number of the interface.
+        index: u32,
+        /// With its prefix.
+        net: IpNet,
+        /// It is there.
+        present: bool,
+    },
     /// A neighbour that carries our mark; no MAC: it has gone, or is no longer permanent.
     Neighbour {
         /// Number of the interface.
@@ -76,7 +83,7 @@ enum Subject {
     Neighbour(u32, IpAddr),
     Forwarding(u32, MacAddr),
     Route(IpNet),
-    Address,
+    Address(u32, IpNet),
     Filter,
     Lost,
 }
@@ -85,7 +92,7 @@ impl Event {
     fn subject(&self) -> Subject {
         match self {
             Self::Link(name, _) | Self::LinkGone(name) => Subject::Link(*name),
-            Self::Address => Subject::Address,
+            Self::Address { index, net, .. } => Subject::Address(*index, *net),
             Self::Neighbour { index, address, .. } => Subject::Neighbour(*index, *address),
             Self::Forwarding { index, mac, .. } => Subject::Forwarding(*index, *mac),
             Self::Route { net, .. } => Subject::Route(*net),
@@ -122,7 +129,12 @@ impl Known<'_> {
                 self.links.get(*name).is_none_or(|known| !as_left(known).is_alike(link))
             }
             Event::LinkGone(name) => self.links.get(*name).is_some(),
-            Event::Address | Event::Lost => true,
+            Event::Address { index, net, present } => {
+                let link = self.name(*index).and_then(|name| self.links.get(name));
+                // One that is not known yet tells of itself.
+                link.is_some_and(|link| link.addresses.contains(net) != *present)
+            }
+            Event::Lost => true,
             Event::Neighbour { index, address, mac } => {
                 self.name(*index).is_some_and(|name| self.desired.neighbours.get(&(name, *address)) != mac.as_ref())
             }
@@ -193,6 +205,11 @@ mod tests {
         assert!(matters(Event::Link("tap101i0".parse().unwrap(), Link::default())), "new");
         assert!(matters(Event::LinkGone(tap)));
         assert!(!matters(Event::LinkGone("tap101i0".parse().unwrap())), "never known");
+
+        let own = |net: &str, present| Event::Address { index: 2, net: net.parse().unwrap(), present };
+        assert!(!matters(own("203.0.113.1/24", true)), "told again");
+        assert!(matters(own("203.0.113.1/24", false)));
+        assert!(matters(own("203.0.113.2/24", true)));
 
         let neighbour = |index, mac| Event::Neighbour { index, address, mac };
         assert!(!matters(neighbour(2, Some(mac))));

@@ -364,7 +364,10 @@ fn event(frame: &Frame) -> Option<Event> {
         NEW_LINK | DELETE_LINK if family != 0 => None,
         NEW_LINK => Some(Event::Link(index_and_name(payload)?.1, link(payload, &BTreeMap::new()))),
         DELETE_LINK => Some(Event::LinkGone(index_and_name(payload)?.1)),
-        NEW_ADDRESS | DELETE_ADDRESS => Some(Event::Address),
+        NEW_ADDRESS | DELETE_ADDRESS => {
+            let (index, net) = (read_u32(payload, 4), address(payload)?);
+            Some(Event::Address { index, net, present: frame.kind == NEW_ADDRESS })
+        }
         NEW_NEIGHBOUR | DELETE_NEIGHBOUR if family == AF_BRIDGE => {
             let sticky = frame.kind == NEW_NEIGHBOUR && *payload.get(10)? & FLAG_STICKY != 0;
             Some(Event::Forwarding { index: read_u32(payload, 4), mac: lladdr(payload)?, sticky })
