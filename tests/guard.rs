@@ -197,9 +197,11 @@ fn what_no_hook_sees_is_followed() {
     let guard = Guard::start(&node);
     let ports = || node.net.set("ports");
 
-    // Plugged in without a hook, behind the NIC firewall; unplugged; moved to another node; back again; destroyed.
+    // Plugged in without a hook; behind the NIC firewall; unplugged; moved to another node; back again; destroyed.
     node.plug("tap101i0");
     guard.within(PATIENCE, "the new port is bound", || ports() == ["\"tap100i0\"", "\"tap101i0\""]);
+    // Its NIC firewall is switched on: the same port, on a bridge of its own.
+    node.net.sh("ip link add fwbr101i0 type bridge; ip link set fwbr101i0 up; ip link set tap101i0 master fwbr101i0");
     node.plug("fwpr101p0");
     guard.within(PATIENCE, "and so is its other half", || {
         node.net.sh("bridge fdb show dev fwpr101p0").contains("02:00:00:aa:bb:01 sticky")
