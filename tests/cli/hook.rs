@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use crate::common::strace::straced;
 use crate::common::{Node, Tree};
 
 /// A node on which guest 100 holds 203.0.113.10, without `qm`.
@@ -428,4 +429,38 @@ fn two_guests_under_one_number_do_not_confuse_it() {
     node.tree.write("etc/pve/nodes/n2/qemu-server/100.conf", "net0: virtio=02:00:00:AA:BB:77,bridge=vmbr9\n");
     node.run("hook 100 pre-start").ok();
     node.is_in_line();
+}
+
+#[test]
+fn the_registry_is_compared_once_for_all_guests() {
+    let node = assigned();
+    node.run("assign 101 203.0.113.11 --no-hookscript").ok();
+    let trace = node.tree.path("trace");
+    let reads_of_the_other = |vmid: u32, other: u32| {
+        let options = ["-o", trace.to_str().unwrap(), "-e", "trace=openat"];
+        straced(&node, &format!("hook {vmid} pre-start"), &options).ok();
+        let opened = node.tree.read("trace");
+        assert!(opened.contains(&Tree::guest_file(vmid)), "{opened}");
+        opened.contains(&Tree::guest_file(other))
+    };
+    assert!(reads_of_the_other(100, 101), "the first one compares");
+    assert!(!reads_of_the_other(101, 100), "for the others, too");
+    // What has changed since is compared again, with everything.
+    let file = node.tree.read(&Tree::guest_file(101));
+    node.tree.write(&Tree::guest_file(101), format!("{file}\n"));
+    assert!(!reads_of_the_other(100, 101));
+    assert!(reads_of_the_other(101, 100));
+    assert!(!reads_of_the_other(100, 101));
+}
+
+#[test]
+fn what_is_kept_for_a_guests_next_start_goes_with_its_assignment() {
+    let node = assigned();
+    node.run("hook 100 pre-start").ok();
+    node.run("hook 100 post-stop").ok();
+    assert!(node.tree.volatile().contains("pools/100"), "{:?}", node.tree.volatile());
+    node.run("apply").ok();
+    assert!(node.tree.volatile().contains("pools/100"), "{:?}", node.tree.volatile());
+    node.run("release 100").ok();
+    assert!(!node.tree.volatile().contains("pools/100"), "{:?}", node.tree.volatile());
 }

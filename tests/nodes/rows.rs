@@ -564,7 +564,7 @@ pub(crate) const NODES: &[Row] = &[
          n1 hook 100 post-stop     | - -",
     ),
     (
-        "the guard is stopped, as at an upgrade, and has missed something",
+        "the guard is stopped, as at an upgrade or a removal, and has missed something",
         "tap100i0",
         "n1 hook 100 pre-start     | starting -
          n1 plug tap100i0          | starting - | running -
