@@ -11,6 +11,7 @@ use super::network::{self, Changed, Told};
 use super::node::settle;
 use super::output::{Output, table};
 use super::pools::{change, readable};
+use super::provider_mac;
 use super::proxmox::{self, Failure, Outcome};
 use super::{Assign, List, Release, Show, advice};
 use crate::cloudinit;
@@ -29,8 +30,19 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
     let trying = || format!("cannot assign to guest {vmid}");
     // The registry's own trouble first: without it nothing can be said about the guest.
     node.store.check_mounted().map_err(ReconcileError::from).with_context(trying)?;
-    let located = node.guests.find(vmid, None).map_err(ReconcileError::from).with_context(trying)?;
-    let nics = nics(vmid, &located, &command.net).with_context(trying)?;
+    let mut located = node.guests.find(vmid, None).map_err(ReconcileError::from).with_context(trying)?;
+    let mut nics = nics(vmid, &located, &command.net).with_context(trying)?;
+    let mut lines = Vec::new();
+    if command.set_mac {
+        for (nic, mac) in &mut nics {
+            let running = is_running(node, vmid, &located);
+            let given = provider_mac::give(node, vmid, &located, *nic, &command.addresses, running, dry_run);
+            let given = given.with_context(trying)?;
+            lines.extend(given.line);
+            *mac = given.mac;
+        }
+        located = node.guests.find(vmid, None).map_err(ReconcileError::from).with_context(trying)?;
+    }
     let families = match (command.ipv4, command.ipv6) {
         (true, _) => BTreeSet::from([4]),
         (_, true) => BTreeSet::from([6]),
@@ -55,7 +67,6 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
     })
     .with_context(trying)?;
 
-    let mut lines = Vec::new();
     let guest = guest.unwrap_or_else(|| GuestFile::new(vmid));
     let wanted = |assigned: &Assigned| new.contains(&assigned.address) || command.addresses.contains(&assigned.address);
     for (nic, interface, assigned) in guest.addresses().filter(|(.., assigned)| wanted(assigned)) {

@@ -9,6 +9,7 @@ mod network;
 mod node;
 pub mod output;
 mod pools;
+mod provider_mac;
 mod proxmox;
 mod selftest;
 mod setup;
@@ -330,6 +331,9 @@ pub struct Assign {
     /// Customer or department
     #[arg(long, value_name = "ORG")]
     organization: Option<String>,
+    /// Give the guest's NIC the MAC that the provider bound to the addresses (the guest must be stopped)
+    #[arg(long, requires = "addresses")]
+    set_mac: bool,
     /// Do not register the hookscript
     #[arg(long)]
     no_hookscript: bool,

@@ -174,6 +174,20 @@ pub enum RuleError {
         /// The NIC's MAC.
         actual: MacAddr,
     },
+    /// The MAC that is to be noted for an address is not that of its holder.
+    #[error("{address} is assigned to guest {vmid} {nic}, which has MAC {actual} and not {expected}")]
+    HolderMac {
+        /// The address.
+        address: Prefix,
+        /// The provider's MAC.
+        expected: MacAddr,
+        /// The guest.
+        vmid: Vmid,
+        /// Its NIC.
+        nic: NicId,
+        /// The NIC's MAC.
+        actual: MacAddr,
+    },
     /// The profile says that the provider hands out MACs, and the registry does not know which.
     #[error("the MAC that the provider bound to {address} is not known (profile {profile} of pool `{pool}`)")]
     NoProviderMac {
@@ -260,9 +274,16 @@ impl RuleError {
                 format!("only IPv{other}: add -{other}; more addresses: `pve-public-ip pool add {pool} PREFIX`")
             }
             Self::Exhausted { pool, .. } => format!("more addresses: `pve-public-ip pool add {pool} PREFIX`"),
-            Self::ProviderMac { expected, vmid, nic, .. } => format!(
-                "with the guest stopped, set the NIC's MAC to {expected}: `qm set {vmid} --{nic} virtio={expected},bridge=BRIDGE`"
-            ),
+            Self::ProviderMac { address, expected, vmid, nic, .. } => {
+                let net = if *nic == NicId::FIRST { String::new() } else { format!(" --net {}", nic.index()) };
+                let address = plain(*address);
+                format!(
+                    "with the guest stopped, `pve-public-ip assign {vmid} {address}{net} --set-mac` gives the NIC the MAC {expected}"
+                )
+            }
+            Self::HolderMac { address, vmid, .. } => {
+                format!("first `pve-public-ip release {vmid} {0}`; assign it again with --set-mac", plain(*address))
+            }
             Self::NoProviderMac { address, pool, .. } => format!(
                 "look it up at the provider, then `pve-public-ip pool add {pool} {} --mac MAC`; a wrong MAC can lock the server",
                 plain(*address)
@@ -389,7 +410,7 @@ impl Registry {
                 .find(|(.., interface, assigned)| assigned.address == entry.address && interface.mac != mac);
             if let Some((vmid, nic, interface, _)) = holder {
                 let (address, actual) = (entry.address, interface.mac);
-                return Err(RuleError::ProviderMac { address, expected: mac, vmid, nic, actual });
+                return Err(RuleError::HolderMac { address, expected: mac, vmid, nic, actual });
             }
         }
         if let Some(pool) = self.pools.pools.get_mut(name) {

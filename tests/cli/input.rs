@@ -170,8 +170,8 @@ fn the_rules_for_pools_are_said_with_the_way_out() {
         ),
         (
             "pool add ovh-rbx 203.0.113.10 --mac 02:00:00:00:00:07",
-            "cannot add 203.0.113.10 to pool `ovh-rbx`: 203.0.113.10/32 is bound to MAC 02:00:00:00:00:07 by the provider, but guest 100 net0 has 02:00:00:aa:bb:00",
-            "with the guest stopped, set the NIC's MAC to 02:00:00:00:00:07: `qm set 100 --net0 virtio=02:00:00:00:00:07,bridge=BRIDGE`",
+            "cannot add 203.0.113.10 to pool `ovh-rbx`: 203.0.113.10/32 is assigned to guest 100 net0, which has MAC 02:00:00:aa:bb:00 and not 02:00:00:00:00:07",
+            "first `pve-public-ip release 100 203.0.113.10`; assign it again with --set-mac",
         ),
         (
             "release 100 203.0.113.11",
@@ -294,7 +294,7 @@ fn the_providers_mac_decides_who_can_have_an_address() {
     node.changes_nothing("assign 100 203.0.113.20").fails(
         1,
         "cannot assign to guest 100: 203.0.113.20/32 is bound to MAC 02:00:00:aa:bb:01 by the provider, but guest 100 net0 has 02:00:00:aa:bb:00",
-        "with the guest stopped, set the NIC's MAC to 02:00:00:aa:bb:01: `qm set 100 --net0 virtio=02:00:00:aa:bb:01,bridge=BRIDGE`",
+        "with the guest stopped, `pve-public-ip assign 100 203.0.113.20 --set-mac` gives the NIC the MAC 02:00:00:aa:bb:01",
     );
     // For next-free it is not free for this guest; for the one with the MAC it is.
     node.changes_nothing("assign 100").fails(

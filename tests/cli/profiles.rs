@@ -145,3 +145,66 @@ fn another_provider_is_described_in_a_file() {
     node.changes_nothing("pool create bad --profile ovh --bridge vmbr0")
         .fails_with(2, &["invalid value 'ovh' for '--profile <PROFILE>'", "ovh-bridged"]);
 }
+
+#[test]
+fn a_nic_gets_the_mac_of_the_provider() {
+    let node = node();
+    node.stand_in_proxmox();
+    node.tree.qemu(100, "name: web\nnet0: virtio=02:00:00:AA:BB:00,bridge=vmbr0,firewall=1,tag=7\n");
+    node.run("pool create rbx --profile ovh-bridged --bridge vmbr0 203.0.113.12").ok();
+    node.run("pool add rbx 203.0.113.10 --mac 00:50:56:00:01:02").ok();
+    node.run("pool add rbx 203.0.113.11 --mac 00:50:56:00:01:03").ok();
+    node.changes_nothing("assign 100 203.0.113.10").fails(
+        1,
+        "cannot assign to guest 100: 203.0.113.10/32 is bound to MAC 00:50:56:00:01:02 by the provider, but guest 100 net0 has 02:00:00:aa:bb:00",
+        "with the guest stopped, `pve-public-ip assign 100 203.0.113.10 --set-mac` gives the NIC the MAC 00:50:56:00:01:02",
+    );
+    for (arguments, error, hint) in [
+        (
+            "203.0.113.10 203.0.113.11",
+            "203.0.113.10 and 203.0.113.11 have different MACs at the provider",
+            "assign them to two NICs",
+        ),
+        (
+            "203.0.113.12",
+            "the provider's MAC for 203.0.113.12 is not known",
+            "look it up at the provider, then `pve-public-ip pool add POOL 203.0.113.12 --mac MAC`",
+        ),
+    ] {
+        node.changes_nothing(&format!("assign 100 {arguments} --set-mac")).fails(
+            1,
+            &format!("cannot assign to guest 100: {error}"),
+            hint,
+        );
+    }
+    node.tree.qemu(101, "net1: e1000=00:50:56:00:01:02,bridge=vmbr2\n");
+    node.changes_nothing("assign 100 203.0.113.10 --set-mac").fails(
+        1,
+        "cannot assign to guest 100: MAC 00:50:56:00:01:02 is that of guest 101 net1 already",
+        "a MAC belongs to one guest: give the other one its own first",
+    );
+    node.tree.qemu(101, "net1: e1000=02:00:00:AA:BB:01,bridge=vmbr2\n");
+    node.plug("tap100i0");
+    node.changes_nothing("assign 100 203.0.113.10 --set-mac").fails(
+        1,
+        "cannot assign to guest 100: guest 100 is running, and its NIC keeps 02:00:00:aa:bb:00 as long as it does",
+        "stop it, then try again: `qm shutdown 100`",
+    );
+    node.unplug("tap100i0");
+    let command = "MAC: qm set 100 --net0 virtio=00:50:56:00:01:02,bridge=vmbr0,firewall=1,tag=7";
+    let run = node.changes_nothing("assign 100 203.0.113.10 --set-mac --dry-run").ok();
+    assert!(
+        run.out.starts_with(&format!(
+            "{command} (not run)\n203.0.113.10 would be assigned to guest 100 net0 (00:50:56:00:01:02)"
+        )),
+        "{run}"
+    );
+    let run = node.run("assign 100 203.0.113.10 --set-mac").ok();
+    assert!(
+        run.out.starts_with(&format!("{command}\n203.0.113.10 assigned to guest 100 net0 (00:50:56:00:01:02)")),
+        "{run}"
+    );
+    assert!(node.calls().contains(&command.trim_start_matches("MAC: ").to_owned()), "{:?}", node.calls());
+    let run = node.run("assign 100 203.0.113.10 --set-mac").ok();
+    assert!(run.out.starts_with("203.0.113.10 is already assigned to guest 100 net0 (00:50:56:00:01:02)"), "{run}");
+}

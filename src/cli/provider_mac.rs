@@ -1,0 +1,124 @@
+//! `assign --set-mac`: gives a guest's NIC the MAC that the provider bound to the addresses.
+
+use anyhow::Context as _;
+
+use super::advice;
+use super::proxmox::{self, Outcome};
+use crate::guest::Located;
+use crate::model::{MacAddr, NicId, Prefix, Vmid};
+use crate::reconcile::{Node, ReconcileError};
+use crate::registry::{Registry, plain};
+
+/// What came of it.
+pub(super) struct Given {
+    /// What was said and done; nothing, if the NIC had the MAC.
+    pub(super) line: Option<String>,
+    /// The MAC of the addresses.
+    pub(super) mac: MacAddr,
+}
+
+/// Sets the MAC of the NIC. The guest must be stopped: what runs goes on with the MAC that it has.
+pub(super) fn give(
+    node: &Node,
+    vmid: Vmid,
+    located: &Located,
+    nic: NicId,
+    addresses: &[Prefix],
+    running: bool,
+    dry_run: bool,
+) -> anyhow::Result<Given> {
+    let registry = node.store.load().map_err(ReconcileError::from)?.registry;
+    let mac = wanted(&registry, addresses)?;
+    let known = located.config.nics.get(&nic).and_then(|nic| nic.as_ref().ok()).and_then(|nic| nic.mac);
+    if known == Some(mac) {
+        return Ok(Given { line: None, mac });
+    }
+    let tool = located.config.kind.tool();
+    let old = known.with_context(|| format!("guest {vmid} {nic} has no MAC that could be replaced"))?;
+    if running {
+        return Err(advice(
+            format!("guest {vmid} is running, and its NIC keeps {old} as long as it does"),
+            format!("stop it, then try again: `{tool} shutdown {vmid}`"),
+        ));
+    }
+    if let Some((other, id)) = holder(node, mac, (vmid, nic))? {
+        return Err(advice(
+            format!("MAC {mac} is that of guest {other} {id} already"),
+            "a MAC belongs to one guest: give the other one its own first",
+        ));
+    }
+    let value = located.config.lines.get(&nic.to_string()).map(|value| replaced(value, old, mac)).unwrap_or_default();
+    match proxmox::set(node, vmid, located, &[&format!("--{nic}"), &value], dry_run) {
+        Outcome::LeftToDo { reason, command } => Err(advice(
+            format!("guest {vmid} {nic} has {old}, the provider wants {mac}, and {reason}"),
+            format!("do it by hand, then try again: `{command}`"),
+        )),
+        Outcome::Failed { message, command } => Err(advice(message, format!("try it by hand: `{command}`"))),
+        done => Ok(Given { line: done.line("MAC"), mac }),
+    }
+}
+
+/// The provider's MAC for these addresses.
+fn wanted(registry: &Registry, addresses: &[Prefix]) -> anyhow::Result<MacAddr> {
+    let mut found: Option<(Prefix, MacAddr)> = None;
+    for address in addresses {
+        let entry = registry.pool_of(*address).and_then(|(_, pool)| pool.entry(*address));
+        let mac = entry.and_then(|entry| entry.mac).ok_or_else(|| {
+            advice(
+                format!("the provider's MAC for {} is not known", plain(*address)),
+                format!("look it up at the provider, then `pve-public-ip pool add POOL {} --mac MAC`", plain(*address)),
+            )
+        })?;
+        if let Some((other, _)) = found.filter(|(_, other)| *other != mac) {
+            return Err(advice(
+                format!("{} and {} have different MACs at the provider", plain(other), plain(*address)),
+                "assign them to two NICs",
+            ));
+        }
+        found = Some((*address, mac));
+    }
+    found.map(|(_, mac)| mac).context("--set-mac needs the addresses")
+}
+
+/// A NIC of this node's guests that has the MAC, other than this one.
+fn holder(node: &Node, mac: MacAddr, own: (Vmid, NicId)) -> anyhow::Result<Option<(Vmid, NicId)>> {
+    let guests = node.guests.local().map_err(ReconcileError::from)?;
+    let nics = guests.iter().flat_map(|(vmid, config)| config.nics.iter().map(move |(id, nic)| (*vmid, *id, nic)));
+    let holders = nics.filter(|(_, _, nic)| nic.as_ref().is_ok_and(|nic| nic.mac == Some(mac)));
+    Ok(holders.map(|(vmid, id, _)| (vmid, id)).find(|found| *found != own))
+}
+
+/// The value of `netN` with another MAC, everything else as it stands there.
+fn replaced(value: &str, old: MacAddr, new: MacAddr) -> String {
+    let part = |part: &str| match part.split_once('=') {
+        Some((key, mac)) if mac.parse() == Ok(old) => format!("{key}={}", new.to_string().to_uppercase()),
+        _ => part.to_owned(),
+    };
+    value.split(',').map(part).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_mac_is_another_one() {
+        let (old, new) = ("02:00:00:aa:bb:00".parse().unwrap(), "00:50:56:00:01:02".parse().unwrap());
+        for (value, wanted) in [
+            (
+                "virtio=02:00:00:AA:BB:00,bridge=vmbr0,firewall=1,tag=7,queues=4",
+                "virtio=00:50:56:00:01:02,bridge=vmbr0,firewall=1,tag=7,queues=4",
+            ),
+            (
+                "name=eth0,bridge=vmbr0,hwaddr=02:00:00:AA:BB:00,ip=dhcp,type=veth",
+                "name=eth0,bridge=vmbr0,hwaddr=00:50:56:00:01:02,ip=dhcp,type=veth",
+            ),
+            (
+                "bridge=vmbr0,macaddr=02:00:00:aa:bb:00,model=e1000",
+                "bridge=vmbr0,macaddr=00:50:56:00:01:02,model=e1000",
+            ),
+        ] {
+            assert_eq!(replaced(value, old, new), wanted);
+        }
+    }
+}
