@@ -180,6 +180,7 @@ impl Guard {
         let links = self.sources.as_ref().map_or(&none, Sources::links);
         let known = Known { desired: &self.desired, links, generation: self.generation };
         let mut causes = BTreeSet::new();
+        let mut changed = Vec::new();
         for event in latest(events).into_iter().filter(|event| known.is_contradicted_by(event)) {
             log::debug!("heard: {event:?}");
             match event {
@@ -188,8 +189,16 @@ impl Guard {
                     self.changed_by = Some(by);
                 }
                 Event::Lost => drop(causes.insert(Cause::Filter)),
+                Event::Link(name, _) | Event::LinkGone(name) => {
+                    causes.insert(Cause::Network);
+                    changed.push(name);
+                }
                 _ => drop(causes.insert(Cause::Network)),
             }
+        }
+        for device in changed {
+            // Nobody is to be blamed for that.
+            self.desired.forget_what_hangs_on(device);
         }
         if causes.contains(&Cause::Filter) {
             self.fence_in();

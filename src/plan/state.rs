@@ -25,6 +25,16 @@ pub struct NetState {
     pub routes: BTreeMap<IpNet, Route>,
 }
 
+impl NetState {
+    /// Drops what the kernel may have dropped by itself because this interface has changed: what hangs on a port goes when
+    /// it is plugged elsewhere, routes and neighbours go when their bridge goes down.
+    pub fn forget_what_hangs_on(&mut self, device: IfName) {
+        self.forwarding.retain(|(port, _)| *port != device);
+        self.neighbours.retain(|(on, _), _| *on != device);
+        self.routes.retain(|_, route| route.device != device);
+    }
+}
+
 /// Where a route leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
