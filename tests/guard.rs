@@ -332,7 +332,7 @@ fn the_service_manager_is_told() {
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut command = node.command(&["guard"]);
     command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "400000").stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn().unwrap();
+    let mut guard = Guard { node: &node, child: command.spawn().unwrap() };
     let receive = || {
         let mut buffer = [0; 512];
         let length = socket.recv(&mut buffer).expect("a message to the service manager");
@@ -343,8 +343,8 @@ fn the_service_manager_is_told() {
     assert_eq!([receive(), receive(), receive()], ["WATCHDOG=1"; 3]);
     let elapsed = started.elapsed();
     assert!(elapsed > Duration::from_millis(300) && elapsed < Duration::from_secs(5), "{elapsed:?}");
-    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
-    assert!(child.wait().unwrap().success());
+    guard.signal(Signal::SIGTERM);
+    assert!(guard.child.wait().unwrap().success());
     let last = std::iter::repeat_with(receive).find(|message| message != "WATCHDOG=1").unwrap();
     assert_eq!(last, "STOPPING=1");
     node.run("--dry-run guard").fails(1, "the guard cannot pretend", "`pve-public-ip plan` shows what it would do now");
