@@ -8,9 +8,11 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::PathBuf;
-use std::thread::sleep;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
@@ -95,6 +97,22 @@ pub struct RunState {
     _lock: Option<Flock<fs::File>>,
 }
 
+/// Waits in the kernel's queue, which is served in turn; who asks again and again may never be the first. A thread does
+/// it, because the call knows no limit: one that comes too late gives the lock back.
+fn wait(mut file: fs::File, limit: Duration) -> Option<Result<Flock<fs::File>, (fs::File, Errno)>> {
+    let (served, turn) = channel();
+    thread::spawn(move || {
+        let locked = loop {
+            match Flock::lock(file, FlockArg::LockExclusive) {
+                Err((same, Errno::EINTR)) => file = same,
+                locked => break locked,
+            }
+        };
+        drop(served.send(locked));
+    });
+    turn.recv_timeout(limit).ok()
+}
+
 /// The run directory could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -123,18 +141,15 @@ impl RunState {
             files::private_directory(&path).map_err(io(&path))?;
         }
         let path = directory.join("node.lock");
-        let mut file = files::open_lock(&path).map_err(io(&path))?;
-        let started = Instant::now();
-        loop {
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(Self { directory, _lock: Some(lock) }),
-                Err((same, nix::errno::Errno::EWOULDBLOCK)) => file = same,
-                Err((_, error)) => return Err(io(&path)(error.into())),
-            }
-            if started.elapsed() >= limit {
-                return Err(RunError::Busy(started.elapsed()));
-            }
-            sleep(Duration::from_millis(2));
+        let file = files::open_lock(&path).map_err(io(&path))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Self { directory, _lock: Some(lock) }),
+            Err((file, Errno::EWOULDBLOCK)) => match wait(file, limit) {
+                Some(Ok(lock)) => Ok(Self { directory, _lock: Some(lock) }),
+                Some(Err((_, error))) => Err(io(&path)(error.into())),
+                None => Err(RunError::Busy(limit)),
+            },
+            Err((_, error)) => Err(io(&path)(error.into())),
         }
     }
 
