@@ -19,7 +19,7 @@
 //! | [`model`] | addresses, MACs, names: text becomes a type here | no |
 //! | [`registry`] | pools and assignments, their rules; `store` and `lock` write them | only `store`, `lock` |
 //! | [`guest`] | Proxmox VE's guest configurations and where they lie | reads |
-//! | [`plan`] | inputs -> desired -> diff -> steps; problems | no |
+//! | [`plan`] | inputs -> desired -> diff -> steps; problems; what a new pool is assumed to have; what the oracle is told | no |
 //! | [`ruleset`] | the filter's text and the keys of its sets | no |
 //! | [`oracle`] | what must become of a frame, worked out without the filter: to check it, and to explain | no |
 //! | [`cloudinit`] | what a guest has to find inside, and the words in which it is told | no |

@@ -28,13 +28,15 @@ pub(super) fn explain(node: &Node, command: &Explain) -> anyhow::Result<Output> 
     let bindings = explain::bindings(&inputs);
     let from = explain::role(&inputs, command.port);
     let frames = frames(command, &from)?;
+    let to = command.to.map(|port| (port, explain::role(&inputs, port)));
     let mut text = format!("from {}\n", described(&inputs, command.port, &from));
-    if let Some(to) = command.to {
-        text += &format!("to {}\n", described(&inputs, to, &explain::role(&inputs, to)));
+    if let Some((port, role)) = &to {
+        text += &format!("to {}\n", described(&inputs, *port, role));
     }
+    let to = to.map(|(_, role)| role);
     let mut data = Vec::new();
     for (number, frame) in frames.iter().enumerate() {
-        let judged = judge(frame, &from, command.to.map(|to| explain::role(&inputs, to)), &bindings);
+        let judged = judge(frame, &from, to.as_ref(), &bindings);
         let number = if frames.len() == 1 { String::new() } else { format!("{}: ", number + 1) };
         text += &format!("{number}{}\n  {}\n", decoded(frame), judged.text);
         data.push(json!({ "frame": hex(frame), "verdict": judged.verdict, "reason": judged.text }));
@@ -48,10 +50,10 @@ struct Judged {
     text: String,
 }
 
-fn judge(frame: &[u8], from: &PortRole, to: Option<PortRole>, bindings: &Bindings) -> Judged {
+fn judge(frame: &[u8], from: &PortRole, to: Option<&PortRole>, bindings: &Bindings) -> Judged {
     let sent = verdict(frame, from, bindings);
     let (at, found) = match (sent, to) {
-        (Verdict::Pass, Some(to)) => (" there", delivery(frame, from, &to, bindings)),
+        (Verdict::Pass, Some(to)) => (" there", delivery(frame, from, to, bindings)),
         (sent, _) => ("", sent),
     };
     match found {

@@ -33,7 +33,7 @@ pub(super) fn set(node: &Node, command: Set, dry_run: bool) -> anyhow::Result<Ou
 }
 
 /// What the NIC may do, in words.
-pub(super) fn options(interface: &Interface) -> Vec<String> {
+fn options(interface: &Interface) -> Vec<String> {
     let list = |words: Vec<String>| words.join(" ");
     let mut words = vec![
         if interface.dhcp == Some(false) { "DHCP forbidden" } else { "DHCP allowed" }.to_owned(),
