@@ -34,11 +34,11 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
     let mut nics = nics(vmid, &located, &command.net).with_context(trying)?;
     let mut lines = Vec::new();
     if command.set_mac {
-        for (nic, mac) in &mut nics {
-            let running = is_running(node, vmid, &located);
-            let given = provider_mac::give(node, vmid, &located, *nic, &command.addresses, running, dry_run);
-            let given = given.with_context(trying)?;
-            lines.extend(given.line);
+        let running = is_running(node, vmid, &located);
+        let given = provider_mac::give(node, vmid, &located, &command.net, &command.addresses, running, dry_run);
+        let given = given.with_context(trying)?;
+        lines.extend(given.lines);
+        for (_, mac) in &mut nics {
             *mac = given.mac;
         }
         located = node.guests.find(vmid, None).map_err(ReconcileError::from).with_context(trying)?;

@@ -11,51 +11,60 @@ use crate::registry::{Registry, plain};
 
 /// What came of it.
 pub(super) struct Given {
-    /// What was said and done; nothing, if the NIC had the MAC.
-    pub(super) line: Option<String>,
+    /// What was said and done, for each NIC that did not have the MAC.
+    pub(super) lines: Vec<String>,
     /// The MAC of the addresses.
     pub(super) mac: MacAddr,
 }
 
-/// Sets the MAC of the NIC. The guest must be stopped: what runs goes on with the MAC that it has.
+/// Sets the MAC of the NICs. The guest must be stopped: what runs goes on with the MAC that it has.
 pub(super) fn give(
     node: &Node,
     vmid: Vmid,
     located: &Located,
-    nic: NicId,
+    nics: &[NicId],
     addresses: &[Prefix],
     running: bool,
     dry_run: bool,
 ) -> anyhow::Result<Given> {
     let registry = node.store.load().map_err(ReconcileError::from)?.registry;
     let mac = wanted(&registry, addresses)?;
-    let known = located.config.nics.get(&nic).and_then(|nic| nic.as_ref().ok()).and_then(|nic| nic.mac);
-    if known == Some(mac) {
-        return Ok(Given { line: None, mac });
-    }
     let tool = located.config.kind.tool();
-    let old = known.with_context(|| format!("guest {vmid} {nic} has no MAC that could be replaced"))?;
-    if running {
-        return Err(advice(
-            format!("guest {vmid} is running, and its NIC keeps {old} as long as it does"),
-            format!("stop it, then try again: `{tool} shutdown {vmid}`"),
-        ));
+    let mut lines = Vec::new();
+    for nic in nics {
+        let known = located.config.nics.get(nic).and_then(|nic| nic.as_ref().ok()).and_then(|nic| nic.mac);
+        if known == Some(mac) {
+            continue;
+        }
+        let old = known.with_context(|| format!("guest {vmid} {nic} has no MAC that could be replaced"))?;
+        if running {
+            return Err(advice(
+                format!("guest {vmid} is running, and its NIC keeps {old} as long as it does"),
+                format!("stop it, then try again: `{tool} shutdown {vmid}`"),
+            ));
+        }
+        if let Some((other, id)) = holder(node, mac, vmid, nics)? {
+            return Err(advice(
+                format!("MAC {mac} is that of guest {other} {id} already"),
+                "a MAC belongs to one guest: give the other one its own first",
+            ));
+        }
+        let value = located.config.lines.get(&nic.to_string()).map(|value| replaced(value, old, mac));
+        let options = [format!("--{nic}"), value.unwrap_or_default()];
+        match proxmox::set(node, vmid, located, &[&options[0], &options[1]], dry_run) {
+            Outcome::LeftToDo { reason, command } => {
+                return Err(advice(
+                    format!("guest {vmid} {nic} has {old}, the provider wants {mac}, and {reason}"),
+                    format!("do it by hand, then try again: `{command}`"),
+                ));
+            }
+            Outcome::Failed { message, command } => {
+                return Err(advice(message, format!("try it by hand: `{command}`")));
+            }
+            done => lines.extend(done.line("MAC")),
+        }
     }
-    if let Some((other, id)) = holder(node, mac, (vmid, nic))? {
-        return Err(advice(
-            format!("MAC {mac} is that of guest {other} {id} already"),
-            "a MAC belongs to one guest: give the other one its own first",
-        ));
-    }
-    let value = located.config.lines.get(&nic.to_string()).map(|value| replaced(value, old, mac)).unwrap_or_default();
-    match proxmox::set(node, vmid, located, &[&format!("--{nic}"), &value], dry_run) {
-        Outcome::LeftToDo { reason, command } => Err(advice(
-            format!("guest {vmid} {nic} has {old}, the provider wants {mac}, and {reason}"),
-            format!("do it by hand, then try again: `{command}`"),
-        )),
-        Outcome::Failed { message, command } => Err(advice(message, format!("try it by hand: `{command}`"))),
-        done => Ok(Given { line: done.line("MAC"), mac }),
-    }
+    Ok(Given { lines, mac })
 }
 
 /// The provider's MAC for these addresses.
@@ -80,12 +89,13 @@ fn wanted(registry: &Registry, addresses: &[Prefix]) -> anyhow::Result<MacAddr> 
     found.map(|(_, mac)| mac).context("--set-mac needs the addresses")
 }
 
-/// A NIC of this node's guests that has the MAC, other than this one.
-fn holder(node: &Node, mac: MacAddr, own: (Vmid, NicId)) -> anyhow::Result<Option<(Vmid, NicId)>> {
+/// A NIC of this node's guests that has the MAC, other than those of the guest that are to have it.
+fn holder(node: &Node, mac: MacAddr, vmid: Vmid, nics: &[NicId]) -> anyhow::Result<Option<(Vmid, NicId)>> {
     let guests = node.guests.local().map_err(ReconcileError::from)?;
-    let nics = guests.iter().flat_map(|(vmid, config)| config.nics.iter().map(move |(id, nic)| (*vmid, *id, nic)));
-    let holders = nics.filter(|(_, _, nic)| nic.as_ref().is_ok_and(|nic| nic.mac == Some(mac)));
-    Ok(holders.map(|(vmid, id, _)| (vmid, id)).find(|found| *found != own))
+    let all = guests.iter().flat_map(|(vmid, config)| config.nics.iter().map(move |(id, nic)| (*vmid, *id, nic)));
+    let holders = all.filter(|(_, _, nic)| nic.as_ref().is_ok_and(|nic| nic.mac == Some(mac)));
+    let is_meant = |(guest, id): &(Vmid, NicId)| *guest == vmid && nics.contains(id);
+    Ok(holders.map(|(guest, id, _)| (guest, id)).find(|found| !is_meant(found)))
 }
 
 /// The value of `netN` with another MAC, everything else as it stands there.

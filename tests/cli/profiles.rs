@@ -208,3 +208,24 @@ fn a_nic_gets_the_mac_of_the_provider() {
     let run = node.run("assign 100 203.0.113.10 --set-mac").ok();
     assert!(run.out.starts_with("203.0.113.10 is already assigned to guest 100 net0 (00:50:56:00:01:02)"), "{run}");
 }
+
+#[test]
+fn both_nics_of_a_bond_get_the_mac_of_the_provider() {
+    let node = node();
+    node.stand_in_proxmox();
+    let nics = [0, 1].map(|nic| format!("net{nic}: virtio=02:00:00:AA:BB:00,bridge=vmbr0\n")).concat();
+    node.tree.qemu(100, format!("name: web\n{nics}net2: virtio=02:00:00:AA:BB:07,bridge=vmbr0\n"));
+    node.run("pool create rbx --profile ovh-bridged").ok();
+    node.run("pool add rbx 203.0.113.10 --mac 00:50:56:00:01:02").ok();
+    let run = node.run("assign 100 203.0.113.10 --net 0 --net 1 --set-mac").ok();
+    let set = |nic: u8| format!("MAC: qm set 100 --net{nic} virtio=00:50:56:00:01:02,bridge=vmbr0\n");
+    assert!(run.out.starts_with(&(set(0) + &set(1))), "{run}");
+    // A NIC that is not meant is somebody else, also in the same guest.
+    node.run("pool add rbx 203.0.113.11 --mac 02:00:00:aa:bb:07").ok();
+    node.run("release 100").ok();
+    node.changes_nothing("assign 100 203.0.113.11 --net 0 --net 1 --set-mac").fails(
+        1,
+        "cannot assign to guest 100: MAC 02:00:00:aa:bb:07 is that of guest 100 net2 already",
+        "a MAC belongs to one guest: give the other one its own first",
+    );
+}
