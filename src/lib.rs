@@ -25,6 +25,7 @@
 //! | [`cloudinit`] | what a guest has to find inside, and the words in which it is told | no |
 //! | [`announce`] | the frame that tells the neighbours whose address it is now | no |
 //! | [`system`] | files, programs, netlink; `run` keeps the node's volatile notes | yes |
+//! | [`interfaces`] | what `/etc/network/interfaces` says of bridges, ports and addresses | no |
 //! | [`inspect`] | compares the image of a guest's cloud-init drive with that | reads |
 //! | [`reconcile`] | gathers inputs, runs the plan for the node | through `system` |
 //! | [`hook`] | the same for one guest, in milliseconds | through `system` |
@@ -43,6 +44,7 @@ pub mod guest;
 pub mod hook;
 pub mod hookscript;
 pub mod inspect;
+pub mod interfaces;
 pub mod model;
 pub mod oracle;
 pub mod paths;

@@ -1,0 +1,246 @@
+//! `/etc/network/interfaces` and what it includes, as far as bridges, their ports and addresses go: what a node is like
+//! when its kernel cannot be asked, or before it is.
+//!
+//! Source: `interfaces(5)` of ifupdown and of ifupdown2, which takes `bridge-ports` and `bridge_ports` for the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::model::{IfName, MacAddr};
+use crate::plan::{BridgeOptions, Link, Links};
+
+/// The interfaces that the files describe.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Interfaces(pub BTreeMap<IfName, Interface>);
+
+/// One interface; several stanzas of one name are one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// Addresses with their prefixes, as they stand there: host bits and all.
+    pub addresses: Vec<IpNet>,
+    /// Gateways.
+    pub gateways: Vec<IpAddr>,
+    /// What it is.
+    pub kind: Kind,
+    /// What is plugged into it: ports of a bridge, members of a bond.
+    pub ports: BTreeSet<IfName>,
+    /// Its MAC, if the file sets it.
+    pub mac: Option<MacAddr>,
+    /// Of a bridge: VLAN-aware.
+    pub vlan_aware: bool,
+    /// Of a VLAN-aware bridge: the VLANs that its ports admit.
+    pub vids: Vids,
+}
+
+/// What an interface is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// Neither a bridge nor a bond.
+    #[default]
+    Plain,
+    /// A bond.
+    Bond,
+    /// A bridge of the kernel.
+    Bridge,
+    /// A bridge of Open vSwitch.
+    OpenVswitch,
+}
+
+/// VLANs, as ranges; none said is all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Vids(Vec<(u16, u16)>);
+
+impl Vids {
+    /// `2-4094`, `10 20 30-40`.
+    fn parse(text: &str) -> Self {
+        let range = |part: &str| match part.split_once('-') {
+            Some((first, last)) => Some((first.parse().ok()?, last.parse().ok()?)),
+            None => part.parse().ok().map(|id| (id, id)),
+        };
+        Self(text.split([' ', '\t', ',']).filter_map(range).collect())
+    }
+
+    /// Whether frames of this VLAN are admitted.
+    pub fn contains(&self, id: u16) -> bool {
+        self.0.is_empty() || self.0.iter().any(|(first, last)| (*first..=*last).contains(&id))
+    }
+}
+
+impl Interfaces {
+    /// Reads one file into it; returns the patterns of the files that it includes, in order.
+    ///
+    /// Never fails: whoever sets up the network complains of what is wrong in it.
+    pub fn read(&mut self, text: &str) -> Vec<String> {
+        let mut includes = Vec::new();
+        let mut current: Option<IfName> = None;
+        for line in logical_lines(text) {
+            let mut words = line.split_whitespace();
+            let Some(key) = words.next() else { continue };
+            let rest = line[line.find(key).unwrap_or_default() + key.len()..].trim();
+            match key {
+                "iface" => {
+                    // `eth0:1` adds addresses to `eth0`.
+                    let name = words.next().and_then(|name| name.split(':').next()?.parse().ok());
+                    current = name;
+                    if let Some(name) = name {
+                        self.0.entry(name).or_default();
+                    }
+                }
+                "source" => includes.push(rest.to_owned()),
+                "source-directory" => includes.push(format!("{}/*", rest.trim_end_matches('/'))),
+                "auto" | "mapping" | "rename" => current = None,
+                key if key.starts_with("allow-") => current = None,
+                key => {
+                    let Some(interface) = current.and_then(|name| self.0.get_mut(&name)) else { continue };
+                    interface.set(&key.replace('_', "-"), rest);
+                }
+            }
+        }
+        includes
+    }
+
+    /// The same as the kernel would show it.
+    pub fn links(&self) -> Links {
+        let mut links = Links::default();
+        for (name, interface) in &self.0 {
+            let options = BridgeOptions { vlan_filtering: interface.vlan_aware, ..BridgeOptions::default() };
+            let bridge = (interface.kind == Kind::Bridge).then_some(options);
+            let (mac, addresses) = (interface.mac, interface.addresses.clone());
+            links.0.insert(*name, Link { mac, addresses, bridge, ..Link::default() });
+        }
+        for (name, interface) in &self.0 {
+            for port in &interface.ports {
+                links.0.entry(*port).or_default().master = Some(*name);
+            }
+        }
+        links
+    }
+
+    /// Bridges of Open vSwitch.
+    pub fn open_vswitch(&self) -> BTreeSet<IfName> {
+        let all = self.0.iter().filter(|(_, interface)| interface.kind == Kind::OpenVswitch);
+        all.map(|(name, _)| *name).collect()
+    }
+}
+
+impl Interface {
+    fn set(&mut self, key: &str, value: &str) {
+        let names = || value.split_whitespace().filter_map(|name| name.parse::<IfName>().ok());
+        match key {
+            "address" => {
+                let single = || value.parse::<IpAddr>().ok().map(IpNet::from);
+                self.addresses.extend(value.parse().ok().or_else(single));
+            }
+            "netmask" => {
+                // Belongs to the address before it, which came without a length.
+                let length = value.parse::<u8>().ok();
+                let mask = || ipnet::ip_mask_to_prefix(value.parse().ok()?).ok();
+                if let (Some(last), Some(length)) = (self.addresses.last_mut(), length.or_else(mask)) {
+                    *last = IpNet::new(last.addr(), length).unwrap_or(*last);
+                }
+            }
+            "gateway" => self.gateways.extend(value.parse::<IpAddr>()),
+            "hwaddress" => self.mac = value.split_whitespace().last().and_then(|mac| mac.parse().ok()),
+            "bridge-ports" => {
+                self.kind = Kind::Bridge;
+                self.ports.extend(names().filter(|name| name.as_str() != "none"));
+            }
+            "bridge-vlan-aware" => self.vlan_aware = matches!(value, "yes" | "on" | "1" | "true"),
+            "bridge-vids" => self.vids = Vids::parse(value),
+            "bond-slaves" | "slaves" | "ovs-bonds" => {
+                self.kind = Kind::Bond;
+                self.ports.extend(names().filter(|name| name.as_str() != "none"));
+            }
+            "ovs-type" if value == "OVSBridge" => self.kind = Kind::OpenVswitch,
+            "ovs-ports" => self.ports.extend(names()),
+            _ => {}
+        }
+    }
+}
+
+/// Lines without comments; a backslash at the end continues a line.
+fn logical_lines(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut continues = false;
+    for line in text.lines() {
+        let (part, more) = line.strip_suffix('\\').map_or((line, false), |part| (part, true));
+        match lines.last_mut().filter(|_| continues) {
+            Some(last) => {
+                last.push(' ');
+                last.push_str(part);
+            }
+            None => lines.push(part.to_owned()),
+        }
+        continues = more;
+    }
+    lines.retain(|line| !line.trim_start().starts_with('#'));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> (Interfaces, Vec<String>) {
+        let mut interfaces = Interfaces::default();
+        let includes = interfaces.read(text);
+        (interfaces, includes)
+    }
+
+    fn name(text: &str) -> IfName {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn understands_what_proxmox_writes() {
+        let (found, includes) = read(
+            "# network interface settings; autogenerated\n\nauto lo\niface lo inet loopback\n\niface eno1 inet manual\n\n\
+             auto vmbr0\niface vmbr0 inet static\n\taddress 198.51.100.7/24\n\tgateway 198.51.100.254\n\
+             \tbridge-ports eno1\n\tbridge-stp off\n\tbridge-fd 0\n\thwaddress ether 02:00:00:00:00:FE\n\
+             \tpost-up echo 1 > /proc/sys/net/ipv4/ip_forward\n\niface vmbr0 inet6 static\n\taddress 2001:db8::7/64\n\n\
+             auto vmbr1\niface vmbr1 inet manual\n\tbridge-ports none\n\tbridge-vlan-aware yes\n\tbridge-vids 2-100 200\n\n\
+             source /etc/network/interfaces.d/*\n",
+        );
+        assert_eq!(includes, ["/etc/network/interfaces.d/*"]);
+        let bridge = &found.0[&name("vmbr0")];
+        assert_eq!(bridge.addresses, ["198.51.100.7/24".parse().unwrap(), "2001:db8::7/64".parse().unwrap()]);
+        assert_eq!(bridge.gateways, ["198.51.100.254".parse::<IpAddr>().unwrap()]);
+        assert_eq!((&bridge.kind, bridge.ports.len()), (&Kind::Bridge, 1));
+        let vids = &found.0[&name("vmbr1")].vids;
+        assert_eq!([1, 2, 100, 101, 200].map(|id| vids.contains(id)), [false, true, true, false, true]);
+        let links = found.links();
+        assert_eq!(links.get(name("eno1")).unwrap().master, Some(name("vmbr0")));
+        assert_eq!(links.get(name("vmbr0")).unwrap().mac.unwrap().to_string(), "02:00:00:00:00:fe");
+        assert!(links.get(name("vmbr1")).unwrap().bridge.unwrap().vlan_filtering);
+        assert!(links.get(name("eno1")).unwrap().bridge.is_none());
+    }
+
+    #[test]
+    fn understands_older_words_and_open_vswitch() {
+        let (found, includes) = read(
+            "allow-hotplug eth0\niface bond0 inet manual\n  slaves eth0 eth1\niface br0 inet static\n  address 192.0.2.1\n\
+             \x20 netmask 255.255.255.0\n  bridge_ports bond0 \\\n    eth2\niface br0:1 inet static\n  address 192.0.2.2\n\
+             \x20 netmask 28\niface vmbr2 inet manual\n\tovs_type OVSBridge\n\tovs_ports eth3 in0\nsource-directory /etc/network/more/\n",
+        );
+        assert_eq!(includes, ["/etc/network/more/*"]);
+        assert_eq!(found.0[&name("bond0")].kind, Kind::Bond);
+        let bridge = &found.0[&name("br0")];
+        assert_eq!(bridge.addresses, ["192.0.2.1/24".parse().unwrap(), "192.0.2.2/28".parse().unwrap()]);
+        assert_eq!(bridge.ports, [name("bond0"), name("eth2")].into());
+        assert_eq!(found.open_vswitch(), [name("vmbr2")].into());
+        assert!(found.links().get(name("vmbr2")).unwrap().bridge.is_none());
+        assert!(Vids::default().contains(4094), "all, if none is said");
+    }
+
+    proptest! {
+        #[test]
+        fn survives_anything(text in "(iface|bridge-ports|address|netmask|source|bridge_vids|\\\\|[ \t\n#a-z0-9./:-]){0,60}") {
+            let (found, _) = read(&text);
+            let _ = found.links();
+        }
+    }
+}
