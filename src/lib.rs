@@ -30,7 +30,7 @@
 //! | [`reconcile`] | gathers inputs, runs the plan for the node | through `system` |
 //! | [`hook`] | the same for one guest, in milliseconds | through `system` |
 //! | [`guard`] | the same whenever something changes, as a service; `schedule`, `sayings` decide when to look and what to say | through `system`; `files` reads |
-//! | [`selftest`] | attacks the rules in network namespaces of its own; `frames`, `verdicts`, `topologies` are its tables | only `lab`, through `system` |
+//! | [`selftest`] | attacks the rules in network namespaces of its own, and a node's own bridges; `frames`, `verdicts`, `topologies`, `targets` are its tables | only `lab` and `live`, through `system` |
 //! | [`cli`] | arguments in, text or JSON out | prints |
 //!
 //! Deciding is pure, acting is dull: an `if` that depends on configuration belongs into `plan`. `tests/layers.rs` holds

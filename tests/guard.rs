@@ -191,6 +191,16 @@ fn hooks_leave_it_nothing_to_do_and_no_drift_is_said() {
 }
 
 #[test]
+fn attacks_of_our_own_are_nobodys_doing() {
+    let node = with_guest();
+    let guard = Guard::start(&node);
+    node.run("verify --active").ok();
+    guard.rests();
+    node.is_in_line();
+    assert_eq!((guard.count("repaired"), guard.count("warning")), (0, 0), "{}", guard.log());
+}
+
+#[test]
 fn what_no_hook_sees_is_followed() {
     let node = with_guest();
     node.run("assign 101 203.0.113.11 --no-hookscript").ok();

@@ -37,6 +37,7 @@ const PURE: [&str; 21] = [
     "src/registry/layout.rs",
     "src/selftest/delivery.rs",
     "src/selftest/frames.rs",
+    "src/selftest/targets.rs",
     "src/selftest/topologies.rs",
     "src/selftest/verdicts.rs",
 ];

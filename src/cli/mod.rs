@@ -1,5 +1,6 @@
 //! The command line: arguments in, one [`Output`] out. Printing and exiting is done by `main`.
 
+mod active;
 mod assignments;
 mod explain;
 mod inside;
@@ -110,7 +111,7 @@ pub enum Command {
     /// Bring this node to its desired state
     Apply,
     /// Compare this node with its desired state; exit status 3 if it differs
-    Verify,
+    Verify(Verify),
     /// Show on one screen how this node is: pools, guests, what was dropped, the guard
     Status(Status),
     /// Print the same as metrics for Prometheus
@@ -431,6 +432,20 @@ pub enum Claim {
     Neighbour,
 }
 
+/// `verify`
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// Attack, too: send what no guest without addresses may send, on the pools' own bridges, and see what gets through
+    ///
+    /// Two ports are plugged into each bridge of a pool for as long as it takes. Every frame is addressed to the second of
+    /// them, so that it reaches no guest, not the node and not the provider, whatever the filter lets through, and the
+    /// bridge learns nothing of it. Every address and MAC that is protected on the node is tried. Needs root and `ip`,
+    /// `bridge` and `nft`. What guests with addresses may not send, and what may not leave by the uplink, cannot be tried
+    /// without them: `selftest` does, with the same rules.
+    #[arg(long)]
+    active: bool,
+}
+
 /// `status`
 #[derive(Debug, Args)]
 pub struct Status {
@@ -564,7 +579,7 @@ impl Cli {
                     Command::Show(command) => assignments::show(&node, &command),
                     Command::Plan => node::plan(&node),
                     Command::Apply => node::apply(&node, global.dry_run),
-                    Command::Verify => node::verify(&node),
+                    Command::Verify(command) => node::verify(&node, &command),
                     Command::Explain(command) => explain::explain(&node, &command),
                     Command::Status(command) => status::status(&node, &command, global.output_format),
                     Command::Metrics(command) => metrics::metrics(&node, &command),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::output::Output;
-use super::{Hook, advice};
+use super::{Hook, Verify, active, advice};
 use crate::guard;
 use crate::hook;
 use crate::inspect;
@@ -119,7 +119,7 @@ fn step_size(step: &Step) -> usize {
     }
 }
 
-pub(super) fn verify(node: &Node) -> anyhow::Result<Output> {
+pub(super) fn verify(node: &Node, command: &Verify) -> anyhow::Result<Output> {
     let mut report = node.reconcile(Mode::Plan)?;
     let mut meanings: Vec<String> = report.steps.iter().flat_map(Step::meanings).collect();
     // Twin sets (a MAC as sender and inside neighbour discovery) mean the same.
@@ -141,13 +141,20 @@ pub(super) fn verify(node: &Node) -> anyhow::Result<Output> {
         text = format!("node {}: the kernel is as it should be, {guests}\n", node.name);
     }
     text += &remarks(&report);
-    let code = match (meanings.is_empty(), report.problems.is_empty()) {
+    let mut data = data(&report);
+    data["drift"] = json!(meanings);
+    let mut is_leaky = false;
+    if command.active {
+        let attacked = active::attack(node)?;
+        text += &active::text(&attacked);
+        is_leaky = attacked.iter().any(|outcome| !outcome.passed.is_empty());
+        data["active"] = json!(attacked);
+    }
+    let code = match (meanings.is_empty() && !is_leaky, report.problems.is_empty()) {
         (false, _) => 3,
         (true, false) => 1,
         (true, true) => 0,
     };
-    let mut data = data(&report);
-    data["drift"] = json!(meanings);
     Ok(Output { text, data, code })
 }
 

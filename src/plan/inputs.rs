@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::desired::{pool_bridges, segments};
 use crate::guest::GuestConfig;
 use crate::model::{GuestKind, IfName, MacAddr, NicId, NodeName, Vmid};
 use crate::registry::Registry;
@@ -22,6 +23,14 @@ pub struct Inputs {
     pub presence: BTreeMap<Vmid, Presence>,
     /// Interfaces of the node.
     pub links: Links,
+}
+
+impl Inputs {
+    /// Bridges of pools, and of VLANs beside them, that something is plugged into.
+    pub fn occupied_bridges(&self) -> BTreeSet<IfName> {
+        let bridges = segments(self, &pool_bridges(&self.registry));
+        bridges.into_iter().filter(|bridge| self.links.ports(*bridge).next().is_some()).collect()
+    }
 }
 
 /// A guest's configuration and where it lies.
@@ -138,6 +147,16 @@ pub fn is_guest_port(name: &str) -> bool {
     numbered("tap", &['i']) || numbered("veth", &['i']) || numbered("fwpr", &['p']) || numbered("fwln", &['i', 'o'])
 }
 
+/// The ports by which `verify --active` attacks the node's own bridges: first the attacker's, then the listener's.
+///
+/// Named like those of a guest, so that nobody takes them for an uplink, and of guest 0, which cannot exist.
+pub const TEST_PORTS: [&str; 2] = ["veth0i121", "veth0i122"];
+
+/// Whether what came from this port was only a test.
+pub fn is_test_port(name: &str) -> bool {
+    TEST_PORTS.contains(&name)
+}
+
 /// The guest that a port of this name belongs to.
 pub fn guest_of_port(port: IfName) -> Option<Vmid> {
     let name = Some(port.as_str()).filter(|name| is_guest_port(name))?;
@@ -157,6 +176,10 @@ mod tests {
         }
         for name in ["eno1", "bond0", "tap0", "veth1a2b", "vmbr0", "tapi0", "tap100i", "fwbr100i0", "eno1.10"] {
             assert!(!is_guest_port(name), "{name}");
+            assert_eq!(guest_of_port(name.parse().unwrap()), None, "{name}");
+        }
+        for name in TEST_PORTS {
+            assert!(is_guest_port(name) && is_test_port(name), "{name}");
             assert_eq!(guest_of_port(name.parse().unwrap()), None, "{name}");
         }
     }

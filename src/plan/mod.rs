@@ -14,5 +14,7 @@ pub use checks::{Index, Problem, check_configured, check_guest, check_stranger, 
 pub use desired::{Desired, desired, desired_for, pool_bridges, unregistered};
 pub use diff::{Step, diff};
 pub use event::{Event, Known, latest};
-pub use inputs::{BridgeOptions, Inputs, Link, Links, Place, Presence, guest_of_port, is_guest_port};
+pub use inputs::{
+    BridgeOptions, Inputs, Link, Links, Place, Presence, TEST_PORTS, guest_of_port, is_guest_port, is_test_port,
+};
 pub use state::{NetState, Route, Rules};

@@ -4,10 +4,8 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::AsFd;
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
-
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::frames::{self, BROADCAST, Mac};
 use super::topologies::{
@@ -19,14 +17,14 @@ use crate::model::{GuestKind, IfName, MacAddr};
 use crate::plan::{Desired, desired, diff};
 use crate::ruleset::RULES;
 use crate::system::namespace::{Namespace, set_parameter};
-use crate::system::packet::Wire;
+use crate::system::packet::{Wire, in_time};
 use crate::system::tun::{CardWork, Tap};
 use crate::system::{Kernel, Reference, command};
 
 /// Local experimental ethertype: traffic that no rule knows.
-const EXPERIMENTAL: u16 = 0x88b5;
+pub(super) const EXPERIMENTAL: u16 = 0x88b5;
 /// Frames that are sent before one looks for them. Less than what the queue of a tap device takes.
-const BURST: usize = 64;
+pub(super) const BURST: usize = 64;
 /// How long a frame may be on its way. Usually it takes microseconds.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a new port may take before it forwards.
@@ -72,22 +70,10 @@ impl Line {
 
     /// The next frame, if one comes in time.
     fn receive(&self, buffer: &mut [u8], limit: Duration) -> io::Result<Option<Vec<u8>>> {
-        let next = |buffer: &mut [u8]| match self {
-            Self::Wire(wire) => wire.receive(buffer),
-            Self::Tap(tap) => tap.receive(buffer),
-        };
-        if let Some(frame) = next(buffer)? {
-            return Ok(Some(frame));
+        match self {
+            Self::Wire(wire) => in_time(wire.as_fd(), limit, || wire.receive(buffer)),
+            Self::Tap(tap) => in_time(tap.as_fd(), limit, || tap.receive(buffer)),
         }
-        let fd = match self {
-            Self::Wire(wire) => wire.as_fd(),
-            Self::Tap(tap) => tap.as_fd(),
-        };
-        let limit = u16::try_from(limit.as_millis()).unwrap_or(u16::MAX);
-        if limit == 0 || poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::from(limit))? == 0 {
-            return Ok(None);
-        }
-        next(buffer)
     }
 }
 
@@ -96,7 +82,7 @@ fn name(text: &str) -> IfName {
 }
 
 /// Runs `ip -batch` in the namespace of the calling thread.
-fn ip(script: &str) -> Result<(), Error> {
+pub(super) fn ip(script: &str) -> Result<(), Error> {
     Ok(command::run("ip", &["-batch", "-"], script.as_bytes()).map(drop)?)
 }
 
@@ -200,20 +186,10 @@ impl Lab {
         }
     }
 
-    /// A veth pair with the far end in a namespace of its own.
     fn plug(&mut self, node: &Namespace, port: IfName, mac: Mac, host: MacAddr) -> Result<Wire, Error> {
-        let guest = Namespace::new()?;
-        guest.enter()?;
-        let plugged = (|| {
-            set_parameter("net/ipv6/conf/default/disable_ipv6", "1")?;
-            let mac = MacAddr::from_octets(mac);
-            let peer = format!("peer name {port} address {host} netns {}", node.path());
-            ip(&format!("link add eth0 address {mac} type veth {peer}\nlink set eth0 up\n"))?;
-            Ok(Wire::open(name("eth0"))?)
-        })();
-        node.enter()?;
+        let (guest, wire) = plug(node, port, mac, host, "1500")?;
         self.guests.push(guest);
-        plugged
+        Ok(wire)
     }
 
     /// Brings the node to its desired state, exactly as `apply` does; then puts `rules` in the place of the program's own,
@@ -419,6 +395,27 @@ impl Lab {
     }
 }
 
+/// A veth pair with the far end in a namespace of its own, silent until it is told to send.
+pub(super) fn plug(
+    node: &Namespace,
+    port: IfName,
+    mac: Mac,
+    host: MacAddr,
+    mtu: &str,
+) -> Result<(Namespace, Wire), Error> {
+    let guest = Namespace::new()?;
+    guest.enter()?;
+    let plugged = (|| -> Result<Wire, Error> {
+        set_parameter("net/ipv6/conf/default/disable_ipv6", "1")?;
+        let mac = MacAddr::from_octets(mac);
+        let peer = format!("peer name {port} address {host} mtu {mtu} netns {}", node.path());
+        ip(&format!("link add eth0 address {mac} mtu {mtu} type veth {peer}\nlink set eth0 up\n"))?;
+        Ok(Wire::open(name("eth0"))?)
+    })();
+    node.enter()?;
+    Ok((guest, plugged?))
+}
+
 /// Proxmox VE gives its side of a guest's link the highest MAC there can be, so that the bridge does not take it.
 fn host_mac(mac: Mac) -> MacAddr {
     MacAddr::from_octets([0xfe, mac[1], mac[2], mac[3], mac[4], mac[5]])
@@ -437,14 +434,14 @@ fn set_br_netfilter(on: bool) -> Result<(), Error> {
 }
 
 /// What a receiver may show of a frame: the kernel takes an outermost tag off.
-fn forms(frame: &[u8]) -> Vec<Vec<u8>> {
+pub(super) fn forms(frame: &[u8]) -> Vec<Vec<u8>> {
     let is_tagged = matches!(frame.get(12..14), Some([0x81, 0x00] | [0x88, 0xa8])) && frame.len() >= 16;
     let untagged = || [&frame[..12], &frame[16..]].concat();
     std::iter::once(frame.to_vec()).chain(is_tagged.then(untagged)).collect()
 }
 
 /// Splits off a burst of frames none of which can be taken for another one.
-fn distinct(cases: &[&Case], of: &[usize], limit: usize) -> (Vec<usize>, Vec<usize>) {
+pub(super) fn distinct(cases: &[&Case], of: &[usize], limit: usize) -> (Vec<usize>, Vec<usize>) {
     let mut known = HashSet::new();
     let mut burst = Vec::new();
     let mut rest = Vec::new();

@@ -4,10 +4,14 @@
 //! on the wire. `lab` builds each topology in network namespaces of its own and plays the frames there. The rules get
 //! in by the same path as those of a node: registry, guests and links are inputs of the plan, and the kernel is told the
 //! difference.
+//!
+//! [`live`] sends such frames on a bridge of the node itself, at [`targets`] made of what the node protects.
 
 pub mod delivery;
 pub mod frames;
 mod lab;
+pub mod live;
+pub mod targets;
 pub mod topologies;
 pub mod verdicts;
 
@@ -69,6 +73,11 @@ pub enum Error {
     /// They did, and then no more.
     #[error("an honest broadcast of {0} did not arrive at {1}")]
     Lost(IfName, IfName),
+    /// On a bridge of the node.
+    #[error(
+        "an honest frame from one port of {0} to another one does not arrive, so nothing can be said of the others"
+    )]
+    Unheard(IfName),
     /// The safety catch.
     #[error("the test is still in the machine's own network namespace; nothing was loaded")]
     Home,

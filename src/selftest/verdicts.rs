@@ -638,42 +638,55 @@ fn bound_odd_nd(table: &mut Table, me: Who, scene: &Scene) {
 /// What a port that is not bound may not claim. `passes` says whether this port is excepted (the uplink, for what is
 /// not bound on this node).
 pub fn claims(me: Who, victim: Who, name: &str, with_mac: bool, passes: bool) -> Vec<Case> {
+    let mut cases = open_claims(me, victim, name, passes);
+    if !passes {
+        cases.extend(hidden_claims(me, victim, name));
+    }
+    if with_mac {
+        cases.extend(mac_claims(me, victim, name, passes));
+    }
+    cases
+}
+
+const HARMLESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 250);
+const HARMLESS6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 250);
+
+/// An address, plainly.
+pub fn open_claims(me: Who, victim: Who, name: &str, passes: bool) -> Vec<Case> {
     let mut table = Table { group: "claims of IPv4, ARP, IPv6, ND", ..Table::default() };
     let own = Sender { me, to: BROADCAST };
     let (sender, target) = (lladdr_option(1, me.mac), lladdr_option(2, me.mac));
     let data = udp(4000, 4001, b"data");
-    let harmless = Ipv4Addr::new(192, 0, 2, 250);
-    let harmless6 = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 250);
     let (none4, none6) = (Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED);
 
     let from = (me.mac, victim.ip4);
     let reply = own.arp(Arp::reply(from, (BROADCAST, victim.ip4)));
-    let source4 = own.v4(victim.ip4, harmless, UDP, 0, &data);
-    let source6 = own.udp6(victim.ip6, harmless6);
+    let source4 = own.v4(victim.ip4, HARMLESS, UDP, 0, &data);
+    let source6 = own.udp6(victim.ip6, HARMLESS6);
     let advertisement = own.na(me.ip6, victim.ip6, &target);
     table.is(passes, format!("IPv4 UDP from {name}"), source4.clone());
-    table.is(passes, format!("IPv4 TCP from {name}"), own.v4(victim.ip4, harmless, TCP, 0, &tcp(1, 80)));
-    table.is(passes, format!("ICMP echo from {name}"), own.v4(victim.ip4, harmless, ICMP, 0, &icmp(8, 0, &[0; 4])));
-    table.is(passes, format!("ICMP error from {name}"), own.v4(victim.ip4, harmless, ICMP, 0, &icmp(3, 4, &[0; 32])));
+    table.is(passes, format!("IPv4 TCP from {name}"), own.v4(victim.ip4, HARMLESS, TCP, 0, &tcp(1, 80)));
+    table.is(passes, format!("ICMP echo from {name}"), own.v4(victim.ip4, HARMLESS, ICMP, 0, &icmp(8, 0, &[0; 4])));
+    table.is(passes, format!("ICMP error from {name}"), own.v4(victim.ip4, HARMLESS, ICMP, 0, &icmp(3, 4, &[0; 32])));
     table.is(
         passes,
         format!("IPv4 first fragment from {name}"),
-        own.v4(victim.ip4, harmless, UDP, MORE, &udp(1, 2, &[0; 16])),
+        own.v4(victim.ip4, HARMLESS, UDP, MORE, &udp(1, 2, &[0; 16])),
     );
-    table.is(passes, format!("IPv4 later fragment from {name}"), own.v4(victim.ip4, harmless, UDP, 185, &[0; 16]));
+    table.is(passes, format!("IPv4 later fragment from {name}"), own.v4(victim.ip4, HARMLESS, UDP, 185, &[0; 16]));
     table.is(passes, format!("ARP reply from {name}"), reply.clone());
-    table.is(passes, format!("ARP request from {name}"), own.arp(Arp::request(from, harmless)));
+    table.is(passes, format!("ARP request from {name}"), own.arp(Arp::request(from, HARMLESS)));
     table.is(passes, format!("gratuitous ARP for {name}"), own.arp(Arp::request(from, victim.ip4)));
     table.is(passes, format!("ARP probe for {name}"), own.arp(Arp::request((me.mac, none4), victim.ip4)));
     table.is(passes, format!("IPv6 UDP from {name}"), source6.clone());
-    table.is(passes, format!("IPv6 TCP from {name}"), own.v6(victim.ip6, harmless6, TCP, 64, &tcp(1, 80)));
-    table.is(passes, format!("ICMPv6 echo from {name}"), own.icmp6(victim.ip6, harmless6, 128, &[0; 4]));
+    table.is(passes, format!("IPv6 TCP from {name}"), own.v6(victim.ip6, HARMLESS6, TCP, 64, &tcp(1, 80)));
+    table.is(passes, format!("ICMPv6 echo from {name}"), own.icmp6(victim.ip6, HARMLESS6, 128, &[0; 4]));
     table.is(
         passes,
         format!("IPv6 later fragment from {name}"),
-        own.behind(victim.ip6, harmless6, FRAGMENT, fragment_header(UDP, 3, false), &[0; 16]),
+        own.behind(victim.ip6, HARMLESS6, FRAGMENT, fragment_header(UDP, 3, false), &[0; 16]),
     );
-    table.is(passes, format!("NS from {name}"), own.ns(victim.ip6, harmless6, &sender));
+    table.is(passes, format!("NS from {name}"), own.ns(victim.ip6, HARMLESS6, &sender));
     table.is(passes, format!("NA for {name}"), advertisement.clone());
     table.is(passes, format!("NA for {name}, no option"), own.na(me.ip6, victim.ip6, &[]));
     table.is(passes, format!("NA for {name} from it"), own.na(victim.ip6, victim.ip6, &target));
@@ -693,26 +706,24 @@ pub fn claims(me: Who, victim: Who, name: &str, with_mac: bool, passes: bool) ->
     for (form, frame) in [("IPv4", &source4), ("ARP", &reply), ("IPv6", &source6), ("NA", &advertisement)] {
         table.is(passes, format!("VLAN 10, {form} of {name}"), tagged(VLAN, 10, frame));
     }
-    if !passes {
-        table.cases.extend(hidden_claims(me, victim, name));
-    }
-    if with_mac {
-        table.group = "claims of a MAC";
-        let posing = Sender { me: Who { mac: victim.mac, ..me }, to: BROADCAST };
-        table.is(passes, format!("MAC of {name}, own IPv4"), posing.v4(me.ip4, harmless, UDP, 0, &data));
-        table.is(passes, format!("MAC of {name}, own IPv6"), posing.udp6(me.ip6, harmless6));
-        table.is(passes, format!("MAC and IPv4 of {name}"), posing.v4(victim.ip4, harmless, UDP, 0, &data));
-        table.is(passes, format!("MAC of {name}, unknown ethertype"), ether(BROADCAST, victim.mac, 0x88b6, b"data"));
-        table.is(passes, format!("MAC of {name}, own ARP"), posing.arp(Arp::request((me.mac, me.ip4), harmless)));
-        table.is(passes, format!("MAC of {name} inside ARP"), own.arp(Arp::request((victim.mac, me.ip4), harmless)));
-        let inside = own.arp(Arp::request((victim.mac, me.ip4), harmless));
-        table.is(passes, format!("MAC of {name} inside ARP, VLAN 10"), tagged(VLAN, 10, &inside));
-        table.is(
-            passes,
-            format!("MAC of {name}, VLAN 10"),
-            tagged(VLAN, 10, &posing.v4(me.ip4, harmless, UDP, 0, &data)),
-        );
-    }
+    table.cases
+}
+
+/// A MAC.
+pub fn mac_claims(me: Who, victim: Who, name: &str, passes: bool) -> Vec<Case> {
+    let mut table = Table { group: "claims of a MAC", ..Table::default() };
+    let own = Sender { me, to: BROADCAST };
+    let data = udp(4000, 4001, b"data");
+    let posing = Sender { me: Who { mac: victim.mac, ..me }, to: BROADCAST };
+    table.is(passes, format!("MAC of {name}, own IPv4"), posing.v4(me.ip4, HARMLESS, UDP, 0, &data));
+    table.is(passes, format!("MAC of {name}, own IPv6"), posing.udp6(me.ip6, HARMLESS6));
+    table.is(passes, format!("MAC and IPv4 of {name}"), posing.v4(victim.ip4, HARMLESS, UDP, 0, &data));
+    table.is(passes, format!("MAC of {name}, unknown ethertype"), ether(BROADCAST, victim.mac, 0x88b6, b"data"));
+    table.is(passes, format!("MAC of {name}, own ARP"), posing.arp(Arp::request((me.mac, me.ip4), HARMLESS)));
+    table.is(passes, format!("MAC of {name} inside ARP"), own.arp(Arp::request((victim.mac, me.ip4), HARMLESS)));
+    let inside = own.arp(Arp::request((victim.mac, me.ip4), HARMLESS));
+    table.is(passes, format!("MAC of {name} inside ARP, VLAN 10"), tagged(VLAN, 10, &inside));
+    table.is(passes, format!("MAC of {name}, VLAN 10"), tagged(VLAN, 10, &posing.v4(me.ip4, HARMLESS, UDP, 0, &data)));
     table.cases
 }
 
@@ -721,11 +732,10 @@ pub fn hidden_claims(me: Who, victim: Who, name: &str) -> Vec<Case> {
     let mut table = Table { group: "claims in tags and SNAP", ..Table::default() };
     let own = Sender { me, to: BROADCAST };
     let target = lladdr_option(2, me.mac);
-    let harmless6 = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 250);
     let narrow = Arp::reply((me.mac, victim.ip4), (BROADCAST, victim.ip4));
     let reply = own.arp(narrow);
-    let source4 = own.v4(victim.ip4, Ipv4Addr::new(192, 0, 2, 250), UDP, 0, &udp(4000, 4001, b"data"));
-    let source6 = own.udp6(victim.ip6, harmless6);
+    let source4 = own.v4(victim.ip4, HARMLESS, UDP, 0, &udp(4000, 4001, b"data"));
+    let source6 = own.udp6(victim.ip6, HARMLESS6);
     let advertisement = own.na(me.ip6, victim.ip6, &target);
     let message = icmp6(me.ip6, ALL_NODES, 136, &nd_body(0x20, victim.ip6, &target));
     for (form, frame) in [("IPv4", &source4), ("ARP", &reply), ("IPv6", &source6), ("NA", &advertisement)] {
@@ -762,7 +772,7 @@ pub fn hidden_claims(me: Who, victim: Who, name: &str) -> Vec<Case> {
     let authenticated = own.behind(me.ip6, ALL_NODES, 51, [ICMP6, 0, 0, 0, 0, 0, 0, 1], &message);
     table.drop(format!("NA for {name} behind an authentication header"), authenticated);
     table.drop(format!("NA for {name}, cut off"), own.v6(me.ip6, ALL_NODES, ICMP6, 255, &message[..16]));
-    table.drop(format!("IPv6 from {name}, IPv4-mapped"), own.udp6(victim.ip4.to_ipv6_mapped(), harmless6));
+    table.drop(format!("IPv6 from {name}, IPv4-mapped"), own.udp6(victim.ip4.to_ipv6_mapped(), HARMLESS6));
     table.drop(format!("ARP for {name} with the length of 8-byte MACs"), own.arp(Arp { lengths: [8, 4], ..narrow }));
     let mac = [&me.mac[..], &[0, 0]].concat();
     let wide = [&[0, 1, 8, 0, 8, 4, 0, 2], &mac[..], &victim.ip4.octets(), &mac, &victim.ip4.octets()].concat();

@@ -2,8 +2,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt, socket,
     sockopt,
@@ -61,6 +63,22 @@ impl AsFd for Wire {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// What `next` has to give, or gets within the time once `source` has something.
+pub fn in_time<T>(
+    source: BorrowedFd<'_>,
+    limit: Duration,
+    mut next: impl FnMut() -> io::Result<Option<T>>,
+) -> io::Result<Option<T>> {
+    if let Some(found) = next()? {
+        return Ok(Some(found));
+    }
+    let limit = u16::try_from(limit.as_millis()).unwrap_or(u16::MAX);
+    if limit == 0 || poll(&mut [PollFd::new(source, PollFlags::POLLIN)], PollTimeout::from(limit))? == 0 {
+        return Ok(None);
+    }
+    next()
 }
 
 /// Taken from the list of interfaces, because an address of this family cannot be composed without `unsafe`.
