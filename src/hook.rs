@@ -23,11 +23,14 @@ use crate::plan::{
     Index, Inputs, Links, NetState, Place, Presence, Rules, check_configured, check_guest, check_stranger, desired_for,
     diff, is_configured_beyond, pool_bridges,
 };
-use crate::reconcile::{Mode, Node, ReconcileError, announce_addresses, node_basis, observe_share, presence_of};
+use crate::reconcile::{
+    Mode, Node, ReconcileError, announce_addresses, binding_changes, node_basis, observe_share, presence_of,
+};
 use crate::registry::document::{CloudInitCheck, DocumentError, GuestFile, PoolsFile};
 use crate::registry::store::StoreError;
 use crate::registry::{Registry, plain};
 use crate::ruleset::{Element, SetId};
+use crate::system::journal::Durability;
 use crate::system::run::{Mark, MarkPhase, PoolsPart, RunError, RunState, fingerprint};
 use crate::system::{FilterError, Kernel, KernelError, command};
 
@@ -263,7 +266,8 @@ impl Hook<'_> {
         let links = kernel.links_named(&own_ports.union(&pool_bridges(&registry)).copied().collect())?;
         let left_ports: Vec<u32> =
             own_ports.iter().filter_map(|port| links.get(*port)).map(|link| link.index).collect();
-        run.set_mark(self.vmid, &Mark { phase: MarkPhase::Stopped, left_ports: left_ports.clone(), ..mark.clone() })?;
+        let stopped = Mark { phase: MarkPhase::Stopped, left_ports: left_ports.clone(), ..mark.clone() };
+        run.set_mark(self.vmid, &stopped)?;
 
         let basis = node_basis(pools.part.source, &registry.pools, &links);
         if kernel.observe_rules()? == Rules::Loaded && run.node_applied(&basis) {
@@ -278,6 +282,7 @@ impl Hook<'_> {
         if left_ports.is_empty() {
             run.clear_mark(self.vmid);
         }
+        self.node.store.journal.record(binding_changes(Some(&mark), Some(&stopped)), Durability::Soon);
         log::info!("guest {} has stopped: its bindings are removed, its addresses stay reserved", self.vmid);
         Ok(())
     }
@@ -344,6 +349,7 @@ impl Hook<'_> {
         let observed = observe_share(&mut kernel, &wanted, &before)?;
         let steps = diff(&wanted, &observed);
         kernel.apply(&steps)?;
+        self.node.store.journal.record(binding_changes(known.as_ref(), Some(&mark)), Durability::Soon);
         for step in &steps {
             log::debug!("{step}");
         }

@@ -23,6 +23,7 @@
 //! | [`ruleset`] | the filter's text and the keys of its sets | no |
 //! | [`oracle`] | what must become of a frame, worked out without the filter: to check it, and to explain | no |
 //! | [`cloudinit`] | what a guest has to find inside, and the words in which it is told | no |
+//! | [`audit`] | what changed, who did it, who held what: the entries of the audit log | no |
 //! | [`announce`] | the frame that tells the neighbours whose address it is now | no |
 //! | [`system`] | files, programs, netlink; `run` keeps the node's volatile notes | yes |
 //! | [`interfaces`] | what `/etc/network/interfaces` says of bridges, ports and addresses | no |
@@ -37,6 +38,7 @@
 //! the rooms to this table.
 
 pub mod announce;
+pub mod audit;
 pub mod cli;
 pub mod cloudinit;
 pub mod guard;

@@ -108,6 +108,21 @@ impl Paths {
         self.under_root("/run/pve-public-ip")
     }
 
+    /// State of this node that outlives a boot.
+    pub fn state(&self) -> PathBuf {
+        self.under_root("/var/lib/pve-public-ip")
+    }
+
+    /// What was changed, by whom and when. Rotated, it has more behind this name.
+    pub fn audit_log(&self) -> PathBuf {
+        self.state().join("audit.log")
+    }
+
+    /// The registry as the audit log knows it.
+    pub fn audited(&self) -> PathBuf {
+        self.state().join("audited.json")
+    }
+
     /// The syslog socket.
     pub fn dev_log(&self) -> PathBuf {
         self.under_root("/dev/log")

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::announce;
+use crate::audit::{Change, bindings};
 use crate::guest::{GuestConfig, GuestError, Guests};
 use crate::model::{GuestKind, IfName, NodeName, Vmid};
 use crate::paths::Paths;
@@ -14,6 +15,7 @@ use crate::registry::Registry;
 use crate::registry::document::{GuestFile, Mode as PoolMode, PoolsFile};
 use crate::registry::store::{Store, StoreError};
 use crate::ruleset::{Element, SetId, Storage};
+use crate::system::journal::Durability;
 use crate::system::run::{Mark, MarkPhase, RunError, RunState, fingerprint};
 use crate::system::{FilterError, Kernel, KernelError, Nftables, Reference, packet};
 
@@ -219,20 +221,22 @@ impl Node {
         }
         let mut arrived = Vec::new();
         if mode == Mode::Apply {
+            let mut changes = Vec::new();
             if trust == Trust::Whole {
-                arrived = note(run, inputs)?;
+                arrived = note(run, inputs, &mut changes)?;
             }
             kernel.apply(&steps)?;
             for guest in arrived.iter().filter_map(|vmid| inputs.registry.guests.get(vmid)) {
                 announce_addresses(inputs, guest, &inputs.links);
             }
             if trust == Trust::Whole {
-                forget(run, inputs);
+                forget(run, inputs, &mut changes);
                 let basis = node_basis(sources.pools_source, &inputs.registry.pools, &inputs.links);
                 if !run.node_applied(&basis) {
                     run.set_node_applied(&basis);
                 }
             }
+            self.store.journal.record(changes, Durability::Soon);
         }
         let notes = unregistered(inputs);
         Ok(Report { steps, problems, notes, presence: inputs.presence.clone(), desired: state, arrived })
@@ -320,7 +324,7 @@ impl Node {
 
 /// Writes a mark for every guest that is about to be bound, so that its hooks know what to take out again; returns those
 /// that have arrived by live migration.
-fn note(run: &RunState, inputs: &Inputs) -> Result<Vec<Vmid>, ReconcileError> {
+fn note(run: &RunState, inputs: &Inputs, changes: &mut Vec<Change>) -> Result<Vec<Vmid>, ReconcileError> {
     let mut arrived = Vec::new();
     for (vmid, presence) in &inputs.presence {
         let (Some(guest), Some(place)) = (inputs.registry.guests.get(vmid), inputs.guests.get(vmid)) else {
@@ -338,26 +342,38 @@ fn note(run: &RunState, inputs: &Inputs) -> Result<Vec<Vmid>, ReconcileError> {
         let has_moved = |known: &Mark| known.phase == MarkPhase::Incoming && phase == MarkPhase::Started;
         arrived.extend(known.as_ref().is_some_and(has_moved).then_some(*vmid));
         let mut mark = Mark::now(phase, place.config.kind, guest.clone());
-        if let Some(known) = known.filter(|known| known.phase == phase) {
+        if let Some(known) = known.as_ref().filter(|known| known.phase == phase) {
             mark.since = known.since;
         }
         run.set_mark(*vmid, &mark)?;
+        changes.extend(binding_changes(known.as_ref(), Some(&mark)));
     }
     Ok(arrived)
 }
 
 /// Drops the marks of guests that are gone, and what was kept for those that hold nothing any more.
-fn forget(run: &RunState, inputs: &Inputs) {
+fn forget(run: &RunState, inputs: &Inputs, changes: &mut Vec<Change>) {
     run.keep_pools_parts(|vmid| inputs.registry.guests.contains_key(&vmid));
     for vmid in run.marked().into_iter().filter(|vmid| !inputs.presence.contains_key(vmid)) {
-        let stopped = run.mark(vmid).is_some_and(|mark| {
+        let mark = run.mark(vmid);
+        let stopped = mark.as_ref().is_some_and(|mark| {
             mark.phase == MarkPhase::Stopped
                 && inputs.links.0.values().any(|link| mark.left_ports.contains(&link.index))
         });
         if !stopped {
             run.clear_mark(vmid);
+            changes.extend(binding_changes(mark.as_ref(), None));
         }
     }
+}
+
+/// What a guest's ports can use since its mark became another one. A start that may still fail counts for nothing, and
+/// the pre-start of a guest waits for no log.
+pub(crate) fn binding_changes(before: Option<&Mark>, after: Option<&Mark>) -> Vec<Change> {
+    let kind = after.or(before).map_or(GuestKind::Qemu, |mark| mark.kind);
+    let [before, after] =
+        [before, after].map(|mark| mark.filter(|mark| mark.phase == MarkPhase::Started).map(|mark| &mark.applied));
+    bindings(kind, before, after)
 }
 
 /// How far a guest is on this node, from its mark and its ports.

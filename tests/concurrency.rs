@@ -57,6 +57,11 @@ fn fifty_processes_empty_a_pool_of_fifty() {
     assert_eq!(given.len(), 50);
     assert_eq!(BTreeSet::from_iter(holders(&node.tree)), given);
     assert_eq!(holders(&node.tree).len(), 50);
+    let audit = node.run("audit --output-format json").ok().json();
+    let entries = audit["entries"].as_array().unwrap().iter().filter(|entry| entry["event"] == "assigned");
+    let told: Vec<&str> = entries.map(|entry| entry["address"].as_str().unwrap()).collect();
+    assert_eq!((told.len(), &audit["unreadable"]), (50, &0.into()));
+    assert!(told.into_iter().all(|address| given.contains(address)), "{audit}");
     let exhausted = "cannot assign to guest 350: pool `p` has no free IPv4 address";
     node.changes_nothing("assign 350").fails(1, exhausted, "more addresses: `pve-public-ip pool add p PREFIX`");
     node.is_in_line();
@@ -78,6 +83,16 @@ fn two_nodes_never_give_one_address_twice() {
     }
     assert_eq!(given.len(), 32);
     assert_eq!(BTreeSet::from_iter(holders(&two.tree)), given);
+    // Each node's log tells what both did, as soon as anything is changed on it.
+    for node in [&one, &two] {
+        node.run("pool set p --guest-routers false").ok();
+        let audit = node.run("audit --output-format json").ok().json();
+        let of = |found: bool| {
+            let entries = audit["entries"].as_array().unwrap().iter();
+            entries.filter(|entry| entry["event"] == "assigned" && (entry["found"] == true) == found).count()
+        };
+        assert_eq!((of(false), of(true)), (16, 16));
+    }
     assert!(!one.tree.path(LOCK).exists(), "the lock is still there");
     for (node, vmid) in [(&one, 500), (&two, 501)] {
         with_guests(&node.tree, vmid..=vmid);

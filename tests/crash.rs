@@ -16,8 +16,10 @@ use std::time::{Duration, Instant};
 
 use common::strace::{Point, killed, points};
 use common::{CREATE, Node, need};
+use pve_public_ip::model::{NicId, Vmid};
 use pve_public_ip::paths::Paths;
 use pve_public_ip::registry::Registry;
+use pve_public_ip::registry::document::{Assigned, Interface};
 use pve_public_ip::registry::store::Store;
 
 /// What a command does to a node.
@@ -232,6 +234,7 @@ fn killed_everywhere(scenario: &Scenario) {
             assert_eq!(now, expected.held, "{at}: {again}");
         }
         node.is_in_line();
+        assert_eq!(audited(&node), registry(&node).assignments().map(holder).collect::<BTreeSet<_>>(), "{at}: {again}");
         let end = End::of(&node);
         assert!(end == expected, "{at}: {again}\n{}", expected.against(&end));
     }
@@ -311,10 +314,27 @@ fn held(node: &Node) -> BTreeSet<String> {
         std::iter::once(format!("pool {name}"))
             .chain(pool.addresses.iter().map(move |entry| format!("{name} {}", entry.address)))
     });
-    let holders = registry
-        .assignments()
-        .map(|(vmid, nic, interface, assigned)| format!("{vmid} {nic} {} {}", interface.mac, assigned.address));
-    entries.chain(holders).collect()
+    entries.chain(registry.assignments().map(holder)).collect()
+}
+
+fn holder((vmid, nic, interface, assigned): (Vmid, NicId, &Interface, &Assigned)) -> String {
+    format!("{vmid} {nic} {} {}", interface.mac, assigned.address)
+}
+
+/// Who holds what by the audit log. What the killed process did may be in it twice, and is never missing.
+fn audited(node: &Node) -> BTreeSet<String> {
+    let mut held = BTreeSet::new();
+    let audit = node.run("audit --output-format json").ok().json();
+    for entry in audit["entries"].as_array().unwrap() {
+        let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+        let holder = format!("{} {} {} {}", entry["vmid"], text("interface"), text("mac"), text("address"));
+        match text("event").as_str() {
+            "assigned" => drop(held.insert(holder)),
+            "released" => drop(held.remove(&holder)),
+            _ => {}
+        }
+    }
+    held
 }
 
 /// The guests' own configurations.

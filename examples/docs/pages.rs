@@ -10,8 +10,12 @@ use pve_public_ip::cli::Cli;
 pub(crate) const MANUAL: &str = "pve-public-ip.8";
 
 /// Schema files and the name by which `pve-public-ip schema` knows each.
-pub(crate) const SCHEMAS: [(&str, &str); 3] =
-    [("schema/pools.json", "pools"), ("schema/guest.json", "guest"), ("schema/node.json", "node")];
+pub(crate) const SCHEMAS: [(&str, &str); 4] = [
+    ("schema/pools.json", "pools"),
+    ("schema/guest.json", "guest"),
+    ("schema/node.json", "node"),
+    ("schema/audit.json", "audit"),
+];
 
 /// Completion scripts and their shells.
 const COMPLETIONS: [(&str, &str); 3] = [
@@ -248,6 +252,11 @@ const FILES: Entries = &[
         "/run/pve-public-ip/guard",
         "How the guard is: when it last looked, how long that took, what it has repaired, its trouble.",
     ),
+    (
+        "/var/lib/pve-public-ip/audit.log",
+        "What was changed on this node, by whom and why, a line of JSON each; rotated by logrotate(8). Beside it audited.json, \
+         the registry as the log knows it.",
+    ),
     ("/run/pve-public-ip", "Volatile notes of this node and its lock. May be lost: apply works without them."),
     (
         "/var/lib/vz/snippets/pve-public-ip",
@@ -257,7 +266,10 @@ const FILES: Entries = &[
         "/usr/share/pve-public-ip/hookscripts/pve-public-ip",
         "The same, to be copied into a snippets storage of your own.",
     ),
-    ("/usr/share/pve-public-ip/schema", "JSON Schema of the registry's files, as printed by the command schema."),
+    (
+        "/usr/share/pve-public-ip/schema",
+        "JSON Schema of the registry's files and of the audit log, as printed by the command schema.",
+    ),
     (
         "/etc/iproute2/rt_protos.d/pve-public-ip.conf",
         "Lets ip(8) print the name of protocol 121, which marks our neighbours and routes.",
@@ -297,5 +309,12 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     ("Put right what somebody changed by hand, after a look at it:", &["pve-public-ip verify || pve-public-ip apply"]),
     ("Take everything back from a guest:", &["pve-public-ip release 100"]),
+    (
+        "Who had an address on a day, and all that happened to it since:",
+        &[
+            "pve-public-ip audit --address 203.0.113.10 --at 2026-03-03",
+            "pve-public-ip audit --address 203.0.113.10 --since 2026-03-03",
+        ],
+    ),
     ("Who holds what, for a program:", &["pve-public-ip list --output-format json"]),
 ];

@@ -11,7 +11,7 @@ use crate::reconcile::Node;
 use crate::registry::document::Interface;
 
 pub(super) fn set(node: &Node, command: Set, dry_run: bool) -> anyhow::Result<Output> {
-    let Set { vmid, net, dhcp, any_destination, any_link_local, link_local, trunk, no_trunk } = command;
+    let Set { vmid, net, dhcp, any_destination, any_link_local, link_local, trunk, no_trunk, .. } = command;
     let apply = |interface: &mut Interface| {
         // What is the default does not stand in the file.
         interface.dhcp = dhcp.or(interface.dhcp).filter(|allowed| !allowed);

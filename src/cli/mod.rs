@@ -2,6 +2,7 @@
 
 mod active;
 mod assignments;
+mod audit;
 mod explain;
 mod inside;
 mod interface;
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 pub use output::{Output, OutputFormat};
 
+use crate::audit::{Entry, Span};
 use crate::hook::{HookError, Phase};
 use crate::model::{IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
 use crate::paths::Paths;
@@ -116,6 +118,11 @@ pub enum Command {
     Status(Status),
     /// Print the same as metrics for Prometheus
     Metrics(Metrics),
+    /// Show what was changed on this node, by whom and why, and who held an address when
+    ///
+    /// Times are UTC. What was changed by hand or on another node is there as `found`, with the time at which it was found
+    /// and without its author, who is in the log of the node where it was done.
+    Audit(Audit),
     /// Say what becomes of a frame on this node, and why
     ///
     /// Worked out from the registry and the guests' configurations, not read from the filter: if a frame fares otherwise,
@@ -139,7 +146,7 @@ pub enum Command {
     Guard,
     /// Run one phase of a guest's life (called by the hookscript)
     Hook(Hook),
-    /// Print the JSON Schema of the registry's files
+    /// Print the JSON Schema of the registry's files and of the audit log
     Schema {
         /// Which file
         #[arg(value_enum)]
@@ -163,6 +170,8 @@ pub enum SchemaFile {
     Node,
     /// A file for `pool create --profile`
     Profile,
+    /// A line of the audit log
+    Audit,
 }
 
 /// `pool ...`
@@ -187,6 +196,9 @@ pub enum PoolCommand {
         name: PoolName,
         /// Only these entries
         addresses: Vec<Prefix>,
+        /// Why
+        #[command(flatten)]
+        reason: Reason,
     },
 }
 
@@ -223,6 +235,9 @@ pub struct PoolCreate {
     allow_mac: Vec<MacAddr>,
     /// Addresses and prefixes
     addresses: Vec<Prefix>,
+    /// Why
+    #[command(flatten)]
+    reason: Reason,
 }
 
 /// A profile by name, or a file that describes one.
@@ -281,6 +296,9 @@ pub struct PoolSet {
     /// Whether guests on the bridge that hold no address may be routers and DHCP servers
     #[arg(long, value_name = "BOOL")]
     guest_routers: Option<bool>,
+    /// Why
+    #[command(flatten)]
+    reason: Reason,
 }
 
 /// `pool add`
@@ -299,6 +317,53 @@ pub struct PoolAdd {
     /// What it costs
     #[arg(long, value_name = "N")]
     monthly_cost_cents: Option<u64>,
+    /// Why
+    #[command(flatten)]
+    reason: Reason,
+}
+
+/// Why something is changed.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Reason {
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT", value_parser = plain_text)]
+    reason: Option<String>,
+}
+
+/// A line for a log and a terminal.
+fn plain_text(text: &str) -> Result<String, String> {
+    if text.chars().any(char::is_control) {
+        return Err("it has a line break or another control character".to_owned());
+    }
+    let length = text.chars().count();
+    if length > 500 { Err(format!("it has {length} characters; 500 are allowed")) } else { Ok(text.to_owned()) }
+}
+
+/// `audit`
+#[derive(Debug, Args)]
+pub struct Audit {
+    /// Only about this guest
+    #[arg(long)]
+    vmid: Option<Vmid>,
+    /// Only about this address, or prefixes that it lies in, or addresses of this prefix; and who held it when
+    #[arg(long)]
+    address: Option<Prefix>,
+    /// Only about this pool
+    #[arg(long)]
+    pool: Option<PoolName>,
+    /// Not before: a day (2026-03-03), a time (2026-03-03T10:00:00Z), or so long ago (2h, 3d)
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    since: Option<Span>,
+    /// Not after; of a day, its end
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    until: Option<Span>,
+    /// Only the last N entries
+    #[arg(long, value_name = "N")]
+    last: Option<usize>,
+    /// Who held the address then
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, requires = "address",
+        conflicts_with_all = ["vmid", "pool", "since", "until", "last"])]
+    at: Option<Span>,
 }
 
 /// `setup`
@@ -307,6 +372,9 @@ pub struct Setup {
     /// Do it
     #[arg(long)]
     yes: bool,
+    /// Why
+    #[command(flatten)]
+    reason: Reason,
 }
 
 /// `assign`
@@ -350,6 +418,9 @@ pub struct Assign {
     /// Let the agent in the running guest use the addresses at once
     #[arg(long)]
     live: bool,
+    /// Why
+    #[command(flatten)]
+    reason: Reason,
 }
 
 /// `set`
@@ -379,6 +450,9 @@ pub struct Set {
     /// No VLANs any more
     #[arg(long, conflicts_with = "trunk")]
     no_trunk: bool,
+    /// Why
+    #[command(flatten)]
+    reason: Reason,
 }
 
 /// `release`
@@ -391,6 +465,9 @@ pub struct Release {
     /// Leave the guest's hookscript as it is
     #[arg(long)]
     no_hookscript: bool,
+    /// Why
+    #[command(flatten)]
+    reason: Reason,
 }
 
 /// `explain`
@@ -559,6 +636,24 @@ fn advice(sentence: impl Into<String>, hint: impl Into<String>) -> anyhow::Error
     Advice { sentence: sentence.into(), hint: hint.into() }.into()
 }
 
+impl Command {
+    /// Why the command is given.
+    fn reason(&self) -> Option<&String> {
+        let Reason { reason } = match self {
+            Self::Pool(PoolCommand::Create(command)) => &command.reason,
+            Self::Pool(PoolCommand::Add(command)) => &command.reason,
+            Self::Pool(PoolCommand::Set(command)) => &command.reason,
+            Self::Pool(PoolCommand::Remove { reason, .. }) => reason,
+            Self::Setup(command) => &command.reason,
+            Self::Assign(command) => &command.reason,
+            Self::Release(command) => &command.reason,
+            Self::Set(command) => &command.reason,
+            _ => return None,
+        };
+        reason.as_ref()
+    }
+}
+
 impl Cli {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<Output> {
@@ -568,7 +663,8 @@ impl Cli {
             Command::Completion { shell } => Ok(completion(shell)),
             Command::Selftest(command) => selftest::run(command, global.verbose),
             command => {
-                let node = Node::open(Paths::new(std::path::absolute(&global.root)?))?;
+                let mut node = Node::open(Paths::new(std::path::absolute(&global.root)?))?;
+                node.store.journal.reason = command.reason().cloned();
                 match command {
                     Command::Pool(command) => pools::run(&node, command, global.dry_run),
                     Command::Setup(command) => setup::setup(&node, &command, global.dry_run),
@@ -580,6 +676,7 @@ impl Cli {
                     Command::Plan => node::plan(&node),
                     Command::Apply => node::apply(&node, global.dry_run),
                     Command::Verify(command) => node::verify(&node, &command),
+                    Command::Audit(command) => Ok(audit::audit(&node, &command)),
                     Command::Explain(command) => explain::explain(&node, &command),
                     Command::Status(command) => status::status(&node, &command, global.output_format),
                     Command::Metrics(command) => metrics::metrics(&node, &command),
@@ -600,6 +697,7 @@ fn schema(file: Option<SchemaFile>) -> Output {
         SchemaFile::Guest => schemars::schema_for!(GuestFile),
         SchemaFile::Node => schemars::schema_for!(NodeFile),
         SchemaFile::Profile => schemars::schema_for!(Layout),
+        SchemaFile::Audit => schemars::schema_for!(Entry),
     };
     let data = match file {
         Some(file) => one(file).to_value(),
@@ -608,6 +706,7 @@ fn schema(file: Option<SchemaFile>) -> Output {
             "guests/VMID.json": one(SchemaFile::Guest).to_value(),
             "nodes/NODE.json": one(SchemaFile::Node).to_value(),
             "profile": one(SchemaFile::Profile).to_value(),
+            "audit.log": one(SchemaFile::Audit).to_value(),
         }),
     };
     Output::new(serde_json::to_string_pretty(&data).unwrap_or_default(), data)

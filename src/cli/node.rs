@@ -6,13 +6,15 @@ use serde_json::{Value, json};
 
 use super::output::Output;
 use super::{Hook, Verify, active, advice};
-use crate::guard;
+use crate::audit::{Change, Event};
+use crate::guard::{self, sayings::drift};
 use crate::hook;
 use crate::inspect;
 use crate::model::NodeName;
 use crate::plan::{Problem, Step};
 use crate::reconcile::{Mode, Node, Report};
 use crate::registry::Registry;
+use crate::system::journal::Durability;
 
 /// Brings this node in line after a change of the registry.
 ///
@@ -108,9 +110,17 @@ pub(super) fn apply(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
             format!("{steps}{changes} changes made\n")
         }
     };
+    let meanings = drift(&report.steps, &report.desired, &report.desired);
+    let more = meanings.len().saturating_sub(TOLD);
+    let repaired = meanings.into_iter().take(TOLD).chain((more > 0).then(|| format!("{more} more of the kind")));
+    let repaired = repaired.map(|meaning| Change::said(Event::Repaired, meaning));
+    node.store.journal.record(repaired.collect(), Durability::Soon);
     let wrong = images(node, &mut report)?;
     Ok(Output::new(text + &drift_text(&wrong) + &remarks(&report), data(&report)))
 }
+
+/// Repairs that get an entry of their own in the audit log; of more the number is told.
+const TOLD: usize = 10;
 
 fn step_size(step: &Step) -> usize {
     match step {

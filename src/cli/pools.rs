@@ -24,7 +24,7 @@ pub(super) fn run(node: &Node, command: PoolCommand, dry_run: bool) -> anyhow::R
         PoolCommand::Set(command) => set(node, command, dry_run),
         PoolCommand::List => list(node),
         PoolCommand::Show { name } => show(node, &name),
-        PoolCommand::Remove { name, addresses } => remove(node, &name, &addresses, dry_run),
+        PoolCommand::Remove { name, addresses, .. } => remove(node, &name, &addresses, dry_run),
     }
 }
 
@@ -99,7 +99,7 @@ fn read_layout(path: &Path) -> anyhow::Result<Layout> {
 }
 
 fn add(node: &Node, command: &PoolAdd, dry_run: bool) -> anyhow::Result<Output> {
-    let PoolAdd { name, address, mac, gateway, monthly_cost_cents } = command;
+    let PoolAdd { name, address, mac, gateway, monthly_cost_cents, .. } = command;
     let entry =
         PoolAddress { address: *address, mac: *mac, gateway: *gateway, monthly_cost_cents: *monthly_cost_cents };
     let registry = change(node, dry_run, |registry| {
@@ -113,7 +113,7 @@ fn add(node: &Node, command: &PoolAdd, dry_run: bool) -> anyhow::Result<Output> 
 }
 
 fn set(node: &Node, command: PoolSet, dry_run: bool) -> anyhow::Result<Output> {
-    let PoolSet { name, uplink_guard, allow_mac, forbid_mac, gateway_mac, guest_routers } = command;
+    let PoolSet { name, uplink_guard, allow_mac, forbid_mac, gateway_mac, guest_routers, .. } = command;
     let set = |pool: &mut Pool| {
         pool.uplink_guard = uplink_guard.or(pool.uplink_guard);
         pool.allowed_macs.extend(&allow_mac);

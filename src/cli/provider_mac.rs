@@ -1,13 +1,16 @@
 //! `assign --set-mac`: gives a guest's NIC the MAC that the provider bound to the addresses.
 
 use anyhow::Context as _;
+use serde_json::json;
 
 use super::advice;
 use super::proxmox::{self, Outcome};
+use crate::audit::{Change, Event};
 use crate::guest::Located;
 use crate::model::{MacAddr, NicId, Prefix, Vmid};
 use crate::reconcile::{Node, ReconcileError};
 use crate::registry::{Registry, plain};
+use crate::system::journal::Durability;
 
 /// What came of it.
 pub(super) struct Given {
@@ -61,10 +64,21 @@ pub(super) fn give(
             Outcome::Failed { message, command } => {
                 return Err(advice(message, format!("try it by hand: `{command}`")));
             }
-            done => lines.extend(done.line("MAC")),
+            done => {
+                if matches!(done, Outcome::Done(_)) && !dry_run {
+                    node.store.journal.record(vec![mac_given(vmid, *nic, old, mac)], Durability::Synced);
+                }
+                lines.extend(done.line("MAC"));
+            }
         }
     }
     Ok(Given { lines, mac })
+}
+
+fn mac_given(vmid: Vmid, nic: NicId, old: MacAddr, mac: MacAddr) -> Change {
+    let (before, after) = (Some(json!({ "mac": old })), Some(json!({ "mac": mac })));
+    let (vmid, interface, mac) = (Some(vmid), Some(nic), Some(mac));
+    Change { vmid, interface, mac, before, after, ..Change::new(Event::MacGiven) }
 }
 
 /// The provider's MAC for these addresses.

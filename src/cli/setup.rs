@@ -5,10 +5,12 @@ use serde_json::json;
 use super::output::Output;
 use super::proxmox::{self, Outcome};
 use super::{Setup, advice};
+use crate::audit::{Change, Event};
 use crate::cloudinit::{self, Place};
 use crate::guest::storage::Storage;
 use crate::guest::storages;
 use crate::reconcile::Node;
+use crate::system::journal::Durability;
 
 /// Its name, unless the administrator has made one of his own at the same place.
 const NAME: &str = "public-ip";
@@ -51,5 +53,9 @@ pub(super) fn setup(node: &Node, command: &Setup, dry_run: bool) -> anyhow::Resu
         return Err(advice(failure.message, failure.hint));
     }
     let changed = matches!(outcome, Outcome::Done(_)) && !dry_run;
+    if changed {
+        let change = Change { after: Some(json!(section)), ..Change::said(Event::StorageAdded, NAME) };
+        node.store.journal.record(vec![change], Durability::Synced);
+    }
     Ok(Output::new(text, json!({ "storage": NAME, "changed": changed, "section": section })))
 }

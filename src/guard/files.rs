@@ -133,10 +133,14 @@ fn read(node: &Node, questions: &Receiver<Ask>, replies: &Sender<Answer>, ring: 
     // By what the files were known when they were read last, and until when that counts; and when a change was looked for.
     let mut known = None;
     let mut seen = None;
+    // Whether the registry may have changed since the audit log was compared with it.
+    let mut is_unaudited = false;
     loop {
         let ask = match questions.recv_timeout(INTERVAL) {
             Ok(ask) => ask,
             Err(RecvTimeoutError::Timeout) => {
+                // When nobody waits for an answer.
+                is_unaudited = is_unaudited && !node.store.audit().unwrap_or_default();
                 let now = Some(signature(node, false));
                 if seen.is_some() && seen != now {
                     let _ = ring.send(b"!");
@@ -157,6 +161,7 @@ fn read(node: &Node, questions: &Receiver<Ask>, replies: &Sender<Answer>, ring: 
         } else {
             match node.read_sources() {
                 Ok(sources) => {
+                    is_unaudited |= known.is_none_or(|(signature, _)| signature != before);
                     let until = (!sources.are_whole()).then(|| Instant::now() + DOUBT);
                     known = Some((before, until));
                     Answer::News(Box::new(sources))

@@ -18,8 +18,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::audit::{self, Change};
 use crate::plan::{Event, Known, Links, NetState, Rules, latest};
 use crate::reconcile::{Mode, Node, ReconcileError, Report, Sources, Trust, reference};
+use crate::system::journal::Durability;
 use crate::system::run::{GuardNote, RunError, RunState};
 use crate::system::service::{Request, ServiceManager, Signals};
 use crate::system::{Fence, FilterError, Kernel, KernelError, Monitor};
@@ -338,7 +340,12 @@ impl Guard {
         if self.note.looks > 0 {
             let drift = drift(&report.steps, &self.desired, &report.desired);
             self.note.repairs += u64::try_from(drift.len()).unwrap_or(u64::MAX);
-            say(self.sayings.repaired(&drift, changed_by.as_deref(), self.started.elapsed()));
+            let lines = self.sayings.repaired(&drift, changed_by.as_deref(), self.started.elapsed());
+            let changes = lines
+                .iter()
+                .map(|(_, text)| Change::said(audit::Event::Repaired, text.trim_start_matches("repaired: ")));
+            self.node.store.journal.record(changes.collect(), Durability::Soon);
+            say(lines);
         }
         for step in &report.steps {
             log::debug!("{step}");

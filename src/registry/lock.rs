@@ -68,10 +68,8 @@ impl RegistryLock {
     pub(super) fn take(paths: &Paths, limit: Duration) -> Result<Self, LockError> {
         let started = Instant::now();
         let directory = paths.cluster_locks().join(LOCK_NAME);
-        let run = paths.run();
-        let mark = run.join("registry-lock-held");
-        files::private_directory(&run).map_err(|source| LockError::Io { path: run.clone(), source })?;
-        let local = lock_file(&run.join("registry.lock"), limit, &directory)?;
+        let mark = paths.run().join("registry-lock-held");
+        let local = lock_file(&local_lock(paths)?, limit, &directory)?;
 
         files::directories(&paths.cluster_locks())
             .map_err(|source| LockError::Io { path: directory.clone(), source })?;
@@ -107,6 +105,16 @@ impl RegistryLock {
         Ok(Self { directory, mark, since: Instant::now(), _local: local })
     }
 
+    /// The part of it that keeps other processes of this node away; `None` if one of them has it.
+    pub(super) fn of_this_node(paths: &Paths) -> Result<Option<Flock<fs::File>>, LockError> {
+        let path = local_lock(paths)?;
+        match lock_file(&path, Duration::ZERO, &path) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(LockError::Busy { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether the lock is certainly still ours.
     pub(super) fn check(&self) -> Result<(), LockError> {
         let held = self.since.elapsed();
@@ -119,6 +127,13 @@ impl Drop for RegistryLock {
         let _ = fs::remove_dir(&self.directory);
         let _ = fs::remove_file(&self.mark);
     }
+}
+
+/// The file that processes of this node lock, in a directory that is there.
+fn local_lock(paths: &Paths) -> Result<PathBuf, LockError> {
+    let run = paths.run();
+    files::private_directory(&run).map_err(|source| LockError::Io { path: run.clone(), source })?;
+    Ok(run.join("registry.lock"))
 }
 
 fn lock_file(path: &Path, limit: Duration, shown: &Path) -> Result<Flock<fs::File>, LockError> {

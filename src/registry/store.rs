@@ -15,6 +15,7 @@ use super::{Registry, RuleError};
 use crate::model::{NodeName, Vmid};
 use crate::paths::Paths;
 use crate::system::files;
+use crate::system::journal::Journal;
 
 /// How long a command waits for other writers.
 const LOCK_LIMIT: Duration = Duration::from_secs(30);
@@ -120,6 +121,8 @@ fn write_hint(error: &io::Error) -> String {
 pub struct Store {
     paths: Paths,
     node: NodeName,
+    /// Where its changes are written down.
+    pub journal: Journal,
 }
 
 /// The registry as it is on disk, with the exact bytes that were read.
@@ -145,7 +148,7 @@ impl Snapshot {
 impl Store {
     /// The registry of the node `node` under `paths`.
     pub fn new(paths: &Paths, node: &NodeName) -> Self {
-        Self { paths: paths.clone(), node: node.clone() }
+        Self { paths: paths.clone(), node: node.clone(), journal: Journal::new(paths, node) }
     }
 
     /// Reads everything. Broken files are listed in [`Registry::broken`]; only an unreadable directory is an error.
@@ -197,9 +200,26 @@ impl Store {
         let lock = RegistryLock::take(&self.paths, LOCK_LIMIT).map_err(StoreError::from)?;
         let mut snapshot = self.load()?;
         let before = snapshot.registry.clone();
-        let outcome = change(&mut snapshot.registry)?;
+        let outcome = match change(&mut snapshot.registry) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                // A killed process may have left a change without its entry; whoever repeats its command ends here.
+                self.journal.follow(&before, &before);
+                return Err(error);
+            }
+        };
         self.save(&before, &snapshot, &lock)?;
+        // Still under the lock, so that the order of the entries is that of the changes.
+        self.journal.follow(&before, &snapshot.registry);
         Ok(outcome)
+    }
+
+    /// Writes down what was changed by hand or on another node. Says whether it could look: a command may be at it.
+    pub fn audit(&self) -> Result<bool, StoreError> {
+        let Some(_lock) = RegistryLock::of_this_node(&self.paths)? else { return Ok(false) };
+        let registry = self.load()?.registry;
+        self.journal.follow(&registry, &registry);
+        Ok(true)
     }
 
     /// Writes what differs. Guests first when something is given, pools first when something is added to them: the

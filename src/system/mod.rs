@@ -1,9 +1,11 @@
 //! Acting: the file system, other programs and the kernel. Nothing here decides anything.
 
+pub mod caller;
 pub mod command;
 mod fence;
 pub mod files;
 pub mod image;
+pub mod journal;
 mod kernel;
 mod monitor;
 pub mod namespace;

@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod audit;
 mod cloud_init;
 mod disk;
 mod guest_files;

@@ -1,0 +1,163 @@
+//! `audit`: what was changed, and who held an address when.
+
+use serde_json::{Value, json};
+
+use super::Audit;
+use super::output::{Output, table};
+use crate::audit::{Entry, Holder, Moment, Query, holders};
+use crate::reconcile::Node;
+use crate::registry::plain;
+use crate::system::journal::now;
+
+pub(super) fn audit(node: &Node, command: &Audit) -> Output {
+    let [since, until, at] = [command.since, command.until, command.at].map(|span| span.map(|span| span.range(now())));
+    let query = Query {
+        vmid: command.vmid,
+        address: command.address,
+        pool: command.pool.clone(),
+        since: since.map(|(from, _)| from),
+        until: until.map(|(_, to)| to),
+    };
+    let limit = command.last.unwrap_or(usize::MAX);
+    let journal = &node.store.journal;
+    let (found, history) = if command.address.is_some() {
+        // Who held an address then is not told by the entries of that time alone.
+        let mut found = journal.search(&Query { address: command.address, ..Query::default() }, usize::MAX);
+        let history = holders(&found.entries);
+        found.entries = query.narrowed(found.entries, limit);
+        (found, history)
+    } else {
+        (journal.search(&query, limit), Vec::new())
+    };
+    let mut data =
+        json!({ "unreadable": found.unreadable, "not_searched": found.not_searched, "begins": found.begins });
+    let mut text = match (command.address, at) {
+        (Some(address), Some(span)) => {
+            let then: Vec<Holder> = history.into_iter().filter(|holder| holder.is_of(span)).collect();
+            data["holders"] = json!(then);
+            holders_then(&plain(address), &then, span, found.begins)
+        }
+        (address, _) => {
+            data["entries"] = json!(found.entries);
+            if address.is_some() {
+                data["holders"] = json!(history);
+            }
+            holders_table(&history) + &entries_table(&found.entries)
+        }
+    };
+    if found.unreadable > 0 {
+        text += &format!("note: lines of the log that cannot be read: {}\n", found.unreadable);
+    }
+    text.extend(found.not_searched.iter().map(|line| format!("note: {line}\n")));
+    // Half an answer is not one.
+    Output { text, data, code: u8::from(!found.not_searched.is_empty()) }
+}
+
+/// To the second, which is enough for people.
+fn second(moment: Moment) -> String {
+    let text = moment.to_string();
+    text.split_once('.').map_or(text.clone(), |(seconds, _)| format!("{seconds}Z"))
+}
+
+fn holders_then(address: &str, then: &[Holder], (from, to): (Moment, Moment), begins: Option<Moment>) -> String {
+    let at = if to == from.next() { second(from) } else { format!("{} to {}", second(from), second(to)) };
+    let mut text = String::new();
+    if then.is_empty() {
+        text = match begins {
+            Some(begins) if begins <= from => format!("{at}: nobody held {address}\n"),
+            Some(begins) => {
+                format!("{at}: nobody is known to have held {address}; the log begins {}\n", second(begins))
+            }
+            None => format!("{at}: nobody is known to have held {address}; the log is empty\n"),
+        };
+    }
+    for holder in then {
+        let mac = holder.mac.map(|mac| format!(" ({mac})")).unwrap_or_default();
+        text += &format!("{at}: {} was held by guest {} {}{mac}", plain(holder.address), holder.vmid, holder.interface);
+        text.extend(holder.pool.iter().map(|pool| format!(", pool {pool}")));
+        text.extend(holder.organization.iter().map(|name| format!(", organization {}", shown(name))));
+        text += &format!("\n  from {} to {}\n", began(holder), ended(holder));
+    }
+    text
+}
+
+fn began(holder: &Holder) -> String {
+    holder.from.map_or_else(|| "before the log begins".to_owned(), second)
+}
+
+fn ended(holder: &Holder) -> String {
+    match holder.until {
+        None => "now".to_owned(),
+        Some(until) if holder.until_at_latest => format!("{} at the latest", second(until)),
+        Some(until) => second(until),
+    }
+}
+
+fn holders_table(history: &[Holder]) -> String {
+    if history.is_empty() {
+        return String::new();
+    }
+    let row = |holder: &Holder| {
+        vec![
+            plain(holder.address),
+            format!("{} {}", holder.vmid, holder.interface),
+            holder.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+            shown(holder.organization.as_deref().unwrap_or_default()),
+            began(holder),
+            ended(holder),
+        ]
+    };
+    let rows: Vec<Vec<String>> = history.iter().map(row).collect();
+    table(&["address", "held by", "mac", "organization", "from", "to"], &rows)
+}
+
+fn entries_table(entries: &[Entry]) -> String {
+    if entries.is_empty() {
+        return "no entries\n".to_owned();
+    }
+    let row = |entry: &Entry| {
+        let change = &entry.change;
+        let guest = change.vmid.map(|vmid| {
+            let nic = change.interface.map(|nic| format!(" {nic}")).unwrap_or_default();
+            format!("{vmid}{nic}")
+        });
+        let by = match &entry.author.who {
+            Some(who) => who.to_string(),
+            None if entry.found => "found".to_owned(),
+            None => String::new(),
+        };
+        vec![
+            second(entry.time),
+            change.event.to_string(),
+            guest.unwrap_or_default(),
+            change.address.map(plain).unwrap_or_default(),
+            shown(&by),
+            shown(&details(entry)),
+        ]
+    };
+    let rows: Vec<Vec<String>> = entries.iter().map(row).collect();
+    table(&["time", "what", "guest", "address", "by", "details"], &rows)
+}
+
+fn details(entry: &Entry) -> String {
+    let change = &entry.change;
+    let mut words: Vec<String> = change.text.clone().into_iter().collect();
+    words.extend(change.pool.as_ref().map(|pool| format!("pool {pool}")));
+    words.extend(
+        change.port.map(|port| format!("{} on {port}", change.mac.map(|mac| mac.to_string()).unwrap_or_default())),
+    );
+    if let (Some(Value::Object(before)), Some(Value::Object(after))) = (&change.before, &change.after) {
+        let keys: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        let side = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), ToString::to_string);
+        for key in keys.into_iter().filter(|key| before.get(*key) != after.get(*key)) {
+            words.push(format!("{key}: {} -> {}", side(before.get(key)), side(after.get(key))));
+        }
+    }
+    words.extend(entry.author.why.iter().map(|why| format!("because: {why}")));
+    words.join("; ")
+}
+
+/// Whatever stands in the file, a terminal gets text.
+fn shown(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}

@@ -1,0 +1,335 @@
+//! The audit log as a file: appended to whole lines at a time, by many processes, through crashes and rotation.
+//!
+//! An entry is written after its change, not before. An intention that is written first has to be followed by an outcome,
+//! and whoever is killed in between leaves a line that may or may not be true. Here the registry itself is the witness:
+//! beside the log lies the registry as the log knows it, and whatever differs from it (because somebody was killed, the
+//! disk was full, a file was edited by hand, another node made the change) is found by the next change, or by the guard,
+//! and gets its entry then. A process that is killed between the two files makes an entry appear twice, as found.
+//!
+//! Nothing that goes wrong here stops a change: it is said in one line, and made up for later.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use serde::{Deserialize, Serialize};
+
+use super::{caller, command, files};
+use crate::audit::{self, Change, Entry, Moment, Query, Selection, changes, select};
+use crate::model::{NodeName, Vmid};
+use crate::paths::Paths;
+use crate::registry::Registry;
+use crate::registry::document::{GuestFile, PoolsFile};
+
+/// Whether the last entry could not be written and that was said.
+static SAID: AtomicBool = AtomicBool::new(false);
+
+/// Whether an entry must be on the disk before the command goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// On the disk: what the registry says now is there, too.
+    Synced,
+    /// With the next flush of the kernel: a guest's start does not wait for a disk, and what this describes ends with a
+    /// power failure anyway.
+    Soon,
+}
+
+/// The log of one node.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    paths: Paths,
+    node: NodeName,
+    /// Why the changes of this process are made.
+    pub reason: Option<String>,
+}
+
+/// What a search came to.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The entries, oldest first.
+    pub entries: Vec<Entry>,
+    /// Lines that cannot be read.
+    pub unreadable: usize,
+    /// Files that could not be searched, and why.
+    pub not_searched: Vec<String>,
+    /// The time of the first entry of all.
+    pub begins: Option<Moment>,
+}
+
+/// The registry as the log knows it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Known {
+    pools: PoolsFile,
+    guests: BTreeMap<Vmid, GuestFile>,
+}
+
+impl Journal {
+    /// The log under `paths`.
+    pub fn new(paths: &Paths, node: &NodeName) -> Self {
+        Self { paths: paths.clone(), node: node.clone(), reason: None }
+    }
+
+    /// Writes down what this process did.
+    pub fn record(&self, changes: Vec<Change>, durability: Durability) {
+        if !changes.is_empty() {
+            let entries: Vec<Entry> = self.entries(changes, false).collect();
+            said(self.append(&entries, durability));
+        }
+    }
+
+    /// Writes down what this process made of the registry, and what others did that has no entry yet. The registry must be
+    /// locked against other processes of this node.
+    pub fn follow(&self, before: &Registry, after: &Registry) {
+        let known = self.known();
+        let found = changes(&known, &seen(before, &known, &self.paths));
+        let mut entries: Vec<Entry> = self.entries(found, true).collect();
+        entries.extend(self.entries(changes(before, after), false));
+        if entries.is_empty() {
+            return;
+        }
+        let Registry { pools, guests, .. } = seen(after, &known, &self.paths);
+        said(self.append(&entries, Durability::Synced).and_then(|()| {
+            let bytes = serde_json::to_vec(&Known { pools, guests })?;
+            files::replace(&self.paths.audited(), &bytes)
+        }));
+    }
+
+    fn known(&self) -> Registry {
+        let bytes = fs::read(self.paths.audited()).unwrap_or_default();
+        let Known { pools, guests } = serde_json::from_slice(&bytes).unwrap_or_default();
+        Registry { pools, guests, ..Registry::default() }
+    }
+
+    fn entries(&self, changes: Vec<Change>, found: bool) -> impl Iterator<Item = Entry> {
+        let time = now();
+        let author =
+            if found || changes.is_empty() { audit::Author::default() } else { caller::author(self.reason.clone()) };
+        let node = self.node.clone();
+        changes.into_iter().map(move |change| Entry {
+            version: audit::VERSION,
+            time,
+            node: node.clone(),
+            change,
+            found,
+            author: author.clone(),
+        })
+    }
+
+    fn append(&self, entries: &[Entry], durability: Durability) -> io::Result<()> {
+        let path = self.paths.audit_log();
+        files::directories(&self.paths.state())?;
+        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+        let file =
+            OpenOptions::new().read(true).append(true).create(true).mode(0o640).custom_flags(flags).open(&path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        let mut file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+        let length = file.metadata()?.len();
+        if length == 0 {
+            // Whatever the umask says.
+            file.set_permissions(Permissions::from_mode(0o640))?;
+        }
+        let mut text = String::new();
+        if length > 0 && !ends_line(&file, length)? {
+            // Whoever was here last did not come to the end: what it left is a line of its own.
+            text.push('\n');
+        }
+        text.extend(entries.iter().map(Entry::line));
+        let written = file.write(text.as_bytes())?;
+        if written < text.len() {
+            // Better no entry than half of one.
+            file.set_len(length)?;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let file = file.unlock().map_err(|(_, errno)| errno)?;
+        if durability == Durability::Synced { file.sync_data() } else { Ok(()) }
+    }
+
+    /// The entries that are wanted, the last `limit` of them.
+    pub fn search(&self, query: &Query, limit: usize) -> Found {
+        let (texts, not_searched) = self.texts();
+        let mut texts: Vec<(Option<Moment>, Vec<u8>)> = texts.into_iter().map(|text| (begin(&text), text)).collect();
+        // Rotated files have all kinds of names.
+        texts.sort_by_key(|(begins, _)| *begins);
+        let mut found =
+            Found { not_searched, begins: texts.iter().find_map(|(begins, _)| *begins), ..Found::default() };
+        for (_, text) in texts.iter().rev() {
+            let Selection { mut entries, unreadable } = select(text, query, limit - found.entries.len());
+            entries.append(&mut found.entries);
+            found.entries = entries;
+            found.unreadable += unreadable;
+        }
+        found
+    }
+
+    /// The log and what was rotated away of it.
+    fn texts(&self) -> (Vec<Vec<u8>>, Vec<String>) {
+        let (mut texts, mut trouble) = (Vec::new(), Vec::new());
+        let directory = self.paths.state();
+        let log = self.paths.audit_log();
+        let prefix = log.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        for name in files::names(&directory).into_iter().filter(|name| name.starts_with(&prefix)) {
+            let path: PathBuf = directory.join(&name);
+            let read = match path.extension().and_then(|extension| extension.to_str()) {
+                Some("gz") => {
+                    let path = path.to_string_lossy();
+                    command::run("gzip", &["-dc", "--", &path], b"").map_err(|error| error.to_string())
+                }
+                Some("xz" | "zst" | "bz2") => Err("is compressed in another way than by gzip".to_owned()),
+                _ => files::read_limited(&path, usize::MAX - 1).map_err(|error| error.to_string()),
+            };
+            match read {
+                Ok(text) => texts.push(text),
+                Err(error) => trouble.push(format!("`{}` is not searched: {error}", path.display())),
+            }
+        }
+        (texts, trouble)
+    }
+}
+
+/// The time of the first entry.
+fn begin(text: &[u8]) -> Option<Moment> {
+    let mut lines = text.split(|byte| *byte == b'\n');
+    lines.find_map(|line| serde_json::from_slice::<Entry>(line).ok()).map(|entry| entry.time)
+}
+
+/// Now.
+pub fn now() -> Moment {
+    Moment(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+/// The registry with what is known of the files that cannot be read now: they are not gone.
+fn seen(registry: &Registry, known: &Registry, paths: &Paths) -> Registry {
+    let mut registry = registry.clone();
+    for error in &registry.broken {
+        let vmid = error.path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+        if error.path == paths.pools_file() {
+            registry.pools = known.pools.clone();
+        } else if let Some((vmid, guest)) = vmid.and_then(|vmid| known.guests.get_key_value(&vmid)) {
+            registry.guests.insert(*vmid, guest.clone());
+        }
+    }
+    registry
+}
+
+fn ends_line(file: &File, length: u64) -> io::Result<bool> {
+    let mut last = [0];
+    file.read_exact_at(&mut last, length - 1)?;
+    Ok(last == *b"\n")
+}
+
+/// Says once what went wrong.
+fn said(outcome: io::Result<()>) {
+    match outcome {
+        Ok(()) => SAID.store(false, Ordering::Relaxed),
+        Err(error) if !SAID.swap(true, Ordering::Relaxed) => {
+            log::warn!("the audit log cannot be written, and the change is made all the same: {error}");
+        }
+        Err(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+    use std::thread;
+
+    use super::*;
+    use crate::audit::Event;
+
+    fn journal(root: &std::path::Path) -> Journal {
+        Journal::new(&Paths::new(root), &"n1".parse().unwrap())
+    }
+
+    fn text(number: usize) -> Vec<Change> {
+        vec![Change::said(Event::Repaired, number.to_string())]
+    }
+
+    fn texts(found: Found) -> Vec<usize> {
+        assert_eq!((found.unreadable, found.not_searched), (0, Vec::new()));
+        found.entries.into_iter().map(|entry| entry.change.text.unwrap().parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn nothing_is_lost_or_torn_by_many_writers_and_rotation() {
+        let root = tempfile::tempdir().unwrap();
+        let journal = journal(root.path());
+        let log = journal.paths.audit_log();
+        thread::scope(|scope| {
+            for writer in 0..20 {
+                let journal = &journal;
+                scope
+                    .spawn(move || (0..50).for_each(|turn| journal.record(text(writer * 50 + turn), Durability::Soon)));
+            }
+            for turn in 0..10 {
+                let _ = fs::rename(&log, log.with_extension(format!("log.{turn}")));
+                thread::yield_now();
+            }
+        });
+        let mut all = texts(journal.search(&Query::default(), usize::MAX));
+        all.sort_unstable();
+        assert_eq!(all, (0..1000).collect::<Vec<_>>());
+        assert_eq!(fs::metadata(log).unwrap().mode() & 0o7777, 0o640);
+    }
+
+    #[test]
+    fn a_torn_line_costs_nothing_but_itself() {
+        let root = tempfile::tempdir().unwrap();
+        let journal = journal(root.path());
+        journal.record(text(1), Durability::Synced);
+        let path = journal.paths.audit_log();
+        let mut torn = fs::read(&path).unwrap();
+        torn.extend_from_within(..50);
+        files::replace(&path, &torn).unwrap();
+        assert_eq!(journal.search(&Query::default(), 9).unreadable, 1);
+        journal.record(text(2), Durability::Synced);
+        let found = journal.search(&Query::default(), 9);
+        assert_eq!((found.unreadable, texts(Found { unreadable: 0, ..found })), (1, vec![1, 2]));
+    }
+
+    #[test]
+    fn no_link_and_no_pipe_is_written_to() {
+        let root = tempfile::tempdir().unwrap();
+        let journal = journal(root.path());
+        files::directories(&journal.paths.state()).unwrap();
+        let (log, target) = (journal.paths.audit_log(), root.path().join("target"));
+        symlink(&target, &log).unwrap();
+        let message = journal.append(&[], Durability::Soon).unwrap_err().to_string();
+        assert_eq!((message.as_str(), target.exists()), ("Too many levels of symbolic links (os error 40)", false));
+        fs::remove_file(&log).unwrap();
+        nix::unistd::mkfifo(&log, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(journal.append(&[], Durability::Soon).unwrap_err().to_string(), "not a regular file");
+    }
+
+    #[test]
+    fn what_others_did_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        let journal = journal(root.path());
+        let pools = |names: &[&str]| {
+            let pool = r#"{"profile":"generic-bridged","bridge":"vmbr0"}"#;
+            let pools: Vec<String> = names.iter().map(|name| format!(r#""{name}":{pool}"#)).collect();
+            let text = format!(r#"{{"version":1,"pools":{{{}}}}}"#, pools.join(","));
+            Registry { pools: serde_json::from_str(&text).unwrap(), ..Registry::default() }
+        };
+        let entries = || -> Vec<String> {
+            let all = journal.search(&Query::default(), usize::MAX).entries.into_iter();
+            all.map(|entry| format!("{} {} {}", entry.change.event, entry.change.pool.unwrap(), entry.found)).collect()
+        };
+        journal.follow(&pools(&[]), &pools(&["a"]));
+        journal.follow(&pools(&["a"]), &pools(&["a"]));
+        assert_eq!(entries(), ["pool-created a false"]);
+        journal.follow(&pools(&["b"]), &pools(&["b", "c"]));
+        assert_eq!(entries()[1..], ["pool-removed a true", "pool-created b true", "pool-created c false"]);
+        let mut broken = Registry::default();
+        let (path, reason) = (journal.paths.pools_file(), "is empty".to_owned());
+        broken.broken.push(crate::registry::document::DocumentError { path, reason, hint: String::new() });
+        journal.follow(&broken, &broken);
+        assert_eq!(entries().len(), 4, "what cannot be read is not gone");
+    }
+}
