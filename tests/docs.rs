@@ -219,11 +219,19 @@ fn check_schema(schema: &str, instance: &Path) -> Output {
 
 #[test]
 fn schemas_accept_what_the_program_writes() {
-    let (_node, files) = written_registry();
+    let (node, files) = written_registry();
     for (path, schema) in files {
         // The checker also checks the schema itself against its meta-schema.
         let output = check_schema(schema, &path);
         assert!(output.status.success(), "{} against {schema}: {}", path.display(), both(&output));
+    }
+    let log = fs::read_to_string(node.path().join("var/lib/pve-public-ip/audit.log")).expect("the audit log");
+    for event in ["pool-created", "entry-added", "assigned"] {
+        let line = log.lines().find(|line| line.contains(&format!("\"event\":\"{event}\""))).expect("an entry");
+        let path = node.path().join("line.json");
+        fs::write(&path, line).expect("a line of it");
+        let output = check_schema("schema/audit.json", &path);
+        assert!(output.status.success(), "{line}: {}", both(&output));
     }
 }
 

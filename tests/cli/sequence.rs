@@ -400,7 +400,7 @@ fn schemas_and_completions_are_printed() {
     let (text, data) = in_every_form(&node, "schema");
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), data);
     let keys: Vec<&String> = data.as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["guests/VMID.json", "nodes/NODE.json", "pools.json", "profile"]);
+    assert_eq!(keys, ["audit.log", "guests/VMID.json", "nodes/NODE.json", "pools.json", "profile"]);
     for (file, key) in [("guest", "interfaces"), ("pools", "pools"), ("node", "uplinks"), ("profile", "mode")] {
         let (_, data) = in_every_form(&node, &format!("schema {file}"));
         assert!(data["properties"][key].is_object() && data["properties"]["version"].is_object(), "{file}: {data}");
