@@ -19,7 +19,7 @@ use pve_public_ip::model::{IfName, MacAddr};
 use pve_public_ip::paths::Paths;
 use pve_public_ip::plan::Rules;
 use pve_public_ip::reconcile::reference;
-use pve_public_ip::ruleset::{Element, SetId};
+use pve_public_ip::ruleset::{Element, SetId, Table};
 use pve_public_ip::system::Kernel;
 use pve_public_ip::system::packet::Wire;
 use pve_public_ip::system::run::RunState;
@@ -205,7 +205,7 @@ impl Node {
         thread::sleep(Duration::from_millis(300));
         let began = Instant::now();
         sh("nft flush ruleset")?;
-        let is_loaded = |node: &mut Self| Ok(node.kernel.observe_rules()? == Rules::Loaded);
+        let is_loaded = |node: &mut Self| Ok(node.kernel.observe_rules(Table::Bridge)? == Rules::Loaded);
         // The tool returns after the deed.
         wait("the rules are back", || is_loaded(self))?;
         note(figures, "flush", ms(began.elapsed()));

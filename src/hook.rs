@@ -29,7 +29,7 @@ use crate::reconcile::{
 use crate::registry::document::{CloudInitCheck, DocumentError, GuestFile, PoolsFile};
 use crate::registry::store::StoreError;
 use crate::registry::{Registry, plain};
-use crate::ruleset::{Element, SetId};
+use crate::ruleset::{Element, SetId, Table};
 use crate::system::journal::Durability;
 use crate::system::run::{Mark, MarkPhase, PoolsPart, RunError, RunState, fingerprint};
 use crate::system::{FilterError, Kernel, KernelError, command};
@@ -270,9 +270,9 @@ impl Hook<'_> {
         run.set_mark(self.vmid, &stopped)?;
 
         let basis = node_basis(pools.part.source, &registry.pools, &links);
-        if kernel.observe_rules()? == Rules::Loaded && run.node_applied(&basis) {
-            let recorded = self.recorded(&mut kernel, &mark, &registry.pools)?;
-            let wanted = self.stopped_share(&mark.applied);
+        let recorded = self.recorded(&mut kernel, &mark, &registry.pools)?;
+        if Self::are_loaded(&mut kernel, &recorded)? && run.node_applied(&basis) {
+            let wanted = NetState { routed_rules: recorded.routed_rules, ..self.stopped_share(&mark.applied) };
             let observed = observe_share(&mut kernel, &wanted, &recorded)?;
             kernel.apply(&diff(&wanted, &observed))?;
         } else {
@@ -330,18 +330,19 @@ impl Hook<'_> {
             let presence = presence_of(self.vmid, kind, true, Some(&mark), &inputs.links);
             inputs.presence.extend(presence.map(|presence| (self.vmid, presence)));
         }
-        let wanted = desired_for(&inputs, file);
+        let mut wanted = desired_for(&inputs, file);
         let before = match &known {
             Some(mark) => self.recorded(&mut kernel, mark, &inputs.registry.pools)?,
             None => NetState::default(),
         };
-        let rules = kernel.observe_rules()?;
-        if rules != Rules::Absent {
+        // What the guest no longer needs of a table may be other guests'.
+        wanted.routed_rules = wanted.routed_rules.max(before.routed_rules);
+        if kernel.observe_rules(Table::Bridge)? != Rules::Absent {
             self.check_holders(run, &mut kernel, &wanted, &before, file, kind)?;
         }
         run.set_mark(self.vmid, &mark)?;
         let basis = node_basis(pools.part.source, &inputs.registry.pools, &inputs.links);
-        if rules != Rules::Loaded || !run.node_applied(&basis) {
+        if !Self::are_loaded(&mut kernel, &wanted)? || !run.node_applied(&basis) {
             self.node.reconcile_locked(run, Mode::Apply)?;
             // A port left over from before may have made the guest look started already.
             run.set_mark(self.vmid, &mark)?;
@@ -354,6 +355,16 @@ impl Hook<'_> {
             log::debug!("{step}");
         }
         Ok(inputs.links)
+    }
+
+    /// Whether the rules are those that a share needs.
+    fn are_loaded(kernel: &mut Kernel, share: &NetState) -> Result<bool, HookError> {
+        for table in Table::ALL.into_iter().filter(|table| share.rules_of(*table) > Rules::Absent) {
+            if kernel.observe_rules(table)? != Rules::Loaded {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The share that a mark says was applied.

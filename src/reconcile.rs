@@ -202,7 +202,11 @@ impl Node {
         problems.retain(|problem| unreadable.iter().all(|other| other.vmid != problem.vmid));
         problems.extend(unreadable);
         let mut observed = match &left {
-            Some(left) => NetState { rules: left.rules, ..kernel.observe_unfiltered(&inputs.links)? },
+            Some(left) => NetState {
+                rules: left.rules,
+                routed_rules: left.routed_rules,
+                ..kernel.observe_unfiltered(&inputs.links)?
+            },
             None => kernel.observe(&inputs.links)?,
         };
         // Borrowed, because to copy it would cost as much as to read it.
@@ -432,7 +436,7 @@ pub(crate) fn node_basis(pools_source: u64, pools: &PoolsFile, links: &Links) ->
 /// The step without what it takes away, and without what it adds to these sets.
 fn additive(step: Step, kept: &BTreeSet<SetId>) -> Option<Step> {
     match step {
-        Step::RemoveRoute(_) | Step::RemoveNeighbour(..) | Step::RemoveForwarding(..) => None,
+        Step::RemoveRoute(_) | Step::RemoveNeighbour(..) | Step::RemoveForwarding(..) | Step::RemoveTable(_) => None,
         Step::ChangeElements { mut add, .. } => {
             add.retain(|element| !kept.contains(&element.set()));
             (!add.is_empty()).then_some(Step::ChangeElements { add, remove: Vec::new() })
@@ -444,11 +448,11 @@ fn additive(step: Step, kept: &BTreeSet<SetId>) -> Option<Step> {
 /// What this release's rules should be in this kernel; computed once per boot.
 pub fn reference(run: &RunState, log_group: Option<u16>) -> Result<Reference, FilterError> {
     let text = Nftables::text_hash(log_group);
-    if let Some(fingerprint) = run.reference(text) {
-        return Ok(Reference { log_group, fingerprint });
+    if let Some(fingerprints) = run.reference(text) {
+        return Ok(Reference { log_group, fingerprints });
     }
     let computed = Nftables::reference(log_group)?;
-    run.set_reference(text, computed.fingerprint);
+    run.set_reference(text, computed.fingerprints);
     Ok(computed)
 }
 
@@ -461,6 +465,7 @@ pub(crate) fn observe_share(
     let keys = wanted.elements.union(&recorded.elements).cloned().collect();
     Ok(NetState {
         rules: wanted.rules,
+        routed_rules: wanted.routed_rules,
         elements: kernel.find_elements(&keys)?,
         deaf_bridges: wanted.deaf_bridges.clone(),
         // Not asked for: what is wanted is set (again), what is only recorded is removed. Both are idempotent.

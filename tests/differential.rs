@@ -13,6 +13,7 @@ mod differential {
 
     use ipnet::IpNet;
     use pve_public_ip::oracle::{Bindings, PortRole, Verdict, delivery, verdict};
+    use pve_public_ip::ruleset::Table;
     use pve_public_ip::selftest::{frames, verdicts};
     use pve_public_ip::system::Nftables;
 
@@ -139,9 +140,9 @@ mod differential {
                 bridge fdb del $mac dev $port master; done");
             let node_mac = link_mac("vmbr0");
             let mut nftables = Nftables::open().expect("nf_tables");
-            nftables.declare_sets().expect("load the sets");
+            nftables.declare_sets(Table::Bridge).expect("load the sets");
             nftables.change_elements(&scene::elements(node_mac, sink.delivers), &[]).expect("add the elements");
-            nftables.load_rules(None).expect("load the rules");
+            nftables.load_rules(Table::Bridge, None).expect("load the rules");
 
             let mut local = vec![node_mac];
             local.extend(ports.iter().map(|(port, _)| link_mac(port)));

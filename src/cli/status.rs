@@ -195,7 +195,7 @@ fn guest_nics(node: &Node, registry: &Registry, report: Option<&Report>) -> Vec<
 fn differs(steps: &[Step], port: IfName, mac: MacAddr) -> bool {
     let (port, mac) = (port.to_string(), mac.to_string());
     steps.iter().any(|step| match step {
-        Step::DeclareSets | Step::LoadRules => true,
+        Step::DeclareSets(_) | Step::LoadRules(_) => true,
         Step::ChangeElements { add, .. } => {
             add.iter().map(ToString::to_string).any(|element| element.contains(&port) || element.contains(&mac))
         }

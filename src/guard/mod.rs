@@ -21,6 +21,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::audit::{self, Change};
 use crate::plan::{Event, Known, Links, NetState, Rules, latest};
 use crate::reconcile::{Mode, Node, ReconcileError, Report, Sources, Trust, reference};
+use crate::ruleset::Table;
 use crate::system::journal::Durability;
 use crate::system::run::{GuardNote, RunError, RunState};
 use crate::system::service::{Request, ServiceManager, Signals};
@@ -213,7 +214,8 @@ impl Guard {
     /// Cuts the guests off until the next look has put the filter back, if it is gone and can be put back.
     fn fence_in(&mut self) {
         let (None, Some(_), Some(kernel)) = (&self.fence, &self.sources, &mut self.kernel) else { return };
-        if !kernel.is_void().unwrap_or_default() {
+        let is_void = |table| self.desired.rules_of(table) > Rules::Absent && kernel.is_void(table).unwrap_or_default();
+        if !Table::ALL.into_iter().any(is_void) {
             return;
         }
         match Fence::raise() {
@@ -315,6 +317,7 @@ impl Guard {
             // Other rules are wanted; to load them is no repair.
             self.kernel = None;
             self.desired.rules = Rules::Different;
+            self.desired.routed_rules = self.desired.routed_rules.min(Rules::Different);
         }
         self.sources = Some(sources);
     }

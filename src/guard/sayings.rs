@@ -6,6 +6,7 @@ use std::time::Duration;
 use log::Level;
 
 use crate::plan::{NetState, Problem, Step, diff};
+use crate::ruleset::Table;
 
 /// The same drift again within this time is counted, not said.
 const SILENCE: Duration = Duration::from_secs(3600);
@@ -28,7 +29,7 @@ pub struct Sayings {
 ///
 /// The rest of the steps follows a change of what is wanted. Of a table that is missing that is all there is to say.
 pub fn drift(steps: &[Step], before: &NetState, desired: &NetState) -> BTreeSet<String> {
-    if let Some(table) = steps.iter().find(|step| **step == Step::DeclareSets) {
+    if let Some(table) = steps.iter().find(|step| **step == Step::DeclareSets(Table::Bridge)) {
         return table.meanings().into_iter().collect();
     }
     let follows: BTreeSet<String> = diff(desired, before).iter().flat_map(Step::meanings).collect();

@@ -7,13 +7,14 @@ use ipnet::IpNet;
 
 use super::checks::{Index, Problem, check_guest};
 use super::inputs::{Inputs, Presence, is_guest_port};
+use super::routed;
 use super::state::{NetState, Route, Rules};
 use crate::guest::Nic;
 use crate::model::address::{ranges4, ranges6};
 use crate::model::{IfName, MacAddr, NicId, Prefix, Vmid};
 use crate::registry::Registry;
 use crate::registry::document::{Assigned, GuestFile, Interface, Mode, Pool, UplinkGuard};
-use crate::ruleset::{Element, SetId};
+use crate::ruleset::{Element, Routed, SetId};
 
 /// A decision: the state, and the assignments that cannot be realised.
 #[derive(Debug, Clone, Default)]
@@ -35,9 +36,16 @@ pub fn desired(inputs: &Inputs) -> Desired {
         desired.problems.push(Problem { vmid: guests.last().copied(), sentence, hint });
     }
     let index = Index::new(&inputs.registry);
+    let is_routing = routed::has_routed_pools(&inputs.registry);
+    let mut routed = if is_routing { routed::node_share(inputs) } else { Routed::default() };
     for guest in inputs.registry.guests.values() {
         add_guest(inputs, guest, &mut desired.state);
+        routed::guest_share(inputs, guest, &mut routed);
         desired.problems.extend(check_guest(inputs, &index, guest));
+    }
+    if is_routing {
+        desired.state.routed_rules = Rules::Loaded;
+        desired.state.elements.extend(routed.elements());
     }
     desired
 }
@@ -46,6 +54,12 @@ pub fn desired(inputs: &Inputs) -> Desired {
 pub fn desired_for(inputs: &Inputs, guest: &GuestFile) -> NetState {
     let mut state = NetState { rules: Rules::Loaded, ..NetState::default() };
     add_guest(inputs, guest, &mut state);
+    let mut routed = Routed::default();
+    routed::guest_share(inputs, guest, &mut routed);
+    if routed != Routed::default() {
+        state.routed_rules = Rules::Loaded;
+        state.elements.extend(routed.elements());
+    }
     state
 }
 
@@ -141,7 +155,7 @@ fn uplink_elements(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BTreeSet<Ele
 }
 
 /// The uplinks that are plugged into a pool's bridge now.
-fn present_uplinks(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BTreeSet<IfName> {
+pub(super) fn present_uplinks(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BTreeSet<IfName> {
     let named = inputs.registry.node.as_ref().and_then(|node| node.uplinks.as_ref());
     let ports = segments.iter().flat_map(|bridge| inputs.links.ports(*bridge));
     let is_uplink = |port: &IfName| named.map_or(!is_guest_port(port.as_str()), |named| named.contains(port));
@@ -245,11 +259,7 @@ fn unbound_ports(inputs: &Inputs) -> Vec<(Vmid, IfName, IfName)> {
 /// is everything allowed, because its addresses are used there by right.
 pub(super) fn unbound_kinds(inputs: &Inputs, bridges: &BTreeSet<IfName>) -> Vec<(IfName, Option<Unbound>)> {
     let ports = unbound_ports(inputs);
-    let routes = |vmid: &Vmid| {
-        let guest = inputs.registry.guests.get(vmid);
-        guest.is_some_and(|guest| guest.addresses().any(|(.., assigned)| assigned.address.single().is_none()))
-    };
-    let lans: BTreeSet<IfName> = ports.iter().filter(|(vmid, ..)| routes(vmid)).map(|(.., bridge)| *bridge).collect();
+    let lans = lans_of(inputs, &ports);
     let kind_of = |bridge: IfName| {
         let mut pools = inputs.registry.pools.pools.values().filter(|pool| is_segment_of(bridge, pool.bridge));
         if bridges.iter().any(|pool| is_segment_of(bridge, *pool)) {
@@ -259,6 +269,19 @@ pub(super) fn unbound_kinds(inputs: &Inputs, bridges: &BTreeSet<IfName>) -> Vec<
         Some(if lans.contains(&bridge) { Unbound::Free } else { Unbound::Router })
     };
     ports.iter().map(|(_, port, bridge)| (*port, kind_of(*bridge))).collect()
+}
+
+/// Bridges on which a guest that routes a prefix has a NIC without addresses: its prefix is used there by right.
+pub(super) fn router_lans(inputs: &Inputs) -> BTreeSet<IfName> {
+    lans_of(inputs, &unbound_ports(inputs))
+}
+
+fn lans_of(inputs: &Inputs, unbound: &[(Vmid, IfName, IfName)]) -> BTreeSet<IfName> {
+    let routes = |vmid: &Vmid| {
+        let guest = inputs.registry.guests.get(vmid);
+        guest.is_some_and(|guest| guest.addresses().any(|(.., assigned)| assigned.address.single().is_none()))
+    };
+    unbound.iter().filter(|(vmid, ..)| routes(vmid)).map(|(.., bridge)| *bridge).collect()
 }
 
 /// More than an ordinary guest without addresses may do.

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::state::{NetState, Route, Rules};
 use crate::model::{IfName, MacAddr};
-use crate::ruleset::Element;
+use crate::ruleset::{Element, Table};
 
 /// One change. Every step is idempotent: `Set` creates or replaces, `Remove` of what is absent is fine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +19,8 @@ pub enum Step {
     RemoveNeighbour(IfName, IpAddr),
     /// Let the bridge learn a MAC again.
     RemoveForwarding(IfName, MacAddr),
-    /// Create the table and its sets.
-    DeclareSets,
+    /// Create a table and its sets.
+    DeclareSets(Table),
     /// Change members of the sets, all in one transaction.
     ChangeElements {
         /// New members.
@@ -28,8 +28,10 @@ pub enum Step {
         /// Members that go.
         remove: Vec<Element>,
     },
-    /// Replace the rules in one transaction; the sets stay as they are.
-    LoadRules,
+    /// Replace a table's rules in one transaction; the sets stay as they are.
+    LoadRules(Table),
+    /// Remove a table that is not needed any more.
+    RemoveTable(Table),
     /// Stop a bridge from learning from link-local frames.
     SetDeafBridge(IfName),
     /// Pin a MAC to its port.
@@ -52,17 +54,20 @@ pub fn diff(desired: &NetState, observed: &NetState) -> Vec<Step> {
         observed.forwarding.difference(&desired.forwarding).map(|(port, mac)| Step::RemoveForwarding(*port, *mac)),
     );
 
-    if desired.rules > Rules::Absent && observed.rules == Rules::Absent {
-        steps.push(Step::DeclareSets);
-    }
+    let rules = Table::ALL.map(|table| (table, desired.rules_of(table), observed.rules_of(table)));
+    let declare = rules.iter().filter(|(_, wanted, found)| *wanted > Rules::Absent && *found == Rules::Absent);
+    steps.extend(declare.map(|(table, ..)| Step::DeclareSets(*table)));
     let add: Vec<_> = missing(&desired.elements, &observed.elements);
-    let remove: Vec<_> = missing(&observed.elements, &desired.elements);
+    let mut remove: Vec<_> = missing(&observed.elements, &desired.elements);
+    // They go with their table.
+    remove.retain(|element| desired.rules_of(element.set().table()) > Rules::Absent);
     if !add.is_empty() || !remove.is_empty() {
         steps.push(Step::ChangeElements { add, remove });
     }
-    if desired.rules == Rules::Loaded && observed.rules < Rules::Loaded {
-        steps.push(Step::LoadRules);
-    }
+    let load = rules.iter().filter(|(_, wanted, found)| *wanted == Rules::Loaded && *found < Rules::Loaded);
+    steps.extend(load.map(|(table, ..)| Step::LoadRules(*table)));
+    let end = rules.iter().filter(|(_, wanted, found)| *wanted == Rules::Absent && *found > Rules::Absent);
+    steps.extend(end.map(|(table, ..)| Step::RemoveTable(*table)));
 
     steps.extend(desired.deaf_bridges.difference(&observed.deaf_bridges).map(|bridge| Step::SetDeafBridge(*bridge)));
     steps.extend(
@@ -97,12 +102,19 @@ impl Step {
             Self::RemoveRoute(net) => drop(state.routes.remove(net)),
             Self::RemoveNeighbour(on, ip) => drop(state.neighbours.remove(&(*on, *ip))),
             Self::RemoveForwarding(port, mac) => drop(state.forwarding.remove(&(*port, *mac))),
-            Self::DeclareSets => state.rules = state.rules.max(Rules::Different),
+            Self::DeclareSets(table) => {
+                let rules = state.rules_of_mut(*table);
+                *rules = (*rules).max(Rules::Different);
+            }
             Self::ChangeElements { add, remove } => {
                 state.elements.retain(|element| !remove.contains(element));
                 state.elements.extend(add.iter().cloned());
             }
-            Self::LoadRules => state.rules = Rules::Loaded,
+            Self::LoadRules(table) => *state.rules_of_mut(*table) = Rules::Loaded,
+            Self::RemoveTable(table) => {
+                *state.rules_of_mut(*table) = Rules::Absent;
+                state.elements.retain(|element| element.set().table() != *table);
+            }
             Self::SetDeafBridge(bridge) => drop(state.deaf_bridges.insert(*bridge)),
             Self::SetForwarding(port, mac) => drop(state.forwarding.insert((*port, *mac))),
             Self::SetNeighbour(on, ip, mac) => drop(state.neighbours.insert((*on, *ip), *mac)),
@@ -112,7 +124,7 @@ impl Step {
 
     /// Whether it is one transaction in nf_tables.
     pub fn is_transaction(&self) -> bool {
-        matches!(self, Self::DeclareSets | Self::ChangeElements { .. } | Self::LoadRules)
+        matches!(self, Self::DeclareSets(_) | Self::ChangeElements { .. } | Self::LoadRules(_) | Self::RemoveTable(_))
     }
 
     /// What drift of this kind means for the network: the step undoes it.
@@ -127,7 +139,14 @@ impl Step {
             Self::RemoveForwarding(port, mac) => {
                 vec![format!("{mac} is pinned to {port}, although it is not bound there")]
             }
-            Self::DeclareSets => {
+            Self::DeclareSets(Table::Inet) => {
+                vec![format!(
+                    "{} is missing or another release's: routed traffic has no second line behind the bridges",
+                    Table::Inet
+                )]
+            }
+            Self::RemoveTable(table) => vec![format!("{table} filters, although nothing needs it")],
+            Self::DeclareSets(Table::Bridge) => {
                 vec![
                     "the table is missing or another release's: nothing is protected on this node as it should be"
                         .to_owned(),
@@ -137,7 +156,10 @@ impl Step {
                 let missing = add.iter().map(|element| format!("missing {}", element.meaning(true)));
                 missing.chain(remove.iter().map(|element| format!("extra {}", element.meaning(false)))).collect()
             }
-            Self::LoadRules => {
+            Self::LoadRules(Table::Inet) => {
+                vec![format!("the rules of {} are missing or were changed", Table::Inet)]
+            }
+            Self::LoadRules(Table::Bridge) => {
                 vec!["the rules are missing or were changed: protection on this node is not proven".to_owned()]
             }
             Self::SetDeafBridge(bridge) => {
@@ -167,9 +189,7 @@ impl fmt::Display for Step {
             Self::RemoveRoute(net) => write!(f, "- route {net}"),
             Self::RemoveNeighbour(on, ip) => write!(f, "- neighbour {ip} dev {on}"),
             Self::RemoveForwarding(port, mac) => write!(f, "- forwarding entry {mac} dev {port}"),
-            Self::DeclareSets => {
-                write!(f, "+ table bridge {} with its sets", crate::ruleset::TABLE)
-            }
+            Self::DeclareSets(table) => write!(f, "+ {table} with its sets"),
             Self::ChangeElements { add, remove } => {
                 let added = add.iter().map(|element| format!("+ {element}"));
                 let lines: Vec<String> = added.chain(remove.iter().map(|element| format!("- {element}"))).collect();
@@ -180,7 +200,8 @@ impl fmt::Display for Step {
                     Ok(())
                 }
             }
-            Self::LoadRules => write!(f, "~ rules of table bridge {}", crate::ruleset::TABLE),
+            Self::LoadRules(table) => write!(f, "~ rules of {table}"),
+            Self::RemoveTable(table) => write!(f, "- {table}"),
             Self::SetDeafBridge(bridge) => write!(f, "~ {bridge} no_linklocal_learn 1"),
             Self::SetForwarding(port, mac) => {
                 write!(f, "+ forwarding entry {mac} dev {port} static sticky")
@@ -217,9 +238,15 @@ mod tests {
         (0u8..6).prop_map(|last| IpAddr::from([203, 0, 113, last]))
     }
 
+    fn rules() -> impl Strategy<Value = Rules> {
+        prop_oneof![Just(Rules::Absent), Just(Rules::Different), Just(Rules::Loaded)]
+    }
+
     prop_compose! {
         fn state()(
-            rules in prop_oneof![Just(Rules::Absent), Just(Rules::Different), Just(Rules::Loaded)],
+            rules in rules(),
+            routed_rules in rules(),
+            routed in proptest::collection::btree_set(address(), 0..4),
             elements in proptest::collection::btree_set((port(), mac()).prop_map(|(port, mac)| Element::port_mac(port, mac).remove(0)), 0..6),
             ports in proptest::collection::btree_set(port().prop_map(|port| Element::port(SetId::Ports, port)), 0..4),
             forwarding in proptest::collection::btree_set((port(), mac()), 0..4),
@@ -228,7 +255,14 @@ mod tests {
         ) -> NetState {
             NetState {
                 rules,
-                elements: elements.into_iter().chain(ports).collect(),
+                routed_rules,
+                // A table that is not there has no elements.
+                elements: elements
+                    .into_iter()
+                    .chain(ports)
+                    .filter(|_| rules > Rules::Absent)
+                    .chain(routed.into_iter().filter(|_| routed_rules > Rules::Absent).flat_map(|ip| Element::routed_here(ip.into())))
+                    .collect(),
                 deaf_bridges: BTreeSet::new(),
                 forwarding,
                 neighbours,
@@ -245,7 +279,10 @@ mod tests {
 
         #[test]
         fn the_steps_lead_to_the_desired_state(mut desired in state(), observed in state()) {
-            desired.rules = Rules::Loaded; // the program never wants less
+            desired.rules = Rules::Loaded;
+            if desired.routed_rules > Rules::Absent {
+                desired.routed_rules = Rules::Loaded;
+            } // the program never wants less
             let mut reached = observed.clone();
             for step in diff(&desired, &observed) {
                 step.apply_to(&mut reached);
@@ -265,6 +302,7 @@ mod tests {
             forwarding: BTreeSet::from([(port, mac)]),
             neighbours: BTreeMap::from([((bridge, address), mac)]),
             routes: BTreeMap::from([(address.into(), Route { device: bridge, via: None })]),
+            ..NetState::default()
         };
         let shown = |desired: &NetState, observed: &NetState| -> Vec<String> {
             diff(desired, observed).iter().map(ToString::to_string).collect()

@@ -7,6 +7,7 @@ mod diff;
 mod event;
 pub mod explain;
 mod inputs;
+mod routed;
 mod state;
 
 pub use assume::{DefaultRoute, Surroundings, assume_bridge, assume_gateways};

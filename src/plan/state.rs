@@ -6,13 +6,15 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::model::{IfName, MacAddr};
-use crate::ruleset::Element;
+use crate::ruleset::{Element, Table};
 
 /// State that carries our mark. Keys are what the kernel treats as identity, values are what may differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NetState {
-    /// How much of the filter's text is loaded.
+    /// How much of the bridge table's text is loaded.
     pub rules: Rules,
+    /// The same of the table for routed traffic.
+    pub routed_rules: Rules,
     /// Members of the sets.
     pub elements: BTreeSet<Element>,
     /// Bridges that must not learn from link-local frames (these skip every filter, and are learnt all the same).
@@ -26,6 +28,22 @@ pub struct NetState {
 }
 
 impl NetState {
+    /// How much of a table's text is loaded.
+    pub fn rules_of(&self, table: Table) -> Rules {
+        match table {
+            Table::Bridge => self.rules,
+            Table::Inet => self.routed_rules,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn rules_of_mut(&mut self, table: Table) -> &mut Rules {
+        match table {
+            Table::Bridge => &mut self.rules,
+            Table::Inet => &mut self.routed_rules,
+        }
+    }
+
     /// Drops what the kernel may have dropped by itself because this interface has changed: what hangs on a port goes when
     /// it is plugged elsewhere, routes and neighbours go when their bridge goes down.
     pub fn forget_what_hangs_on(&mut self, device: IfName) {

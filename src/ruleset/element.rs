@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+use super::Table;
 use crate::model::{IfName, MacAddr};
 
 /// One field of a key.
@@ -61,36 +62,41 @@ pub enum Storage {
     Pipapo,
 }
 
-/// Declares the sets once: variant, name in the kernel, fields, storage.
+/// Declares the sets once, by table: variant, name in the kernel, fields, storage.
 macro_rules! sets {
-    ($($variant:ident $name:literal [$($field:ident)+] $storage:ident;)+) => {
-        /// A set of `table bridge pve-public-ip`; `sets.nft` says what each is for.
+    ($($table:ident { $($variant:ident $name:literal [$($field:ident)+] $storage:ident;)+ })+) => {
+        /// A set; the text that declares it says what it is for.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[expect(missing_docs, reason = "documented where an administrator reads them, in sets.nft")]
-        pub enum SetId { $($variant),+ }
+        #[expect(missing_docs, reason = "documented where an administrator reads them, in the text that declares them")]
+        pub enum SetId { $($($variant),+),+ }
 
         impl SetId {
             /// Every set that this program fills.
-            pub const ALL: &[Self] = &[$(Self::$variant),+];
+            pub const ALL: &[Self] = &[$($(Self::$variant),+),+];
 
-            /// Its name in the kernel.
+            /// The table that it is in.
+            pub fn table(self) -> Table {
+                match self { $($(Self::$variant)|+ => Table::$table),+ }
+            }
+
+            /// Its name in the kernel; no other table has one of that name.
             pub fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name),+ }
+                match self { $($(Self::$variant => $name),+),+ }
             }
 
             fn fields(self) -> &'static [Field] {
-                match self { $(Self::$variant => &[$(Field::$field),+]),+ }
+                match self { $($(Self::$variant => &[$(Field::$field),+]),+),+ }
             }
 
             /// How it stores its keys.
             pub fn storage(self) -> Storage {
-                match self { $(Self::$variant => Storage::$storage),+ }
+                match self { $($(Self::$variant => Storage::$storage),+),+ }
             }
         }
     };
 }
 
-sets! {
+sets! { Bridge {
     Ports "ports" [Port] Hash;
     PortMac "port_mac" [Port Mac] Hash;
     PortLladdr "port_lladdr" [Port Mac] Hash;
@@ -135,7 +141,25 @@ sets! {
     GuardReport "guard_report" [Port] Hash;
     FreePorts "free_ports" [Port] Hash;
     RouterPorts "router_ports" [Port] Hash;
-}
+} Inet {
+    RoutedBridges "routed_bridges" [Port] Hash;
+    SharedBridges "shared_bridges" [Port] Hash;
+    GuestBridges "guest_bridges" [Port] Hash;
+    BridgeMac "bridge_mac" [Port Mac] Hash;
+    Loops "loops" [Port Port Mac] Hash;
+    FromIp4 "from_ip4" [Mac Ip4] Hash;
+    FromNet4 "from_net4" [Mac Ip4] Pipapo;
+    FromIp6 "from_ip6" [Mac Ip6] Hash;
+    FromIp664 "from_ip6_64" [Mac Ip6] Hash;
+    FromNet6 "from_net6" [Mac Ip6] Pipapo;
+    HereIp4 "here_ip4" [Ip4] Hash;
+    HereNet4 "here_net4" [Ip4] Tree;
+    HereIp6 "here_ip6" [Ip6] Hash;
+    HereIp664 "here_ip6_64" [Ip6] Hash;
+    HereNet6 "here_net6" [Ip6] Tree;
+    PoolIp4 "pool_ip4" [Ip4] Tree;
+    PoolIp6 "pool_ip6" [Ip6] Tree;
+} }
 
 impl SetId {
     /// The set of that name, if it is one of ours.
@@ -197,9 +221,8 @@ struct AddressSets {
     ip6: SetId,
     ip6_64: SetId,
     net6: SetId,
-    nd: SetId,
-    nd_64: SetId,
-    nd_net: SetId,
+    /// For the target of neighbour discovery, where the rules look at it: the same three once more.
+    nd: Option<[SetId; 3]>,
 }
 
 const PORT_SETS: AddressSets = AddressSets {
@@ -208,9 +231,7 @@ const PORT_SETS: AddressSets = AddressSets {
     ip6: SetId::PortIp6,
     ip6_64: SetId::PortIp664,
     net6: SetId::PortNet6,
-    nd: SetId::PortNd,
-    nd_64: SetId::PortNd64,
-    nd_net: SetId::PortNdNet,
+    nd: Some([SetId::PortNd, SetId::PortNd64, SetId::PortNdNet]),
 };
 
 const BOUND_SETS: AddressSets = AddressSets {
@@ -219,9 +240,25 @@ const BOUND_SETS: AddressSets = AddressSets {
     ip6: SetId::BoundIp6,
     ip6_64: SetId::BoundIp664,
     net6: SetId::BoundNet6,
-    nd: SetId::BoundNd,
-    nd_64: SetId::BoundNd64,
-    nd_net: SetId::BoundNdNet,
+    nd: Some([SetId::BoundNd, SetId::BoundNd64, SetId::BoundNdNet]),
+};
+
+const FROM_SETS: AddressSets = AddressSets {
+    ip4: SetId::FromIp4,
+    net4: SetId::FromNet4,
+    ip6: SetId::FromIp6,
+    ip6_64: SetId::FromIp664,
+    net6: SetId::FromNet6,
+    nd: None,
+};
+
+const HERE_SETS: AddressSets = AddressSets {
+    ip4: SetId::HereIp4,
+    net4: SetId::HereNet4,
+    ip6: SetId::HereIp6,
+    ip6_64: SetId::HereIp664,
+    net6: SetId::HereNet6,
+    nd: None,
 };
 
 impl Element {
@@ -316,10 +353,34 @@ impl Element {
         match (net, net.max_prefix_len() - net.prefix_len()) {
             (IpNet::V4(_), 0) => vec![one(sets.ip4)],
             (IpNet::V4(_), _) => vec![range(sets.net4)],
-            (IpNet::V6(_), 0) => vec![one(sets.ip6), one(sets.nd)],
-            (IpNet::V6(net), 64) => vec![one(sets.ip6_64), Self::key(sets.nd_64, key().half(net.network()))],
-            (IpNet::V6(_), _) => vec![range(sets.net6), range(sets.nd_net)],
+            (IpNet::V6(_), 0) => [one(sets.ip6)].into_iter().chain(sets.nd.map(|[nd, ..]| one(nd))).collect(),
+            (IpNet::V6(net), 64) => {
+                let twin = sets.nd.map(|[_, nd, _]| Self::key(nd, key().half(net.network())));
+                [one(sets.ip6_64)].into_iter().chain(twin).collect()
+            }
+            (IpNet::V6(_), _) => [range(sets.net6)].into_iter().chain(sets.nd.map(|[.., nd]| range(nd))).collect(),
         }
+    }
+
+    /// An address or prefix that the node routes for a guest, if it comes from the guest's MAC.
+    pub fn routed_from(mac: MacAddr, net: IpNet) -> Vec<Self> {
+        Self::address(&FROM_SETS, || Key::default().mac(mac), net)
+    }
+
+    /// An address or prefix of a guest that runs here: the node takes it from nowhere else.
+    pub fn routed_here(net: IpNet) -> Vec<Self> {
+        Self::address(&HERE_SETS, Key::default, net)
+    }
+
+    /// A range of addresses (both ends included, one family) of routed pools.
+    pub fn routed_pool(first: IpAddr, last: IpAddr) -> Self {
+        let set = if first.is_ipv4() { SetId::PoolIp4 } else { SetId::PoolIp6 };
+        Self::range(set, Key::default().ip(first), Key::default().ip(last))
+    }
+
+    /// An interface that packets for a pool must not leave by when they came in there.
+    pub fn routed_loop(device: IfName, mac: MacAddr) -> Self {
+        Self::key(SetId::Loops, Key::default().port(device).port(device).mac(mac))
     }
 
     /// A range of addresses (both ends included, one family) that no unbound guest port may use, with the coarse
@@ -426,6 +487,27 @@ impl Element {
                 "frames with MACs that the provider does not know are not counted on this uplink",
                 "frames with MACs that no pool has are counted on this uplink without need",
             ),
+            SetId::RoutedBridges | SetId::SharedBridges | SetId::GuestBridges => (
+                "what comes from this bridge is taken for what comes from outside",
+                "what comes from this bridge is taken for what comes from guests",
+            ),
+            SetId::BridgeMac => (
+                "from this bridge guests can send to the world with addresses that are nobody's",
+                "a return path is asked of frames to this MAC",
+            ),
+            SetId::Loops => (
+                "packets to addresses that nobody has go back to where they came from, and around",
+                "packets to addresses of a pool do not leave by it when they came in there",
+            ),
+            SetId::FromIp4 | SetId::FromNet4 | SetId::FromIp6 | SetId::FromIp664 | SetId::FromNet6 => {
+                ("the node does not route what the guest sends with it", "the node routes it, although no guest has it")
+            }
+            SetId::HereIp4 | SetId::HereNet4 | SetId::HereIp6 | SetId::HereIp664 | SetId::HereNet6 => {
+                ("it can come in from outside, too", "it cannot come in from outside, although no guest here has it")
+            }
+            SetId::PoolIp4 | SetId::PoolIp6 => {
+                ("the node routes it for any guest", "the node routes it for no guest, although no routed pool has it")
+            }
             SetId::FreePorts => ("the port is filtered, although no pool is on its bridge", "the port is not filtered"),
             SetId::RouterPorts => (
                 "the guest cannot be a router or DHCP server",

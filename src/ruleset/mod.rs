@@ -4,38 +4,89 @@
 //! be replaced under traffic without touching the sets: `sets.nft`, then the elements, then `rules.nft`.
 
 mod element;
+mod routed;
 
 use std::borrow::Cow;
+use std::fmt;
 
 pub use element::{Element, SetId, Storage};
+pub use routed::Routed;
 
-/// The table; `bridge` family.
+/// The name of both tables.
 pub const TABLE: &str = "pve-public-ip";
 
-/// Declares the table and its sets; harmless when they exist.
-pub const SETS: &str = include_str!("sets.nft");
-
-/// Replaces the rules in one transaction and leaves the sets alone.
-pub const RULES: &str = include_str!("rules.nft");
-
-/// Why frames are dropped: the name of the counter and what it says.
-pub fn reasons() -> impl Iterator<Item = (&'static str, &'static str)> {
-    SETS.lines().filter_map(|line| line.strip_prefix("\tcounter ")?.strip_suffix("\" }")?.split_once(" { comment \""))
+/// A table of this program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// Of frames, as they enter and leave a bridge.
+    Bridge,
+    /// Of packets that the node routes or takes: the second line for routed pools.
+    Inet,
 }
 
-/// The rules; with an nflog group each dropped frame is sent there too, at most ten of a reason in a second.
-///
-/// Not every kernel has the module for it, and then the rules cannot be loaded: so it stands in them only if it is wanted.
-pub fn rules(log_group: Option<u16>) -> Cow<'static, str> {
-    let Some(group) = log_group else { return Cow::Borrowed(RULES) };
-    let line = |line: &str| {
-        let reason = line.trim().strip_prefix("counter name \"").and_then(|rest| rest.strip_suffix("\" drop"));
-        let log = reason.map(|reason| {
-            format!("\t\tlimit rate 10/second burst 20 packets log prefix \"{reason}\" group {group} snaplen 128\n")
-        });
-        log.unwrap_or_default() + line + "\n"
-    };
-    Cow::Owned(RULES.lines().map(line).collect())
+impl Table {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Bridge, Self::Inet];
+
+    /// As `nft` calls it.
+    pub fn family(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Inet => "inet",
+        }
+    }
+
+    /// Declares the table and its sets; harmless when they exist.
+    pub fn sets(self) -> &'static str {
+        match self {
+            Self::Bridge => SETS,
+            Self::Inet => include_str!("routed-sets.nft"),
+        }
+    }
+
+    /// Replaces the rules in one transaction and leaves the sets alone.
+    ///
+    /// With an nflog group each dropped frame is sent there too, at most ten of a reason in a second. Not every kernel has
+    /// the module for it, and then the rules cannot be loaded: so it stands in them only if it is wanted.
+    pub fn rules(self, log_group: Option<u16>) -> Cow<'static, str> {
+        let rules = match self {
+            Self::Bridge => RULES,
+            Self::Inet => include_str!("routed-rules.nft"),
+        };
+        let Some(group) = log_group else { return Cow::Borrowed(rules) };
+        let line = |line: &str| {
+            let reason = line.trim().strip_prefix("counter name \"").and_then(|rest| rest.strip_suffix("\" drop"));
+            let log = reason.map(|reason| {
+                format!("\t\tlimit rate 10/second burst 20 packets log prefix \"{reason}\" group {group} snaplen 128\n")
+            });
+            log.unwrap_or_default() + line + "\n"
+        };
+        Cow::Owned(rules.lines().map(line).collect())
+    }
+
+    /// Why it drops: the name of the counter and what it says.
+    pub fn reasons(self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let counter =
+            |line: &'static str| line.strip_prefix("\tcounter ")?.strip_suffix("\" }")?.split_once(" { comment \"");
+        self.sets().lines().filter_map(counter)
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "table {} {TABLE}", self.family())
+    }
+}
+
+/// The declarations of the bridge table.
+pub const SETS: &str = include_str!("sets.nft");
+
+/// The rules of the bridge table.
+pub const RULES: &str = include_str!("rules.nft");
+
+/// Why frames and packets are dropped: the name of the counter and what it says.
+pub fn reasons() -> impl Iterator<Item = (&'static str, &'static str)> {
+    Table::ALL.into_iter().flat_map(Table::reasons)
 }
 
 #[cfg(test)]
@@ -45,49 +96,71 @@ mod tests {
     use super::*;
 
     /// Sets of the text without elements of their own, with whether they take intervals.
-    fn declared() -> BTreeSet<(String, bool)> {
-        let blocks = SETS.split("\tset ").skip(1).map(|block| block.split("\n\t}").next().unwrap());
+    fn declared(table: Table) -> BTreeSet<(String, bool)> {
+        let blocks = table.sets().split("\tset ").skip(1).map(|block| block.split("\n\t}").next().unwrap());
         let filled = blocks.filter(|block| !block.contains("elements") && !block.contains("dynamic"));
         filled.map(|block| (block.split(' ').next().unwrap().to_owned(), block.contains("flags interval"))).collect()
     }
 
     #[test]
     fn the_text_and_the_program_know_the_same_sets() {
-        let known = SetId::ALL.iter().map(|set| (set.name().to_owned(), set.storage() != Storage::Hash)).collect();
-        assert_eq!(declared(), known);
+        for table in Table::ALL {
+            let known = SetId::ALL.iter().filter(|set| set.table() == table);
+            let known = known.map(|set| (set.name().to_owned(), set.storage() != Storage::Hash)).collect();
+            assert_eq!(declared(table), known);
+        }
+        let names: BTreeSet<&str> = SetId::ALL.iter().map(|set| set.name()).collect();
+        assert_eq!(names.len(), SetId::ALL.len(), "a name is there twice");
     }
 
     #[test]
     fn every_drop_is_logged_if_that_is_wanted() {
-        assert_eq!(rules(None), RULES);
-        let logged = rules(Some(7));
-        let drops = RULES.lines().filter(|line| line.ends_with("\" drop")).count();
-        assert!(drops > 20, "{drops}");
-        assert_eq!(logged.matches("group 7 snaplen 128").count(), drops);
-        assert!(logged.contains("log prefix \"drop_arp\" group 7 snaplen 128\n\t\tcounter name \"drop_arp\" drop\n"));
+        assert_eq!(Table::Bridge.rules(None), RULES);
+        for (table, some) in [(Table::Bridge, "drop_arp"), (Table::Inet, "drop_routed_loop")] {
+            let logged = table.rules(Some(7));
+            let drops = table.rules(None).lines().filter(|line| line.ends_with("\" drop")).count();
+            assert_eq!((drops, logged.matches("group 7 snaplen 128").count()), (drops, drops));
+            let log = format!("log prefix \"{some}\" group 7 snaplen 128\n\t\tcounter name \"{some}\" drop\n");
+            assert!(logged.contains(&log), "{log}");
+        }
     }
 
     #[test]
     fn every_reason_has_a_name_a_sentence_and_a_set() {
-        let found: Vec<_> = reasons().collect();
-        assert_eq!(found.len(), SETS.matches("\n\tcounter ").count());
-        assert_eq!(found[0], ("drop_source_mac", "bound port: not its MAC"));
-        for (reason, _) in found {
-            assert!(SETS.contains(&format!("\tset {reason}_by {{")), "{reason}");
-            assert!(RULES.contains(&format!("counter name \"{reason}\" drop")), "{reason}");
+        assert_eq!(reasons().next(), Some(("drop_source_mac", "bound port: not its MAC")));
+        for table in Table::ALL {
+            let found: Vec<_> = table.reasons().collect();
+            assert_eq!(found.len(), table.sets().matches("\n\tcounter ").count());
+            for (reason, _) in found {
+                assert!(table.sets().contains(&format!("\tset {reason}_by {{")), "{reason}");
+                assert!(table.rules(None).contains(&format!("counter name \"{reason}\" drop")), "{reason}");
+            }
         }
     }
 
     #[test]
     fn rules_name_only_declared_sets_and_leave_them_alone() {
-        let names: BTreeSet<&str> = SETS.split("\tset ").skip(1).filter_map(|block| block.split(' ').next()).collect();
-        let code = RULES.lines().map(|line| line.split('#').next().unwrap());
-        for word in code.clone().flat_map(str::split_whitespace).filter_map(|word| word.strip_prefix('@')) {
-            // `@th,0,8` is raw payload.
-            assert!(names.contains(word) || word.contains(','), "{word} is not declared in sets.nft");
+        for table in Table::ALL {
+            let names: BTreeSet<&str> =
+                table.sets().split("\tset ").skip(1).filter_map(|block| block.split(' ').next()).collect();
+            let rules = table.rules(None);
+            let code = rules.lines().map(|line| line.split('#').next().unwrap());
+            for word in code.clone().flat_map(str::split_whitespace).filter_map(|word| word.strip_prefix('@')) {
+                // `@th,0,8` is raw payload.
+                assert!(names.contains(word) || word.contains(','), "{word} is not declared for {table}");
+            }
+            for line in code {
+                assert!(!line.contains("delete ") && !line.contains("flush set"), "{line}");
+            }
         }
-        for line in code {
-            assert!(!line.contains("delete ") && !line.contains("flush set"), "{line}");
-        }
+    }
+
+    #[test]
+    fn nothing_is_accepted_for_others() {
+        let rules = Table::Inet.rules(None);
+        let code = rules.lines().map(|line| line.split('#').next().unwrap());
+        let accepts = code.filter(|line| line.contains("accept")).collect::<Vec<_>>();
+        assert!(accepts.iter().all(|line| line.ends_with("policy accept;")), "{accepts:?}");
+        assert_eq!(accepts.len(), 2);
     }
 }

@@ -15,8 +15,8 @@ use nix::sys::socket::{MsgFlags, SockProtocol};
 
 use super::netlink::flags::{ACKNOWLEDGE, CREATE, REQUEST};
 use super::netlink::{Builder, NetlinkError, Socket};
-use super::nftables::{BATCH, BATCH_BEGIN, BATCH_END, BRIDGE, SUBSYSTEM};
-use crate::ruleset::TABLE;
+use super::nftables::{BATCH, BATCH_BEGIN, BATCH_END, SUBSYSTEM, header};
+use crate::ruleset::{TABLE, Table};
 
 const NEW_TABLE: u16 = SUBSYSTEM;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
@@ -28,6 +28,8 @@ const CHAIN: &str = "guests";
 /// How the names of guests' ports begin; a number follows that begins with one of [`DIGITS`].
 const STEMS: [&str; 4] = ["tap", "veth", "fwpr", "fwln"];
 const DIGITS: std::ops::RangeInclusive<u8> = b'1'..=b'9';
+
+const BRIDGE: [u8; 4] = header(Table::Bridge);
 
 /// Ahead of every other chain.
 const PRIORITY: i32 = -400;

@@ -7,7 +7,7 @@ use super::routing::{Routing, RoutingError};
 use super::tally::Tallies;
 use crate::model::IfName;
 use crate::plan::{Link, Links, NetState, Rules, Step, Surroundings};
-use crate::ruleset::Element;
+use crate::ruleset::{Element, Table};
 
 /// The kernel could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -81,14 +81,14 @@ impl Kernel {
         Ok(self.routing.links_named(names)?)
     }
 
-    /// How much of the filter's text is loaded.
-    pub fn observe_rules(&mut self) -> Result<Rules, KernelError> {
-        Ok(self.nftables.observe_rules(self.reference.fingerprint)?)
+    /// How much of a table's text is loaded.
+    pub fn observe_rules(&mut self, table: Table) -> Result<Rules, KernelError> {
+        Ok(self.nftables.observe_rules(table, self.reference.fingerprint(table))?)
     }
 
-    /// Whether nothing is filtered, because our table or its rules are missing.
-    pub fn is_void(&mut self) -> Result<bool, KernelError> {
-        Ok(self.nftables.is_void()?)
+    /// Whether a table of ours filters nothing, because it or its rules are missing.
+    pub fn is_void(&mut self, table: Table) -> Result<bool, KernelError> {
+        Ok(self.nftables.is_void(table)?)
     }
 
     /// The number of the last transaction in nf_tables, whoever made it.
@@ -98,9 +98,15 @@ impl Kernel {
 
     /// Everything that is ours.
     pub fn observe(&mut self, links: &Links) -> Result<NetState, KernelError> {
-        let rules = self.observe_rules()?;
-        let elements = if rules == Rules::Absent { BTreeSet::new() } else { self.nftables.observe_elements()? };
-        Ok(NetState { rules, elements, ..self.observe_unfiltered(links)? })
+        let mut state = self.observe_unfiltered(links)?;
+        for table in Table::ALL {
+            let rules = self.observe_rules(table)?;
+            *state.rules_of_mut(table) = rules;
+            if rules > Rules::Absent {
+                state.elements.extend(self.nftables.observe_elements(table)?);
+            }
+        }
+        Ok(state)
     }
 
     /// Everything that is ours but for the filter.
@@ -134,11 +140,12 @@ impl Kernel {
             Step::RemoveRoute(net) => Ok(self.routing.remove_route(*net)?),
             Step::RemoveNeighbour(device, address) => Ok(self.routing.remove_neighbour(*device, *address)?),
             Step::RemoveForwarding(port, mac) => Ok(self.routing.remove_forwarding(*port, *mac)?),
-            Step::DeclareSets => Ok(self.nftables.declare_sets()?),
+            Step::DeclareSets(table) => Ok(self.nftables.declare_sets(*table)?),
             Step::ChangeElements { add, remove } => Ok(self.nftables.change_elements(add, remove)?),
-            Step::LoadRules => {
-                self.nftables.load_rules(self.reference.log_group)?;
-                if self.observe_rules()? == Rules::Loaded { Ok(()) } else { Err(FilterError::NotTaken.into()) }
+            Step::RemoveTable(table) => Ok(self.nftables.remove_table(*table)?),
+            Step::LoadRules(table) => {
+                self.nftables.load_rules(*table, self.reference.log_group)?;
+                if self.observe_rules(*table)? == Rules::Loaded { Ok(()) } else { Err(FilterError::NotTaken.into()) }
             }
             Step::SetDeafBridge(bridge) => Ok(self.routing.set_deaf_bridge(*bridge)?),
             Step::SetForwarding(port, mac) => Ok(self.routing.set_forwarding(*port, *mac)?),

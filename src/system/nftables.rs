@@ -16,7 +16,7 @@ use super::command::{self, CommandError};
 use super::netlink::flags::{ACKNOWLEDGE, CREATE, DUMP, INTERRUPTED, REQUEST};
 use super::netlink::{Builder, NetlinkError, Socket, attribute, attributes, text};
 use crate::plan::{Event, Rules};
-use crate::ruleset::{Element, RULES, SETS, SetId, Storage, TABLE, rules};
+use crate::ruleset::{Element, SetId, Storage, TABLE, Table};
 
 pub(super) const SUBSYSTEM: u16 = 10 << 8;
 const GET_TABLE: u16 = SUBSYSTEM | 1;
@@ -31,8 +31,13 @@ const GET_GENERATION: u16 = SUBSYSTEM | 16;
 pub(super) const BATCH_BEGIN: u16 = 16;
 pub(super) const BATCH_END: u16 = 17;
 
-/// `struct nfgenmsg`: family bridge, version 0, resource 0.
-pub(super) const BRIDGE: [u8; 4] = [7, 0, 0, 0];
+/// `struct nfgenmsg`: family, version 0, resource 0.
+pub(super) const fn header(table: Table) -> [u8; 4] {
+    match table {
+        Table::Bridge => [7, 0, 0, 0],
+        Table::Inet => [1, 0, 0, 0],
+    }
+}
 /// The same for a batch: resource is the subsystem, in network order.
 pub(super) const BATCH: [u8; 4] = [0, 0, 0, 10];
 
@@ -57,8 +62,10 @@ const LIST_LIMIT: usize = 60_000;
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
     /// `nft` is missing or refused the text.
-    #[error("cannot load the {what} of table bridge {TABLE}")]
+    #[error("cannot load the {what} of {table}")]
     Nft {
+        /// Which table.
+        table: Table,
         /// Sets, rules, or a copy of both.
         what: &'static str,
         /// What `nft` said.
@@ -83,8 +90,19 @@ pub enum FilterError {
 pub struct Reference {
     /// The nflog group to which dropped frames are sent.
     pub log_group: Option<u16>,
-    /// What this kernel and `nft` make of the text.
-    pub fingerprint: u64,
+    /// What this kernel and `nft` make of the text of each table.
+    pub fingerprints: [u64; 2],
+}
+
+impl Reference {
+    /// That of one table.
+    pub fn fingerprint(&self, table: Table) -> u64 {
+        let [bridge, inet] = self.fingerprints;
+        match table {
+            Table::Bridge => bridge,
+            Table::Inet => inet,
+        }
+    }
 }
 
 /// An open connection to nf_tables.
@@ -103,58 +121,68 @@ impl Nftables {
     /// is replaced by an empty one: nothing can be added to it, and its rules are not ours.
     ///
     /// A copy of it stays in force meanwhile, under another name: [`Self::load_rules`] removes it.
-    pub fn declare_sets(&self) -> Result<(), FilterError> {
-        match nft(SETS, "sets") {
+    pub fn declare_sets(&self, table: Table) -> Result<(), FilterError> {
+        match nft(table, table.sets(), "sets") {
             Err(FilterError::Nft { source, .. }) if is_plain_no(&source) => {}
             result => return result,
         }
-        if let Err(error) = keep_copy() {
+        if let Err(error) = keep_copy(table) {
             log::warn!("{error}; until the new rules are loaded nothing is filtered");
         }
-        nft(&format!("table bridge {TABLE}\ndelete table bridge {TABLE}\n{SETS}"), "sets")
+        nft(table, &format!("{table}\ndelete {table}\n{}", table.sets()), "sets")
+    }
+
+    /// Removes a table and what stands in for it.
+    pub fn remove_table(&mut self, table: Table) -> Result<(), FilterError> {
+        let family = table.family();
+        let each = [TABLE, COPY].map(|name| format!("table {family} {name}\ndelete table {family} {name}\n"));
+        nft(table, &each.concat(), "end")
     }
 
     /// Replaces the rules, and in the same transaction removes chains and sets that are not this release's, and the copy
     /// of the table that was in force before.
-    pub fn load_rules(&mut self, log_group: Option<u16>) -> Result<(), FilterError> {
-        let tables = self.dump(GET_TABLE, &[], "list the tables")?;
+    pub fn load_rules(&mut self, table: Table, log_group: Option<u16>) -> Result<(), FilterError> {
+        let family = table.family();
+        let tables = self.dump(table, GET_TABLE, &[], "list the tables")?;
         let has_copy = tables.iter().any(|table| attribute(table, 1).is_some_and(|name| text(name) == COPY));
-        let chains = self.dump(GET_CHAIN, &[], "list the chains")?;
+        let chains = self.dump(table, GET_CHAIN, &[], "list the chains")?;
         let ours = chains.iter().filter(|chain| attribute(chain, 1).is_some_and(|table| text(table) == TABLE));
         let chains: BTreeSet<String> =
             ours.filter_map(|chain| attribute(chain, 3)).map(|name| text(name).to_owned()).collect();
-        let mut script = format!("flush table bridge {TABLE}\n");
-        for (kind, found, declaring) in [("chain", chains, RULES), ("set", self.declared_sets()?, SETS)] {
+        let rules = table.rules(log_group);
+        let mut script = format!("flush {table}\n");
+        for (kind, found, declaring) in [("chain", chains, &*rules), ("set", self.declared_sets(table)?, table.sets())]
+        {
             let start = format!("\t{kind} ");
             let declared: BTreeSet<&str> =
                 declaring.lines().filter_map(|line| line.strip_prefix(&start)?.split(' ').next()).collect();
             for name in found.iter().filter(|name| !declared.contains(name.as_str())) {
-                script += &format!("delete {kind} bridge {TABLE} {name}\n");
+                script += &format!("delete {kind} {family} {TABLE} {name}\n");
             }
         }
         if has_copy {
-            script += &format!("delete table bridge {COPY}\n");
+            script += &format!("delete table {family} {COPY}\n");
         }
-        nft(&(script + &rules(log_group)), "rules")
+        nft(table, &(script + &rules), "rules")
     }
 
     /// How much of the text is loaded; `reference` is the fingerprint that this release's text must have.
-    pub fn observe_rules(&mut self, reference: u64) -> Result<Rules, FilterError> {
-        let declared = self.declared_sets()?;
-        if SetId::ALL.iter().any(|set| !declared.contains(set.name())) {
+    pub fn observe_rules(&mut self, table: Table, reference: u64) -> Result<Rules, FilterError> {
+        let declared = self.declared_sets(table)?;
+        if SetId::ALL.iter().any(|set| set.table() == table && !declared.contains(set.name())) {
             return Ok(Rules::Absent);
         }
-        if self.fingerprint(&declared)? == reference {
+        if self.fingerprint(table, &declared)? == reference {
             return Ok(Rules::Loaded);
         }
-        Ok(if are_compatible(SETS) { Rules::Different } else { Rules::Absent })
+        Ok(if are_compatible(table) { Rules::Different } else { Rules::Absent })
     }
 
-    /// Whether neither our table nor a copy that stands in for it has rules: nothing is filtered.
-    pub fn is_void(&mut self) -> Result<bool, FilterError> {
-        for table in [TABLE, COPY] {
-            let rules = self.dump(GET_RULE, &[(LIST_TABLE, table)], "list the rules")?;
-            if rules.iter().any(|rule| attribute(rule, LIST_TABLE).is_some_and(|name| text(name) == table)) {
+    /// Whether neither this table nor a copy that stands in for it has rules: nothing is filtered by it.
+    pub fn is_void(&mut self, table: Table) -> Result<bool, FilterError> {
+        for name in [TABLE, COPY] {
+            let rules = self.dump(table, GET_RULE, &[(LIST_TABLE, name)], "list the rules")?;
+            if rules.iter().any(|rule| attribute(rule, LIST_TABLE).is_some_and(|found| text(found) == name)) {
                 return Ok(false);
             }
         }
@@ -169,10 +197,14 @@ impl Nftables {
         let compile = || {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| FilterError::Namespace(errno.into()))?;
             let mut nftables = Self::open()?;
-            nftables.declare_sets()?;
-            nftables.load_rules(log_group)?;
-            let declared = nftables.declared_sets()?;
-            Ok(Reference { log_group, fingerprint: nftables.fingerprint(&declared)? })
+            let mut fingerprints = [0; 2];
+            for (table, fingerprint) in Table::ALL.into_iter().zip(&mut fingerprints) {
+                nftables.declare_sets(table)?;
+                nftables.load_rules(table, log_group)?;
+                let declared = nftables.declared_sets(table)?;
+                *fingerprint = nftables.fingerprint(table, &declared)?;
+            }
+            Ok(Reference { log_group, fingerprints })
         };
         // `unshare` moves only the calling thread; it ends with the namespace.
         std::thread::scope(|scope| scope.spawn(compile).join().unwrap_or(Err(FilterError::NotTaken)))
@@ -181,7 +213,7 @@ impl Nftables {
     /// A hash of the text, by which a stored reference is known to be of this release.
     pub fn text_hash(log_group: Option<u16>) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (SETS, rules(log_group)).hash(&mut hasher);
+        Table::ALL.map(|table| (table.sets(), table.rules(log_group))).hash(&mut hasher);
         hasher.finish()
     }
 
@@ -195,10 +227,10 @@ impl Nftables {
         number.ok_or(FilterError::Answer("generation"))
     }
 
-    /// Reads the elements of all sets.
-    pub fn observe_elements(&mut self) -> Result<BTreeSet<Element>, FilterError> {
+    /// Reads the elements of all sets of a table.
+    pub fn observe_elements(&mut self, table: Table) -> Result<BTreeSet<Element>, FilterError> {
         let mut elements = Vec::new();
-        for set in SetId::ALL {
+        for set in SetId::ALL.iter().filter(|set| set.table() == table) {
             self.dump_set(*set, &mut elements)?;
         }
         Ok(elements.into_iter().collect())
@@ -268,7 +300,7 @@ impl Nftables {
                 match frame.error() {
                     Some(0) | None => {}
                     Some(errno) => {
-                        let action = format!("change {} elements of table bridge {TABLE}", add.len() + remove.len());
+                        let action = format!("change {} elements of the tables {TABLE}", add.len() + remove.len());
                         return Err(NetlinkError::new(action, Errno::from_raw(errno)).into());
                     }
                 }
@@ -297,7 +329,7 @@ impl Nftables {
     }
 
     fn dump_set(&mut self, set: SetId, elements: &mut Vec<Element>) -> Result<(), FilterError> {
-        let raw = self.dump_raw(set.name())?;
+        let raw = self.dump_raw(set.table(), set.name())?;
         let mut tree = Vec::new();
         for item in raw {
             let value = |kind| attribute(&item, kind).and_then(|data| attribute(data, DATA_VALUE));
@@ -319,10 +351,10 @@ impl Nftables {
     }
 
     /// Elements of a set as attributes; none if the set does not exist.
-    pub(super) fn dump_raw(&mut self, set: &str) -> Result<Vec<Vec<u8>>, FilterError> {
+    pub(super) fn dump_raw(&mut self, table: Table, set: &str) -> Result<Vec<Vec<u8>>, FilterError> {
         let mut items = Vec::new();
-        let frames =
-            self.dump(GET_SET_ELEMENT, &[(LIST_TABLE, TABLE), (LIST_SET, set)], "list the elements of a set")?;
+        let filter = [(LIST_TABLE, TABLE), (LIST_SET, set)];
+        let frames = self.dump(table, GET_SET_ELEMENT, &filter, "list the elements of a set")?;
         for frame in frames {
             let list = attribute(&frame, LIST_ELEMENTS).unwrap_or_default();
             items.extend(attributes(list).map(|(_, item)| item.to_vec()));
@@ -330,16 +362,16 @@ impl Nftables {
         Ok(items)
     }
 
-    fn declared_sets(&mut self) -> Result<BTreeSet<String>, FilterError> {
+    fn declared_sets(&mut self, table: Table) -> Result<BTreeSet<String>, FilterError> {
         const SET_TABLE: u16 = 1;
         const SET_NAME: u16 = 2;
-        let frames = self.dump(GET_SET, &[(SET_TABLE, TABLE)], "list the sets")?;
+        let frames = self.dump(table, GET_SET, &[(SET_TABLE, TABLE)], "list the sets")?;
         Ok(frames.iter().filter_map(|frame| attribute(frame, SET_NAME)).map(|name| text(name).to_owned()).collect())
     }
 
-    /// A hash of everything in our table that decides on frames, apart from the elements of bindings: the table's
+    /// A hash of everything in a table of ours that decides on frames, apart from the elements of bindings: the table's
     /// flags, the chains with their hooks, the rules in order, the constant sets and the types of all sets.
-    fn fingerprint(&mut self, declared: &BTreeSet<String>) -> Result<u64, FilterError> {
+    fn fingerprint(&mut self, table: Table, declared: &BTreeSet<String>) -> Result<u64, FilterError> {
         const NAME_OR_TABLE: u16 = 1;
         const TABLE_FLAGS: u16 = 2;
         const CHAIN_NAME: u16 = 3;
@@ -350,17 +382,17 @@ impl Nftables {
         let mut hasher = DefaultHasher::new();
         let ours = |frame: &&Vec<u8>| attribute(frame, NAME_OR_TABLE).is_some_and(|name| text(name) == TABLE);
 
-        let tables = self.dump(GET_TABLE, &[], "list the tables")?;
+        let tables = self.dump(table, GET_TABLE, &[], "list the tables")?;
         tables.iter().filter(ours).for_each(|frame| attribute(frame, TABLE_FLAGS).hash(&mut hasher));
 
-        let chains = self.dump(GET_CHAIN, &[], "list the chains")?;
+        let chains = self.dump(table, GET_CHAIN, &[], "list the chains")?;
         let mut chains: Vec<_> = chains.iter().filter(ours).collect();
         chains.sort_by_key(|frame| attribute(frame, CHAIN_NAME).map(<[u8]>::to_vec));
         for chain in chains {
             CHAIN_PARTS.map(|part| attribute(chain, part)).hash(&mut hasher);
         }
 
-        let rules = self.dump(GET_RULE, &[(NAME_OR_TABLE, TABLE)], "list the rules")?;
+        let rules = self.dump(table, GET_RULE, &[(NAME_OR_TABLE, TABLE)], "list the rules")?;
         let mut by_chain: BTreeMap<Vec<u8>, Vec<&[u8]>> = BTreeMap::new();
         for rule in rules.iter().filter(ours) {
             let chain = attribute(rule, RULE_CHAIN).unwrap_or_default().to_vec();
@@ -368,7 +400,7 @@ impl Nftables {
         }
         by_chain.hash(&mut hasher);
 
-        let sets = self.dump(GET_SET, &[(NAME_OR_TABLE, TABLE)], "list the sets")?;
+        let sets = self.dump(table, GET_SET, &[(NAME_OR_TABLE, TABLE)], "list the sets")?;
         let mut parts: Vec<_> = sets.iter().map(|set| SET_PARTS.map(|part| attribute(set, part))).collect();
         parts.sort_unstable();
         parts.hash(&mut hasher);
@@ -381,7 +413,7 @@ impl Nftables {
         let constant: BTreeSet<&str> =
             constant.map(text).filter(|name| declared.contains(*name) && SetId::by_name(name).is_none()).collect();
         for constant in constant {
-            let mut keys = self.dump_raw(constant)?;
+            let mut keys = self.dump_raw(table, constant)?;
             keys.sort_unstable();
             (constant, keys).hash(&mut hasher);
         }
@@ -391,6 +423,7 @@ impl Nftables {
     /// A whole dump as attributes behind the fixed header; repeated if something changed meanwhile.
     pub(super) fn dump(
         &mut self,
+        table: Table,
         kind: u16,
         filter: &[(u16, &str)],
         action: &str,
@@ -398,7 +431,7 @@ impl Nftables {
         loop {
             let sequence = self.socket.next_sequence();
             let mut builder = Builder::default();
-            builder.message(kind, REQUEST | DUMP, sequence, &BRIDGE);
+            builder.message(kind, REQUEST | DUMP, sequence, &header(table));
             for (attribute, value) in filter {
                 builder.string(*attribute, value);
             }
@@ -426,7 +459,7 @@ fn generation_id(attributes: &[u8]) -> Option<u32> {
     attribute(attributes, GENERATION_ID)?.first_chunk().copied().map(u32::from_be_bytes)
 }
 
-/// Hears of transactions that touch our table.
+/// Hears of transactions that touch our tables.
 #[derive(Debug)]
 pub(super) struct Transactions {
     pub(super) socket: Socket,
@@ -456,8 +489,8 @@ impl Transactions {
                 let Some((family, rest)) = frame.payload.split_at_checked(4) else { continue };
                 // The first attribute of every object is the name of its table.
                 if frame.kind != NEW_GENERATION {
-                    self.touched |=
-                        family[0] == BRIDGE[0] && attribute(rest, 1).is_some_and(|name| text(name) == TABLE);
+                    let is_family = Table::ALL.iter().any(|table| header(*table)[0] == family[0]);
+                    self.touched |= is_family && attribute(rest, 1).is_some_and(|name| text(name) == TABLE);
                 } else if std::mem::take(&mut self.touched) {
                     let by = attribute(rest, GENERATION_PROGRAM).map(text).unwrap_or_default().to_owned();
                     events.push(generation_id(rest).map_or(Event::Lost, |generation| Event::Filter { generation, by }));
@@ -467,9 +500,9 @@ impl Transactions {
     }
 }
 
-/// Whether the kernel would take these declarations beside what it has.
-fn are_compatible(sets: &str) -> bool {
-    !command::run("nft", &["-c", "-f", "-"], sets.as_bytes()).is_err_and(|error| is_plain_no(&error))
+/// Whether the kernel would take the declarations of this table beside what it has.
+fn are_compatible(table: Table) -> bool {
+    !command::run("nft", &["-c", "-f", "-"], table.sets().as_bytes()).is_err_and(|error| is_plain_no(&error))
 }
 
 /// Whether `nft` refused. If it cannot run or dies, the call that follows says so, and nothing is replaced for it.
@@ -478,20 +511,22 @@ fn is_plain_no(error: &CommandError) -> bool {
 }
 
 /// Loads what is in force under another name, beside it: a frame then passes only if both let it.
-fn keep_copy() -> Result<(), FilterError> {
-    let failed = |source| FilterError::Nft { what: "copy", source };
-    let listing = command::run("nft", &["list", "table", "bridge", TABLE], b"").map_err(failed)?;
+fn keep_copy(table: Table) -> Result<(), FilterError> {
+    let failed = |source| FilterError::Nft { table, what: "copy", source };
+    let family = table.family();
+    let listing = command::run("nft", &["list", "table", family, TABLE], b"").map_err(failed)?;
     let listing = String::from_utf8_lossy(&listing);
-    let copy = listing.replacen(&format!("table bridge {TABLE} {{"), &format!("table bridge {COPY} {{"), 1);
-    nft(&format!("table bridge {COPY}\ndelete table bridge {COPY}\n{copy}"), "copy")
+    let copy = listing.replacen(&format!("{table} {{"), &format!("table {family} {COPY} {{"), 1);
+    nft(table, &format!("table {family} {COPY}\ndelete table {family} {COPY}\n{copy}"), "copy")
 }
 
-fn nft(text: &str, what: &'static str) -> Result<(), FilterError> {
-    command::run("nft", &["-f", "-"], text.as_bytes()).map(drop).map_err(|source| FilterError::Nft { what, source })
+fn nft(table: Table, text: &str, what: &'static str) -> Result<(), FilterError> {
+    let failed = |source| FilterError::Nft { table, what, source };
+    command::run("nft", &["-f", "-"], text.as_bytes()).map(drop).map_err(failed)
 }
 
 fn begin_list(builder: &mut Builder, kind: u16, flags: u16, sequence: u32, set: SetId) {
-    builder.message(kind, flags, sequence, &BRIDGE).string(LIST_TABLE, TABLE).string(LIST_SET, set.name());
+    builder.message(kind, flags, sequence, &header(set.table())).string(LIST_TABLE, TABLE).string(LIST_SET, set.name());
 }
 
 /// One member as list items: a range in a tree is two of them.

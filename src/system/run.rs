@@ -225,17 +225,21 @@ impl RunState {
         let _ = files::replace(&self.directory.join("pools").join(vmid.to_string()), &bytes);
     }
 
-    /// The fingerprint that the rules of the text with this hash have in this node's kernel, if it was taken.
-    pub fn reference(&self, text_hash: u64) -> Option<u64> {
+    /// The fingerprints that the rules of the text with this hash have in this node's kernel, if they were taken.
+    pub fn reference(&self, text_hash: u64) -> Option<[u64; 2]> {
         let line = fs::read_to_string(self.directory.join("rules")).ok()?;
-        let (text, kernel) = line.trim().split_once(' ')?;
-        let text = u64::from_str_radix(text, 16).ok()?;
-        (text == text_hash).then(|| u64::from_str_radix(kernel, 16).ok()).flatten()
+        let numbers: Option<Vec<u64>> =
+            line.split_whitespace().map(|word| u64::from_str_radix(word, 16).ok()).collect();
+        match *numbers? {
+            [text, bridge, inet] if text == text_hash => Some([bridge, inet]),
+            _ => None,
+        }
     }
 
-    /// Keeps the fingerprint.
-    pub fn set_reference(&self, text_hash: u64, kernel: u64) {
-        let _ = files::replace(&self.directory.join("rules"), format!("{text_hash:016x} {kernel:016x}\n").as_bytes());
+    /// Keeps the fingerprints.
+    pub fn set_reference(&self, text_hash: u64, [bridge, inet]: [u64; 2]) {
+        let line = format!("{text_hash:016x} {bridge:016x} {inet:016x}\n");
+        let _ = files::replace(&self.directory.join("rules"), line.as_bytes());
     }
 
     /// What the guard noted last; `None`: it has not run since the node booted.

@@ -9,7 +9,7 @@ use super::netlink::{attribute, text};
 use super::nftables::{FilterError, Nftables};
 use crate::model::{IfName, MacAddr};
 use crate::plan::is_test_port;
-use crate::ruleset::{TABLE, reasons};
+use crate::ruleset::{TABLE, Table};
 
 const GET_OBJECT: u16 = 10 << 8 | 19;
 const OBJECT_TABLE: u16 = 1;
@@ -62,23 +62,26 @@ pub struct Tallies {
 impl Nftables {
     /// Reads the counters; all of them are zero if there is no table.
     pub fn tallies(&mut self) -> Result<Tallies, FilterError> {
-        let mut found: BTreeMap<String, Count> = BTreeMap::new();
-        for frame in self.dump(GET_OBJECT, &[(OBJECT_TABLE, TABLE)], "list the counters")? {
-            if let (Some(name), Some(data)) = (attribute(&frame, OBJECT_NAME), attribute(&frame, OBJECT_DATA)) {
-                found.insert(text(name).to_owned(), count(data));
+        let mut tallies = Tallies::default();
+        for table in Table::ALL {
+            let mut found: BTreeMap<String, Count> = BTreeMap::new();
+            for frame in self.dump(table, GET_OBJECT, &[(OBJECT_TABLE, TABLE)], "list the counters")? {
+                if let (Some(name), Some(data)) = (attribute(&frame, OBJECT_NAME), attribute(&frame, OBJECT_DATA)) {
+                    found.insert(text(name).to_owned(), count(data));
+                }
+            }
+            for (reason, _) in table.reasons() {
+                tallies.reasons.insert(reason, found.get(reason).copied().unwrap_or_default());
+                let entries = self.entries(table, &format!("{reason}_by"))?;
+                tallies.ports.extend(entries.into_iter().map(|entry| (reason, entry)));
             }
         }
-        let mut tallies = Tallies::default();
-        for (reason, _) in reasons() {
-            tallies.reasons.insert(reason, found.get(reason).copied().unwrap_or_default());
-            tallies.ports.extend(self.entries(&format!("{reason}_by"))?.into_iter().map(|entry| (reason, entry)));
-        }
-        tallies.unregistered = self.entries("unregistered")?;
+        tallies.unregistered = self.entries(Table::Bridge, "unregistered")?;
         Ok(tallies)
     }
 
-    fn entries(&mut self, set: &str) -> Result<Vec<Entry>, FilterError> {
-        let entries = self.dump_raw(set)?.into_iter().filter_map(|item| entry(&item));
+    fn entries(&mut self, table: Table, set: &str) -> Result<Vec<Entry>, FilterError> {
+        let entries = self.dump_raw(table, set)?.into_iter().filter_map(|item| entry(&item));
         // Nobody is to be alarmed by our own attacks.
         Ok(entries.filter(|entry| !is_test_port(entry.port.as_str())).collect())
     }
