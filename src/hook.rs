@@ -432,7 +432,7 @@ impl Hook<'_> {
     fn stranger(&self, located: &Located) -> Result<(), HookError> {
         let registry = self.node.store.load()?.registry;
         let ours = located.config.hookscript.as_deref().is_some_and(hookscript::is_ours);
-        match check_stranger(&registry, self.vmid, &located.config, ours) {
+        match check_stranger(&Index::new(&registry), self.vmid, &located.config, ours) {
             Some(problem) => Err(HookError::Refused { sentence: problem.sentence, hint: problem.hint }),
             None => Ok(()),
         }

@@ -27,6 +27,8 @@
 //! | [`announce`] | the frame that tells the neighbours whose address it is now | no |
 //! | [`system`] | files, programs, netlink; `run` keeps the node's volatile notes | yes |
 //! | [`interfaces`] | what `/etc/network/interfaces` says of bridges, ports and addresses | no |
+//! | [`doctor`] | examines what surrounds the protection: one table of checks | no |
+//! | [`survey`] | looks at the node for it; what cannot be looked at is the reason why | through `system`; reads |
 //! | [`inspect`] | compares the image of a guest's cloud-init drive with that | reads |
 //! | [`reconcile`] | gathers inputs, runs the plan for the node | through `system` |
 //! | [`hook`] | the same for one guest, in milliseconds | through `system` |
@@ -41,6 +43,7 @@ pub mod announce;
 pub mod audit;
 pub mod cli;
 pub mod cloudinit;
+pub mod doctor;
 pub mod guard;
 pub mod guest;
 pub mod hook;
@@ -55,4 +58,5 @@ pub mod reconcile;
 pub mod registry;
 pub mod ruleset;
 pub mod selftest;
+pub mod survey;
 pub mod system;

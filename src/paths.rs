@@ -98,6 +98,31 @@ impl Paths {
         self.registry().join("nodes").join(format!("{node}.json"))
     }
 
+    /// What a node notes for the others: its release.
+    pub fn release_file(&self, node: &NodeName) -> PathBuf {
+        self.registry().join("releases").join(format!("{node}.json"))
+    }
+
+    /// Firewall rules of the datacenter and of guests.
+    pub fn firewall(&self) -> PathBuf {
+        self.etc_pve().join("firewall")
+    }
+
+    /// Firewall options of a node.
+    pub fn host_firewall(&self, node: &NodeName) -> PathBuf {
+        self.nodes().join(node.as_str()).join("host.fw")
+    }
+
+    /// Who is in the cluster, kept by pmxcfs.
+    pub fn members(&self) -> PathBuf {
+        self.etc_pve().join(".members")
+    }
+
+    /// The node's network configuration.
+    pub fn interfaces(&self) -> PathBuf {
+        self.under_root("/etc/network/interfaces")
+    }
+
     /// Directory in which Proxmox VE keeps its cluster-wide locks.
     pub fn cluster_locks(&self) -> PathBuf {
         self.etc_pve().join("priv/lock")

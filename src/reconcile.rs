@@ -20,7 +20,7 @@ use crate::system::run::{Mark, MarkPhase, RunError, RunState, fingerprint};
 use crate::system::{FilterError, Kernel, KernelError, Nftables, Reference, packet};
 
 /// How long a command waits for another one that changes this node.
-const NODE_LOCK_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const NODE_LOCK_LIMIT: Duration = Duration::from_secs(30);
 
 /// This node: its name, its files, its kernel.
 #[derive(Debug, Clone)]

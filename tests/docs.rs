@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use clap::Arg;
+use pve_public_ip::doctor::{CHECKS, Check};
 use serde_json::Value;
 
 #[path = "../examples/docs/pages.rs"]
@@ -108,9 +109,19 @@ fn manual_knows_the_environment_and_the_exit_statuses() {
     let help = pages::command().get_long_about().map(ToString::to_string).unwrap_or_default();
     let (_, summary) = help.split_once("Exit status: ").expect("the help names the exit statuses");
     let listed: BTreeSet<&str> = summary.split(", ").filter_map(|entry| entry.split(' ').next()).collect();
-    let explained = section("EXIT STATUS", "EXAMPLES");
+    let explained = section("EXIT STATUS", "FINDINGS OF DOCTOR");
     let found: BTreeSet<&str> = explained.split(' ').filter(|word| word.parse::<u8>().is_ok()).collect();
     assert_eq!(found, listed);
+}
+
+#[test]
+fn manual_has_every_finding_of_doctor() {
+    let manual = manual_as_read();
+    let (_, findings) = manual.split_once(" FINDINGS OF DOCTOR ").expect("a section of findings");
+    for Check { code, severity, explanation, .. } in CHECKS {
+        let entry = format!(" {code} ({}) {explanation} ", severity.as_str());
+        assert!(findings.contains(&entry), "`{entry}` is not in: {findings}");
+    }
 }
 
 /// Every example in the manual is a command line that the program takes.

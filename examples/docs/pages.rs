@@ -5,6 +5,7 @@ use clap::builder::StyledStr;
 use clap::{Arg, Command, CommandFactory as _, Parser as _};
 use clap_mangen::roff::{Inline, Roff, bold, italic, line_break, roman};
 use pve_public_ip::cli::Cli;
+use pve_public_ip::doctor::{CHECKS, Check};
 
 /// File name of the manual page.
 pub(crate) const MANUAL: &str = "pve-public-ip.8";
@@ -95,6 +96,15 @@ fn manual() -> String {
             page.text([bold(*term)]);
             page.text([roman(*text)]);
         }
+    }
+    section(&mut page, "FINDINGS OF DOCTOR");
+    page.text([roman(
+        "Codes never change. Errors and warnings make the exit status 3; what --fix does about one is said beside it.",
+    )]);
+    for Check { code, severity, explanation, .. } in CHECKS {
+        page.control("TP", []);
+        page.text([bold(*code), roman(format!(" ({})", severity.as_str()))]);
+        page.text([roman(*explanation)]);
     }
     section(&mut page, "EXAMPLES");
     for (text, lines) in EXAMPLES {
@@ -289,7 +299,7 @@ const EXIT_STATUS: Entries = &[
     ("0", "Done."),
     ("1", "Failed; the message says what was tried, on what and why. A guest whose pre-start ends so does not start."),
     ("2", "The command line is wrong."),
-    ("3", "verify found that the node differs from its desired state."),
+    ("3", "verify found that the node differs from its desired state, or doctor found an error or a warning."),
     ("4", "A file of the registry is wrong; the message names file and key."),
     ("5", "The registry cannot be written, for example without quorum."),
 ];
@@ -308,6 +318,10 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &["pve-public-ip pool add rack 203.0.113.11/32 --mac 02:00:00:12:34:56"],
     ),
     ("Put right what somebody changed by hand, after a look at it:", &["pve-public-ip verify || pve-public-ip apply"]),
+    (
+        "What is wrong around it, and what can be put right without asking:",
+        &["pve-public-ip doctor", "pve-public-ip doctor --fix"],
+    ),
     ("Take everything back from a guest:", &["pve-public-ip release 100"]),
     (
         "Who had an address on a day, and all that happened to it since:",

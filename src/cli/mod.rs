@@ -3,6 +3,7 @@
 mod active;
 mod assignments;
 mod audit;
+mod doctor;
 mod explain;
 mod inside;
 mod interface;
@@ -40,7 +41,7 @@ use crate::registry::store::StoreError;
 /// A guest gets an address from a pool; its hookscript then sees to it that only this guest, with its own MAC and on
 /// its own port, can use the address, from the first frame to the last.
 ///
-/// Exit status: 0 done, 1 failed, 2 usage, 3 drift found by verify, 4 bad configuration, 5 registry not writable.
+/// Exit status: 0 done, 1 failed, 2 usage, 3 drift or findings, 4 bad configuration, 5 registry not writable.
 #[derive(Debug, Parser)]
 #[command(name = "pve-public-ip", version, infer_subcommands = true, arg_required_else_help = true)]
 pub struct Cli {
@@ -123,6 +124,12 @@ pub enum Command {
     /// Times are UTC. What was changed by hand or on another node is there as `found`, with the time at which it was found
     /// and without its author, who is in the log of the node where it was done.
     Audit(Audit),
+    /// Examine what surrounds the protection: hookscripts, guests, firewalls, kernel, cluster; exit status 3 if something
+    /// should be done
+    ///
+    /// Finds what can break the protection or surprise, and says what it means and what to do. What cannot be looked at makes
+    /// a line of its own. Remarks (info) do not count for the exit status.
+    Doctor(Doctor),
     /// Say what becomes of a frame on this node, and why
     ///
     /// Worked out from the registry and the guests' configurations, not read from the filter: if a frame fares otherwise,
@@ -470,6 +477,18 @@ pub struct Release {
     reason: Reason,
 }
 
+/// `doctor`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Put right what is safe to put right: place the hookscript or make it executable, register it with a guest that has none,
+    /// start the guard, stop bridges from learning from link-local frames
+    #[arg(long)]
+    fix: bool,
+    /// List all checks and what each finding means
+    #[arg(long, conflicts_with = "fix")]
+    list: bool,
+}
+
 /// `explain`
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("frame").required(true).args(["src", "hex", "pcap"])))]
@@ -578,7 +597,7 @@ pub struct Hook {
     pub phase: Phase,
 }
 
-/// Exit status of a failure. Success is 0, drift 3.
+/// Exit status of a failure. Success is 0; drift and findings are 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Anything else.
@@ -662,6 +681,10 @@ impl Cli {
             Command::Schema { file } => Ok(schema(file)),
             Command::Completion { shell } => Ok(completion(shell)),
             Command::Selftest(command) => selftest::run(command, global.verbose),
+            // Looks for the node itself: where that fails or hangs there is still something to say.
+            Command::Doctor(command) => {
+                doctor::doctor(&Paths::new(std::path::absolute(&global.root)?), &command, global.dry_run)
+            }
             command => {
                 let mut node = Node::open(Paths::new(std::path::absolute(&global.root)?))?;
                 node.store.journal.reason = command.reason().cloned();
@@ -682,7 +705,7 @@ impl Cli {
                     Command::Metrics(command) => metrics::metrics(&node, &command),
                     Command::Guard => node::guard(node, global.dry_run),
                     Command::Hook(command) => node::hook(&node, &command),
-                    Command::Schema { .. } | Command::Completion { .. } | Command::Selftest(_) => {
+                    Command::Schema { .. } | Command::Completion { .. } | Command::Selftest(_) | Command::Doctor(_) => {
                         Ok(Output::new("", serde_json::Value::Null))
                     }
                 }

@@ -14,6 +14,7 @@ use crate::model::NodeName;
 use crate::plan::{Problem, Step};
 use crate::reconcile::{Mode, Node, Report};
 use crate::registry::Registry;
+use crate::survey;
 use crate::system::journal::Durability;
 
 /// Brings this node in line after a change of the registry.
@@ -102,6 +103,10 @@ pub(super) fn apply(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
         return plan(node);
     }
     let mut report = node.reconcile(Mode::Apply)?;
+    if let Err(error) = survey::note_release(&node.paths, &node.name) {
+        // Only for the doctor of other nodes; without quorum nothing can be written.
+        log::debug!("cannot note this node's release in the registry: {error}");
+    }
     let changes: usize = report.steps.iter().map(step_size).sum();
     let text = match changes {
         0 => "nothing to do\n".to_owned(),

@@ -114,7 +114,7 @@ pub(super) fn view(node: &Node) -> View {
     let tallies = Kernel::open(Reference::default()).and_then(|mut kernel| kernel.tallies());
     let tallies = tallies.map_err(|error| keep("the counters could not be read", error.into())).unwrap_or_default();
     let noted = RunState::guard_note(&node.paths);
-    let guard = noted.map(|note| Guard { runs: is_guard(note.pid), note });
+    let guard = noted.map(|note| Guard { runs: note.is_alive(), note });
     let differences = report.as_ref().map_or(0, |report| report.steps.iter().map(|step| step.meanings().len()).sum());
     let pools = registry.pools.pools.iter().map(|(name, pool)| pool_use(name, pool, &registry));
     let (ports, strangers) = dropped(&tallies);
@@ -133,12 +133,6 @@ pub(super) fn view(node: &Node) -> View {
         notes: report.map(|report| report.notes).unwrap_or_default(),
         trouble,
     }
-}
-
-/// A number is given again to another process after the guard's end, hardly ever to one of this name.
-fn is_guard(pid: u32) -> bool {
-    let name = crate::system::files::read_limited(std::path::Path::new(&format!("/proc/{pid}/comm")), 64);
-    name.is_ok_and(|name| name.starts_with(b"pve-public-ip"))
 }
 
 fn pool_use(name: &PoolName, pool: &Pool, registry: &Registry) -> PoolUse {

@@ -122,6 +122,17 @@ impl GuestConfig {
         config
     }
 
+    /// VLANs that the bridge passes to and from a NIC with their tags: `trunks=1;2;10-20`.
+    pub fn trunks(&self, nic: NicId) -> BTreeSet<u16> {
+        let line = self.line(&nic.to_string()).unwrap_or_default();
+        let trunks = properties(line).find(|(key, _)| *key == "trunks").map(|(_, value)| value).unwrap_or_default();
+        let range = |part: &str| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            Some(first.parse::<u16>().ok()?..=last.parse().ok().filter(|last| *last <= 4094)?)
+        };
+        trunks.split(';').filter_map(range).flatten().collect()
+    }
+
     /// The value of one line as it stands there.
     pub fn line(&self, key: &str) -> Option<&str> {
         self.lines.get(key).map(String::as_str)
@@ -231,6 +242,14 @@ mod tests {
         }
         assert_eq!(nic("virtio,bridge=vmbr0").unwrap().mac, None);
         assert_eq!(nic("virtio=BC:24:11:AA:BB:CC").unwrap().bridge, None);
+    }
+
+    #[test]
+    fn trunks_are_numbers_and_ranges() {
+        let config =
+            qemu("net0: virtio=BC:24:11:AA:BB:CC,bridge=vmbr0,trunks=5;10-12;x;9-\nnet1: virtio,bridge=vmbr0\n");
+        assert_eq!(config.trunks(NicId::FIRST), BTreeSet::from([5, 10, 11, 12]));
+        assert_eq!(config.trunks("net1".parse().unwrap()), BTreeSet::new());
     }
 
     #[test]

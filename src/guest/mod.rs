@@ -153,6 +153,30 @@ impl Guests {
         Ok(found)
     }
 
+    /// Every guest of the cluster: its configuration and where it lies, or why it cannot be read.
+    pub fn all(&self) -> BTreeMap<Vmid, Result<Located, GuestError>> {
+        let mut found = BTreeMap::new();
+        for node in self.nodes().into_iter().chain([self.node.clone()]) {
+            for kind in [GuestKind::Qemu, GuestKind::Lxc] {
+                for directory in self.paths.local_config_dirs(&node, kind) {
+                    for name in files::names(&directory) {
+                        let Some(vmid) = name.strip_suffix(".conf").and_then(|vmid| vmid.parse().ok()) else {
+                            continue;
+                        };
+                        let config = match read(vmid, kind, &directory.join(name)) {
+                            Ok(Some(config)) => Ok(Located { node: node.clone(), config }),
+                            // It was there a moment ago: destroyed or migrated.
+                            Ok(None) => continue,
+                            Err(error) => Err(error),
+                        };
+                        found.entry(vmid).or_insert(config);
+                    }
+                }
+            }
+        }
+        found
+    }
+
     fn first(&self, vmid: Vmid, nodes: &[NodeName]) -> Result<Option<Located>, GuestError> {
         for node in nodes {
             for kind in [GuestKind::Qemu, GuestKind::Lxc] {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::guest::GuestConfig;
-use crate::model::{NicId, Vmid};
+use crate::model::{MacAddr, NicId, Prefix, Vmid};
 use crate::registry::document::{GuestFile, PoolIndex, PoolsFile};
 use crate::registry::{Registry, plain};
 
@@ -46,6 +46,7 @@ pub struct Index<'a> {
     pools: PoolIndex<'a>,
     holders: BTreeMap<IpNet, Vec<Vmid>>,
     lengths: BTreeSet<u8>,
+    macs: BTreeMap<MacAddr, (Vmid, NicId, Prefix)>,
 }
 
 impl<'a> Index<'a> {
@@ -53,12 +54,14 @@ impl<'a> Index<'a> {
     pub fn new(registry: &'a Registry) -> Self {
         let mut holders: BTreeMap<IpNet, Vec<Vmid>> = BTreeMap::new();
         let mut lengths = BTreeSet::new();
-        for (vmid, .., assigned) in registry.assignments() {
+        let mut macs = BTreeMap::new();
+        for (vmid, nic, interface, assigned) in registry.assignments() {
             let net = assigned.address.net();
             holders.entry(net).or_default().push(vmid);
             lengths.insert(net.prefix_len());
+            macs.entry(interface.mac).or_insert((vmid, nic, assigned.address));
         }
-        Self { pools: PoolIndex::new(&registry.pools), holders, lengths }
+        Self { pools: PoolIndex::new(&registry.pools), holders, lengths, macs }
     }
 
     /// The first guest other than `vmid` to which the address is assigned.
@@ -66,6 +69,11 @@ impl<'a> Index<'a> {
         let nets = self.lengths.iter().filter_map(|length| Some(IpNet::new(address, *length).ok()?.trunc()));
         let holders = nets.filter_map(|net| self.holders.get(&net)).flatten().copied();
         holders.filter(|holder| *holder != vmid).min()
+    }
+
+    /// The NIC with assignments that this MAC belongs to, and its first address.
+    pub fn mac_holder(&self, mac: MacAddr) -> Option<(Vmid, NicId, Prefix)> {
+        self.macs.get(&mac).copied()
     }
 }
 
@@ -183,17 +191,15 @@ fn check_config(
 /// Says why a guest without assignments looks like a clone or a restore of one that has some.
 ///
 /// Clones copy hookscript and ipconfig and get new MACs; a restore to a new number keeps the MACs too.
-pub fn check_stranger(registry: &Registry, vmid: Vmid, config: &GuestConfig, our_hookscript: bool) -> Option<Problem> {
+pub fn check_stranger(index: &Index<'_>, vmid: Vmid, config: &GuestConfig, our_hookscript: bool) -> Option<Problem> {
     let problem = |sentence, hint| Some(Problem { vmid: Some(vmid), sentence, hint });
     let tool = config.kind.tool();
-    for nic in config.nics.values().flatten() {
-        let owner = registry.assignments().find(|(.., interface, _)| nic.mac == Some(interface.mac));
-        if let Some((owner, id, interface, assigned)) = owner {
-            let address = plain(assigned.address);
+    for mac in config.nics.values().flatten().filter_map(|nic| nic.mac) {
+        if let Some((owner, id, address)) = index.mac_holder(mac) {
+            let address = plain(address);
             return problem(
                 format!(
-                    "guest {vmid} has no assignment, but the MAC {} of guest {owner} {id} ({address}): is it a restored copy?",
-                    interface.mac
+                    "guest {vmid} has no assignment, but the MAC {mac} of guest {owner} {id} ({address}): is it a restored copy?"
                 ),
                 format!(
                     "give guest {vmid} another MAC, or `pve-public-ip release {owner}` and assign {address} to {vmid}"
@@ -202,8 +208,7 @@ pub fn check_stranger(registry: &Registry, vmid: Vmid, config: &GuestConfig, our
         }
     }
     for net in &config.configured {
-        let owner = registry.assignments().find(|(.., assigned)| assigned.address.net().contains(&net.addr()));
-        if let Some((owner, ..)) = owner {
+        if let Some(owner) = index.other_holder(vmid, net.addr()) {
             return problem(
                 format!(
                     "guest {vmid} is configured with {}, which is assigned to guest {owner}: is it a clone?",
@@ -212,12 +217,7 @@ pub fn check_stranger(registry: &Registry, vmid: Vmid, config: &GuestConfig, our
                 format!("change the guest's address: `{tool} config {vmid}`"),
             );
         }
-        let pooled = registry
-            .pools
-            .pools
-            .iter()
-            .find(|(_, pool)| pool.addresses.iter().any(|entry| entry.address.net().contains(&net.addr())));
-        if let Some((pool, _)) = pooled {
+        if let Some(pool) = index.pools.pool_of(net.addr()) {
             return problem(
                 format!("guest {vmid} is configured with {} of pool `{pool}`, which is not assigned to it", net.addr()),
                 format!("`pve-public-ip assign {vmid} {}`, or change the guest's address", net.addr()),

@@ -1,6 +1,6 @@
 //! What should be: from the inputs to the state of the network, without looking at the kernel.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -11,7 +11,7 @@ use super::routed;
 use super::state::{NetState, Route, Rules};
 use crate::guest::Nic;
 use crate::model::address::{ranges4, ranges6};
-use crate::model::{IfName, MacAddr, NicId, Prefix, Vmid};
+use crate::model::{IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
 use crate::registry::Registry;
 use crate::registry::document::{Assigned, GuestFile, Interface, Mode, Pool, UplinkGuard};
 use crate::ruleset::{Element, Routed, SetId};
@@ -190,6 +190,40 @@ pub(super) fn bridge_guard(registry: &Registry, bridge: IfName) -> UplinkGuard {
     pools.map(Pool::uplink_guard).max().unwrap_or(UplinkGuard::Off)
 }
 
+/// A NIC of one of this node's guests whose MAC no pool of its bridge knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stranger<'a> {
+    /// The guest.
+    pub vmid: Vmid,
+    /// Its NIC.
+    pub nic: NicId,
+    /// The MAC.
+    pub mac: MacAddr,
+    /// A pool of the bridge, by name: where the MAC would be allowed.
+    pub pool: &'a PoolName,
+    /// What becomes of its frames.
+    pub guard: UplinkGuard,
+}
+
+/// NICs of this node's guests that are on a pool's bridge with a MAC that no pool knows.
+pub fn strangers(inputs: &Inputs) -> Vec<Stranger<'_>> {
+    let registered = registered_macs(&inputs.registry);
+    let mut pools: BTreeMap<IfName, (&PoolName, UplinkGuard)> = BTreeMap::new();
+    for (name, pool) in &inputs.registry.pools.pools {
+        pools.entry(pool.bridge).or_insert_with(|| (name, bridge_guard(&inputs.registry, pool.bridge)));
+    }
+    let mut found = Vec::new();
+    for (vmid, place) in inputs.guests.iter().filter(|(_, place)| place.node == inputs.node) {
+        for (id, nic) in &place.config.nics {
+            let Ok(Nic { mac: Some(mac), bridge: Some(bridge), .. }) = nic else { continue };
+            if let (Some((pool, guard)), false) = (pools.get(bridge), registered.contains(&(*bridge, *mac))) {
+                found.push(Stranger { vmid: *vmid, nic: *id, mac: *mac, pool, guard: *guard });
+            }
+        }
+    }
+    found
+}
+
 /// NICs of this node's guests whose frames a guard keeps from the provider: no pool knows their MAC.
 pub fn unregistered(inputs: &Inputs) -> Vec<Problem> {
     let pools = &inputs.registry.pools.pools;
@@ -197,24 +231,13 @@ pub fn unregistered(inputs: &Inputs) -> Vec<Problem> {
     if pools.values().all(|pool| pool.uplink_guard() != UplinkGuard::Enforce) {
         return Vec::new();
     }
-    let registered = registered_macs(&inputs.registry);
-    let mut found = Vec::new();
-    for (vmid, place) in inputs.guests.iter().filter(|(_, place)| place.node == inputs.node) {
-        for (id, nic) in &place.config.nics {
-            let Ok(nic) = nic else { continue };
-            let (Some(mac), Some(bridge)) = (nic.mac, nic.bridge) else { continue };
-            let pool = pools.iter().find(|(_, pool)| pool.bridge == bridge);
-            let enforced = bridge_guard(&inputs.registry, bridge) == UplinkGuard::Enforce;
-            if let (true, Some((name, _)), false) = (enforced, pool, registered.contains(&(bridge, mac))) {
-                found.push(Problem {
-                    vmid: Some(*vmid),
-                    sentence: format!("guest {vmid} {id} does not reach the provider: no pool knows its MAC {mac}"),
-                    hint: format!("if the provider knows this MAC: `pve-public-ip pool set {name} --allow-mac {mac}`"),
-                });
-            }
-        }
-    }
-    found
+    let kept_back = strangers(inputs).into_iter().filter(|stranger| stranger.guard == UplinkGuard::Enforce);
+    let problem = |Stranger { vmid, nic, mac, pool, .. }: Stranger<'_>| Problem {
+        vmid: Some(vmid),
+        sentence: format!("guest {vmid} {nic} does not reach the provider: no pool knows its MAC {mac}"),
+        hint: format!("if the provider knows this MAC: `pve-public-ip pool set {pool} --allow-mac {mac}`"),
+    };
+    kept_back.map(problem).collect()
 }
 
 /// MACs that the provider knows, each with the bridge of its pool.

@@ -12,7 +12,7 @@ mod state;
 
 pub use assume::{DefaultRoute, Surroundings, assume_bridge, assume_gateways};
 pub use checks::{Index, Problem, check_configured, check_guest, check_stranger, is_configured_beyond};
-pub use desired::{Desired, desired, desired_for, pool_bridges, unregistered};
+pub use desired::{Desired, Stranger, desired, desired_for, pool_bridges, strangers, unregistered};
 pub use diff::{Step, diff};
 pub use event::{Event, Known, latest};
 pub use inputs::{

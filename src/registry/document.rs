@@ -154,6 +154,12 @@ impl<'a> PoolIndex<'a> {
         let (_, entry) = self.0.get(pool)?.range(..=prefix.first()).next_back()?;
         entry.address.contains(prefix).then_some(*entry)
     }
+
+    /// The pool that an address is of.
+    pub fn pool_of(&self, address: IpAddr) -> Option<&'a PoolName> {
+        let prefix = Prefix::host(address).ok()?;
+        self.0.keys().find(|pool| self.entry(pool, prefix).is_some()).copied()
+    }
 }
 
 /// One address or prefix of a pool.

@@ -104,6 +104,9 @@ pub struct Missing {
     pub meaning: &'static str,
     /// How it was found out.
     pub reason: String,
+    /// Whether no node can do without it.
+    #[serde(skip)]
+    pub required: bool,
 }
 
 /// Where a frame was seen.
@@ -231,13 +234,13 @@ fn is_part(wanted: Option<&str>, of: &[&str]) -> bool {
 /// Nothing is left behind, whatever happens: the namespaces have no names and the devices live in them.
 pub fn run(selection: &Selection, rules: &str) -> Result<Report, Error> {
     let started = Instant::now();
-    let mut report = Report { kernel: kernel_release(), nft: nft_version()?, ..Report::default() };
+    let mut report = Report { kernel: kernel_release()?, nft: nft_version()?, ..Report::default() };
     // `unshare` and `setns` move only the calling thread, and this one is nobody else's.
     let played = thread::scope(|scope| {
         let thread = scope.spawn(|| -> Result<(), Error> {
             let home = Namespace::current()?;
             stay_on_one_cpu()?;
-            report.missing = missing(&home)?;
+            report.missing = missing()?;
             play(selection, rules, &home, &mut report)
         });
         thread.join().unwrap_or(Err(Error::Ended))
@@ -304,37 +307,49 @@ fn stay_on_one_cpu() -> io::Result<()> {
     Ok(sched_setaffinity(Pid::from_raw(0), &one)?)
 }
 
-fn kernel_release() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| "?".to_owned(), |text| text.trim().to_owned())
+/// Release of the kernel that runs.
+pub fn kernel_release() -> io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned())
 }
 
-fn nft_version() -> Result<String, CommandError> {
-    let text = command::run("nft", &["--version"], b"")?;
+/// Version of `nft`.
+pub fn nft_version() -> Result<String, CommandError> {
+    let text = command::run_within(5, "nft", &["--version"])?;
     let text = String::from_utf8_lossy(&text).into_owned();
     Ok(text.split_whitespace().find_map(|word| word.strip_prefix('v')).unwrap_or("?").to_owned())
 }
 
-/// A feature, what it means for a node to lack it, and how to find out.
-type Probe = (&'static str, &'static str, fn() -> Result<(), String>);
+/// A feature, whether every node needs it, what it means to lack it, and how to find out.
+type Probe = (&'static str, bool, &'static str, fn() -> Result<(), String>);
 
-const PROBES: [Probe; 7] = [
-    ("bridges", "no guest can be connected", || try_command("ip link add br0 type bridge")),
-    ("nf_tables for bridges", "nothing can be filtered: this node cannot be protected", || {
+const PROBES: [Probe; 9] = [
+    ("bridges", true, "no guest can be connected", || try_command("ip link add br0 type bridge")),
+    ("nf_tables for bridges", true, "nothing can be filtered: this node cannot be protected", || {
         try_command("nft add table bridge probe")
     }),
-    ("veth", "there can be no containers, and no guests behind Proxmox VE's firewall", || {
+    ("sets over several fields", true, "an address cannot be bound to a port: this node cannot be protected", || {
+        try_command("nft add set bridge probe bindings { type ifname . ether_addr . ipv4_addr; }")
+    }),
+    ("veth", true, "there can be no containers, and no guests behind Proxmox VE's firewall", || {
         try_command("ip link add veth0 type veth peer name veth1")
     }),
-    ("tap devices", "there can be no virtual machines", || {
+    ("forwarding entries that stay", true, "a guest can draw frames for another guest's MAC to itself", || {
+        try_command("ip link set veth0 master br0")?;
+        try_command("bridge fdb replace 02:00:00:00:00:01 dev veth0 master static sticky")
+    }),
+    ("tap devices", true, "there can be no virtual machines", || {
         Tap::new(IfName::literal("tap0")).map(drop).map_err(|error| format!("/dev/net/tun: {error}"))
     }),
-    ("IPv6", "the test gives the node IPv6 addresses, which this kernel does not take", || {
+    ("IPv6", false, "the test gives the node IPv6 addresses, which this kernel does not take", || {
         exists("/proc/sys/net/ipv6")
     }),
-    ("VLAN-aware bridges", "`bridge-vlan-aware` cannot be used; guests in VLANs need bridges of their own", || {
-        try_command("ip link add br1 type bridge vlan_filtering 1")
-    }),
-    ("br_netfilter", "the rules do not need it, but how they get on with it is not tested", || {
+    (
+        "VLAN-aware bridges",
+        false,
+        "`bridge-vlan-aware` cannot be used; guests in VLANs need bridges of their own",
+        || try_command("ip link add br1 type bridge vlan_filtering 1"),
+    ),
+    ("br_netfilter", false, "the rules do not need it, but how they get on with it is not tested", || {
         exists("/proc/sys/net/bridge")
     }),
 ];
@@ -348,16 +363,19 @@ fn exists(path: &str) -> Result<(), String> {
     if matches!(std::fs::exists(path), Ok(true)) { Ok(()) } else { Err(format!("there is no {path}")) }
 }
 
-/// Tries each feature in a namespace of its own.
-fn missing(home: &Namespace) -> Result<Vec<Missing>, Error> {
-    Namespace::new()?.enter()?;
-    let failed = PROBES.iter().filter_map(|(feature, meaning, probe)| {
-        let reason = probe().err()?.split_whitespace().collect::<Vec<_>>().join(" ");
-        Some(Missing { feature, meaning, reason })
-    });
-    let missing = failed.collect();
-    home.enter()?;
-    Ok(missing)
+/// Tries each feature in a namespace of its own; returns those that this kernel lacks.
+pub fn missing() -> io::Result<Vec<Missing>> {
+    let probe = || {
+        Namespace::new()?.enter()?;
+        let failed = PROBES.iter().filter_map(|(feature, required, meaning, probe)| {
+            let reason = probe().err()?.split_whitespace().collect::<Vec<_>>().join(" ");
+            Some(Missing { feature, meaning, reason, required: *required })
+        });
+        Ok(failed.collect())
+    };
+    let ended = |_| Err(io::Error::other("the thread that tries features ended early"));
+    // Only the thread that enters a namespace is moved.
+    thread::scope(|scope| scope.spawn(probe).join().unwrap_or_else(ended))
 }
 
 #[cfg(test)]

@@ -59,6 +59,13 @@ pub fn run(program: &str, args: &[&str], input: &[u8]) -> Result<Vec<u8>, Comman
     Ok(output.stdout)
 }
 
+/// As [`run`], without input, for a program that may hang: it is killed when the time is over.
+pub fn run_within(seconds: u32, program: &str, args: &[&str]) -> Result<Vec<u8>, CommandError> {
+    let limit = seconds.to_string();
+    let all: Vec<&str> = ["--signal=KILL", &limit, program].into_iter().chain(args.iter().copied()).collect();
+    run("timeout", &all, b"")
+}
+
 /// Runs a program that speaks for itself: its output goes where ours goes.
 pub fn pass_through(program: &Path, args: &[OsString]) -> io::Result<ExitStatus> {
     new(program).args(args).stdin(Stdio::null()).status()
@@ -94,5 +101,8 @@ mod tests {
         let message = run("/no/such/program", &["-x"], b"").unwrap_err().to_string();
         assert_eq!(message, "cannot run `/no/such/program -x`");
         assert_eq!(run("cat", &[], b"hello").unwrap(), b"hello");
+        assert_eq!(run_within(5, "printf", &["%s", "hello"]).unwrap(), b"hello");
+        let message = run_within(1, "sleep", &["60"]).unwrap_err().to_string();
+        assert_eq!(message, "`timeout --signal=KILL 1 sleep 60` failed (signal: 9 (SIGKILL))");
     }
 }

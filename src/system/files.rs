@@ -28,23 +28,38 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_as(path, bytes, "local")
 }
 
+/// As [`replace`], for a script that everybody may execute as soon as it is there.
+pub fn replace_script(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let executable = |file: &File| file.set_permissions(fs::Permissions::from_mode(0o755));
+    replace_with(path, bytes, "local", executable)
+}
+
 /// As [`replace`]; `writer` (the node's name) keeps temporary files of two nodes with the same process id apart.
 ///
 /// The temporary name is of the form that Proxmox VE itself uses. Mode and owner are left to the file system: pmxcfs
 /// decides by path and refuses `chmod`.
 pub fn replace_as(path: &Path, bytes: &[u8], writer: &str) -> io::Result<()> {
+    replace_with(path, bytes, writer, |_| Ok(()))
+}
+
+fn replace_with(
+    path: &Path,
+    bytes: &[u8],
+    writer: &str,
+    finish: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("file");
     let temporary = path.with_file_name(format!("{name}.tmp.{writer}.{}", std::process::id()));
     // A left-over of a dead process with our id; O_EXCL below makes sure that nothing is written through a link.
     let _ = fs::remove_file(&temporary);
-    let written = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    let written = write_new(&temporary, bytes, finish).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
     }
     written
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_new(path: &Path, bytes: &[u8], finish: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -52,6 +67,7 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .custom_flags(OFlag::O_NOFOLLOW.bits())
         .open(path)?;
     file.write_all(bytes)?;
+    finish(&file)?;
     file.sync_all()
 }
 

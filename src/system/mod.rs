@@ -1,6 +1,7 @@
 //! Acting: the file system, other programs and the kernel. Nothing here decides anything.
 
 pub mod caller;
+mod chains;
 pub mod command;
 mod fence;
 pub mod files;
@@ -18,6 +19,7 @@ pub mod service;
 pub mod tally;
 pub mod tun;
 
+pub use chains::foreign_chains;
 pub use fence::Fence;
 pub use kernel::{Kernel, KernelError};
 pub use monitor::Monitor;

@@ -20,8 +20,8 @@ use crate::ruleset::{Element, SetId, Storage, TABLE, Table};
 
 pub(super) const SUBSYSTEM: u16 = 10 << 8;
 const GET_TABLE: u16 = SUBSYSTEM | 1;
-const GET_CHAIN: u16 = SUBSYSTEM | 4;
-const GET_RULE: u16 = SUBSYSTEM | 7;
+pub(super) const GET_CHAIN: u16 = SUBSYSTEM | 4;
+pub(super) const GET_RULE: u16 = SUBSYSTEM | 7;
 const GET_SET: u16 = SUBSYSTEM | 10;
 const NEW_SET_ELEMENT: u16 = SUBSYSTEM | 12;
 const GET_SET_ELEMENT: u16 = SUBSYSTEM | 13;
@@ -420,7 +420,7 @@ impl Nftables {
         Ok(hasher.finish())
     }
 
-    /// A whole dump as attributes behind the fixed header; repeated if something changed meanwhile.
+    /// A whole dump of a table's family as attributes behind the fixed header.
     pub(super) fn dump(
         &mut self,
         table: Table,
@@ -428,10 +428,22 @@ impl Nftables {
         filter: &[(u16, &str)],
         action: &str,
     ) -> Result<Vec<Vec<u8>>, FilterError> {
+        let whole = self.dump_of(header(table), kind, filter, action)?;
+        Ok(whole.into_iter().map(|payload| payload.get(4..).unwrap_or_default().to_vec()).collect())
+    }
+
+    /// A whole dump with the fixed headers; repeated if something changed meanwhile.
+    pub(super) fn dump_of(
+        &mut self,
+        header: [u8; 4],
+        kind: u16,
+        filter: &[(u16, &str)],
+        action: &str,
+    ) -> Result<Vec<Vec<u8>>, FilterError> {
         loop {
             let sequence = self.socket.next_sequence();
             let mut builder = Builder::default();
-            builder.message(kind, REQUEST | DUMP, sequence, &header(table));
+            builder.message(kind, REQUEST | DUMP, sequence, &header);
             for (attribute, value) in filter {
                 builder.string(*attribute, value);
             }
@@ -443,10 +455,7 @@ impl Nftables {
                 Err(error) => return Err(error.into()),
             };
             if frames.iter().all(|frame| frame.flags & INTERRUPTED == 0) {
-                return Ok(frames
-                    .into_iter()
-                    .map(|frame| frame.payload.get(4..).unwrap_or_default().to_vec())
-                    .collect());
+                return Ok(frames.into_iter().map(|frame| frame.payload).collect());
             }
         }
     }

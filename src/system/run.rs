@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -88,6 +88,15 @@ pub struct GuardNote {
     pub problems: usize,
     /// What keeps it from its work.
     pub trouble: Option<String>,
+}
+
+impl GuardNote {
+    /// Whether its process is there. A number is given again to another process after the guard's end, hardly ever to one
+    /// of this name.
+    pub fn is_alive(&self) -> bool {
+        let name = files::read_limited(Path::new(&format!("/proc/{}/comm", self.pid)), 64);
+        name.is_ok_and(|name| name.starts_with(b"pve-public-ip"))
+    }
 }
 
 /// The run directory, locked against other processes that change the kernel.

@@ -10,6 +10,7 @@ mod common;
 mod audit;
 mod cloud_init;
 mod disk;
+mod doctor;
 mod guest_files;
 mod hook;
 mod hookscript;

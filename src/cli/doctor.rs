@@ -1,0 +1,180 @@
+//! `doctor`: what surrounds the protection, and what is wrong with it.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::output::Output;
+use super::proxmox::{self, Outcome};
+use super::{Doctor, advice};
+use crate::doctor::{CHECKS, Check, Examination, Finding, Fix, Severity, UNIT, examine};
+use crate::model::NodeName;
+use crate::paths::Paths;
+use crate::plan::Step;
+use crate::reconcile::{NODE_LOCK_LIMIT, Node};
+use crate::survey;
+use crate::system::run::RunState;
+use crate::system::{Kernel, Reference, files};
+
+/// The file that the package puts into `local:snippets`.
+const HOOKSCRIPT: &str = include_str!("../../hookscripts/pve-public-ip");
+
+/// What became of a finding that can be put right.
+#[derive(Debug, Serialize)]
+struct Deed {
+    code: &'static str,
+    subject: String,
+    /// What was done, or would be.
+    what: String,
+    /// Why it could not be.
+    error: Option<String>,
+}
+
+pub(super) fn doctor(paths: &Paths, command: &Doctor, dry_run: bool) -> anyhow::Result<Output> {
+    if command.list {
+        return Ok(list());
+    }
+    let mut facts = survey::facts(paths);
+    let mut examination = examine(&facts);
+    let mut deeds = Vec::new();
+    if command.fix {
+        deeds = fix(paths, &examination.findings, dry_run)?;
+        if !dry_run && !deeds.is_empty() {
+            facts = survey::facts(paths);
+            examination = examine(&facts);
+        }
+    }
+    let node = facts.files.as_ref().ok().map(|files| &files.inputs.node);
+    let code = if examination.is_good() { 0 } else { 3 };
+    let deeds_text: String = deeds.iter().map(|deed| deed_text(deed, dry_run)).collect();
+    let text = deeds_text + &examination_text(&examination) + &summary(node, &examination);
+    let mut data = json!(examination);
+    data["node"] = json!(node.map(NodeName::as_str));
+    data["version"] = json!(env!("CARGO_PKG_VERSION"));
+    data["checks"] = json!(CHECKS.len());
+    if command.fix {
+        data["fixes"] = json!(deeds);
+    }
+    Ok(Output { text, data, code })
+}
+
+/// Every check, whether it finds something or not.
+fn list() -> Output {
+    let line =
+        |Check { code, severity, explanation, .. }: &Check| format!("{} {code}\n  {explanation}\n", severity.as_str());
+    let entry = |Check { code, severity, explanation, .. }: &Check| json!({ "code": code, "severity": severity, "explanation": explanation });
+    Output::new(CHECKS.iter().map(line).collect::<String>(), CHECKS.iter().map(entry).collect())
+}
+
+/// What a check means is said once, above all that it found.
+fn examination_text(examination: &Examination) -> String {
+    let mut text = String::new();
+    for group in examination.findings.chunk_by(|one, two| one.code == two.code) {
+        let Finding { code, severity, explanation, .. } = &group[0];
+        text += &format!("{}: {code}: {explanation}\n", severity.as_str());
+        for Finding { sentence, remedy, fixable, .. } in group {
+            text += &format!("  {sentence}\n");
+            let by_itself = if *fixable { "`pve-public-ip doctor --fix`, or " } else { "" };
+            if !remedy.is_empty() {
+                text += &format!("    hint: {by_itself}{remedy}\n");
+            }
+        }
+    }
+    let mut reasons: Vec<&str> = Vec::new();
+    for unchecked in &examination.unchecked {
+        if !reasons.contains(&unchecked.reason.as_str()) {
+            reasons.push(&unchecked.reason);
+        }
+    }
+    for reason in reasons {
+        let same = examination.unchecked.iter().filter(|unchecked| unchecked.reason == reason);
+        let codes: Vec<&str> = same.map(|unchecked| unchecked.code).collect();
+        text += &format!("not checked, because {reason}: {}\n", codes.join(", "));
+    }
+    text
+}
+
+fn summary(node: Option<&NodeName>, examination: &Examination) -> String {
+    let count = |severity, one: &str, several: &str| match examination.count(severity) {
+        1 => format!("1 {one}"),
+        count => format!("{count} {several}"),
+    };
+    let parts = [
+        count(Severity::Error, "error", "errors"),
+        count(Severity::Warning, "warning", "warnings"),
+        count(Severity::Info, "remark", "remarks"),
+    ];
+    let checks = match examination.unchecked.len() {
+        0 => format!("{} checks", CHECKS.len()),
+        unmade => format!("{} of {} checks", CHECKS.len() - unmade, CHECKS.len()),
+    };
+    let node = node.map_or_else(|| "this node".to_owned(), |node| format!("node {node}"));
+    format!("{node}: {} in {checks}\n", parts.join(", "))
+}
+
+fn deed_text(deed: &Deed, dry_run: bool) -> String {
+    let Deed { code, what, error, .. } = deed;
+    match error {
+        Some(error) => format!("not fixed: {code}: {what}: {error}\n"),
+        None if dry_run => format!("would fix: {code}: {what}\n"),
+        None => format!("fixed: {code}: {what}\n"),
+    }
+}
+
+/// Puts right what can be put right, each once.
+fn fix(paths: &Paths, findings: &[Finding], dry_run: bool) -> anyhow::Result<Vec<Deed>> {
+    let mut done: Vec<&Fix> = Vec::new();
+    let mut deeds = Vec::new();
+    for finding in findings {
+        let Some(fix) = finding.fix.as_ref().filter(|fix| !done.contains(fix)) else { continue };
+        done.push(fix);
+        let (what, outcome) = perform(&Node::open(paths.clone())?, fix, dry_run);
+        let error = outcome.err().map(|error| format!("{error:#}"));
+        deeds.push(Deed { code: finding.code, subject: finding.subject.clone(), what, error });
+    }
+    Ok(deeds)
+}
+
+/// What a fix does, in words, and how it went.
+fn perform(node: &Node, fix: &Fix, dry_run: bool) -> (String, anyhow::Result<()>) {
+    match fix {
+        Fix::PlaceHookscript(path) => {
+            let place = || {
+                path.parent().map_or(Ok(()), files::directories)?;
+                files::replace_script(path, HOOKSCRIPT.as_bytes())
+            };
+            let done = if dry_run { Ok(()) } else { place() };
+            (format!("put our hookscript at `{}`", path.display()), done.map_err(Into::into))
+        }
+        Fix::MakeExecutable(path) => {
+            let done = if dry_run { Ok(()) } else { fs::set_permissions(path, Permissions::from_mode(0o755)) };
+            (format!("set the mode of `{}` to 0755", path.display()), done.map_err(Into::into))
+        }
+        Fix::RegisterHookscript(vmid) => match node.guests.find(*vmid, None) {
+            Ok(located) => called("set the hookscript", proxmox::register(node, *vmid, &located, dry_run)),
+            Err(error) => ("set the hookscript".to_owned(), Err(error.into())),
+        },
+        Fix::EnableGuard => {
+            called("let systemd start the guard", proxmox::call(node, "systemctl", &["enable", "--now", UNIT], dry_run))
+        }
+        Fix::DeafenBridge(bridge) => {
+            let step = Step::SetDeafBridge(*bridge);
+            let apply = || -> anyhow::Result<()> {
+                let _run = RunState::lock(&node.paths, NODE_LOCK_LIMIT)?;
+                Ok(Kernel::open(Reference::default())?.apply(std::slice::from_ref(&step))?)
+            };
+            (format!("let {bridge} learn nothing from link-local frames"), if dry_run { Ok(()) } else { apply() })
+        }
+    }
+}
+
+fn called(what: &str, outcome: Outcome) -> (String, anyhow::Result<()>) {
+    match outcome {
+        Outcome::Done(command) => (format!("{what}: {command}"), Ok(())),
+        Outcome::AsWanted => (what.to_owned(), Ok(())),
+        Outcome::LeftToDo { reason, command } => (what.to_owned(), Err(advice(reason, command))),
+        Outcome::Failed { message, command } => (what.to_owned(), Err(advice(message, command))),
+    }
+}

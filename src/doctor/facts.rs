@@ -1,0 +1,171 @@
+//! What is known of a node when it is examined. Each part that could not be looked at is the reason why.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::firewall::Firewall;
+use crate::guest::storage::Storages;
+use crate::interfaces::Interfaces;
+use crate::model::{IfName, NodeName, Vmid};
+use crate::plan::{Inputs, Links};
+use crate::ruleset::Table;
+use crate::selftest::Missing;
+
+/// Something, or why nobody can tell.
+pub type Known<T> = Result<T, String>;
+
+/// A node and what surrounds it.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// What lies under `/etc/pve`, and files of this node that it refers to.
+    pub files: Known<Files>,
+    /// `/etc/network/interfaces`.
+    pub interfaces: Known<Interfaces>,
+    /// The kernel's interfaces.
+    pub links: Known<Links>,
+    /// Base chains of nf_tables that are not ours.
+    pub chains: Known<Vec<BaseChain>>,
+    /// Our tables that are missing, or have no rules.
+    pub void: Known<Vec<Table>>,
+    /// Kernel parameters by their path below `/proc/sys`, as far as they exist.
+    pub parameters: Known<BTreeMap<String, String>>,
+    /// What this kernel lacks.
+    pub missing: Known<Vec<Missing>>,
+    /// Release of the kernel.
+    pub kernel: Known<String>,
+    /// Version of `nft`, or why it does not run.
+    pub nft: Known<Result<String, String>>,
+    /// Whether something keeps the clock right.
+    pub clock: Known<bool>,
+    /// The guard service.
+    pub guard: Known<Guard>,
+}
+
+/// What lies under `/etc/pve`.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// Registry, guests of the whole cluster, interfaces as far as they are known.
+    pub inputs: Inputs,
+    /// Guests whose configuration cannot be read, with the reason.
+    pub unreadable: BTreeMap<Vmid, String>,
+    /// The nodes of the cluster.
+    pub nodes: Vec<NodeName>,
+    /// The cluster's storages.
+    pub storages: Storages,
+    /// Hookscripts that matter on this node, by volume.
+    pub scripts: BTreeMap<String, Script>,
+    /// Proxmox VE's firewall.
+    pub firewall: Firewall,
+    /// `.members`.
+    pub members: Known<Members>,
+    /// What each node noted when it last ran `apply`.
+    pub releases: BTreeMap<NodeName, Release>,
+    /// Files in the registry's directories that a writer left.
+    pub leftovers: Vec<PathBuf>,
+    /// The registry's file that was written the furthest in the future, by this node's clock.
+    pub ahead: Option<(PathBuf, Duration)>,
+}
+
+/// A hookscript on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Script {
+    /// It can be run.
+    Ready,
+    /// There is no such file.
+    Missing(PathBuf),
+    /// Proxmox VE refuses to run it.
+    NotExecutable(PathBuf),
+    /// The volume has no path, for this reason.
+    Nowhere(String),
+}
+
+/// Whether the cluster can decide, and who is there. Source: pve-cluster `src/pmxcfs/status.c`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Members {
+    /// A node on its own always is.
+    pub quorate: bool,
+    /// Nodes that do not answer.
+    pub offline: BTreeSet<NodeName>,
+}
+
+/// What a node notes for the others when it runs `apply`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// Version of the program.
+    pub release: String,
+    /// Whether Proxmox VE can run `local:snippets/pve-public-ip` there.
+    pub hookscript: bool,
+}
+
+/// A base chain of nf_tables that this program did not make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseChain {
+    /// `bridge`, `inet`, `ip`, `ip6`, ...
+    pub family: &'static str,
+    /// Its table.
+    pub table: String,
+    /// Its name.
+    pub name: String,
+    /// `prerouting`, `forward`, ...
+    pub hook: &'static str,
+    /// Drops what no rule of it accepts.
+    pub drops: bool,
+    /// Whether a rule of its table drops something.
+    pub table_drops: bool,
+}
+
+/// The guard service.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Guard {
+    /// Its process is there.
+    pub runs: bool,
+    /// It has run since the node booted.
+    pub has_run: bool,
+    /// What keeps it from its work.
+    pub trouble: Option<String>,
+    /// Whether systemd starts it at boot; `None`: the unit is not installed.
+    pub enabled: Option<bool>,
+}
+
+impl Facts {
+    /// What lies under `/etc/pve`.
+    pub(super) fn files(&self) -> Known<&Files> {
+        self.files.as_ref().map_err(String::clone)
+    }
+
+    /// The kernel's interfaces.
+    pub(super) fn links(&self) -> Known<&Links> {
+        self.links.as_ref().map_err(String::clone)
+    }
+
+    /// A number among the kernel parameters; one that the kernel does not have is none.
+    pub(super) fn parameter(&self, path: &str) -> Known<Option<u32>> {
+        let parameters = self.parameters.as_ref().map_err(String::clone)?;
+        Ok(parameters.get(path).and_then(|text| text.trim().parse().ok()))
+    }
+
+    /// Bridges of Open vSwitch, by the configuration, and by the kernel, where they are interfaces that are no bridges
+    /// beside its `ovs-system`.
+    pub(super) fn open_vswitch(&self) -> BTreeSet<IfName> {
+        let mut found = self.interfaces.as_ref().map(Interfaces::open_vswitch).unwrap_or_default();
+        let Ok(links) = &self.links else { return found };
+        if links.0.keys().any(|name| name.as_str() == "ovs-system") {
+            let no_bridge = |bridge: &IfName| links.get(*bridge).is_some_and(|link| link.bridge.is_none());
+            found.extend(self.files.iter().flat_map(Files::bridges).filter(no_bridge));
+        }
+        found
+    }
+}
+
+impl Files {
+    /// Bridges of pools, and those that guests of this node are on.
+    pub fn bridges(&self) -> BTreeSet<IfName> {
+        let inputs = &self.inputs;
+        let own = inputs.guests.values().filter(|place| place.node == inputs.node);
+        let nics = own.flat_map(|place| place.config.nics.values().flatten());
+        nics.filter_map(|nic| nic.bridge).chain(crate::plan::pool_bridges(&inputs.registry)).collect()
+    }
+}

@@ -1,0 +1,320 @@
+//! Checks of guests: their hookscripts, MACs, assignments, and what Proxmox VE's firewall does to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Files, Fix, Hit, Known, Script, View, listed};
+use crate::guest::Nic;
+use crate::hookscript::{self, VOLUME};
+use crate::model::{MacAddr, NicId, NodeName, Vmid};
+use crate::plan::{Place, Stranger, check_guest, check_stranger, strangers};
+use crate::registry::document::{GuestFile, Pool, UplinkGuard};
+use crate::registry::plain;
+
+/// Guests that hold something, with their configurations, if these are there.
+fn holders(files: &Files) -> impl Iterator<Item = (&GuestFile, Option<&Place>)> {
+    let guests = files.inputs.registry.guests.values().filter(|guest| !guest.is_empty());
+    guests.map(|guest| (guest, files.inputs.guests.get(&guest.vmid)))
+}
+
+/// Those whose configuration is there.
+fn placed(files: &Files) -> impl Iterator<Item = (&GuestFile, &Place)> {
+    holders(files).filter_map(|(guest, place)| Some((guest, place?)))
+}
+
+fn guest(vmid: Vmid) -> String {
+    format!("guest {vmid}")
+}
+
+/// `, and guests 100, 101 name it`.
+fn named_by(files: &Files, volume: &str) -> String {
+    let here = files.inputs.guests.iter().filter(|(_, place)| place.node == files.inputs.node);
+    let named = here.filter(|(_, place)| place.config.hookscript.as_deref() == Some(volume));
+    let named: Vec<Vmid> = named.map(|(vmid, _)| *vmid).collect();
+    match named.as_slice() {
+        [] => String::new(),
+        [one] => format!(", and guest {one} names it"),
+        several => format!(", and guests {} name it", listed(several)),
+    }
+}
+
+pub(super) fn hookscript_missing(view: &View<'_>) -> Known<Vec<Hit>> {
+    let files = view.files()?;
+    let hit = |(volume, script): (&String, &Script)| {
+        let named = named_by(files, volume);
+        match script {
+            Script::Missing(path) => {
+                let hit = |remedy| Hit::new(volume, format!("`{}` does not exist{named}", path.display()), remedy);
+                if hookscript::is_ours(volume) {
+                    let source = "/usr/share/pve-public-ip/hookscripts/pve-public-ip";
+                    let remedy = format!("`install -D -m 0755 {source} {}`", path.display());
+                    Some(hit(remedy).fixed_by(Fix::PlaceHookscript(path.clone())))
+                } else {
+                    Some(hit("put it there, or take it out of the guests".to_owned()))
+                }
+            }
+            Script::Nowhere(reason) => Some(Hit::new(
+                volume,
+                format!("`{volume}` cannot be found: {reason}{named}"),
+                "`pvesm status` shows the storages; name a hookscript on one of them",
+            )),
+            Script::Ready | Script::NotExecutable(_) => None,
+        }
+    };
+    Ok(files.scripts.iter().filter_map(hit).collect())
+}
+
+pub(super) fn hookscript_not_executable(view: &View<'_>) -> Known<Vec<Hit>> {
+    let files = view.files()?;
+    let hit = |(volume, script): (&String, &Script)| {
+        let Script::NotExecutable(path) = script else { return None };
+        let sentence = format!("`{}` is not executable{}", path.display(), named_by(files, volume));
+        let hit = Hit::new(volume, sentence, format!("`chmod 0755 {}`", path.display()));
+        Some(if hookscript::is_ours(volume) { hit.fixed_by(Fix::MakeExecutable(path.clone())) } else { hit })
+    };
+    Ok(files.scripts.iter().filter_map(hit).collect())
+}
+
+pub(super) fn without_hookscript(view: &View<'_>) -> Known<Vec<Hit>> {
+    let files = view.files()?;
+    let bare = placed(files).filter(|(_, place)| place.config.hookscript.is_none());
+    let hit = |(held, place): (&GuestFile, &Place)| {
+        let vmid = held.vmid;
+        let there = if place.node == files.inputs.node { String::new() } else { format!("on node {}: ", place.node) };
+        let remedy = format!("{there}`{} set {vmid} --hookscript {VOLUME}`", place.config.kind.tool());
+        let hit = Hit::new(&guest(vmid), format!("guest {vmid} has public addresses, but no hookscript"), remedy);
+        if there.is_empty() { hit.fixed_by(Fix::RegisterHookscript(vmid)) } else { hit }
+    };
+    Ok(bare.map(hit).collect())
+}
+
+pub(super) fn other_hookscript(view: &View<'_>) -> Known<Vec<Hit>> {
+    let files = view.files()?;
+    let hit = |(held, place): (&GuestFile, &Place)| {
+        let other = place.config.hookscript.as_deref().filter(|volume| !hookscript::is_ours(volume))?;
+        let (vmid, address) = (held.vmid, held.addresses().next()?.2.address);
+        let sentence = format!("guest {vmid} has public addresses, and the hookscript `{other}` instead of ours");
+        Some(Hit::new(&guest(vmid), sentence, format!("`pve-public-ip assign {vmid} {}`", plain(address))))
+    };
+    Ok(placed(files).filter_map(hit).collect())
+}
+
+pub(super) fn unreadable(view: &View<'_>) -> Known<Vec<Hit>> {
+    let hit = |(vmid, reason): (&Vmid, &String)| {
+        Hit::new(&guest(*vmid), reason.clone(), "`systemctl status pve-cluster` tells whether /etc/pve is well")
+    };
+    Ok(view.files()?.unreadable.iter().map(hit).collect())
+}
+
+pub(super) fn assignment_problem(view: &View<'_>) -> Known<Vec<Hit>> {
+    let files = view.files()?;
+    let index = view.index(files);
+    let problems = placed(files).flat_map(|(held, _)| check_guest(&files.inputs, index, held));
+    let hit = |problem: crate::plan::Problem| {
+        let subject = problem.vmid.map(guest).unwrap_or_default();
+        Hit::new(&subject, problem.sentence, problem.hint)
+    };
+    Ok(problems.map(hit).collect())
+}
+
+pub(super) fn orphaned(view: &View<'_>) -> Known<Vec<Hit>> {
+    let files = view.files()?;
+    let gone = holders(files).filter(|(held, place)| place.is_none() && !files.unreadable.contains_key(&held.vmid));
+    let hit = |(held, _): (&GuestFile, _)| {
+        let vmid = held.vmid;
+        let addresses = listed(held.addresses().map(|(.., assigned)| plain(assigned.address)));
+        let sentence = format!("guest {vmid} does not exist, but {addresses} is assigned to it");
+        Hit::new(&guest(vmid), sentence, format!("if it was destroyed: `pve-public-ip release {vmid}`"))
+    };
+    Ok(gone.map(hit).collect())
+}
+
+pub(super) fn clone_or_restore(view: &View<'_>) -> Known<Vec<Hit>> {
+    let files = view.files()?;
+    let index = view.index(files);
+    let guests = &files.inputs.registry.guests;
+    // One that has released its last address is still known: its file says what hookscript it had before.
+    let strangers = files.inputs.guests.iter().filter(|(vmid, _)| !guests.contains_key(vmid));
+    let hit = |(vmid, place): (&Vmid, &Place)| {
+        let ours = place.config.hookscript.as_deref().is_some_and(hookscript::is_ours);
+        let problem = check_stranger(index, *vmid, &place.config, ours)?;
+        Some(Hit::new(&guest(*vmid), problem.sentence, problem.hint))
+    };
+    Ok(strangers.filter_map(hit).collect())
+}
+
+pub(super) fn duplicate_mac(view: &View<'_>) -> Known<Vec<Hit>> {
+    let files = view.files()?;
+    let mut users: BTreeMap<MacAddr, Vec<(Vmid, NicId)>> = BTreeMap::new();
+    for (vmid, place) in &files.inputs.guests {
+        for (id, nic) in &place.config.nics {
+            if let Ok(Nic { mac: Some(mac), .. }) = nic {
+                users.entry(*mac).or_default().push((*vmid, *id));
+            }
+        }
+    }
+    let owners = |nics: &[(Vmid, NicId)]| nics.iter().map(|(vmid, _)| *vmid).collect::<BTreeSet<_>>();
+    let mut hits = Vec::new();
+    for (mac, nics) in users {
+        // Two NICs of one guest with one MAC are a bond.
+        if owners(&nics).len() > 1 {
+            let named = listed(nics.iter().map(|(vmid, nic)| format!("guest {vmid} {nic}")));
+            let last = nics.last().map(|(vmid, nic)| {
+                let tool = files.inputs.guests[vmid].config.kind.tool();
+                format!("give one of them another MAC: `{tool} set {vmid} --{nic} ...` without the MAC makes a new one")
+            });
+            hits.push(Hit::new(&mac, format!("{mac} is the MAC of {named}"), last.unwrap_or_default()));
+        }
+        let links = view.facts.links.iter().flat_map(|links| &links.0);
+        let own = links.filter(|(name, link)| link.mac == Some(mac) && !crate::plan::is_guest_port(name.as_str()));
+        let own: Vec<_> = own.map(|(name, _)| *name).collect();
+        let here = nics.iter().find(|(vmid, _)| files.inputs.guests[vmid].node == files.inputs.node);
+        if let (Some((vmid, nic)), false) = (here, own.is_empty()) {
+            let sentence = format!("{mac} is the MAC of guest {vmid} {nic} and of this node's {}", listed(own));
+            hits.push(Hit::new(&mac, sentence, format!("give guest {vmid} another MAC")));
+        }
+    }
+    Ok(hits)
+}
+
+pub(super) fn mac_unknown_to_provider(view: &View<'_>) -> Known<Vec<Hit>> {
+    let files = view.files()?;
+    let pools = &files.inputs.registry.pools.pools;
+    let punishes = |stranger: &Stranger<'_>| {
+        let bridge = pools[stranger.pool].bridge;
+        let mut shared = pools.values().filter(|pool| pool.bridge == bridge);
+        stranger.guard != UplinkGuard::Enforce && shared.any(Pool::provider_mac)
+    };
+    let hit = |Stranger { vmid, nic, mac, pool, .. }: Stranger<'_>| {
+        let sentence = format!("guest {vmid} {nic} sends to the provider with {mac}, which no pool knows");
+        let remedy = format!(
+            "`pve-public-ip pool set {pool} --uplink-guard enforce`; if the provider knows this MAC: \
+             `pve-public-ip pool set {pool} --allow-mac {mac}`"
+        );
+        Hit::new(&guest(vmid), sentence, remedy)
+    };
+    Ok(strangers(&files.inputs).into_iter().filter(punishes).map(hit).collect())
+}
+
+pub(super) fn mac_kept_back(view: &View<'_>) -> Known<Vec<Hit>> {
+    let found = crate::plan::unregistered(&view.files()?.inputs).into_iter();
+    Ok(found.map(|note| Hit::new(&note.vmid.map(guest).unwrap_or_default(), note.sentence, note.hint)).collect())
+}
+
+pub(super) fn ipfilter_drops(view: &View<'_>) -> Known<Vec<Hit>> {
+    ipfilter(view, true)
+}
+
+pub(super) fn ipfilter_would_drop(view: &View<'_>) -> Known<Vec<Hit>> {
+    ipfilter(view, false)
+}
+
+/// NICs whose ipfilter set does not have an assigned address, where the firewall is on, or where it is not.
+fn ipfilter(view: &View<'_>, on: bool) -> Known<Vec<Hit>> {
+    let files = view.files()?;
+    let mut hits = Vec::new();
+    for (held, place) in placed(files).filter(|(held, _)| files.firewall.is_on_for(held.vmid) == on) {
+        for (id, interface) in &held.interfaces {
+            let filtered = place.config.nics.get(id).and_then(|nic| nic.as_ref().ok()).is_some_and(|nic| nic.firewall);
+            let dropped = interface.addresses.iter().filter(|_| filtered).filter_map(|assigned| {
+                let set = files.firewall.dropping_set(held.vmid, &place.config, *id, assigned.address)?;
+                Some((set, plain(assigned.address)))
+            });
+            let dropped: Vec<(String, String)> = dropped.collect();
+            let Some((set, _)) = dropped.first() else { continue };
+            let addresses = dropped.iter().map(|(_, address)| address.clone());
+            let (vmid, path) = (held.vmid, format!("/etc/pve/firewall/{}.fw", held.vmid));
+            let sentence = format!("guest {vmid} {id}: the set {set} in `{path}` does not have {}", listed(addresses));
+            let lines: Vec<&str> = dropped.iter().map(|(_, address)| address.as_str()).collect();
+            let remedy = format!("add below `[IPSET {set}]` in `{path}`: {}", lines.join(", "));
+            hits.push(Hit::new(&guest(vmid), sentence, remedy));
+        }
+    }
+    Ok(hits)
+}
+
+pub(super) fn proxmox_firewall(view: &View<'_>) -> Known<Vec<Hit>> {
+    let firewall = &view.files()?.firewall;
+    let kind = if firewall.host.is_on("nftables", false) { "nftables" } else { "iptables" };
+    let hit = || Hit::new("firewall", format!("Proxmox VE's firewall is on, by {kind}"), "");
+    Ok(firewall.is_on().then(hit).into_iter().collect())
+}
+
+/// Nodes on which the hookscript of a guest with assignments is not to be had.
+pub(super) fn hookscript_not_everywhere(view: &View<'_>) -> Known<Vec<Hit>> {
+    let files = view.files()?;
+    let volumes: BTreeSet<&str> = placed(files)
+        .filter_map(|(_, place)| place.config.hookscript.as_deref())
+        .filter(|it| hookscript::is_ours(it))
+        .collect();
+    let others = || files.nodes.iter().filter(|node| **node != files.inputs.node);
+    let mut hits = Vec::new();
+    for volume in volumes {
+        let name = volume.split(':').next().unwrap_or_default();
+        let without: Vec<&NodeName> = match files.storages.get(name) {
+            Some(_) if volume == VOLUME => {
+                let lacks = |node: &&NodeName| files.releases.get(*node).is_some_and(|note| !note.hookscript);
+                others().filter(lacks).collect()
+            }
+            Some(storage) => others().filter(|node| !storage.is_on(node)).collect(),
+            // Told as missing.
+            None => continue,
+        };
+        if !without.is_empty() {
+            let sentence = format!("`{volume}` is not on {}", listed(without));
+            let remedy =
+                format!("install pve-public-ip there; or register `{VOLUME}`, which the package puts on every node");
+            hits.push(Hit::new(volume, sentence, remedy));
+        }
+    }
+    Ok(hits)
+}
+
+pub(super) fn snippets_not_everywhere(view: &View<'_>) -> Known<Vec<Hit>> {
+    let files = view.files()?;
+    let mut told: BTreeMap<&str, BTreeSet<Vmid>> = BTreeMap::new();
+    for (held, place) in placed(files) {
+        let ours = place.config.cicustom().into_values().filter(|volume| volume.contains(":snippets/pve-public-ip-"));
+        for storage in ours.filter_map(|volume| volume.split(':').next()) {
+            told.entry(storage).or_default().insert(held.vmid);
+        }
+    }
+    let hit = |(name, guests): (&str, BTreeSet<Vmid>)| {
+        let sees = |node: &NodeName| {
+            let storage = files.storages.get(name).filter(|storage| storage.is_on(node));
+            storage.is_some_and(|storage| storage.is_shared() || *node == files.inputs.node)
+        };
+        let without: Vec<&NodeName> = files.nodes.iter().filter(|node| !sees(node)).collect();
+        let sentence = format!(
+            "cloud-init data on storage {name} is not to be had on {}; guests that name it: {}",
+            listed(&without),
+            listed(guests)
+        );
+        let remedy = "`pve-public-ip setup --yes` makes a storage that every node has; then assign again";
+        (!without.is_empty()).then(|| Hit::new(&format!("storage {name}"), sentence, remedy))
+    };
+    Ok(told.into_iter().filter_map(hit).collect())
+}
+
+pub(super) fn storage_without_snippets(view: &View<'_>) -> Known<Vec<Hit>> {
+    let files = view.files()?;
+    let volumes = placed(files).filter_map(|(_, place)| place.config.hookscript.as_deref());
+    let names: BTreeSet<&str> = volumes.filter_map(|volume| Some(volume.split_once(':')?.0)).collect();
+    let hit = |name: &str| {
+        let storage = files.storages.get(name).filter(|storage| !storage.takes_snippets())?;
+        let content = storage.settings.get("content").map(String::as_str).unwrap_or_default();
+        let sentence = format!("storage {name} has hookscripts of guests, but not the content `snippets`");
+        let content = if content.is_empty() { "snippets".to_owned() } else { format!("{content},snippets") };
+        Some(Hit::new(&format!("storage {name}"), sentence, format!("`pvesm set {name} --content {content}`")))
+    };
+    Ok(names.into_iter().filter_map(hit).collect())
+}
+
+pub(super) fn template(view: &View<'_>) -> Known<Vec<Hit>> {
+    let templates = placed(view.files()?).filter(|(_, place)| place.config.template);
+    let hit = |(held, _): (&GuestFile, _)| {
+        let vmid = held.vmid;
+        let remedy = format!("if that is not meant: `pve-public-ip release {vmid}`");
+        Hit::new(&guest(vmid), format!("guest {vmid} is a template and holds public addresses"), remedy)
+    };
+    Ok(templates.map(hit).collect())
+}

@@ -1,0 +1,312 @@
+//! Looks at a node and what surrounds it, for `doctor` and `topology`. What cannot be looked at is the reason why, and what
+//! hangs is left behind: a cluster file system may never answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::doctor::firewall::{Firewall, FirewallFile};
+use crate::doctor::{BaseChain, Facts, Files, Guard, Known, Members, Release, Script};
+use crate::guest::storages;
+use crate::hookscript::{VOLUME, is_ours, volume_path};
+use crate::interfaces::Interfaces;
+use crate::model::{NodeName, Vmid};
+use crate::paths::Paths;
+use crate::plan::{Inputs, Links, Place};
+use crate::reconcile::Node;
+use crate::registry::Registry;
+use crate::ruleset::Table;
+use crate::selftest;
+use crate::system::run::RunState;
+use crate::system::{Kernel, Reference, command, files, foreign_chains};
+
+/// How long to wait for what should take milliseconds.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Seconds that another program may take.
+const PROGRAM_LIMIT: u32 = 2;
+
+/// Larger than any of these files.
+const FILE_LIMIT: usize = 1 << 20;
+
+/// Everything that the doctor wants to know.
+pub fn facts(paths: &Paths) -> Facts {
+    let until = Instant::now() + LIMIT;
+    let cluster = begin(paths, look_at_files);
+    let kernel = begin(paths, |_| Ok(look_at_kernel()));
+    let programs = begin(paths, |_| Ok(look_at_programs()));
+    let machine = begin(paths, |paths| Ok((look_at_interfaces(paths), Ok(look_at_guard(paths)))));
+
+    let unanswered = |what: &str| format!("{what} did not answer within {} s", LIMIT.as_secs());
+    let (links, chains, void) = wait(&kernel, until, || unanswered("the kernel"))
+        .unwrap_or_else(|reason| (Err(reason.clone()), Err(reason.clone()), Err(reason)));
+    let (missing, nft, clock) = wait(&programs, until, || unanswered("other programs"))
+        .unwrap_or_else(|reason| (Err(reason.clone()), Err(reason.clone()), Err(reason)));
+    let (interfaces, guard) = wait(&machine, until, || unanswered("`/etc` and `/run`"))
+        .unwrap_or_else(|reason| (Err(reason.clone()), Err(reason)));
+    let mut files = wait(&cluster, until, || unanswered(&format!("`{}`", paths.etc_pve().display())));
+    if let Ok(files) = &mut files {
+        files.inputs.links = links.clone().unwrap_or_default();
+    }
+    let parameters = files.as_ref().map_err(String::clone).map(look_at_parameters);
+    let kernel = selftest::kernel_release().map_err(|error| format!("/proc/sys/kernel/osrelease: {error}"));
+    Facts { files, interfaces, links, chains, void, parameters, missing, kernel, nft, clock, guard }
+}
+
+/// Starts a thread that looks at something. One that hangs ends with the process.
+fn begin<T: Send + 'static>(paths: &Paths, look: fn(&Paths) -> Known<T>) -> Receiver<Known<T>> {
+    let (found, receiver) = channel();
+    let paths = paths.clone();
+    thread::spawn(move || found.send(look(&paths)));
+    receiver
+}
+
+fn wait<T>(receiver: &Receiver<Known<T>>, until: Instant, late: impl Fn() -> String) -> Known<T> {
+    match receiver.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        Ok(found) => found,
+        Err(RecvTimeoutError::Timeout) => Err(late()),
+        Err(RecvTimeoutError::Disconnected) => Err("the thread that looks at it ended early".to_owned()),
+    }
+}
+
+/// A message with its causes, in one line.
+fn reason(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn look_at_kernel() -> (Known<Links>, Known<Vec<BaseChain>>, Known<Vec<Table>>) {
+    let chains = foreign_chains().map_err(|error| reason(&error));
+    let mut kernel = match Kernel::open(Reference::default()) {
+        Ok(kernel) => kernel,
+        Err(error) => return (Err(reason(&error)), chains, Err(reason(&error))),
+    };
+    let mut void = Ok(Vec::new());
+    for table in Table::ALL {
+        match (kernel.is_void(table), &mut void) {
+            (Ok(true), Ok(void)) => void.push(table),
+            (Err(error), void) => *void = Err(reason(&error)),
+            (Ok(_), _) => {}
+        }
+    }
+    (kernel.links().map_err(|error| reason(&error)), chains, void)
+}
+
+type Programs = (Known<Vec<selftest::Missing>>, Known<Result<String, String>>, Known<bool>);
+
+fn look_at_programs() -> Programs {
+    let missing = selftest::missing().map_err(|error| format!("cannot make a network namespace: {error}"));
+    (missing, Ok(selftest::nft_version().map_err(|error| reason(&error))), look_at_clock())
+}
+
+/// Whether the clock follows another one, by whichever service is there to say so.
+fn look_at_clock() -> Known<bool> {
+    if command::find("chronyc").is_some() {
+        let report =
+            command::run_within(PROGRAM_LIMIT, "chronyc", &["-c", "tracking"]).map_err(|error| reason(&error))?;
+        let report = String::from_utf8_lossy(&report).into_owned();
+        return Ok(!report.trim().ends_with("Not synchronised"));
+    }
+    let arguments = ["show", "--property=NTPSynchronized", "--value"];
+    let answer = command::run_within(PROGRAM_LIMIT, "timedatectl", &arguments).map_err(|error| reason(&error))?;
+    Ok(answer.starts_with(b"yes"))
+}
+
+fn look_at_guard(paths: &Paths) -> Guard {
+    let noted = RunState::guard_note(paths);
+    let installed = ["/lib/systemd/system", "/usr/lib/systemd/system", "/etc/systemd/system"];
+    let installed = installed.iter().any(|place| paths.under_root(place).join(crate::doctor::UNIT).exists());
+    let wanted = paths.under_root("/etc/systemd/system/multi-user.target.wants").join(crate::doctor::UNIT);
+    Guard {
+        runs: noted.as_ref().is_some_and(crate::system::run::GuardNote::is_alive),
+        has_run: noted.is_some(),
+        trouble: noted.and_then(|note| note.trouble),
+        enabled: installed.then(|| fs::symlink_metadata(wanted).is_ok()),
+    }
+}
+
+/// The node's network configuration and what it includes.
+pub fn look_at_interfaces(paths: &Paths) -> Known<Interfaces> {
+    let mut interfaces = Interfaces::default();
+    let mut pending = vec![paths.interfaces()];
+    let mut seen = BTreeSet::new();
+    while let Some(path) = pending.pop() {
+        if !seen.insert(path.clone()) {
+            continue;
+        }
+        let bytes = files::read_limited(&path, FILE_LIMIT)
+            .map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
+        let includes = interfaces.read(&String::from_utf8_lossy(&bytes));
+        pending.extend(includes.iter().flat_map(|pattern| included(&paths.under_root(pattern))));
+    }
+    Ok(interfaces)
+}
+
+/// The files that a pattern means: a star stands in the name of the file only, as everybody writes it.
+fn included(pattern: &Path) -> Vec<PathBuf> {
+    let (Some(directory), Some(name)) = (pattern.parent(), pattern.file_name().and_then(|name| name.to_str())) else {
+        return Vec::new();
+    };
+    let Some((start, end)) = name.split_once('*') else {
+        return if pattern.is_file() { vec![pattern.to_owned()] } else { Vec::new() };
+    };
+    let mut names = files::names(directory);
+    names.retain(|name| name.len() >= start.len() + end.len() && name.starts_with(start) && name.ends_with(end));
+    // Read in order, though last in is first out.
+    names.sort_unstable_by(|one, two| two.cmp(one));
+    names.into_iter().map(|name| directory.join(name)).filter(|path| path.is_file()).collect()
+}
+
+fn look_at_parameters(files: &Files) -> BTreeMap<String, String> {
+    let bridges = files.bridges();
+    let calls = ["iptables", "ip6tables", "arptables"].map(|table| format!("net/bridge/bridge-nf-call-{table}"));
+    let filters = bridges.into_iter().map(|bridge| format!("net/ipv4/conf/{bridge}/rp_filter"));
+    let names = calls.into_iter().chain(filters).chain(["net/ipv4/conf/all/rp_filter".to_owned()]);
+    names.filter_map(|name| Some((name.clone(), fs::read_to_string(Path::new("/proc/sys").join(name)).ok()?))).collect()
+}
+
+fn look_at_files(paths: &Paths) -> Known<Files> {
+    let etc_pve = paths.etc_pve();
+    if !etc_pve.is_dir() {
+        return Err(format!("there is no `{}`", etc_pve.display()));
+    }
+    let node = Node::open(paths.clone()).map_err(|error| reason(&error))?;
+    let registry = node.store.load().map_err(|error| reason(&error))?.registry;
+    let (mut guests, mut unreadable) = (BTreeMap::new(), BTreeMap::new());
+    for (vmid, found) in node.guests.all() {
+        match found {
+            Ok(located) => {
+                guests.insert(vmid, Place { node: located.node, config: located.config });
+            }
+            Err(error) => {
+                unreadable.insert(vmid, reason(&error));
+            }
+        }
+    }
+    let nodes = node.guests.nodes();
+    let scripts = look_at_scripts(paths, &node.name, &registry, &guests);
+    let firewall = look_at_firewall(paths, &node.name, &registry);
+    let releases = nodes.iter().filter_map(|node| Some((node.clone(), read_release(paths, node)?))).collect();
+    let (leftovers, ahead) = look_at_registry(paths, &registry);
+    // What was read while the file system went away is not what it says.
+    node.store.check_mounted().map_err(|error| reason(&error))?;
+    let inputs = Inputs { node: node.name, registry, guests, presence: BTreeMap::new(), links: Links::default() };
+    Ok(Files {
+        inputs,
+        unreadable,
+        nodes,
+        storages: storages(paths),
+        scripts,
+        firewall,
+        members: look_at_members(paths),
+        releases,
+        leftovers,
+        ahead,
+    })
+}
+
+/// Hookscripts that guests of this node with assignments name, that ours calls for them, and ours.
+fn look_at_scripts(
+    paths: &Paths,
+    node: &NodeName,
+    registry: &Registry,
+    guests: &BTreeMap<Vmid, Place>,
+) -> BTreeMap<String, Script> {
+    let mut volumes = BTreeSet::new();
+    for (vmid, place) in guests.iter().filter(|(_, place)| place.node == *node) {
+        let held = registry.guests.get(vmid).filter(|held| !held.is_empty());
+        let named = place.config.hookscript.as_deref().filter(|volume| held.is_some() || is_ours(volume));
+        volumes.extend(named.into_iter().chain(held.and_then(|held| held.hookscript.as_deref())));
+    }
+    if !registry.pools.pools.is_empty() {
+        volumes.insert(VOLUME);
+    }
+    volumes.into_iter().map(|volume| (volume.to_owned(), script(paths, volume))).collect()
+}
+
+/// Whether Proxmox VE can run a hookscript here.
+pub fn script(paths: &Paths, volume: &str) -> Script {
+    match volume_path(paths, volume) {
+        Err(reason) => Script::Nowhere(reason),
+        Ok(path) if command::is_executable(&path) => Script::Ready,
+        Ok(path) if path.is_file() => Script::NotExecutable(path),
+        Ok(path) => Script::Missing(path),
+    }
+}
+
+fn look_at_firewall(paths: &Paths, node: &NodeName, registry: &Registry) -> Firewall {
+    // One that is not there says nothing, and neither does Proxmox VE take an unreadable one for more.
+    let read = |path: &Path| {
+        let bytes = files::read_limited(path, FILE_LIMIT).ok()?;
+        Some(FirewallFile::parse(&String::from_utf8_lossy(&bytes)))
+    };
+    let holders = registry.guests.values().filter(|guest| !guest.is_empty()).map(|guest| guest.vmid);
+    Firewall {
+        cluster: read(&paths.firewall().join("cluster.fw")).unwrap_or_default(),
+        host: read(&paths.host_firewall(node)).unwrap_or_default(),
+        guests: holders.filter_map(|vmid| Some((vmid, read(&paths.firewall().join(format!("{vmid}.fw")))?))).collect(),
+    }
+}
+
+/// Source: pve-cluster `src/pmxcfs/status.c`: a node on its own has no `cluster`.
+fn look_at_members(paths: &Paths) -> Known<Members> {
+    let path = paths.members();
+    if !path.exists() && !paths.pmxcfs_database().exists() {
+        // No Proxmox VE: whoever is alone agrees with himself.
+        return Ok(Members { quorate: true, offline: BTreeSet::new() });
+    }
+    let bytes =
+        files::read_limited(&path, FILE_LIMIT).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
+    let value: serde_json::Value =
+        serde_json::from_slice(&bytes).map_err(|error| format!("`{}` is not JSON: {error}", path.display()))?;
+    let is = |value: Option<&serde_json::Value>| value.and_then(serde_json::Value::as_u64) == Some(1);
+    let nodes = value.get("nodelist").and_then(serde_json::Value::as_object).into_iter().flatten();
+    let offline = nodes.filter(|(_, entry)| !is(entry.get("online"))).filter_map(|(name, _)| name.parse().ok());
+    let quorate = value.get("cluster").is_none_or(|cluster| is(cluster.get("quorate")));
+    Ok(Members { quorate, offline: offline.collect() })
+}
+
+fn read_release(paths: &Paths, node: &NodeName) -> Option<Release> {
+    serde_json::from_slice(&files::read_limited(&paths.release_file(node), FILE_LIMIT).ok()?).ok()
+}
+
+/// Notes for the other nodes what this one runs, where there is a registry. Nothing is written if it is known already.
+pub fn note_release(paths: &Paths, node: &NodeName) -> io::Result<()> {
+    if !paths.pools_file().exists() {
+        return Ok(());
+    }
+    let hookscript = script(paths, VOLUME) == Script::Ready;
+    let release = Release { release: env!("CARGO_PKG_VERSION").to_owned(), hookscript };
+    if read_release(paths, node).as_ref() == Some(&release) {
+        return Ok(());
+    }
+    let path = paths.release_file(node);
+    files::directories(path.parent().unwrap_or(&path))?;
+    files::replace_as(&path, &serde_json::to_vec(&release)?, node.as_str())
+}
+
+/// Files that a writer left, and the one that was written the furthest in the future.
+fn look_at_registry(paths: &Paths, registry: &Registry) -> (Vec<PathBuf>, Option<(PathBuf, Duration)>) {
+    let mut leftovers = Vec::new();
+    for directory in [paths.registry(), paths.guest_files(), paths.registry().join("nodes")] {
+        let names = files::names(&directory).into_iter();
+        leftovers.extend(names.filter(|name| name.contains(".tmp.")).map(|name| directory.join(name)));
+    }
+    leftovers.sort_unstable();
+    let now = SystemTime::now();
+    let known = registry.guests.keys().map(|vmid| paths.guest_file(*vmid)).chain([paths.pools_file()]);
+    let ahead = known.filter_map(|path| {
+        let written = fs::metadata(&path).and_then(|meta| meta.modified()).ok()?;
+        Some((path, written.duration_since(now).ok()?))
+    });
+    (leftovers, ahead.max_by_key(|(_, by)| *by))
+}
