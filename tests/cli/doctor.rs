@@ -293,7 +293,7 @@ fn apply_notes_the_release_for_other_nodes() {
 fn list_names_every_check() {
     let node = Node { tree: Tree::new(), net: crate::common::Namespace::new() };
     let run = node.run("doctor --list").ok();
-    assert!(run.out.starts_with("error registry-broken\n  A file of the registry cannot be used"), "{run}");
+    assert!(run.out.starts_with("error etc-pve-unreadable\n  Registry and guests lie under /etc/pve: "), "{run}");
     let data = node.run("doctor --list --output-format json").ok().json();
     assert_eq!(data.as_array().unwrap().len() * 2, run.out.lines().count());
     node.run("doctor --list --fix").fails_with(2, &["cannot be used with"]);
