@@ -83,6 +83,11 @@ impl Paths {
         self.registry().join("pools.json")
     }
 
+    /// Addresses that were taken back not long ago.
+    pub fn released_file(&self) -> PathBuf {
+        self.registry().join("released.json")
+    }
+
     /// Directory of the per-guest files.
     pub fn guest_files(&self) -> PathBuf {
         self.registry().join("guests")

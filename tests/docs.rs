@@ -185,7 +185,7 @@ fn in_namespace(arguments: &[&str]) -> Output {
 }
 
 /// A registry that the program itself has written, as large as its commands can make it.
-fn written_registry() -> (tempfile::TempDir, [(PathBuf, &'static str); 3]) {
+fn written_registry() -> (tempfile::TempDir, [(PathBuf, &'static str); 4]) {
     let node = tempfile::tempdir().expect("a directory");
     let root = node.path();
     for directory in ["etc/pve/nodes/n1/qemu-server", "etc/pve/nodes/n1/lxc", "run"] {
@@ -200,6 +200,7 @@ fn written_registry() -> (tempfile::TempDir, [(PathBuf, &'static str); 3]) {
         "pool add b 198.51.100.7/32 --mac 02:00:00:aa:bb:cc --gateway 198.51.100.1 --monthly-cost-cents 150",
         "assign 100 --pool a --organization example",
         "assign 100 198.51.100.7",
+        "release 100 2001:db8::10",
     ] {
         let root = root.to_string_lossy();
         let arguments: Vec<&str> = ["--root", &*root].into_iter().chain(arguments.split(' ')).collect();
@@ -217,6 +218,7 @@ fn written_registry() -> (tempfile::TempDir, [(PathBuf, &'static str); 3]) {
         (registry.join("pools.json"), "schema/pools.json"),
         (registry.join("guests/100.json"), "schema/guest.json"),
         (file, "schema/node.json"),
+        (registry.join("released.json"), "schema/released.json"),
     ];
     (node, files)
 }
@@ -248,14 +250,15 @@ fn schemas_accept_what_the_program_writes() {
 
 #[test]
 fn schemas_refuse_what_the_program_refuses() {
-    let (node, [(pools, _), (guest, _), (settings, _)]) = written_registry();
-    let cases: [(&Path, &str, &str, Value, &str); 7] = [
+    let (node, [(pools, _), (guest, _), (settings, _), (released, _)]) = written_registry();
+    let cases: [(&Path, &str, &str, Value, &str); 8] = [
         (&pools, "schema/pools.json", "/pools/a/bridge", 7.into(), "7 is not of type 'string'"),
         (&pools, "schema/pools.json", "/pools/a/profile", "ovh".into(), "'ovh' is not"),
         (&pools, "schema/pools.json", "/pools/a/colour", "red".into(), "'colour' was unexpected"),
         (&guest, "schema/guest.json", "/vmid", "hundred".into(), "'hundred' is not of type"),
         (&guest, "schema/guest.json", "/interfaces/net0/addresses", Value::Null, "None is not of type 'array'"),
         (&guest, "schema/guest.json", "/interfaces/net0/colour", "red".into(), "'colour' was unexpected"),
+        (&released, "schema/released.json", "/addresses", 7.into(), "7 is not of type 'object'"),
         (&settings, "schema/node.json", "/colour", "red".into(), "'colour' was unexpected"),
     ];
     for (path, schema, pointer, value, complaint) in cases {

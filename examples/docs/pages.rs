@@ -11,9 +11,10 @@ use pve_public_ip::doctor::{CHECKS, Check};
 pub(crate) const MANUAL: &str = "pve-public-ip.8";
 
 /// Schema files and the name by which `pve-public-ip schema` knows each.
-pub(crate) const SCHEMAS: [(&str, &str); 4] = [
+pub(crate) const SCHEMAS: [(&str, &str); 5] = [
     ("schema/pools.json", "pools"),
     ("schema/guest.json", "guest"),
+    ("schema/released.json", "released"),
     ("schema/node.json", "node"),
     ("schema/audit.json", "audit"),
 ];
@@ -257,6 +258,11 @@ const FILES: Entries = &[
         "Pools and their addresses. Cluster-wide, written by this program; may be read by others.",
     ),
     ("/etc/pve/public-ip/guests/VMID.json", "Assignments of one guest, and the hookscript that it had before."),
+    (
+        "/etc/pve/public-ip/released.json",
+        "Addresses that were released not long ago, and are not handed out by themselves before their pool's cool-down has \
+         passed. May be removed.",
+    ),
     ("/etc/pve/public-ip/nodes/NODE.json", "Optional: which ports of the node's bridges lead to the provider."),
     (
         "/run/pve-public-ip/guard",

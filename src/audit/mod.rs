@@ -5,19 +5,19 @@
 //! was changed by hand, on another node, or by a process that was killed before it could write its entry.
 
 mod changes;
-mod moment;
 mod query;
+mod span;
 
 use std::fmt;
 
 pub use changes::{bindings, changes};
-pub use moment::{Moment, Span, SpanError};
 pub use query::{Holder, Query, Selection, holders, select};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+pub use span::{Span, SpanError};
 
-use crate::model::{IfName, MacAddr, NicId, NodeName, PoolName, Prefix, Vmid};
+use crate::model::{IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Vmid};
 
 /// The format that this release writes.
 pub const VERSION: u64 = 1;

@@ -7,8 +7,8 @@ use memchr::memmem::Finder;
 use memchr::{memchr, memrchr};
 use serde::Serialize;
 
-use super::{Entry, Event, Moment};
-use crate::model::{MacAddr, NicId, PoolName, Prefix, Vmid};
+use super::{Entry, Event};
+use crate::model::{MacAddr, Moment, NicId, PoolName, Prefix, Vmid};
 
 /// Which entries are wanted; those that satisfy all that is said.
 #[derive(Debug, Clone, Default)]

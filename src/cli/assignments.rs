@@ -1,7 +1,6 @@
 //! `assign`, `release`, `list`, `show`.
 
 use std::collections::BTreeSet;
-use std::time::SystemTime;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
@@ -22,6 +21,7 @@ use crate::plan::{Links, Presence};
 use crate::reconcile::{Node, ReconcileError, presence_of};
 use crate::registry::document::{Assigned, GuestFile};
 use crate::registry::{AssignRequest, Registry, RuleError, plain};
+use crate::system::journal::now;
 use crate::system::run::RunState;
 use crate::system::{Kernel, Reference};
 
@@ -56,10 +56,12 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
         families,
         organization: command.organization.clone(),
         avoid: own_addresses(),
-        now: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        now: now(),
     };
+    let mut warm = Vec::new();
     let (new, guest, pools) = change(node, dry_run, |registry| {
         let new = registry.assign(&request)?;
+        warm.extend(new.iter().filter_map(|address| still_warm(registry, *address, &request)));
         check_bridges(registry, vmid, &located, &request)?;
         keep_hookscript(registry, vmid, &located, command.no_hookscript);
         keep_network(registry, vmid, &located, command);
@@ -79,6 +81,7 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
         let address = plain(assigned.address);
         lines.push(format!("{address} {verb} guest {vmid} {nic} ({}), pool {}{gateway}", interface.mac, assigned.pool));
     }
+    lines.extend(warm);
     let hookscript =
         if command.no_hookscript { Outcome::AsWanted } else { proxmox::register(node, vmid, &located, dry_run) };
     lines.extend(hookscript.line("hookscript"));
@@ -107,6 +110,16 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
     let mut output = settle(node, dry_run, Output::new(lines.join("\n"), data))?;
     let live = if told.failure.is_none() { inside_now(&changed, command, &mut output) } else { None };
     failed([hookscript.failure(), told.failure, live], output)
+}
+
+/// That an address was somebody else's not long ago. Whoever names it is not kept from it.
+fn still_warm(registry: &Registry, address: Prefix, request: &AssignRequest) -> Option<String> {
+    let (released, free_at) = registry.cooling_of(address, request.vmid, request.now)?;
+    let (address, until, free_at) = (plain(address), released.at.to_second(), free_at.to_second());
+    Some(format!(
+        "note: {address} was guest {}'s until {until}, and cools down until {free_at}: what is meant for that guest may still arrive",
+        released.vmid
+    ))
 }
 
 /// What a running guest needs until it boots: done by its agent, or said.
@@ -273,7 +286,7 @@ pub(super) fn release(node: &Node, command: &Release, dry_run: bool) -> anyhow::
         located.as_ref().is_some_and(|guest| guest.config.hookscript.as_deref().is_some_and(hookscript::is_ours));
     let (released, left, pools) = change(node, dry_run, |registry| {
         let before = registry.guests.get(&vmid).cloned().unwrap_or_else(|| GuestFile::new(vmid));
-        let released = registry.release(vmid, &command.addresses)?;
+        let released = registry.release(vmid, &command.addresses, now())?;
         let left = registry.guests.get(&vmid).cloned();
         // Without its file, a guest that still has our hookscript would look like a clone and not start; and what its NICs
         // had before is needed until they have it again.

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::Audit;
 use super::output::{Output, table};
-use crate::audit::{Entry, Holder, Moment, Query, holders};
+use crate::audit::{Entry, Holder, Query, holders};
+use crate::model::Moment;
 use crate::reconcile::Node;
 use crate::registry::plain;
 use crate::system::journal::now;
@@ -53,20 +54,14 @@ pub(super) fn audit(node: &Node, command: &Audit) -> Output {
     Output { text, data, code: u8::from(!found.not_searched.is_empty()) }
 }
 
-/// To the second, which is enough for people.
-fn second(moment: Moment) -> String {
-    let text = moment.to_string();
-    text.split_once('.').map_or(text.clone(), |(seconds, _)| format!("{seconds}Z"))
-}
-
 fn holders_then(address: &str, then: &[Holder], (from, to): (Moment, Moment), begins: Option<Moment>) -> String {
-    let at = if to == from.next() { second(from) } else { format!("{} to {}", second(from), second(to)) };
+    let at = if to == from.next() { from.to_second() } else { format!("{} to {}", from.to_second(), to.to_second()) };
     let mut text = String::new();
     if then.is_empty() {
         text = match begins {
             Some(begins) if begins <= from => format!("{at}: nobody held {address}\n"),
             Some(begins) => {
-                format!("{at}: nobody is known to have held {address}; the log begins {}\n", second(begins))
+                format!("{at}: nobody is known to have held {address}; the log begins {}\n", begins.to_second())
             }
             None => format!("{at}: nobody is known to have held {address}; the log is empty\n"),
         };
@@ -82,14 +77,14 @@ fn holders_then(address: &str, then: &[Holder], (from, to): (Moment, Moment), be
 }
 
 fn began(holder: &Holder) -> String {
-    holder.from.map_or_else(|| "before the log begins".to_owned(), second)
+    holder.from.map_or_else(|| "before the log begins".to_owned(), Moment::to_second)
 }
 
 fn ended(holder: &Holder) -> String {
     match holder.until {
         None => "now".to_owned(),
-        Some(until) if holder.until_at_latest => format!("{} at the latest", second(until)),
-        Some(until) => second(until),
+        Some(until) if holder.until_at_latest => format!("{} at the latest", until.to_second()),
+        Some(until) => until.to_second(),
     }
 }
 
@@ -127,7 +122,7 @@ fn entries_table(entries: &[Entry]) -> String {
             None => String::new(),
         };
         vec![
-            second(entry.time),
+            entry.time.to_second(),
             change.event.to_string(),
             guest.unwrap_or_default(),
             change.address.map(plain).unwrap_or_default(),

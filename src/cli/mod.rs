@@ -26,12 +26,12 @@ pub use output::{Output, OutputFormat};
 
 use crate::audit::{Entry, Span};
 use crate::hook::{HookError, Phase};
-use crate::model::{IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
+use crate::model::{CoolDown, IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
 use crate::paths::Paths;
 use crate::reconcile::{Node, ReconcileError};
 use crate::registry::RuleError;
 use crate::registry::document::{
-    CloudInitCheck, DocumentError, GuestFile, GuestOs, NodeFile, PoolsFile, Profile, UplinkGuard,
+    CloudInitCheck, DocumentError, GuestFile, GuestOs, NodeFile, PoolsFile, Profile, ReleasedFile, UplinkGuard,
 };
 use crate::registry::layout::Layout;
 use crate::registry::store::StoreError;
@@ -173,6 +173,8 @@ pub enum SchemaFile {
     Pools,
     /// guests/VMID.json
     Guest,
+    /// released.json
+    Released,
     /// nodes/NODE.json
     Node,
     /// A file for `pool create --profile`
@@ -242,6 +244,9 @@ pub struct PoolCreate {
     allow_mac: Vec<MacAddr>,
     /// Addresses and prefixes
     addresses: Vec<Prefix>,
+    /// For how long an address that was released is not handed out by itself: 30m, 1h, 2days; 0: not at all [default: 1h]
+    #[arg(long, value_name = "TIME")]
+    cool_down: Option<CoolDown>,
     /// Why
     #[command(flatten)]
     reason: Reason,
@@ -303,6 +308,9 @@ pub struct PoolSet {
     /// Whether guests on the bridge that hold no address may be routers and DHCP servers
     #[arg(long, value_name = "BOOL")]
     guest_routers: Option<bool>,
+    /// For how long an address that was released is not handed out by itself: 30m, 1h, 2days; 0: not at all
+    #[arg(long, value_name = "TIME")]
+    cool_down: Option<CoolDown>,
     /// Why
     #[command(flatten)]
     reason: Reason,
@@ -718,6 +726,7 @@ fn schema(file: Option<SchemaFile>) -> Output {
     let one = |file| match file {
         SchemaFile::Pools => schemars::schema_for!(PoolsFile),
         SchemaFile::Guest => schemars::schema_for!(GuestFile),
+        SchemaFile::Released => schemars::schema_for!(ReleasedFile),
         SchemaFile::Node => schemars::schema_for!(NodeFile),
         SchemaFile::Profile => schemars::schema_for!(Layout),
         SchemaFile::Audit => schemars::schema_for!(Entry),
@@ -727,6 +736,7 @@ fn schema(file: Option<SchemaFile>) -> Output {
         None => serde_json::json!({
             "pools.json": one(SchemaFile::Pools).to_value(),
             "guests/VMID.json": one(SchemaFile::Guest).to_value(),
+            "released.json": one(SchemaFile::Released).to_value(),
             "nodes/NODE.json": one(SchemaFile::Node).to_value(),
             "profile": one(SchemaFile::Profile).to_value(),
             "audit.log": one(SchemaFile::Audit).to_value(),

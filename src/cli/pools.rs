@@ -15,6 +15,7 @@ use crate::registry::document::{self, DocumentError, MAX_FILE_SIZE, Pool, PoolAd
 use crate::registry::layout::Layout;
 use crate::registry::store::StoreError;
 use crate::registry::{Registry, RuleError, capacity, plain};
+use crate::system::journal::now;
 use crate::system::{Kernel, Reference, files};
 
 pub(super) fn run(node: &Node, command: PoolCommand, dry_run: bool) -> anyhow::Result<Output> {
@@ -71,6 +72,7 @@ fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Out
         guest_routers,
         uplink_guard: command.uplink_guard,
         allowed_macs: command.allow_mac.into_iter().collect(),
+        cool_down: command.cool_down,
         ..Pool::new(profile, bridge, entries)
     };
     said.extend(assume_gateways(&mut pool, &surroundings));
@@ -113,13 +115,14 @@ fn add(node: &Node, command: &PoolAdd, dry_run: bool) -> anyhow::Result<Output> 
 }
 
 fn set(node: &Node, command: PoolSet, dry_run: bool) -> anyhow::Result<Output> {
-    let PoolSet { name, uplink_guard, allow_mac, forbid_mac, gateway_mac, guest_routers, .. } = command;
+    let PoolSet { name, uplink_guard, allow_mac, forbid_mac, gateway_mac, guest_routers, cool_down, .. } = command;
     let set = |pool: &mut Pool| {
         pool.uplink_guard = uplink_guard.or(pool.uplink_guard);
         pool.allowed_macs.extend(&allow_mac);
         pool.allowed_macs.retain(|mac| !forbid_mac.contains(mac));
         pool.gateway_mac = gateway_mac.or(pool.gateway_mac);
         pool.guest_routers = guest_routers.unwrap_or(pool.guest_routers);
+        pool.cool_down = cool_down.or(pool.cool_down);
         pool.clone()
     };
     let (pool, registry) = change(node, dry_run, |registry| Ok((registry.change_pool(&name, set)?, registry.clone())))
@@ -132,6 +135,7 @@ fn set(node: &Node, command: PoolSet, dry_run: bool) -> anyhow::Result<Output> {
 /// What holds for all addresses of a pool, apart from profile, bridge and gateways.
 fn properties(pool: &Pool) -> String {
     let mut words = vec![format!("uplink guard {}", pool.uplink_guard().as_str())];
+    words.push(format!("cool-down {}", pool.cool_down()));
     let macs: Vec<String> = pool.allowed_macs.iter().map(ToString::to_string).collect();
     words.extend((!macs.is_empty()).then(|| format!("MACs allowed besides: {}", macs.join(" "))));
     words.extend(pool.gateway_mac.map(|mac| format!("gateway's MAC {mac}")));
@@ -144,6 +148,7 @@ fn pool_data(pool: &Pool) -> serde_json::Value {
         "profile": pool.profile, "mode": pool.mode(), "bridge": pool.bridge,
         "gateway4": pool.gateway4, "gateway6": pool.gateway6, "gateway_mac": pool.gateway_mac,
         "guest_routers": pool.guest_routers, "uplink_guard": pool.uplink_guard(), "allowed_macs": pool.allowed_macs,
+        "cool_down": pool.cool_down(),
     })
 }
 
@@ -218,6 +223,7 @@ fn list(node: &Node) -> anyhow::Result<Output> {
 fn show(node: &Node, name: &PoolName) -> anyhow::Result<Output> {
     let registry = readable(node)?;
     let pool: &Pool = registry.pool(name)?;
+    let now = now();
     let mut rows = Vec::new();
     let mut data = Vec::new();
     for entry in &pool.addresses {
@@ -230,6 +236,12 @@ fn show(node: &Node, name: &PoolName) -> anyhow::Result<Output> {
                 format!("{vmid} {nic} ({})", plain(assigned.address))
             }
         });
+        let cooling = registry.cooling_in(entry.address, now);
+        let cools = cooling.iter().map(|(address, released, free_at)| {
+            let which = if *address == entry.address { String::new() } else { format!("{} ", plain(*address)) };
+            format!("{which}cools down until {} (was {}'s)", free_at.to_second(), released.vmid)
+        });
+        let held = held.chain(cools);
         let optional = |text: Option<String>| text.unwrap_or_default();
         rows.push(vec![
             plain(entry.address),
@@ -241,9 +253,13 @@ fn show(node: &Node, name: &PoolName) -> anyhow::Result<Output> {
         let holders = holders
             .iter()
             .map(|(vmid, nic, _, assigned)| json!({ "vmid": vmid, "interface": nic, "address": assigned.address }));
+        let cooling = cooling.iter().map(|(address, released, free_at)| {
+            json!({ "address": address, "vmid": released.vmid, "released": released.at, "free_at": free_at })
+        });
         data.push(json!({
             "address": entry.address, "mac": entry.mac, "gateway": pool.gateway(entry.address),
             "monthly_cost_cents": entry.monthly_cost_cents, "holders": holders.collect::<Vec<_>>(),
+            "cooling": cooling.collect::<Vec<_>>(),
         }));
     }
     let head = format!("pool {name}: {}, bridge {}, {}\n", pool.profile_name(), pool.bridge, properties(pool));

@@ -6,11 +6,13 @@
 pub(crate) mod address;
 mod guest;
 mod mac;
+mod moment;
 mod names;
 
 pub use address::{Prefix, PrefixError};
 pub use guest::{GuestKind, NicId, NicIdError, Vmid, VmidError};
 pub use mac::{MacAddr, MacError};
+pub use moment::{CoolDown, CoolDownError, Moment};
 pub use names::{IfName, IfNameError, NodeName, NodeNameError, PoolName, PoolNameError};
 
 /// Gives a newtype its JSON form: the same string that `Display` prints and `FromStr` reads.

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::layout::{GatewayRule, Layout};
-use crate::model::{IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
+use crate::model::{CoolDown, IfName, MacAddr, Moment, NicId, PoolName, Prefix, Vmid};
 
 /// The format that this release reads and writes.
 pub const VERSION: u64 = 1;
@@ -64,6 +64,9 @@ pub struct Pool {
     /// MACs that the provider knows although no address of the pool has them: those of guests without assignments.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub allowed_macs: BTreeSet<MacAddr>,
+    /// For how long an address that was released is not handed out by itself. Default: 1h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cool_down: Option<CoolDown>,
     /// Addresses and prefixes, disjoint.
     #[serde(default)]
     pub addresses: Vec<PoolAddress>,
@@ -82,6 +85,7 @@ impl Pool {
             guest_routers: false,
             uplink_guard: None,
             allowed_macs: BTreeSet::new(),
+            cool_down: None,
             addresses,
         }
     }
@@ -90,6 +94,11 @@ impl Pool {
     pub fn uplink_guard(&self) -> UplinkGuard {
         let layout = self.layout.as_ref().map(|layout| layout.uplink_guard);
         self.uplink_guard.or(layout).unwrap_or_else(|| self.profile.uplink_guard())
+    }
+
+    /// For how long an address that was released is not handed out by itself.
+    pub fn cool_down(&self) -> CoolDown {
+        self.cool_down.unwrap_or_default()
     }
 
     /// Bridged or routed.
@@ -439,6 +448,35 @@ pub struct Assigned {
     pub assigned_at: String,
 }
 
+/// `released.json`: addresses that were taken back not long ago. May be removed: it only keeps them from being handed out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct ReleasedFile {
+    /// Format version, 1.
+    pub version: u64,
+    /// When which guest gave back what.
+    #[serde(default)]
+    pub addresses: BTreeMap<Prefix, Released>,
+}
+
+impl Default for ReleasedFile {
+    fn default() -> Self {
+        Self { version: VERSION, addresses: BTreeMap::new() }
+    }
+}
+
+/// Who had an address until when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Released {
+    /// When it was taken back (RFC 3339, UTC).
+    pub at: Moment,
+    /// The guest that had it, and may have it back at any time.
+    pub vmid: Vmid,
+    /// The pool that says how long it cools down.
+    pub pool: PoolName,
+}
+
 /// `nodes/<node>.json`: optional settings of one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -548,6 +586,12 @@ impl Document for GuestFile {
                 }
             }
         }
+        None
+    }
+}
+
+impl Document for ReleasedFile {
+    fn contradiction(&self) -> Option<String> {
         None
     }
 }

@@ -16,11 +16,12 @@ use std::net::IpAddr;
 
 pub use allocate::capacity;
 use document::{
-    Assigned, Document, DocumentError, GuestFile, Interface, NodeFile, Pool, PoolAddress, PoolsFile, VERSION,
+    Assigned, Document, DocumentError, GuestFile, Interface, NodeFile, Pool, PoolAddress, PoolsFile, Released,
+    ReleasedFile, VERSION,
 };
 pub use lock::LockError;
 
-use crate::model::{IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
+use crate::model::{IfName, MacAddr, Moment, NicId, PoolName, Prefix, Vmid};
 
 /// Everything that the registry's files say, as far as they could be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct Registry {
     pub pools: PoolsFile,
     /// `guests/<vmid>.json`.
     pub guests: BTreeMap<Vmid, GuestFile>,
+    /// `released.json`.
+    pub released: ReleasedFile,
     /// `nodes/<node>.json` of this node.
     pub node: Option<NodeFile>,
     /// Files that could not be used. One broken guest must not stop the others, so they are kept beside the rest;
@@ -160,6 +163,21 @@ pub enum RuleError {
         /// Whether another family of the pool was served.
         other_family: bool,
     },
+    /// What is left was released not long ago.
+    #[error("pool `{pool}` has no free IPv{} address before {}: {} was guest {}'s until {}",
+        address.family(), free_at.to_second(), plain(*address), released.vmid, released.at.to_second())]
+    Cooling {
+        /// The pool.
+        pool: PoolName,
+        /// What is free first.
+        address: Prefix,
+        /// When and by whom it was given back.
+        released: Released,
+        /// When it can be handed out.
+        free_at: Moment,
+        /// Who asks.
+        vmid: Vmid,
+    },
     /// The provider bound the address to another MAC than the guest's.
     #[error("{address} is bound to MAC {expected} by the provider, but guest {vmid} {nic} has {actual}")]
     ProviderMac {
@@ -274,6 +292,10 @@ impl RuleError {
                 format!("only IPv{other}: add -{other}; more addresses: `pve-public-ip pool add {pool} PREFIX`")
             }
             Self::Exhausted { pool, .. } => format!("more addresses: `pve-public-ip pool add {pool} PREFIX`"),
+            Self::Cooling { pool, address, vmid, .. } => format!(
+                "to take it all the same, name it: `pve-public-ip assign {vmid} {}`; to wait less: `pve-public-ip pool set {pool} --cool-down 10m`",
+                plain(*address)
+            ),
             Self::ProviderMac { address, expected, vmid, nic, .. } => {
                 let net = if *nic == NicId::FIRST { String::new() } else { format!(" --net {}", nic.index()) };
                 let address = plain(*address);
@@ -324,9 +346,12 @@ pub struct AssignRequest {
     pub organization: Option<String>,
     /// Addresses never handed out (the node's own).
     pub avoid: Vec<IpAddr>,
-    /// Time stamp, RFC 3339.
-    pub now: String,
+    /// Now.
+    pub now: Moment,
 }
+
+/// Addresses whose release is remembered; what was released before them is free. A file of a cluster is small.
+const REMEMBERED: usize = 5000;
 
 impl Registry {
     /// The first unreadable file, as an error: a rule about the whole registry needs the whole registry.
@@ -462,7 +487,7 @@ impl Registry {
                 pool: pool_name.clone(),
                 gateway: pool.gateway(address),
                 organization: request.organization.clone(),
-                assigned_at: request.now.clone(),
+                assigned_at: request.now.to_second(),
             };
             if self.hold(request, &assigned)? {
                 new.push(address);
@@ -528,10 +553,57 @@ impl Registry {
         if families.is_empty() {
             return Err(exhausted(4));
         }
+        let mut cooling: Vec<(Moment, Prefix, &Released)> = self
+            .cooling(request.vmid, request.now)
+            .map(|(prefix, released, free_at)| (free_at, prefix, released))
+            .collect();
+        cooling.sort_unstable_by_key(|(free_at, prefix, _)| (*free_at, *prefix));
+        let mut kept: Vec<Prefix> = held;
+        kept.extend(cooling.iter().map(|(_, prefix, _)| *prefix));
+        let free = |family, kept: &[Prefix]| allocate::next_free(&pool, family, kept, &request.avoid);
+        let first_to_cool = |family| {
+            let mut kept = kept.clone();
+            cooling.iter().find_map(|(free_at, prefix, released)| {
+                kept.retain(|other| other != prefix);
+                let released = Released::clone(released);
+                let (pool, free_at, vmid) = (name.clone(), *free_at, request.vmid);
+                free(family, &kept).map(|address| RuleError::Cooling { pool, address, released, free_at, vmid })
+            })
+        };
         families
             .into_iter()
-            .map(|family| allocate::next_free(&pool, family, &held, &request.avoid).ok_or_else(|| exhausted(family)))
+            .map(|family| free(family, &kept).ok_or_else(|| first_to_cool(family).unwrap_or_else(|| exhausted(family))))
             .collect()
+    }
+
+    /// What cools down of an entry, and is not held again.
+    pub fn cooling_in(&self, entry: Prefix, now: Moment) -> Vec<(Prefix, &Released, Moment)> {
+        let within = self.released.addresses.range(entry..).take_while(|(prefix, _)| entry.contains(**prefix));
+        let is_held = |prefix: Prefix| self.assignments().any(|(.., held)| held.address.overlaps(prefix));
+        within.filter_map(|known| self.warm(known, now)).filter(|(prefix, ..)| !is_held(*prefix)).collect()
+    }
+
+    /// What was released so short a time ago that it is not handed out to this guest by itself, and when it is again.
+    fn cooling(&self, vmid: Vmid, now: Moment) -> impl Iterator<Item = (Prefix, &Released, Moment)> {
+        let others = self.released.addresses.iter().filter(move |(_, released)| released.vmid != vmid);
+        others.filter_map(move |known| self.warm(known, now))
+    }
+
+    /// An address that was released, with the time at which it is free, if that is still to come.
+    fn warm<'a>(
+        &self,
+        (prefix, released): (&Prefix, &'a Released),
+        now: Moment,
+    ) -> Option<(Prefix, &'a Released, Moment)> {
+        let pool = self.pools.pools.get(&released.pool)?;
+        let free_at = released.at.after(pool.cool_down().0);
+        (free_at > now).then_some((*prefix, released, free_at))
+    }
+
+    /// Who else had an address that this guest takes, or a part of it, not long ago, and when it would have been free.
+    pub fn cooling_of(&self, address: Prefix, vmid: Vmid, now: Moment) -> Option<(&Released, Moment)> {
+        let found = self.cooling(vmid, now).find(|(prefix, ..)| prefix.overlaps(address));
+        found.map(|(_, released, free_at)| (released, free_at))
     }
 
     /// A NIC keeps the MAC with which it was registered, and no other NIC may have it.
@@ -557,14 +629,15 @@ impl Registry {
     /// Takes addresses from a guest, all if none is named; returns them.
     ///
     /// A file without addresses is what a release leaves that could not put the hookscript back: it may go on.
-    pub fn release(&mut self, vmid: Vmid, addresses: &[Prefix]) -> Result<Vec<Prefix>, RuleError> {
+    pub fn release(&mut self, vmid: Vmid, addresses: &[Prefix], now: Moment) -> Result<Vec<Prefix>, RuleError> {
         let Some(guest) = self.guests.get_mut(&vmid).filter(|guest| !guest.is_empty() || addresses.is_empty()) else {
             // A broken file of this very guest is the better explanation.
             self.whole()?;
             return Err(RuleError::NothingAssigned(vmid));
         };
-        let held: BTreeSet<Prefix> = guest.addresses().map(|(.., assigned)| assigned.address).collect();
-        if let Some(address) = addresses.iter().find(|address| !held.contains(address)) {
+        let held: BTreeMap<Prefix, PoolName> =
+            guest.addresses().map(|(.., assigned)| (assigned.address, assigned.pool.clone())).collect();
+        if let Some(address) = addresses.iter().find(|address| !held.contains_key(address)) {
             return Err(RuleError::NotHeld { vmid, address: *address });
         }
         let goes = |prefix: &Prefix| addresses.is_empty() || addresses.contains(prefix);
@@ -572,7 +645,21 @@ impl Registry {
             interface.addresses.retain(|assigned| !goes(&assigned.address));
         }
         guest.interfaces.retain(|_, interface| !interface.addresses.is_empty());
-        Ok(held.into_iter().filter(goes).collect())
+        let gone: BTreeMap<Prefix, PoolName> = held.into_iter().filter(|(prefix, _)| goes(prefix)).collect();
+        let released = |(prefix, pool)| (prefix, Released { at: now, vmid, pool });
+        self.remember(gone.clone().into_iter().map(released), now);
+        Ok(gone.into_keys().collect())
+    }
+
+    /// Notes what was released, and forgets what has cooled down.
+    fn remember(&mut self, gone: impl Iterator<Item = (Prefix, Released)>, now: Moment) {
+        let mut known = std::mem::take(&mut self.released.addresses);
+        known.extend(gone);
+        known.retain(|prefix, released| self.warm((prefix, released), now).is_some());
+        let mut kept: Vec<(Prefix, Released)> = known.into_iter().collect();
+        kept.sort_by_key(|(_, released)| std::cmp::Reverse(released.at));
+        kept.truncate(REMEMBERED);
+        self.released.addresses = kept.into_iter().collect();
     }
 
     /// Contradictions between files that each are fine, as sentences with the guests that they concern.
@@ -661,8 +748,12 @@ mod tests {
             families: BTreeSet::new(),
             organization: None,
             avoid: Vec::new(),
-            now: "2026-11-22T10:00:00Z".to_owned(),
+            now: at("10:00"),
         }
+    }
+
+    fn at(time: &str) -> Moment {
+        format!("2026-11-22T{time}:00Z").parse().unwrap()
     }
 
     const A: &str = "02:00:00:00:00:0a";
@@ -679,7 +770,7 @@ mod tests {
         assert_eq!(error.hint().unwrap(), "to move it: `pve-public-ip release 100 203.0.113.2`");
         let error = registry.assign(&request("101", B, &["203.0.113.0/29"])).unwrap_err();
         assert!(error.to_string().contains("is held by guest 100"), "{error}");
-        registry.release("100".parse().unwrap(), &[]).unwrap();
+        registry.release("100".parse().unwrap(), &[], at("11:00")).unwrap();
         assert_eq!(registry.assign(&request("101", B, &["203.0.113.2"])).unwrap().len(), 1);
     }
 
@@ -696,6 +787,48 @@ mod tests {
         registry.assign(&bond).unwrap();
         assert_eq!(registry.guests[&bond.vmid].interfaces.len(), 2);
         assert!(registry.conflicts().is_empty());
+    }
+
+    #[test]
+    fn what_was_released_cools_down() {
+        let mut registry = registry();
+        let lan: PoolName = "lan".parse().unwrap();
+        let next = |vmid, mac, now| {
+            let pool = Some("lan".parse().unwrap());
+            AssignRequest { pool, families: BTreeSet::from([4]), now, ..request(vmid, mac, &[]) }
+        };
+        let given = |found: Result<Vec<Prefix>, RuleError>| plain(found.unwrap()[0]);
+        let vmid = "100".parse().unwrap();
+        assert_eq!(given(registry.assign(&next("100", A, at("10:00")))), "203.0.113.2");
+        registry.release(vmid, &[], at("10:00")).unwrap();
+        assert_eq!(given(registry.assign(&next("101", B, at("10:59")))), "203.0.113.3");
+        assert_eq!(given(registry.clone().assign(&next("100", A, at("10:01")))), "203.0.113.2", "its own");
+        assert_eq!(given(registry.clone().assign(&next("102", A, at("11:00")))), "203.0.113.2");
+        let named = request("102", A, &["203.0.113.2"]);
+        let (released, free_at) = registry.cooling_of(named.addresses[0], named.vmid, at("10:30")).unwrap();
+        assert_eq!((released.vmid, free_at), (vmid, at("11:00")));
+        assert_eq!(registry.cooling_of(named.addresses[0], vmid, at("10:30")), None);
+        registry.clone().assign(&named).unwrap();
+
+        // The rest is held: what is free first is named.
+        let rest = ["203.0.113.4", "203.0.113.5", "203.0.113.6"];
+        registry.assign(&request("103", "02:00:00:00:00:0c", &rest)).unwrap();
+        registry.release("103".parse().unwrap(), &["203.0.113.5".parse().unwrap()], at("10:20")).unwrap();
+        let error = registry.assign(&next("104", A, at("10:30"))).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "pool `lan` has no free IPv4 address before 2026-11-22T11:00:00Z: 203.0.113.2 was guest 100's until 2026-11-22T10:00:00Z"
+        );
+        assert_eq!(
+            error.hint().unwrap(),
+            "to take it all the same, name it: `pve-public-ip assign 104 203.0.113.2`; to wait less: `pve-public-ip pool set lan --cool-down 10m`"
+        );
+        assert_eq!(given(registry.clone().assign(&next("104", A, at("11:10")))), "203.0.113.2");
+        let off = |pool: &mut Pool| pool.cool_down = Some("0".parse().unwrap());
+        registry.change_pool(&lan, off).unwrap();
+        assert_eq!(given(registry.clone().assign(&next("104", A, at("10:30")))), "203.0.113.2");
+        registry.release("101".parse().unwrap(), &[], at("12:00")).unwrap();
+        assert_eq!(registry.released.addresses, BTreeMap::new(), "what has cooled down is forgotten");
     }
 
     #[test]

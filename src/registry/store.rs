@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::document::{self, Document, DocumentError, GuestFile, NodeFile, PoolsFile};
+use super::document::{self, Document, DocumentError, GuestFile, NodeFile, PoolsFile, ReleasedFile};
 use super::lock::{LockError, RegistryLock};
 use super::{Registry, RuleError};
 use crate::model::{NodeName, Vmid};
@@ -158,6 +158,9 @@ impl Store {
         if let Some(pools) = keep(&mut snapshot, self.paths.pools_file(), document::parse::<PoolsFile>)? {
             snapshot.registry.pools = pools;
         }
+        if let Some(released) = keep(&mut snapshot, self.paths.released_file(), document::parse::<ReleasedFile>)? {
+            snapshot.registry.released = released;
+        }
         snapshot.registry.node = keep(&mut snapshot, self.paths.node_file(&self.node), document::parse)?;
         for (vmid, path) in self.guest_files()? {
             if let Some(guest) = keep(&mut snapshot, path, |path, bytes| parse_guest(vmid, path, bytes))? {
@@ -222,8 +225,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Writes what differs. Guests first when something is given, pools first when something is added to them: the
-    /// order does not matter for safety, because every state in between obeys the rules.
+    /// Writes what differs. The order does not matter for safety, because every state in between obeys the rules.
     fn save(&self, before: &Registry, snapshot: &Snapshot, lock: &RegistryLock) -> Result<(), StoreError> {
         let after = &snapshot.registry;
         let mut writes: Vec<(PathBuf, Option<Vec<u8>>)> = Vec::new();
@@ -254,6 +256,17 @@ impl Store {
                 (Some(_), None) => Ok(()),
             };
             written.map_err(|source| StoreError::Save { path, source })?;
+        }
+        if before.released != after.released {
+            let path = self.paths.released_file();
+            let bytes = rendered(&path, &after.released)?;
+            // Nobody shall be kept from giving an address back, and where the disk is full there is room only now.
+            if let Err(error) = files::replace_as(&path, &bytes, self.node.as_str()) {
+                log::warn!(
+                    "what was released may be handed out again at once: cannot save `{}`: {error}",
+                    path.display()
+                );
+            }
         }
         Ok(())
     }

@@ -20,8 +20,8 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use serde::{Deserialize, Serialize};
 
 use super::{caller, command, files};
-use crate::audit::{self, Change, Entry, Moment, Query, Selection, changes, select};
-use crate::model::{NodeName, Vmid};
+use crate::audit::{self, Change, Entry, Query, Selection, changes, select};
+use crate::model::{Moment, NodeName, Vmid};
 use crate::paths::Paths;
 use crate::registry::Registry;
 use crate::registry::document::{GuestFile, PoolsFile};

@@ -162,7 +162,7 @@ fn pools_are_shown_in_every_form() {
     let (text, data) = in_every_form(&node, "pool show lan");
     assert_eq!(
         text,
-        "pool lan: generic-bridged, bridge vmbr0, uplink guard report\n\
+        "pool lan: generic-bridged, bridge vmbr0, uplink guard report, cool-down 1h\n\
          +-----------------+-----+-------------+------+-------------------------+\n\
          | address         | mac | gateway     | cost | held by                 |\n\
          +-----------------+-----+-------------+------+-------------------------+\n\
@@ -209,7 +209,8 @@ fn the_next_free_address_is_taken() {
         "cannot assign to guest 102: pool `ovh-rbx` has no free IPv6 address",
         "only IPv4: add -4; more addresses: `pve-public-ip pool add ovh-rbx PREFIX`",
     );
-    // Released addresses come back; the node's own never.
+    // Released addresses come back when they have cooled down; the node's own never.
+    node.run("pool set ovh-rbx --cool-down 0").ok();
     node.run("release 101 --no-hookscript").ok();
     assert_eq!(assigned("assign 102 -4"), json!(["203.0.113.11/32"]));
     node.net.sh("ip addr add 203.0.113.13/24 dev vmbr0");
@@ -400,7 +401,7 @@ fn schemas_and_completions_are_printed() {
     let (text, data) = in_every_form(&node, "schema");
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), data);
     let keys: Vec<&String> = data.as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["audit.log", "guests/VMID.json", "nodes/NODE.json", "pools.json", "profile"]);
+    assert_eq!(keys, ["audit.log", "guests/VMID.json", "nodes/NODE.json", "pools.json", "profile", "released.json"]);
     for (file, key) in [("guest", "interfaces"), ("pools", "pools"), ("node", "uplinks"), ("profile", "mode")] {
         let (_, data) = in_every_form(&node, &format!("schema {file}"));
         assert!(data["properties"][key].is_object() && data["properties"]["version"].is_object(), "{file}: {data}");
@@ -446,7 +447,7 @@ fn what_a_pool_and_a_nic_may_do_is_changed_by_command() {
     );
     node.run("pool set lan --uplink-guard enforce --allow-mac 02:00:00:00:00:01 --allow-mac 02:00:00:aa:bb:01 --allow-mac 02:00:00:aa:bb:02").ok();
     node.run("pool set lan --forbid-mac 02:00:00:00:00:01 --guest-routers true").prints(
-        "pool lan changed: uplink guard enforce, MACs allowed besides: 02:00:00:aa:bb:01 02:00:00:aa:bb:02, guest routers\n\
+        "pool lan changed: uplink guard enforce, cool-down 1h, MACs allowed besides: 02:00:00:aa:bb:01 02:00:00:aa:bb:02, guest routers\n\
          note: guest 100 net0 does not reach the provider: no pool knows its MAC 02:00:00:aa:bb:00\n  \
          hint: if the provider knows this MAC: `pve-public-ip pool set lan --allow-mac 02:00:00:aa:bb:00`\n",
     );

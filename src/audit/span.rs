@@ -1,40 +1,9 @@
-//! Points in time, as the log writes them and as people ask for them. All of them UTC.
+//! Times as people ask for them. All of them UTC.
 
-use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// A point in time, since 1970. Written with microseconds, so that texts sort as the times do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(pub Duration);
-
-impl Moment {
-    /// The first moment that is later.
-    #[must_use]
-    pub fn next(self) -> Self {
-        Self(self.0.saturating_add(Duration::from_micros(1)))
-    }
-}
-
-/// The last second that the format can say.
-const LAST: Duration = Duration::from_secs(253_402_300_799);
-
-impl fmt::Display for Moment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_rfc3339_micros(UNIX_EPOCH + self.0.min(LAST)).fmt(f)
-    }
-}
-
-impl FromStr for Moment {
-    type Err = humantime::TimestampError;
-
-    fn from_str(text: &str) -> Result<Self, humantime::TimestampError> {
-        let time = humantime::parse_rfc3339(text)?;
-        Ok(Self(time.duration_since(UNIX_EPOCH).unwrap_or_default()))
-    }
-}
-
-crate::model::string_in_json!(Moment, schemars::json_schema!({ "type": "string", "format": "date-time" }));
+use crate::model::Moment;
 
 /// A time as people name it: a day, a moment, or so long ago.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +26,7 @@ impl FromStr for Span {
 
     fn from_str(text: &str) -> Result<Self, SpanError> {
         if let Ok(day) = format!("{text}T00:00:00Z").parse::<Moment>() {
-            return Ok(Self::Fixed(day, Moment(day.0 + DAY)));
+            return Ok(Self::Fixed(day, day.after(DAY)));
         }
         let weak = |text| humantime::parse_rfc3339_weak(text).ok()?.duration_since(UNIX_EPOCH).ok();
         if let Some(moment) = weak(text).map(Moment) {

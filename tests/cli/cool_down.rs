@@ -1,0 +1,45 @@
+//! An address that was released is left alone for a while, unless somebody asks for it.
+
+use crate::common::Node;
+
+/// Seconds cut off, because nobody knows them.
+fn without_times(text: &str) -> String {
+    let is_time = |word: &str| word.len() >= 20 && word.starts_with("20") && word.contains("T") && word.contains("Z");
+    let words =
+        text.split(' ').map(|word| if is_time(word) { format!("TIME{}", &word[20..]) } else { word.to_owned() });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_released_address_is_not_handed_out_by_itself() {
+    let node = Node::with_pool();
+    node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    node.run("release 100 --no-hookscript").ok();
+    let shown = node.run("pool show ovh-rbx").ok();
+    assert!(shown.out.contains("bridge vmbr0, uplink guard report, cool-down 1h\n"), "{shown}");
+    assert!(without_times(&shown.out).contains("| cools down until TIME (was 100's) |"), "{shown}");
+    let data = node.run("pool show ovh-rbx --output-format json").ok().json();
+    assert_eq!((&data["addresses"][0]["cooling"][0]["vmid"], &data["cool_down"]), (&100.into(), &"1h".into()));
+
+    let assigned = node.run("assign 101 -4 --dry-run --no-hookscript").ok();
+    assert!(assigned.out.starts_with("203.0.113.11 would be assigned to guest 101 net0"), "{assigned}");
+    let back = node.run("assign 100 -4 --dry-run --no-hookscript").ok();
+    assert!(back.out.starts_with("203.0.113.10 would be assigned to guest 100 net0"), "{back}");
+    let named = node.run("assign 101 203.0.113.10 --dry-run --no-hookscript").ok();
+    let note = "\nnote: 203.0.113.10 was guest 100's until TIME, and cools down until TIME: what is meant for that guest may \
+        still arrive\n";
+    assert!(without_times(&named.out).contains(note), "{named}");
+
+    node.run("assign 101 203.0.113.11 203.0.113.12 203.0.113.13 --no-hookscript").ok();
+    let refused = node.changes_nothing("assign 200 -4 --no-hookscript");
+    let error = "error: cannot assign to guest 200: pool `ovh-rbx` has no free IPv4 address before TIME: 203.0.113.10 was guest \
+        100's until TIME\n\
+        hint: to take it all the same, name it: `pve-public-ip assign 200 203.0.113.10`; to wait less: `pve-public-ip pool set \
+        ovh-rbx --cool-down 10m`\n";
+    assert_eq!((refused.code, without_times(&refused.err).as_str()), (1, error), "{refused}");
+    node.run("pool set ovh-rbx --cool-down 0").ok();
+    let assigned = node.run("assign 200 -4 --no-hookscript").ok();
+    assert!(assigned.out.starts_with("203.0.113.10 assigned to guest 200 net0"), "{assigned}");
+    node.run("pool set ovh-rbx --cool-down soon")
+        .fails_with(2, &["`soon` is not a time such as 30m, 1h, 2days or 0 (off)"]);
+}
