@@ -4,7 +4,7 @@ use crate::common::Node;
 
 /// Seconds cut off, because nobody knows them.
 fn without_times(text: &str) -> String {
-    let is_time = |word: &str| word.len() >= 20 && word.starts_with("20") && word.contains("T") && word.contains("Z");
+    let is_time = |word: &str| word.len() >= 20 && word.starts_with("20") && word.contains('T') && word.contains('Z');
     let words =
         text.split(' ').map(|word| if is_time(word) { format!("TIME{}", &word[20..]) } else { word.to_owned() });
     words.collect::<Vec<_>>().join(" ")
@@ -26,9 +26,9 @@ fn a_released_address_is_not_handed_out_by_itself() {
     let back = node.run("assign 100 -4 --dry-run --no-hookscript").ok();
     assert!(back.out.starts_with("203.0.113.10 would be assigned to guest 100 net0"), "{back}");
     let named = node.run("assign 101 203.0.113.10 --dry-run --no-hookscript").ok();
-    let note = "\nnote: 203.0.113.10 was guest 100's until TIME, and cools down until TIME: what is meant for that guest may \
+    let remark = "\nnote: 203.0.113.10 was guest 100's until TIME, and cools down until TIME: what is meant for that guest may \
         still arrive\n";
-    assert!(without_times(&named.out).contains(note), "{named}");
+    assert!(without_times(&named.out).contains(remark), "{named}");
 
     node.run("assign 101 203.0.113.11 203.0.113.12 203.0.113.13 --no-hookscript").ok();
     let refused = node.changes_nothing("assign 200 -4 --no-hookscript");
