@@ -20,8 +20,8 @@ use crate::hookscript;
 use crate::inspect::{self, Moment};
 use crate::model::{GuestKind, IfName, MacAddr, NodeName, Prefix, Vmid};
 use crate::plan::{
-    Index, Inputs, Links, NetState, Place, Presence, Rules, check_configured, check_guest, check_stranger, desired_for,
-    diff, is_configured_beyond, pool_bridges,
+    Index, Inputs, Links, NetState, Place, Presence, Rules, Support, check_configured, check_guest, check_stranger,
+    desired_for, diff, is_configured_beyond, pool_bridges,
 };
 use crate::reconcile::{
     Mode, Node, ReconcileError, announce_addresses, binding_changes, node_basis, observe_share, presence_of,
@@ -32,7 +32,7 @@ use crate::registry::{Registry, plain};
 use crate::ruleset::{Element, SetId, Table};
 use crate::system::journal::Durability;
 use crate::system::run::{Mark, MarkPhase, PoolsPart, RunError, RunState, fingerprint};
-use crate::system::{FilterError, Kernel, KernelError, command};
+use crate::system::{FilterError, Kernel, KernelError, Reference, command};
 
 /// A hook that takes longer ends itself: a start that cannot be protected in this time must not happen.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -208,8 +208,11 @@ impl Hook<'_> {
         }
         let pools = self.pools(&file, &located.config.configured)?;
         let presence = if self.is_incoming(&located) { Presence::Incoming } else { Presence::Starting };
-        let mut inputs = self.inputs(pools.part.pools.clone(), &file, located, Links::default());
+        let mut inputs = self.inputs(pools.part.pools.clone(), &file, located);
         inputs.presence.insert(self.vmid, presence);
+        if inputs.registry.has_routed() {
+            inputs.links = Kernel::open(Reference::default())?.links_around(&self.devices(&inputs, &file))?;
+        }
         if let Some(problem) = check_guest(&inputs, &Index::new(&inputs.registry), &file).into_iter().next() {
             return Err(HookError::Refused { sentence: problem.sentence, hint: problem.hint });
         }
@@ -240,7 +243,7 @@ impl Hook<'_> {
         let pools = self.pools(&file, &located.config.configured)?;
         let incoming = self.is_incoming(&located);
         let run = RunState::lock(&self.node.paths, LOCK_LIMIT)?;
-        let mut inputs = self.inputs(pools.part.pools.clone(), &file, located, Links::default());
+        let mut inputs = self.inputs(pools.part.pools.clone(), &file, located);
         let (presence, phase) =
             if incoming { (Presence::Incoming, MarkPhase::Incoming) } else { (Presence::Running, MarkPhase::Started) };
         inputs.presence.insert(self.vmid, presence);
@@ -256,7 +259,7 @@ impl Hook<'_> {
     fn post_stop(&self) -> Result<(), HookError> {
         let run = RunState::lock(&self.node.paths, LOCK_LIMIT)?;
         let Some(mark) = run.mark(self.vmid) else { return Ok(()) };
-        let mut kernel = Kernel::open(self.node.reference(&run)?)?;
+        let mut kernel = Kernel::open(self.node.reference(&run)?)?.noting(&run);
         let pools = match self.pools(&mark.applied, &BTreeSet::new()) {
             Err(HookError::Document(_)) => Pools::default(),
             read => read?,
@@ -271,8 +274,14 @@ impl Hook<'_> {
 
         let basis = node_basis(pools.part.source, &registry.pools, &links);
         let recorded = self.recorded(&mut kernel, &mark, &registry.pools)?;
-        if Self::are_loaded(&mut kernel, &recorded)? && run.node_applied(&basis) {
-            let wanted = NetState { routed_rules: recorded.routed_rules, ..self.stopped_share(&mark.applied) };
+        let wanted = NetState {
+            routed_rules: recorded.routed_rules,
+            support: self.held_by_others(&run, &mark.support),
+            ..self.stopped_share(&mark.applied)
+        };
+        // A gateway that goes can take with it what other guests need.
+        let keeps_gateways = mark.support.without(&wanted.support).gateways.is_empty();
+        if Self::are_loaded(&mut kernel, &recorded)? && run.node_applied(&basis) && keeps_gateways {
             let observed = observe_share(&mut kernel, &wanted, &recorded)?;
             kernel.apply(&diff(&wanted, &observed))?;
         } else {
@@ -321,28 +330,37 @@ impl Hook<'_> {
         }
         let kind = inputs.guests[&self.vmid].config.kind;
         let known = run.mark(self.vmid);
-        let mut kernel = Kernel::open(self.node.reference(run)?)?;
+        let mut kernel = Kernel::open(self.node.reference(run)?)?.noting(run);
         let mut inputs = inputs.clone();
-        inputs.links = kernel.links_named(&self.devices(&inputs, file, kind))?;
-        let mark = Mark::now(phase, kind, file.clone());
+        let devices = self.devices(&inputs, file);
+        inputs.links = kernel.links_named(&devices.union(&self.ports(file, kind)).copied().collect())?;
+        if inputs.registry.has_routed() {
+            inputs.links.0.extend(kernel.links_around(&devices)?.0);
+            inputs.exits = kernel.exits()?;
+            inputs.registry.node = self.node.store.node_file()?;
+        }
+        let mut mark = Mark::now(phase, kind, file.clone());
         if inputs.presence.get(&self.vmid) == Some(&Presence::Starting) {
             // A port that is there already: the guest runs, or ran a moment ago. `apply` sees it in the same way.
             let presence = presence_of(self.vmid, kind, true, Some(&mark), &inputs.links);
             inputs.presence.extend(presence.map(|presence| (self.vmid, presence)));
         }
         let mut wanted = desired_for(&inputs, file);
+        mark.support = wanted.support.clone();
         let before = match &known {
             Some(mark) => self.recorded(&mut kernel, mark, &inputs.registry.pools)?,
             None => NetState::default(),
         };
         // What the guest no longer needs of a table may be other guests'.
         wanted.routed_rules = wanted.routed_rules.max(before.routed_rules);
+        wanted.support.extend(self.held_by_others(run, &before.support.without(&mark.support)));
+        let keeps_gateways = before.support.without(&wanted.support).gateways.is_empty();
         if kernel.observe_rules(Table::Bridge)? != Rules::Absent {
             self.check_holders(run, &mut kernel, &wanted, &before, file, kind)?;
         }
         run.set_mark(self.vmid, &mark)?;
         let basis = node_basis(pools.part.source, &inputs.registry.pools, &inputs.links);
-        if !Self::are_loaded(&mut kernel, &wanted)? || !run.node_applied(&basis) {
+        if !Self::are_loaded(&mut kernel, &wanted)? || !run.node_applied(&basis) || !keeps_gateways {
             self.node.reconcile_locked(run, Mode::Apply)?;
             // A port left over from before may have made the guest look started already.
             run.set_mark(self.vmid, &mark)?;
@@ -375,10 +393,11 @@ impl Hook<'_> {
         };
         let config = crate::guest::GuestConfig { kind: mark.kind, ..config };
         let located = Located { node: self.node.name.clone(), config };
-        let mut inputs = self.inputs(pools.clone(), &mark.applied, located, Links::default());
-        inputs.links = kernel.links_named(&self.devices(&inputs, &mark.applied, mark.kind))?;
+        let mut inputs = self.inputs(pools.clone(), &mark.applied, located);
+        let devices = self.devices(&inputs, &mark.applied);
+        inputs.links = kernel.links_named(&devices.union(&self.ports(&mark.applied, mark.kind)).copied().collect())?;
         inputs.presence.insert(self.vmid, Presence::Running);
-        let mut share = desired_for(&inputs, &mark.applied);
+        let mut share = NetState { support: mark.support.clone(), ..desired_for(&inputs, &mark.applied) };
         // These are the node's share: a pool may name the MAC too.
         let of_node = [SetId::ReservedMac, SetId::ReservedLladdr, SetId::RegisteredMac];
         share.elements.retain(|element| !of_node.contains(&element.set()));
@@ -394,25 +413,40 @@ impl Hook<'_> {
         };
         let located =
             Located { node: self.node.name.clone(), config: crate::guest::GuestConfig::parse(GuestKind::Qemu, b"") };
-        desired_for(&self.inputs(PoolsFile::default(), &registered, located, Links::default()), &registered)
+        desired_for(&self.inputs(PoolsFile::default(), &registered, located), &registered)
     }
 
-    fn inputs(&self, pools: PoolsFile, file: &GuestFile, located: Located, links: Links) -> Inputs {
-        let guests = BTreeMap::from([(self.vmid, file.clone())]);
-        Inputs {
-            node: self.node.name.clone(),
-            registry: Registry { pools, guests, ..Registry::default() },
-            guests: BTreeMap::from([(self.vmid, Place { node: located.node, config: located.config })]),
-            presence: BTreeMap::new(),
-            links,
+    /// What of this other guests that run here need too.
+    fn held_by_others(&self, run: &RunState, support: &Support) -> Support {
+        let (mut held, mut left) = (Support::default(), support.clone());
+        for vmid in run.marked().into_iter().filter(|vmid| *vmid != self.vmid) {
+            if left.is_empty() {
+                break;
+            }
+            let Some(mark) = run.mark(vmid).filter(|mark| mark.phase != MarkPhase::Stopped) else { continue };
+            let not_here = left.without(&mark.support);
+            held.extend(left.without(&not_here));
+            left = not_here;
         }
+        held
     }
 
-    /// Interfaces that the guest's share depends on.
-    fn devices(&self, inputs: &Inputs, file: &GuestFile, kind: GuestKind) -> BTreeSet<IfName> {
-        let mut devices = ports(file, kind);
-        devices.extend(pool_bridges(&inputs.registry));
-        devices.extend(file.interfaces.keys().map(|nic| GuestKind::firewall_port(self.vmid, *nic)));
+    fn inputs(&self, pools: PoolsFile, file: &GuestFile, located: Located) -> Inputs {
+        let guests = BTreeMap::from([(self.vmid, file.clone())]);
+        let registry = Registry { pools, guests, ..Registry::default() };
+        let place = Place { node: located.node, config: located.config };
+        Inputs::new(self.node.name.clone(), registry, BTreeMap::from([(self.vmid, place)]))
+    }
+
+    /// The guest's ports, also behind the NIC firewall.
+    fn ports(&self, file: &GuestFile, kind: GuestKind) -> BTreeSet<IfName> {
+        let outer = file.interfaces.keys().map(|nic| GuestKind::firewall_port(self.vmid, *nic));
+        ports(file, kind).into_iter().chain(outer).collect()
+    }
+
+    /// Interfaces of the node that the guest's share depends on.
+    fn devices(&self, inputs: &Inputs, file: &GuestFile) -> BTreeSet<IfName> {
+        let mut devices = pool_bridges(&inputs.registry);
         let config = &inputs.guests[&self.vmid].config;
         for (nic, _, assigned) in file.addresses() {
             let Some(pool) = inputs.registry.pools.pools.get(&assigned.pool) else { continue };

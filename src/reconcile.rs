@@ -10,7 +10,9 @@ use crate::audit::{Change, bindings};
 use crate::guest::{GuestConfig, GuestError, Guests};
 use crate::model::{GuestKind, IfName, NodeName, Vmid};
 use crate::paths::Paths;
-use crate::plan::{Desired, Inputs, Links, NetState, Place, Presence, Problem, Step, desired, diff, unregistered};
+use crate::plan::{
+    Desired, Exits, Inputs, Links, NetState, Place, Presence, Problem, Step, desired, diff, notes, support,
+};
 use crate::registry::Registry;
 use crate::registry::document::{GuestFile, Mode as PoolMode, PoolsFile};
 use crate::registry::store::{Store, StoreError};
@@ -72,12 +74,24 @@ pub struct Sources {
 impl Sources {
     /// What might surprise if the registry were this one.
     pub fn notes_with(&self, registry: Registry) -> Vec<Problem> {
-        unregistered(&Inputs { registry, ..self.inputs.clone() })
+        notes(&Inputs { registry, ..self.inputs.clone() })
+    }
+
+    fn look_at_network(&mut self, kernel: &mut Kernel) -> Result<(), KernelError> {
+        self.inputs.links = kernel.links()?;
+        // To list a node's routes takes longer than all the rest if they are the world's.
+        self.inputs.exits = if self.inputs.registry.has_routed() { kernel.exits()? } else { Exits::default() };
+        Ok(())
     }
 
     /// The node's interfaces, as they were when these files were last compared with the kernel.
     pub fn links(&self) -> &Links {
         &self.inputs.links
+    }
+
+    /// The node's ways to the world as they were then, if anything depends on them.
+    pub fn exits(&self) -> Option<&Exits> {
+        self.inputs.registry.has_routed().then_some(&self.inputs.exits)
     }
 
     /// The nflog group that the node's file names.
@@ -157,14 +171,15 @@ impl Node {
 
     /// What this release's rules should be on this node.
     pub fn reference(&self, run: &RunState) -> Result<Reference, ReconcileError> {
-        Ok(reference(run, self.store.log_group()?)?)
+        Ok(reference(run, self.store.node_file()?.and_then(|file| file.log_group))?)
     }
 
     /// Everything that decisions depend on, now.
     pub fn inputs(&self) -> Result<Inputs, ReconcileError> {
         let run = RunState::unlocked(&self.paths);
         let mut sources = self.read_sources()?;
-        sources.inputs.links = Kernel::open(Reference::default())?.links()?;
+        let mut kernel = Kernel::open(Reference::default())?.noting(&run);
+        sources.look_at_network(&mut kernel)?;
         self.look_at_guests(&run, &mut sources);
         Ok(sources.inputs)
     }
@@ -177,7 +192,7 @@ impl Node {
 
     /// As [`Self::reconcile`], with the node's lock held already.
     pub fn reconcile_locked(&self, run: &RunState, mode: Mode) -> Result<Report, ReconcileError> {
-        let mut kernel = Kernel::open(self.reference(run)?)?;
+        let mut kernel = Kernel::open(self.reference(run)?)?.noting(run);
         let mut sources = self.read_sources()?;
         self.reconcile_from(run, &mut kernel, &mut sources, Trust::Whole, None, mode)
     }
@@ -194,7 +209,7 @@ impl Node {
         left: Option<&mut NetState>,
         mode: Mode,
     ) -> Result<Report, ReconcileError> {
-        sources.inputs.links = kernel.links()?;
+        sources.look_at_network(kernel)?;
         let unreadable = self.look_at_guests(run, sources);
         let inputs = &sources.inputs;
         let Desired { state, mut problems } = desired(inputs);
@@ -205,9 +220,9 @@ impl Node {
             Some(left) => NetState {
                 rules: left.rules,
                 routed_rules: left.routed_rules,
-                ..kernel.observe_unfiltered(&inputs.links)?
+                ..kernel.observe_unfiltered(&inputs.links, &state.support)?
             },
-            None => kernel.observe(&inputs.links)?,
+            None => kernel.observe(&inputs.links, &state.support)?,
         };
         // Borrowed, because to copy it would cost as much as to read it.
         let mut borrowed = left.map(|left| &mut left.elements);
@@ -242,7 +257,7 @@ impl Node {
             }
             self.store.journal.record(changes, Durability::Soon);
         }
-        let notes = unregistered(inputs);
+        let notes = notes(inputs);
         Ok(Report { steps, problems, notes, presence: inputs.presence.clone(), desired: state, arrived })
     }
 
@@ -288,8 +303,7 @@ impl Node {
         }
         // What was read while the file system went away is not what it says.
         self.store.check_mounted()?;
-        let (presence, links) = (BTreeMap::new(), Links::default());
-        let inputs = Inputs { node: self.name.clone(), registry, guests, presence, links };
+        let inputs = Inputs::new(self.name.clone(), registry, guests);
         Ok(Sources { inputs, pools_source, unreadable })
     }
 
@@ -340,12 +354,14 @@ fn note(run: &RunState, inputs: &Inputs, changes: &mut Vec<Change>) -> Result<Ve
             Presence::Running => MarkPhase::Started,
         };
         let known = run.mark(*vmid);
-        if known.as_ref().is_some_and(|mark| mark.phase == phase && mark.applied == *guest) {
+        let support = support(inputs, guest);
+        let is_same = |mark: &Mark| mark.phase == phase && mark.applied == *guest && mark.support == support;
+        if known.as_ref().is_some_and(is_same) {
             continue;
         }
         let has_moved = |known: &Mark| known.phase == MarkPhase::Incoming && phase == MarkPhase::Started;
         arrived.extend(known.as_ref().is_some_and(has_moved).then_some(*vmid));
-        let mut mark = Mark::now(phase, place.config.kind, guest.clone());
+        let mut mark = Mark { support, ..Mark::now(phase, place.config.kind, guest.clone()) };
         if let Some(known) = known.as_ref().filter(|known| known.phase == phase) {
             mark.since = known.since;
         }
@@ -436,7 +452,13 @@ pub(crate) fn node_basis(pools_source: u64, pools: &PoolsFile, links: &Links) ->
 /// The step without what it takes away, and without what it adds to these sets.
 fn additive(step: Step, kept: &BTreeSet<SetId>) -> Option<Step> {
     match step {
-        Step::RemoveRoute(_) | Step::RemoveNeighbour(..) | Step::RemoveForwarding(..) | Step::RemoveTable(_) => None,
+        Step::RemoveRoute(_)
+        | Step::RemoveProxy(..)
+        | Step::RemoveNeighbour(..)
+        | Step::RemoveGateway(..)
+        | Step::RestoreSetting(_)
+        | Step::RemoveForwarding(..)
+        | Step::RemoveTable(_) => None,
         Step::ChangeElements { mut add, .. } => {
             add.retain(|element| !kept.contains(&element.set()));
             (!add.is_empty()).then_some(Step::ChangeElements { add, remove: Vec::new() })
@@ -470,6 +492,7 @@ pub(crate) fn observe_share(
         deaf_bridges: wanted.deaf_bridges.clone(),
         // Not asked for: what is wanted is set (again), what is only recorded is removed. Both are idempotent.
         forwarding: recorded.forwarding.difference(&wanted.forwarding).copied().collect(),
+        support: recorded.support.without(&wanted.support),
         neighbours: recorded
             .neighbours
             .iter()

@@ -199,7 +199,7 @@ fn look_at_files(paths: &Paths) -> Known<Files> {
     let (leftovers, ahead) = look_at_registry(paths, &registry);
     // What was read while the file system went away is not what it says.
     node.store.check_mounted().map_err(|error| reason(&error))?;
-    let inputs = Inputs { node: node.name, registry, guests, presence: BTreeMap::new(), links: Links::default() };
+    let inputs = Inputs::new(node.name, registry, guests);
     Ok(Files {
         inputs,
         unreadable,

@@ -15,7 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use common::strace::{Point, killed, points};
-use common::{CREATE, Node, need};
+use common::{CREATE, CREATE_ROUTED, Node, PROVIDER, need};
 use pve_public_ip::model::{NicId, Vmid};
 use pve_public_ip::paths::Paths;
 use pve_public_ip::registry::Registry;
@@ -157,6 +157,35 @@ fn post_stop() {
     });
 }
 
+/// Guest 100 is ready to be started, with routed addresses on a node that is no router.
+fn routed(node: &Node) {
+    node.net.sh("ip addr flush dev vmbr0 scope global");
+    node.net.sh(PROVIDER);
+    node.run(CREATE_ROUTED).ok();
+    node.run("assign 100 192.0.2.10 2001:db8:1::10").ok();
+    node.run("hook 100 pre-start").ok();
+    node.plug("tap100i0");
+}
+
+#[test]
+fn post_start_of_a_routed_guest() {
+    killed_everywhere(&Scenario { command: "hook 100 post-start", prepare: routed, again: None, at_least: 30 });
+}
+
+#[test]
+fn post_stop_of_a_routed_guest() {
+    killed_everywhere(&Scenario {
+        command: "hook 100 post-stop",
+        prepare: |node| {
+            routed(node);
+            node.run("hook 100 post-start").ok();
+            node.unplug("tap100i0");
+        },
+        again: None,
+        at_least: 30,
+    });
+}
+
 /// One of the `nft` that `apply` starts dies, in front of its transaction or just behind it.
 #[test]
 fn nft_killed_while_it_loads_the_filter() {
@@ -248,6 +277,7 @@ struct End {
     configs: Vec<String>,
     left_overs: Vec<String>,
     marked: Vec<String>,
+    support: Vec<String>,
     filter: Vec<String>,
 }
 
@@ -259,6 +289,7 @@ impl End {
             configs: configs(node),
             left_overs: left_overs(node),
             marked: node.net.marked(),
+            support: node.net.support(),
             filter: node.net.filter().unwrap_or_default(),
         }
     }
@@ -266,7 +297,7 @@ impl End {
     /// What is different, line by line.
     fn against(&self, other: &Self) -> String {
         let lines = |end: &Self| -> BTreeSet<String> {
-            let parts = [&end.snippets, &end.configs, &end.left_overs, &end.marked, &end.filter];
+            let parts = [&end.snippets, &end.configs, &end.left_overs, &end.marked, &end.support, &end.filter];
             parts.into_iter().flatten().chain(&end.held).cloned().collect()
         };
         let (one, two) = (lines(self), lines(other));
@@ -291,9 +322,10 @@ fn settle_orphans(node: &Node) {
 fn verify_tells_the_truth_and_apply_repairs(node: &Node, at: &str) {
     let verify = node.run("verify");
     assert!(matches!(verify.code, 0 | 3) && verify.err.is_empty(), "{at}: {verify}");
-    let before = (node.net.filter(), node.net.marked());
+    let state = || (node.net.filter(), node.net.marked(), node.net.support());
+    let before = state();
     let apply = node.run("apply").ok();
-    let changed = before != (node.net.filter(), node.net.marked());
+    let changed = before != state();
     assert_eq!(apply.out.starts_with("nothing to do\n"), verify.code == 0, "{at}: {verify}\n{apply}");
     assert!(verify.code == 3 || !changed, "{at}: {verify}\n{apply}");
     node.is_in_line();

@@ -49,8 +49,7 @@ fn healthy() -> Facts {
     let mut links = interfaces.links();
     links.0.get_mut(&name("vmbr0")).unwrap().bridge =
         Some(BridgeOptions { no_linklocal_learn: true, ..Default::default() });
-    let inputs =
-        Inputs { node: node("n1"), registry, guests: BTreeMap::new(), presence: BTreeMap::new(), links: links.clone() };
+    let inputs = Inputs { links: links.clone(), ..Inputs::new(node("n1"), registry, BTreeMap::new()) };
     let files = Files {
         inputs,
         unreadable: BTreeMap::new(),
@@ -466,7 +465,8 @@ const FOUND: &[Row] = &[
         "uplink-missing",
         |facts| {
             let uplinks = Some(BTreeSet::from([name("eno1"), name("eno7")]));
-            facts.files().inputs.registry.node = Some(NodeFile { version: 1, uplinks, log_group: None });
+            facts.files().inputs.registry.node =
+                Some(NodeFile { version: 1, uplinks, route_uplink: None, log_group: None });
         },
         "the uplink eno7 does not exist",
         "correct `uplinks` in `/etc/pve/public-ip/nodes/n1.json`",

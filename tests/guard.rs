@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use common::Node;
+use common::{CREATE_ROUTED, Node, PROVIDER};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pve_public_ip::paths::Paths;
@@ -459,4 +459,46 @@ fn a_cluster_file_system_that_hangs_does_not_hold_it_up() {
     );
     assert!(run.code == 3 && run.out.contains(&silence), "{run}");
     guard.stop(Signal::SIGTERM);
+}
+
+#[test]
+fn what_routed_guests_need_comes_back_at_once() {
+    let node = Node::new();
+    node.net.sh("ip addr flush dev vmbr0 scope global");
+    node.net.sh(PROVIDER);
+    node.run(CREATE_ROUTED).ok();
+    node.run("assign 100 192.0.2.10 2001:db8:1::10 --no-hookscript").ok();
+    let guard = Guard::start(&node);
+    let net = &node.net;
+    let before = net.support();
+    // Plugged in and pulled out without any hook.
+    let set = |name: &str, value: u8| net.support().contains(&format!("{name}:{value}"));
+    net.sh("ip link add tap100i0 type veth peer name gap100i0; ip link set gap100i0 up; ip link set tap100i0 master vmbr0 up");
+    let is_well = || set("ipv6/conf/wan0/proxy_ndp", 1) && node.run("verify").code == 0;
+    guard.within(PATIENCE, "the guest has what it needs", is_well);
+    guard.rests();
+    let running = net.support();
+    for (setting, meaning) in [
+        (
+            "ipv4/conf/vmbr0/forwarding",
+            "what comes in on vmbr0 does not reach routed guests, or the world from them, by IPv4",
+        ),
+        ("ipv6/conf/all/forwarding", "routed guests have no IPv6 beyond this node"),
+        ("ipv6/conf/wan0/proxy_ndp", "nobody answers for routed guests' IPv6 addresses on wan0"),
+    ] {
+        guard.repairs(&format!("echo 0 > /proc/sys/net/{setting}"), || set(setting, 1));
+        assert!(guard.log().contains(&format!("repaired: net/{setting} is not 1: {meaning}")), "{}", guard.log());
+    }
+    guard.repairs("ip addr del 169.254.0.1/32 dev vmbr0", || net.support() == running);
+    assert!(guard.log().contains("repaired: the gateway 169.254.0.1 is not on vmbr0: routed guests reach nothing"));
+    // The node finds another way to the provider.
+    guard.repairs(
+        "ip link add wan1 type bridge; ip link set wan1 up; ip route replace default dev wan1; ip -6 route replace default dev wan1",
+        || net.sh("ip neigh show proxy").lines().filter(|line| line.contains(" dev wan1 ")).count() == 2,
+    );
+    assert!(set("ipv4/conf/wan1/forwarding", 1) && set("ipv4/conf/wan0/forwarding", 0), "{:?}", net.support());
+    guard.repairs("ip link del wan1; ip route add default dev wan0; ip -6 route add default dev wan0", || {
+        net.support() == running
+    });
+    guard.repairs("ip link del tap100i0", || net.support() == before);
 }

@@ -1239,6 +1239,10 @@ except TimeoutError:
     fn routed_node() -> Lab {
         let lab = Lab::new();
         sh("ip addr add 192.0.2.1/24 dev vmbr0; ip addr add 2001:db8:ffff::1/64 dev vmbr0 nodad");
+        // The way to the provider.
+        sh(
+            "ip link add wan0 type bridge; ip link set wan0 up; ip route add default dev wan0; ip -6 route add default dev wan0",
+        );
         lab.guest(NODE, "qemu-server", 100, &format!("net0: virtio={},bridge=vmbr0\n", text(guest_mac(100, 0))));
         lab.ok(ROUTED);
         lab.ok("assign 100 203.0.113.10 2001:db8:0:1::10 198.51.100.8/29 2001:db8:100::/56");

@@ -181,7 +181,8 @@ impl Guard {
     fn hear(&mut self, events: Vec<Event>) {
         let none = Links::default();
         let links = self.sources.as_ref().map_or(&none, Sources::links);
-        let known = Known { desired: &self.desired, links, generation: self.generation };
+        let exits = self.sources.as_ref().and_then(Sources::exits);
+        let known = Known { desired: &self.desired, links, exits, generation: self.generation };
         let mut causes = BTreeSet::new();
         let mut changed = Vec::new();
         for event in latest(events).into_iter().filter(|event| known.is_contradicted_by(event)) {
@@ -326,7 +327,7 @@ impl Guard {
         let Some(sources) = &mut self.sources else { return Ok(None) };
         let mut kernel = match self.kernel.take() {
             Some(kernel) => kernel,
-            None => Kernel::open(reference(run, sources.log_group())?)?,
+            None => Kernel::open(reference(run, sources.log_group())?)?.noting(run),
         };
         let before = kernel.generation()?;
         let left = (self.is_exact && before == self.generation).then_some(&mut self.desired);

@@ -4,29 +4,18 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use super::inputs::{Links, is_guest_port};
+use super::inputs::{Exits, Links, is_guest_port};
 use crate::model::{IfName, Prefix};
 use crate::registry::document::{Mode, Pool};
 use crate::registry::layout::GatewayRule;
-
-/// A default route of the node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DefaultRoute {
-    /// The interface.
-    pub device: IfName,
-    /// The next hop.
-    pub via: Option<IpAddr>,
-    /// Whether it is the IPv4 one.
-    pub v4: bool,
-}
 
 /// What is known of the node.
 #[derive(Debug, Clone, Default)]
 pub struct Surroundings {
     /// Its interfaces.
     pub links: Links,
-    /// Its default routes, the preferred one of each family first.
-    pub routes: Vec<DefaultRoute>,
+    /// Its ways to the world.
+    pub exits: Exits,
 }
 
 /// The bridge for the guests' NICs if none is named, with the reason; else why not, and what to do.
@@ -81,7 +70,7 @@ pub fn assume_gateways(pool: &mut Pool, node: &Surroundings) -> Vec<String> {
 type Found = Result<(IpAddr, String), String>;
 
 fn find(rule: GatewayRule, pool: &Pool, node: &Surroundings, v4: bool) -> Option<Found> {
-    let route = node.routes.iter().find(|route| route.v4 == v4);
+    let route = node.exits.routes.iter().find(|route| route.v4 == v4);
     let main = || -> Result<(IpAddr, IfName), String> {
         let route = route.ok_or("the node has no default route")?;
         let found = global(node, route.device, v4);
@@ -141,7 +130,7 @@ fn global(node: &Surroundings, device: IfName, v4: bool) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{BridgeOptions, Link};
+    use crate::plan::{BridgeOptions, DefaultRoute, Link};
     use crate::registry::document::{PoolAddress, Profile};
 
     fn name(text: &str) -> IfName {
@@ -165,10 +154,10 @@ mod tests {
         }
         let via = |text: &str| Some(text.parse().unwrap());
         let routes = vec![
-            DefaultRoute { device: name("vmbr0"), via: via("198.51.100.1"), v4: true },
-            DefaultRoute { device: name("vmbr0"), via: via("fe80::1"), v4: false },
+            DefaultRoute { device: name("vmbr0"), via: via("198.51.100.1"), metric: 0, v4: true },
+            DefaultRoute { device: name("vmbr0"), via: via("fe80::1"), metric: 1024, v4: false },
         ];
-        Surroundings { links, routes }
+        Surroundings { links, exits: Exits { routes, ..Exits::default() } }
     }
 
     fn pool(profile: Profile, bridge: &str, entries: &[&str]) -> Pool {

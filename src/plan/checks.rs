@@ -7,11 +7,12 @@ use ipnet::IpNet;
 
 use crate::guest::GuestConfig;
 use crate::model::{MacAddr, NicId, Prefix, Vmid};
-use crate::registry::document::{GuestFile, PoolIndex, PoolsFile};
+use crate::registry::document::{GuestFile, Mode, PoolIndex, PoolsFile};
 use crate::registry::{Registry, plain};
 
 use super::desired::is_segment_of;
 use super::inputs::Inputs;
+use super::support::unfit;
 
 /// An assignment that cannot be realised: one sentence and one hint.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -37,7 +38,8 @@ pub fn check_guest(inputs: &Inputs, index: &Index<'_>, guest: &GuestFile) -> Vec
     };
     let found = check_config(&inputs.registry, index, guest, &place.config).into_iter();
     let foreign = check_configured(index, guest, &place.config);
-    found.chain(foreign).map(|(sentence, hint)| problem(sentence, hint)).collect()
+    let unfit = if place.node == inputs.node { check_bridges(inputs, guest, &place.config) } else { Vec::new() };
+    found.chain(foreign).chain(unfit).map(|(sentence, hint)| problem(sentence, hint)).collect()
 }
 
 /// The registry sorted by addresses, for whoever looks up many.
@@ -75,6 +77,21 @@ impl<'a> Index<'a> {
     pub fn mac_holder(&self, mac: MacAddr) -> Option<(Vmid, NicId, Prefix)> {
         self.macs.get(&mac).copied()
     }
+}
+
+/// Bridges on which the guest's addresses cannot be routed to it.
+fn check_bridges(inputs: &Inputs, guest: &GuestFile, config: &GuestConfig) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for (nic, _, assigned) in guest.addresses() {
+        let pool = inputs.registry.pools.pools.get(&assigned.pool).filter(|pool| pool.mode() == Mode::Routed);
+        let tag = config.nics.get(&nic).and_then(|nic| nic.as_ref().ok()).and_then(|nic| nic.tag);
+        let device = pool.and_then(|pool| inputs.links.segment(pool.bridge, tag));
+        if let Some((why, hint)) = device.and_then(|device| unfit(&inputs.links, device)) {
+            let address = plain(assigned.address);
+            found.push((format!("{address} cannot be routed to guest {} {nic}: {why}", guest.vmid), hint));
+        }
+    }
+    found
 }
 
 /// Says which address that the guest is configured with is another guest's; sentence and hint.

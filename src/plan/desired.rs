@@ -9,6 +9,7 @@ use super::checks::{Index, Problem, check_guest};
 use super::inputs::{Inputs, Presence, is_guest_port};
 use super::routed;
 use super::state::{NetState, Route, Rules};
+use super::support;
 use crate::guest::Nic;
 use crate::model::address::{ranges4, ranges6};
 use crate::model::{IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
@@ -36,7 +37,7 @@ pub fn desired(inputs: &Inputs) -> Desired {
         desired.problems.push(Problem { vmid: guests.last().copied(), sentence, hint });
     }
     let index = Index::new(&inputs.registry);
-    let is_routing = routed::has_routed_pools(&inputs.registry);
+    let is_routing = inputs.registry.has_routed();
     let mut routed = if is_routing { routed::node_share(inputs) } else { Routed::default() };
     for guest in inputs.registry.guests.values() {
         add_guest(inputs, guest, &mut desired.state);
@@ -47,6 +48,7 @@ pub fn desired(inputs: &Inputs) -> Desired {
         desired.state.routed_rules = Rules::Loaded;
         desired.state.elements.extend(routed.elements());
     }
+    desired.problems.extend(support::problems(inputs));
     desired
 }
 
@@ -224,6 +226,11 @@ pub fn strangers(inputs: &Inputs) -> Vec<Stranger<'_>> {
     found
 }
 
+/// What is as it should be, and may still surprise.
+pub fn notes(inputs: &Inputs) -> Vec<Problem> {
+    unregistered(inputs).into_iter().chain(support::notes(inputs)).collect()
+}
+
 /// NICs of this node's guests whose frames a guard keeps from the provider: no pool knows their MAC.
 pub fn unregistered(inputs: &Inputs) -> Vec<Problem> {
     let pools = &inputs.registry.pools.pools;
@@ -340,6 +347,7 @@ fn add_guest(inputs: &Inputs, guest: &GuestFile, state: &mut NetState) {
     state.elements.extend(guest.interfaces.values().flat_map(|interface| Element::reserved_mac(interface.mac)));
     let Some(presence) = inputs.presence.get(&guest.vmid) else { return };
     let Some(place) = inputs.guests.get(&guest.vmid) else { return };
+    state.support.extend(support::support(inputs, guest));
     for (id, interface) in &guest.interfaces {
         let port = place.config.kind.port(guest.vmid, *id);
         state.elements.extend(port_elements(port, interface));
@@ -411,6 +419,9 @@ fn add_reachability(
             continue;
         };
         let routed = pool.mode() == Mode::Routed;
+        if routed && support::unfit(links, device).is_some() {
+            continue;
+        }
         let (net, is_v4) = (assigned.address.net(), assigned.address.family() == 4);
         if let Some(address) = assigned.address.single() {
             if routed || links.speaks(device, is_v4) {
@@ -446,7 +457,7 @@ mod tests {
     use super::*;
     use crate::guest::GuestConfig;
     use crate::model::GuestKind;
-    use crate::plan::{BridgeOptions, Link, Links, Place};
+    use crate::plan::{BridgeOptions, Exits, Link, Links, Place};
     use crate::registry::document::PoolsFile;
 
     const POOLS: &str = r#"{"version":1,"pools":{
@@ -479,6 +490,7 @@ mod tests {
             guests: configs.iter().map(|(number, text)| (vmid(*number), place(text))).collect(),
             presence: presence.map(|presence| (guest.vmid, presence)).into_iter().collect(),
             links: Links(links),
+            exits: Exits::default(),
         }
     }
 

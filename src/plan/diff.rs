@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::state::{NetState, Route, Rules};
+use super::state::{NetState, Route, Rules, Setting};
 use crate::model::{IfName, MacAddr};
 use crate::ruleset::{Element, Table};
 
@@ -15,8 +15,14 @@ use crate::ruleset::{Element, Table};
 pub enum Step {
     /// Stop routing an address to the bridge.
     RemoveRoute(IpNet),
+    /// Answer no more for an address.
+    RemoveProxy(IfName, IpAddr),
     /// Forget a permanent neighbour.
     RemoveNeighbour(IfName, IpAddr),
+    /// Take the guests' gateway off the bridge.
+    RemoveGateway(IfName, IpAddr),
+    /// Put a kernel setting back to what it was.
+    RestoreSetting(Setting),
     /// Let the bridge learn a MAC again.
     RemoveForwarding(IfName, MacAddr),
     /// Create a table and its sets.
@@ -36,8 +42,14 @@ pub enum Step {
     SetDeafBridge(IfName),
     /// Pin a MAC to its port.
     SetForwarding(IfName, MacAddr),
+    /// Change a kernel setting.
+    ChangeSetting(Setting),
+    /// Put the guests' gateway on the bridge.
+    SetGateway(IfName, IpAddr),
     /// Set a permanent neighbour.
     SetNeighbour(IfName, IpAddr, MacAddr),
+    /// Answer for an address.
+    SetProxy(IfName, IpAddr),
     /// Route an address or prefix to the bridge.
     SetRoute(IpNet, Route),
 }
@@ -48,8 +60,14 @@ pub enum Step {
 /// elements enter before the rules are loaded, so that rules never stand over empty sets.
 pub fn diff(desired: &NetState, observed: &NetState) -> Vec<Step> {
     let mut steps = Vec::new();
+    let surplus = observed.support.without(&desired.support);
+    let lacking = desired.support.without(&observed.support);
     steps.extend(gone(&desired.routes, &observed.routes).map(|(net, _)| Step::RemoveRoute(*net)));
+    steps.extend(surplus.proxies.iter().map(|(on, ip)| Step::RemoveProxy(*on, *ip)));
     steps.extend(gone(&desired.neighbours, &observed.neighbours).map(|((on, ip), _)| Step::RemoveNeighbour(*on, *ip)));
+    steps.extend(surplus.gateways.iter().map(|(on, ip)| Step::RemoveGateway(*on, *ip)));
+    // In the reverse order, because they depend on each other.
+    steps.extend(surplus.settings.iter().rev().map(|setting| Step::RestoreSetting(*setting)));
     steps.extend(
         observed.forwarding.difference(&desired.forwarding).map(|(port, mac)| Step::RemoveForwarding(*port, *mac)),
     );
@@ -73,10 +91,17 @@ pub fn diff(desired: &NetState, observed: &NetState) -> Vec<Step> {
     steps.extend(
         desired.forwarding.difference(&observed.forwarding).map(|(port, mac)| Step::SetForwarding(*port, *mac)),
     );
-    steps.extend(
-        news(&desired.neighbours, &observed.neighbours).map(|((on, ip), mac)| Step::SetNeighbour(*on, *ip, *mac)),
-    );
-    steps.extend(news(&desired.routes, &observed.routes).map(|(net, route)| Step::SetRoute(*net, *route)));
+    steps.extend(lacking.settings.iter().map(|setting| Step::ChangeSetting(*setting)));
+    steps.extend(lacking.gateways.iter().map(|(on, ip)| Step::SetGateway(*on, *ip)));
+    // With the last IPv4 address of an interface the kernel drops its IPv4 neighbours and routes, whoever needs them.
+    let emptied = |on: IfName, v4: bool| v4 && surplus.gateways.iter().any(|(from, ip)| *from == on && ip.is_ipv4());
+    let lost = desired.neighbours.iter().filter(|((on, ip), _)| emptied(*on, ip.is_ipv4()));
+    let neighbours: BTreeMap<_, _> = news(&desired.neighbours, &observed.neighbours).chain(lost).collect();
+    steps.extend(neighbours.into_iter().map(|((on, ip), mac)| Step::SetNeighbour(*on, *ip, *mac)));
+    steps.extend(lacking.proxies.iter().map(|(on, ip)| Step::SetProxy(*on, *ip)));
+    let lost = desired.routes.iter().filter(|(net, route)| emptied(route.device, net.addr().is_ipv4()));
+    let routes: BTreeMap<_, _> = news(&desired.routes, &observed.routes).chain(lost).collect();
+    steps.extend(routes.into_iter().map(|(net, route)| Step::SetRoute(*net, *route)));
     steps
 }
 
@@ -100,7 +125,10 @@ impl Step {
     pub fn apply_to(&self, state: &mut NetState) {
         match self {
             Self::RemoveRoute(net) => drop(state.routes.remove(net)),
+            Self::RemoveProxy(on, ip) => drop(state.support.proxies.remove(&(*on, *ip))),
             Self::RemoveNeighbour(on, ip) => drop(state.neighbours.remove(&(*on, *ip))),
+            Self::RemoveGateway(on, ip) => drop(state.support.gateways.remove(&(*on, *ip))),
+            Self::RestoreSetting(setting) => drop(state.support.settings.remove(setting)),
             Self::RemoveForwarding(port, mac) => drop(state.forwarding.remove(&(*port, *mac))),
             Self::DeclareSets(table) => {
                 let rules = state.rules_of_mut(*table);
@@ -117,7 +145,10 @@ impl Step {
             }
             Self::SetDeafBridge(bridge) => drop(state.deaf_bridges.insert(*bridge)),
             Self::SetForwarding(port, mac) => drop(state.forwarding.insert((*port, *mac))),
+            Self::ChangeSetting(setting) => drop(state.support.settings.insert(*setting)),
+            Self::SetGateway(on, ip) => drop(state.support.gateways.insert((*on, *ip))),
             Self::SetNeighbour(on, ip, mac) => drop(state.neighbours.insert((*on, *ip), *mac)),
+            Self::SetProxy(on, ip) => drop(state.support.proxies.insert((*on, *ip))),
             Self::SetRoute(net, route) => drop(state.routes.insert(*net, *route)),
         }
     }
@@ -133,8 +164,17 @@ impl Step {
             Self::RemoveRoute(net) => {
                 vec![format!("{net} is routed to a bridge, although no guest here runs with it")]
             }
+            Self::RemoveProxy(on, ip) => {
+                vec![format!("the node answers for {ip} on {on}, although no guest here runs with it")]
+            }
             Self::RemoveNeighbour(on, ip) => {
                 vec![format!("{ip} has a permanent neighbour on {on}, although no guest here runs with it")]
+            }
+            Self::RemoveGateway(on, ip) => {
+                vec![format!("the gateway {ip} is on {on}, although no guest here needs it")]
+            }
+            Self::RestoreSetting(setting) => {
+                vec![format!("{} was changed for routed guests, of which none needs it now", setting.path())]
             }
             Self::RemoveForwarding(port, mac) => {
                 vec![format!("{mac} is pinned to {port}, although it is not bound there")]
@@ -170,6 +210,28 @@ impl Step {
             Self::SetForwarding(port, mac) => {
                 vec![format!("{mac} is not pinned to {port}: the bridge may move it to another port")]
             }
+            Self::ChangeSetting(setting) => {
+                let (path, value) = (setting.path(), setting.value());
+                let meaning = match setting {
+                    Setting::AcceptRa(device) => {
+                        format!("the node does not learn its IPv6 routes on {device} any more")
+                    }
+                    Setting::Forwarding4(device) => format!(
+                        "what comes in on {device} does not reach routed guests, or the world from them, by IPv4"
+                    ),
+                    Setting::Forwarding6 => "routed guests have no IPv6 beyond this node".to_owned(),
+                    Setting::Router6(device) | Setting::ProxyNdp(device) => {
+                        format!("nobody answers for routed guests' IPv6 addresses on {device}")
+                    }
+                };
+                vec![format!("{path} is not {value}: {meaning}")]
+            }
+            Self::SetGateway(on, ip) => {
+                vec![format!("the gateway {ip} is not on {on}: routed guests reach nothing")]
+            }
+            Self::SetProxy(on, ip) => {
+                vec![format!("the node does not answer for {ip} on {on}: the provider cannot deliver what is for it")]
+            }
             Self::SetNeighbour(on, ip, mac) => {
                 vec![format!("{ip} is not fixed to {mac} in the node's neighbour table on {on}: it can be poisoned")]
             }
@@ -187,7 +249,10 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::RemoveRoute(net) => write!(f, "- route {net}"),
+            Self::RemoveProxy(on, ip) => write!(f, "- proxy {ip} dev {on}"),
             Self::RemoveNeighbour(on, ip) => write!(f, "- neighbour {ip} dev {on}"),
+            Self::RemoveGateway(on, ip) => write!(f, "- gateway {ip} dev {on}"),
+            Self::RestoreSetting(setting) => write!(f, "- {} {}", setting.path(), setting.value()),
             Self::RemoveForwarding(port, mac) => write!(f, "- forwarding entry {mac} dev {port}"),
             Self::DeclareSets(table) => write!(f, "+ {table} with its sets"),
             Self::ChangeElements { add, remove } => {
@@ -206,6 +271,9 @@ impl fmt::Display for Step {
             Self::SetForwarding(port, mac) => {
                 write!(f, "+ forwarding entry {mac} dev {port} static sticky")
             }
+            Self::ChangeSetting(setting) => write!(f, "+ {} {}", setting.path(), setting.value()),
+            Self::SetGateway(on, ip) => write!(f, "+ gateway {ip} dev {on}"),
+            Self::SetProxy(on, ip) => write!(f, "+ proxy {ip} dev {on}"),
             Self::SetNeighbour(on, ip, mac) => {
                 write!(f, "+ neighbour {ip} lladdr {mac} dev {on} permanent")
             }
@@ -224,6 +292,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::plan::Support;
     use crate::ruleset::SetId;
 
     fn port() -> impl Strategy<Value = IfName> {
@@ -242,6 +311,27 @@ mod tests {
         prop_oneof![Just(Rules::Absent), Just(Rules::Different), Just(Rules::Loaded)]
     }
 
+    fn setting() -> impl Strategy<Value = Setting> {
+        let device = || port();
+        prop_oneof![
+            device().prop_map(Setting::AcceptRa),
+            device().prop_map(Setting::Forwarding4),
+            Just(Setting::Forwarding6),
+            device().prop_map(Setting::Router6),
+            device().prop_map(Setting::ProxyNdp),
+        ]
+    }
+
+    prop_compose! {
+        fn support()(
+            settings in proptest::collection::btree_set(setting(), 0..4),
+            gateways in proptest::collection::btree_set((port(), address()), 0..3),
+            proxies in proptest::collection::btree_set((port(), address()), 0..3),
+        ) -> Support {
+            Support { settings, gateways, proxies }
+        }
+    }
+
     prop_compose! {
         fn state()(
             rules in rules(),
@@ -249,6 +339,7 @@ mod tests {
             routed in proptest::collection::btree_set(address(), 0..4),
             elements in proptest::collection::btree_set((port(), mac()).prop_map(|(port, mac)| Element::port_mac(port, mac).remove(0)), 0..6),
             ports in proptest::collection::btree_set(port().prop_map(|port| Element::port(SetId::Ports, port)), 0..4),
+            support in support(),
             forwarding in proptest::collection::btree_set((port(), mac()), 0..4),
             neighbours in proptest::collection::btree_map((port(), address()), mac(), 0..4),
             routes in proptest::collection::btree_map(address().prop_map(IpNet::from), (port(), proptest::option::of(address())), 0..4),
@@ -265,6 +356,7 @@ mod tests {
                     .collect(),
                 deaf_bridges: BTreeSet::new(),
                 forwarding,
+                support,
                 neighbours,
                 routes: routes.into_iter().map(|(net, (device, via))| (net, Route { device, via })).collect(),
             }
@@ -295,11 +387,21 @@ mod tests {
     fn the_filter_stands_before_traffic_is_led_to_it_and_after_it_is_led_away() {
         let (port, mac) = ("tap100i0".parse().unwrap(), "02:00:00:00:00:01".parse().unwrap());
         let (bridge, address): (IfName, IpAddr) = ("vmbr0".parse().unwrap(), "203.0.113.10".parse().unwrap());
+        let (uplink, gateway): (IfName, IpAddr) = ("eno1".parse().unwrap(), "169.254.0.1".parse().unwrap());
         let up = NetState {
             rules: Rules::Loaded,
             elements: BTreeSet::from([Element::port(SetId::Ports, port)]),
             deaf_bridges: BTreeSet::from([bridge]),
             forwarding: BTreeSet::from([(port, mac)]),
+            support: Support {
+                settings: BTreeSet::from([
+                    Setting::Forwarding6,
+                    Setting::AcceptRa(uplink),
+                    Setting::Forwarding4(bridge),
+                ]),
+                gateways: BTreeSet::from([(bridge, gateway)]),
+                proxies: BTreeSet::from([(uplink, address)]),
+            },
             neighbours: BTreeMap::from([((bridge, address), mac)]),
             routes: BTreeMap::from([(address.into(), Route { device: bridge, via: None })]),
             ..NetState::default()
@@ -315,7 +417,12 @@ mod tests {
                 "~ rules of table bridge pve-public-ip",
                 "~ vmbr0 no_linklocal_learn 1",
                 "+ forwarding entry 02:00:00:00:00:01 dev tap100i0 static sticky",
+                "+ net/ipv6/conf/eno1/accept_ra 2",
+                "+ net/ipv4/conf/vmbr0/forwarding 1",
+                "+ net/ipv6/conf/all/forwarding 1",
+                "+ gateway 169.254.0.1 dev vmbr0",
                 "+ neighbour 203.0.113.10 lladdr 02:00:00:00:00:01 dev vmbr0 permanent",
+                "+ proxy 203.0.113.10 dev eno1",
                 "+ route 203.0.113.10/32 dev vmbr0",
             ]
         );
@@ -324,7 +431,12 @@ mod tests {
             shown(&down, &up),
             [
                 "- route 203.0.113.10/32",
+                "- proxy 203.0.113.10 dev eno1",
                 "- neighbour 203.0.113.10 dev vmbr0",
+                "- gateway 169.254.0.1 dev vmbr0",
+                "- net/ipv6/conf/all/forwarding 1",
+                "- net/ipv4/conf/vmbr0/forwarding 1",
+                "- net/ipv6/conf/eno1/accept_ra 2",
                 "- forwarding entry 02:00:00:00:00:01 dev tap100i0",
                 "- ports { tap100i0 }",
             ]

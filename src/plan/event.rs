@@ -8,9 +8,14 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::inputs::{BridgeOptions, Link, Links};
-use super::state::NetState;
+use super::inputs::{BridgeOptions, DefaultRoute, Exits, Link, Links};
+use super::state::{NetState, Setting};
 use crate::model::{IfName, MacAddr};
+
+/// In place of an interface's number, where settings of all of them are meant.
+///
+/// Source: Linux `include/uapi/linux/netconf.h`, `NETCONFA_IFINDEX_ALL` (-1).
+const WHOLE_NODE: u32 = u32::MAX;
 
 /// A change that the kernel reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +30,28 @@ pub enum Event {
         index: u32,
         /// With its prefix.
         net: IpNet,
+        /// It carries our mark: a gateway for guests.
+        ours: bool,
         /// It is there.
         present: bool,
+    },
+    /// A default route, as nobody but others makes it.
+    DefaultRoute {
+        /// The route.
+        route: DefaultRoute,
+        /// It is there.
+        present: bool,
+    },
+    /// Kernel settings of an interface, as far as they have changed.
+    Settings {
+        /// IPv4's.
+        v4: bool,
+        /// Number of the interface, or `WHOLE_NODE`.
+        index: u32,
+        /// Whether it forwards.
+        forwarding: Option<u32>,
+        /// Whether it answers for others.
+        proxy: Option<u32>,
     },
     /// A neighbour that carries our mark; no MAC: it has gone, or is no longer permanent.
     Neighbour {
@@ -84,6 +109,8 @@ enum Subject {
     Forwarding(u32, MacAddr),
     Route(IpNet),
     Address(u32, IpNet),
+    DefaultRoute(DefaultRoute),
+    Settings(bool, u32, bool),
     Filter,
     Lost,
 }
@@ -93,6 +120,8 @@ impl Event {
         match self {
             Self::Link(name, _) | Self::LinkGone(name) => Subject::Link(*name),
             Self::Address { index, net, .. } => Subject::Address(*index, *net),
+            Self::DefaultRoute { route, .. } => Subject::DefaultRoute(*route),
+            Self::Settings { v4, index, forwarding, .. } => Subject::Settings(*v4, *index, forwarding.is_some()),
             Self::Neighbour { index, address, .. } => Subject::Neighbour(*index, *address),
             Self::Forwarding { index, mac, .. } => Subject::Forwarding(*index, *mac),
             Self::Route { net, .. } => Subject::Route(*net),
@@ -109,6 +138,8 @@ pub struct Known<'a> {
     pub desired: &'a NetState,
     /// The interfaces.
     pub links: &'a Links,
+    /// The node's ways to the world; `None` if nothing depends on them.
+    pub exits: Option<&'a Exits>,
     /// The number of the last transaction in nf_tables that has been looked at.
     pub generation: u32,
 }
@@ -129,7 +160,26 @@ impl Known<'_> {
                 self.links.get(*name).is_none_or(|known| !as_left(known).is_alike(link))
             }
             Event::LinkGone(name) => self.links.get(*name).is_some(),
-            Event::Address { index, net, present } => {
+            Event::Address { index, net, ours: true, present } => self
+                .name(*index)
+                .is_some_and(|name| self.desired.support.gateways.contains(&(name, net.addr())) != *present),
+            Event::DefaultRoute { route, present } => {
+                self.exits.is_some_and(|exits| exits.routes.contains(route) != *present)
+            }
+            Event::Settings { v4, index, forwarding, proxy } => {
+                let settings = &self.desired.support.settings;
+                let is_reset = |setting: Setting, value: &Option<u32>| {
+                    value.is_some_and(|value| value != setting.value()) && settings.contains(&setting)
+                };
+                match (self.name(*index), v4) {
+                    (Some(name), true) => is_reset(Setting::Forwarding4(name), forwarding),
+                    (Some(name), false) => {
+                        is_reset(Setting::Router6(name), forwarding) || is_reset(Setting::ProxyNdp(name), proxy)
+                    }
+                    (None, v4) => !v4 && *index == WHOLE_NODE && is_reset(Setting::Forwarding6, forwarding),
+                }
+            }
+            Event::Address { index, net, present, .. } => {
                 let link = self.name(*index).and_then(|name| self.links.get(name));
                 // One that is not known yet tells of itself.
                 link.is_some_and(|link| link.addresses.contains(net) != *present)
@@ -175,7 +225,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::plan::Route;
+    use crate::plan::{Route, Support};
 
     #[test]
     fn only_what_contradicts_matters() {
@@ -189,14 +239,26 @@ mod tests {
             addresses: vec!["203.0.113.1/24".parse().unwrap()],
             ..Link::default()
         };
+        let gateway: IpAddr = "169.254.0.1".parse().unwrap();
+        let way = |device| DefaultRoute { device, via: Some(gateway), metric: 0, v4: true };
+        let exits = Exits { routes: vec![way(bridge)], ..Exits::default() };
         let links = Links(BTreeMap::from([(bridge, link(2, None)), (tap, link(3, Some(bridge)))]));
         let desired = NetState {
             forwarding: BTreeSet::from([(tap, mac)]),
             neighbours: BTreeMap::from([((bridge, address), mac)]),
             routes: BTreeMap::from([(address.into(), Route { device: bridge, via: None })]),
+            support: Support {
+                settings: BTreeSet::from([
+                    Setting::Forwarding4(bridge),
+                    Setting::Forwarding6,
+                    Setting::ProxyNdp(bridge),
+                ]),
+                gateways: BTreeSet::from([(bridge, gateway)]),
+                ..Support::default()
+            },
             ..NetState::default()
         };
-        let known = Known { desired: &desired, links: &links, generation: u32::MAX };
+        let known = Known { desired: &desired, links: &links, exits: Some(&exits), generation: u32::MAX };
         let matters = |event| known.is_contradicted_by(&event);
 
         let seen = |master| Event::Link(tap, Link { index: 3, master, ..Link::default() });
@@ -206,10 +268,33 @@ mod tests {
         assert!(matters(Event::LinkGone(tap)));
         assert!(!matters(Event::LinkGone("tap101i0".parse().unwrap())), "never known");
 
-        let own = |net: &str, present| Event::Address { index: 2, net: net.parse().unwrap(), present };
+        let own = |net: &str, present| Event::Address { index: 2, net: net.parse().unwrap(), ours: false, present };
         assert!(!matters(own("203.0.113.1/24", true)), "told again");
         assert!(matters(own("203.0.113.1/24", false)));
         assert!(matters(own("203.0.113.2/24", true)));
+
+        let ours = |index, present| Event::Address { index, net: gateway.into(), ours: true, present };
+        assert!(!matters(ours(2, true)));
+        assert!(matters(ours(2, false)), "the guests' gateway has gone");
+        assert!(matters(ours(3, true)), "on another interface");
+
+        let default = |device, present| Event::DefaultRoute { route: way(device), present };
+        assert!(!matters(default(bridge, true)));
+        assert!(matters(default(bridge, false)));
+        assert!(matters(default(tap, true)));
+        let nobody = Known { exits: None, ..known };
+        assert!(!nobody.is_contradicted_by(&default(tap, true)), "there is no routed pool");
+
+        let set = |v4, index, forwarding, proxy| Event::Settings { v4, index, forwarding, proxy };
+        assert!(matters(set(true, 2, Some(0), None)));
+        assert!(!matters(set(true, 2, Some(1), None)));
+        assert!(!matters(set(true, 3, Some(0), None)), "nobody needs it there");
+        assert!(!matters(set(true, WHOLE_NODE, Some(0), None)), "each interface is told of by itself");
+        assert!(matters(set(false, WHOLE_NODE, Some(0), None)));
+        assert!(!matters(set(false, 2, Some(0), None)), "not asked for");
+        assert!(matters(set(false, 2, None, Some(0))));
+        let both = vec![set(false, 2, None, Some(0)), set(false, 2, Some(1), None)];
+        assert_eq!(latest(both.clone()), both, "two settings of one interface");
 
         let neighbour = |index, mac| Event::Neighbour { index, address, mac };
         assert!(!matters(neighbour(2, Some(mac))));

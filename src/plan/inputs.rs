@@ -23,6 +23,40 @@ pub struct Inputs {
     pub presence: BTreeMap<Vmid, Presence>,
     /// Interfaces of the node.
     pub links: Links,
+    /// Its ways to the world; looked up only if there are routed pools.
+    pub exits: Exits,
+}
+
+impl Inputs {
+    /// What files say; whoever runs here, and what the network is like, is still to be looked up.
+    pub fn new(node: NodeName, registry: Registry, guests: BTreeMap<Vmid, Place>) -> Self {
+        let (presence, links, exits) = (BTreeMap::new(), Links::default(), Exits::default());
+        Self { node, registry, guests, presence, links, exits }
+    }
+}
+
+/// By which ways the node reaches the world, and as whom.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Exits {
+    /// Its default routes, the preferred one of each family first.
+    pub routes: Vec<DefaultRoute>,
+    /// Its addresses on all interfaces, but for the gateways that it has for guests only.
+    pub addresses: BTreeSet<(IfName, IpNet)>,
+    /// Interfaces on which it learns routes or addresses by router advertisement, and is meant to.
+    pub advertised: BTreeSet<IfName>,
+}
+
+/// A default route of the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DefaultRoute {
+    /// The interface.
+    pub device: IfName,
+    /// The next hop.
+    pub via: Option<IpAddr>,
+    /// The lower the better.
+    pub metric: u32,
+    /// Whether it is the IPv4 one.
+    pub v4: bool,
 }
 
 impl Inputs {
@@ -70,8 +104,12 @@ pub struct Link {
     pub mac: Option<MacAddr>,
     /// Addresses of the node on it, with their prefixes.
     pub addresses: Vec<IpNet>,
+    /// Gateways that the node has here for its guests only, with our mark.
+    pub gateways: BTreeSet<IpAddr>,
     /// Set for bridges.
     pub bridge: Option<BridgeOptions>,
+    /// What the kernel calls this kind of interface; empty for network cards.
+    pub kind: String,
 }
 
 /// What matters of a bridge.

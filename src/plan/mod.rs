@@ -9,13 +9,16 @@ pub mod explain;
 mod inputs;
 mod routed;
 mod state;
+mod support;
 
-pub use assume::{DefaultRoute, Surroundings, assume_bridge, assume_gateways};
+pub use assume::{Surroundings, assume_bridge, assume_gateways};
 pub use checks::{Index, Problem, check_configured, check_guest, check_stranger, is_configured_beyond};
-pub use desired::{Desired, Stranger, desired, desired_for, pool_bridges, strangers, unregistered};
+pub use desired::{Desired, Stranger, desired, desired_for, notes, pool_bridges, strangers, unregistered};
 pub use diff::{Step, diff};
 pub use event::{Event, Known, latest};
 pub use inputs::{
-    BridgeOptions, Inputs, Link, Links, Place, Presence, TEST_PORTS, guest_of_port, is_guest_port, is_test_port,
+    BridgeOptions, DefaultRoute, Exits, Inputs, Link, Links, Place, Presence, TEST_PORTS, guest_of_port, is_guest_port,
+    is_test_port,
 };
-pub use state::{NetState, Route, Rules};
+pub use state::{NetState, Route, Rules, Setting, Support};
+pub use support::{support, unfit};

@@ -11,11 +11,6 @@ use crate::registry::Registry;
 use crate::registry::document::{Assigned, GuestFile, Interface, Mode};
 use crate::ruleset::Routed;
 
-/// Whether the node has traffic of guests to route.
-pub(super) fn has_routed_pools(registry: &Registry) -> bool {
-    registry.pools.pools.values().any(|pool| pool.mode() == Mode::Routed)
-}
-
 /// What does not depend on which guests run here.
 pub(super) fn node_share(inputs: &Inputs) -> Routed {
     let mut routed = Routed::default();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{IfName, MacAddr};
 use crate::ruleset::{Element, Table};
@@ -21,6 +22,8 @@ pub struct NetState {
     pub deaf_bridges: BTreeSet<IfName>,
     /// Forwarding entries `static sticky`: a bound MAC stays at its port.
     pub forwarding: BTreeSet<(IfName, MacAddr)>,
+    /// What routed guests need of the node around them.
+    pub support: Support,
     /// Permanent neighbours by device and address.
     pub neighbours: BTreeMap<(IfName, IpAddr), MacAddr>,
     /// Host and prefix routes.
@@ -50,6 +53,90 @@ impl NetState {
         self.forwarding.retain(|(port, _)| *port != device);
         self.neighbours.retain(|(on, _), _| *on != device);
         self.routes.retain(|_, route| route.device != device);
+        self.support.settings.retain(|setting| setting.device() != Some(device));
+        self.support.gateways.retain(|(on, _)| *on != device);
+        self.support.proxies.retain(|(on, _)| *on != device);
+    }
+}
+
+/// What routed guests need of the node around them, as long as they run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Support {
+    /// Kernel settings; of those found, the ones that are as wanted, or that were changed by us and are wanted no more.
+    pub settings: BTreeSet<Setting>,
+    /// Gateways that the node has for its guests only, by bridge.
+    pub gateways: BTreeSet<(IfName, IpAddr)>,
+    /// Addresses for which the node answers on an uplink.
+    pub proxies: BTreeSet<(IfName, IpAddr)>,
+}
+
+impl Support {
+    /// Adds what another one needs.
+    pub fn extend(&mut self, other: Self) {
+        self.settings.extend(other.settings);
+        self.gateways.extend(other.gateways);
+        self.proxies.extend(other.proxies);
+    }
+
+    /// What is here and not in the other one.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        Self {
+            settings: self.settings.difference(&other.settings).copied().collect(),
+            gateways: self.gateways.difference(&other.gateways).copied().collect(),
+            proxies: self.proxies.difference(&other.proxies).copied().collect(),
+        }
+    }
+
+    /// Whether nothing is needed.
+    pub fn is_empty(&self) -> bool {
+        self.settings.is_empty() && self.gateways.is_empty() && self.proxies.is_empty()
+    }
+}
+
+/// A kernel setting with the only value that is ever wanted of it, in the order of setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Setting {
+    /// Go on listening to router advertisements although the node forwards. First, because without it the kernel forgets
+    /// the default routes that it has learnt as soon as it forwards.
+    AcceptRa(IfName),
+    /// Forward IPv4 packets that come in here; the kernel asks the interface alone.
+    Forwarding4(IfName),
+    /// Forward IPv6 packets. Only Linux 6.17 can be told to do it for single interfaces, and even there the node has to be
+    /// a router on an interface to answer on it for others.
+    Forwarding6,
+    /// Be an IPv6 router here. Set by [`Self::Forwarding6`] too, but somebody may have reset it.
+    Router6(IfName),
+    /// Answer neighbour solicitations for others.
+    ProxyNdp(IfName),
+}
+
+impl Setting {
+    /// Its file below `/proc/sys`. Names of interfaces may have dots, so keys with dots would not do.
+    pub fn path(&self) -> String {
+        match self {
+            Self::AcceptRa(device) => format!("net/ipv6/conf/{device}/accept_ra"),
+            Self::Forwarding4(device) => format!("net/ipv4/conf/{device}/forwarding"),
+            Self::Forwarding6 => "net/ipv6/conf/all/forwarding".to_owned(),
+            Self::Router6(device) => format!("net/ipv6/conf/{device}/forwarding"),
+            Self::ProxyNdp(device) => format!("net/ipv6/conf/{device}/proxy_ndp"),
+        }
+    }
+
+    /// The value that is wanted.
+    pub fn value(&self) -> u32 {
+        if matches!(self, Self::AcceptRa(_)) { 2 } else { 1 }
+    }
+
+    /// The interface, unless it is about the whole node.
+    pub fn device(&self) -> Option<IfName> {
+        match self {
+            Self::AcceptRa(device) | Self::Forwarding4(device) | Self::Router6(device) | Self::ProxyNdp(device) => {
+                Some(*device)
+            }
+            Self::Forwarding6 => None,
+        }
     }
 }
 

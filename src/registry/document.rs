@@ -116,6 +116,11 @@ impl Pool {
         self.layout.as_ref().map_or_else(|| self.profile.as_str(), |layout| &layout.name)
     }
 
+    /// Whether the provider asks for the guests' addresses on the wire, and the node has to answer.
+    pub fn proxy(&self) -> bool {
+        self.layout.as_ref().map_or_else(|| self.profile.proxy(), |layout| layout.proxy)
+    }
+
     /// Where the gateways of both families are found if they are not named.
     pub fn gateway_rules(&self) -> (GatewayRule, GatewayRule) {
         self.layout.as_ref().map_or_else(|| self.profile.gateway_rules(), |layout| (layout.gateway4, layout.gateway6))
@@ -285,6 +290,11 @@ impl Profile {
     /// Whether the provider hands out the MAC with the address and punishes any other.
     fn provider_mac(self) -> bool {
         matches!(self, Self::OvhBridged | Self::HetznerBridged | Self::DediboxBridged)
+    }
+
+    /// Whether the provider asks for the addresses on the wire instead of sending what is for them to the node.
+    fn proxy(self) -> bool {
+        matches!(self, Self::OvhRouted | Self::GenericRouted)
     }
 
     /// Whether a MAC that the provider does not know costs its customer a port or a server. In a vRack every MAC is welcome.
@@ -486,6 +496,10 @@ pub struct NodeFile {
     /// Bridge ports that lead to the provider. Default: every port of a pool's bridge that is not named like a guest's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplinks: Option<BTreeSet<IfName>>,
+    /// Interface by which the node reaches the provider, and on which it answers for the addresses of routed pools that
+    /// need it. Default: that of the default route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route_uplink: Option<IfName>,
     /// nflog group (1 to 65535) to which dropped frames are sent, with the reason as prefix; at most ten of a reason in a
     /// second. Default: they are counted only.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -25,6 +25,10 @@ pub struct Layout {
     /// What becomes of MACs that the provider does not know.
     #[serde(default = "report")]
     pub uplink_guard: UplinkGuard,
+    /// With the mode `routed`: whether the provider asks for the addresses on the wire (ARP, neighbour discovery), so that
+    /// the node has to answer for them. Not needed where it sends what is for them to the node anyway.
+    #[serde(default)]
+    pub proxy: bool,
     /// Where the guests' IPv4 gateway is found.
     #[serde(default)]
     pub gateway4: GatewayRule,
@@ -51,6 +55,11 @@ impl Document for Layout {
         };
         if self.name.is_empty() || self.name.chars().any(|c| !c.is_ascii_alphanumeric() && c != '-') {
             return Some(format!("name: `{}` is not made of letters, digits and hyphens", self.name));
+        }
+        if self.proxy && self.mode == Mode::Bridged {
+            return Some(
+                "proxy: `true` is for the mode `routed` only: bridged guests answer for themselves".to_owned(),
+            );
         }
         wrong("gateway4", self.gateway4, true).or_else(|| wrong("gateway6", self.gateway6, false))
     }

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 
 pub use allocate::capacity;
 use document::{
-    Assigned, Document, DocumentError, GuestFile, Interface, NodeFile, Pool, PoolAddress, PoolsFile, Released,
+    Assigned, Document, DocumentError, GuestFile, Interface, Mode, NodeFile, Pool, PoolAddress, PoolsFile, Released,
     ReleasedFile, VERSION,
 };
 pub use lock::LockError;
@@ -368,6 +368,11 @@ impl Registry {
     /// The pool whose entry holds `prefix` whole.
     pub fn pool_of(&self, prefix: Prefix) -> Option<(&PoolName, &Pool)> {
         self.pools.pools.iter().find(|(_, pool)| pool.entry(prefix).is_some())
+    }
+
+    /// Whether there is a pool whose addresses are routed to their guests.
+    pub fn has_routed(&self) -> bool {
+        self.pools.pools.values().any(|pool| pool.mode() == Mode::Routed)
     }
 
     /// Every assignment of the registry.

@@ -170,11 +170,11 @@ impl Store {
         Ok(snapshot)
     }
 
-    /// The nflog group that this node's file names. What cannot be read names none: the rules stand without it.
-    pub fn log_group(&self) -> Result<Option<u16>, StoreError> {
+    /// This node's file. One that cannot be understood is as good as none: the rules stand without it.
+    pub fn node_file(&self) -> Result<Option<NodeFile>, StoreError> {
         let path = self.paths.node_file(&self.node);
         let Some(bytes) = read(&path)? else { return Ok(None) };
-        Ok(document::parse::<NodeFile>(&path, &bytes).ok().and_then(|file| file.log_group))
+        Ok(document::parse::<NodeFile>(&path, &bytes).ok())
     }
 
     /// Reads one guest's file and its exact bytes; `None` if there is none.

@@ -11,7 +11,7 @@ use super::frames::{BROADCAST, Mac, VLAN, is_tagged, tagged};
 use super::verdicts::{self, Case, Scene, Who};
 use crate::guest::GuestConfig;
 use crate::model::{GuestKind, IfName, MacAddr, NicId, NodeName, Vmid};
-use crate::plan::{Inputs, Links, Place, Presence};
+use crate::plan::{DefaultRoute, Exits, Inputs, Links, Place, Presence};
 use crate::registry::Registry;
 use crate::registry::document::{self, DocumentError};
 
@@ -557,7 +557,10 @@ impl Topology {
             let config = GuestConfig::parse(GuestKind::Qemu, text.as_bytes());
             guests.insert(vmid, Place { node: node.clone(), config });
         }
-        Ok(Inputs { node, registry, guests, presence, links })
+        let by_uplink = |v4| DefaultRoute { device: name(UPLINK), via: None, metric: 0, v4 };
+        let routes = if self.segment == Segment::Routed { vec![by_uplink(true), by_uplink(false)] } else { Vec::new() };
+        let exits = Exits { routes, ..Exits::default() };
+        Ok(Inputs { node, registry, guests, presence, links, exits })
     }
 
     fn pools(&self) -> Value {

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use super::nftables::{FilterError, Nftables, Reference};
 use super::routing::{Routing, RoutingError};
+use super::run::RunState;
+use super::settings::{self, SettingError, Settings};
 use super::tally::Tallies;
 use crate::model::IfName;
-use crate::plan::{Link, Links, NetState, Rules, Step, Surroundings};
+use crate::plan::{Exits, Link, Links, NetState, Rules, Setting, Step, Support, Surroundings};
 use crate::ruleset::{Element, Table};
 
 /// The kernel could not be read or changed.
@@ -18,6 +20,9 @@ pub enum KernelError {
     /// Neighbours, routes, bridges.
     #[error(transparent)]
     Routing(#[from] RoutingError),
+    /// Kernel settings.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
 }
 
 impl From<super::netlink::NetlinkError> for KernelError {
@@ -42,6 +47,7 @@ impl KernelError {
             Self::Filter(FilterError::Namespace(_)) => {
                 Some("`pve-public-ip apply` as root does that once for each boot".to_owned())
             }
+            Self::Setting(error) => Some(error.hint()),
             Self::Routing(RoutingError::NoInterface(_)) | Self::Filter(_) => None,
         }
     }
@@ -52,13 +58,22 @@ impl KernelError {
 pub struct Kernel {
     nftables: Nftables,
     routing: Routing,
+    settings: Settings,
     reference: Reference,
 }
 
 impl Kernel {
     /// Connects. `reference` is what this release's rules should be (see [`Nftables::reference`]).
     pub fn open(reference: Reference) -> Result<Self, KernelError> {
-        Ok(Self { nftables: Nftables::open()?, routing: Routing::open()?, reference })
+        let settings = Settings::default();
+        Ok(Self { nftables: Nftables::open()?, routing: Routing::open()?, settings, reference })
+    }
+
+    /// Notes what kernel settings were before they are changed, so that another process can put them back. Without it
+    /// this is only remembered, which will do for a namespace that does not outlive the program.
+    #[must_use]
+    pub fn noting(self, run: &RunState) -> Self {
+        Self { settings: Settings::noted_in(run.directory()), ..self }
     }
 
     /// Interfaces and addresses.
@@ -68,7 +83,32 @@ impl Kernel {
 
     /// Interfaces and default routes: by what a new pool is completed.
     pub fn surroundings(&mut self) -> Result<Surroundings, KernelError> {
-        Ok(Surroundings { links: self.routing.links()?, routes: self.routing.default_routes()? })
+        Ok(Surroundings { links: self.routing.links()?, exits: self.exits()? })
+    }
+
+    /// The node's ways to the world.
+    pub fn exits(&mut self) -> Result<Exits, KernelError> {
+        let mut exits = self.routing.exits()?;
+        // If advertisements are not listened to, what came by them is of the past.
+        exits.advertised.retain(|device| settings::value(Setting::AcceptRa(*device)).is_some_and(|value| value > 0));
+        // Nor is it the end of them if none has come for a while.
+        exits.advertised.extend(self.settings.noted()?.into_iter().filter_map(|setting| match setting {
+            Setting::AcceptRa(device) => Some(device),
+            _ => None,
+        }));
+        Ok(exits)
+    }
+
+    /// These bridges with what they are part of, and with their VXLAN ports: whether guests can be routed there.
+    pub fn links_around(&mut self, bridges: &BTreeSet<IfName>) -> Result<Links, KernelError> {
+        let mut links = self.routing.links_named(bridges)?;
+        let masters = links.0.values().filter_map(|link| link.master).collect();
+        let mut more = self.routing.links_named(&masters)?;
+        for link in links.0.values().filter(|link| link.bridge.is_some()) {
+            more.0.extend(self.routing.vxlan_ports(link.index)?.0);
+        }
+        links.0.extend(more.0);
+        Ok(links)
     }
 
     /// What the rules have counted.
@@ -96,9 +136,9 @@ impl Kernel {
         Ok(self.nftables.generation()?)
     }
 
-    /// Everything that is ours.
-    pub fn observe(&mut self, links: &Links) -> Result<NetState, KernelError> {
-        let mut state = self.observe_unfiltered(links)?;
+    /// Everything that is ours. Of the kernel's settings `wanted` says which to look at besides.
+    pub fn observe(&mut self, links: &Links, wanted: &Support) -> Result<NetState, KernelError> {
+        let mut state = self.observe_unfiltered(links, wanted)?;
         for table in Table::ALL {
             let rules = self.observe_rules(table)?;
             *state.rules_of_mut(table) = rules;
@@ -110,12 +150,18 @@ impl Kernel {
     }
 
     /// Everything that is ours but for the filter.
-    pub fn observe_unfiltered(&mut self, links: &Links) -> Result<NetState, KernelError> {
+    pub fn observe_unfiltered(&mut self, links: &Links, wanted: &Support) -> Result<NetState, KernelError> {
         let routing = self.routing.observe()?;
+        let gateways = |(name, link): (&IfName, &Link)| link.gateways.iter().map(|ip| (*name, *ip)).collect::<Vec<_>>();
         let is_deaf = |link: &Link| link.bridge.is_some_and(|bridge| bridge.no_linklocal_learn);
         Ok(NetState {
             deaf_bridges: links.0.iter().filter(|(_, link)| is_deaf(link)).map(|(name, _)| *name).collect(),
             forwarding: routing.forwarding,
+            support: Support {
+                settings: self.settings.observe(&wanted.settings)?,
+                gateways: links.0.iter().flat_map(gateways).collect(),
+                proxies: routing.proxies,
+            },
             neighbours: routing.neighbours,
             routes: routing.routes,
             ..NetState::default()
@@ -138,6 +184,9 @@ impl Kernel {
     fn apply_step(&mut self, step: &Step) -> Result<(), KernelError> {
         match step {
             Step::RemoveRoute(net) => Ok(self.routing.remove_route(*net)?),
+            Step::RemoveProxy(device, address) => Ok(self.routing.remove_proxy(*device, *address)?),
+            Step::RemoveGateway(device, address) => Ok(self.routing.remove_gateway(*device, *address)?),
+            Step::RestoreSetting(setting) => Ok(self.settings.restore(*setting)?),
             Step::RemoveNeighbour(device, address) => Ok(self.routing.remove_neighbour(*device, *address)?),
             Step::RemoveForwarding(port, mac) => Ok(self.routing.remove_forwarding(*port, *mac)?),
             Step::DeclareSets(table) => Ok(self.nftables.declare_sets(*table)?),
@@ -149,6 +198,9 @@ impl Kernel {
             }
             Step::SetDeafBridge(bridge) => Ok(self.routing.set_deaf_bridge(*bridge)?),
             Step::SetForwarding(port, mac) => Ok(self.routing.set_forwarding(*port, *mac)?),
+            Step::ChangeSetting(setting) => Ok(self.settings.change(*setting)?),
+            Step::SetGateway(device, address) => Ok(self.routing.set_gateway(*device, *address)?),
+            Step::SetProxy(device, address) => Ok(self.routing.set_proxy(*device, *address)?),
             Step::SetNeighbour(device, address, mac) => Ok(self.routing.set_neighbour(*device, *address, *mac)?),
             Step::SetRoute(net, route) => Ok(self.routing.set_route(*net, *route)?),
         }

@@ -16,6 +16,7 @@ pub mod packet;
 mod routing;
 pub mod run;
 pub mod service;
+mod settings;
 pub mod tally;
 pub mod tun;
 

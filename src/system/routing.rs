@@ -13,7 +13,7 @@ use nix::sys::socket::{MsgFlags, SockProtocol};
 use super::netlink::flags::{ACKNOWLEDGE, CREATE, DUMP, EXCLUSIVE, REPLACE, REQUEST};
 use super::netlink::{Builder, Frame, NetlinkError, Socket, attribute, text};
 use crate::model::{IfName, MacAddr};
-use crate::plan::{BridgeOptions, DefaultRoute, Event, Link, Links, Route, is_guest_port};
+use crate::plan::{BridgeOptions, DefaultRoute, Event, Exits, Link, Links, Route, is_guest_port};
 
 /// Our number among routing protocols; packaged for `ip` in `/etc/iproute2/rt_protos.d`.
 const PROTOCOL: u8 = 121;
@@ -30,6 +30,7 @@ const GET_ROUTE: u16 = 26;
 const NEW_NEIGHBOUR: u16 = 28;
 const DELETE_NEIGHBOUR: u16 = 29;
 const GET_NEIGHBOUR: u16 = 30;
+const NEW_NETCONF: u16 = 80;
 
 const AF_INET: u8 = 2;
 const AF_BRIDGE: u8 = 7;
@@ -44,6 +45,7 @@ const LINK_MASTER: u16 = 10;
 const LINK_INFO: u16 = 18;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
+const VXLAN: &str = "vxlan";
 const BRIDGE_VLAN_FILTERING: u16 = 7;
 const BRIDGE_BOOLEAN_OPTIONS: u16 = 46;
 /// Bit of `br_boolopt_id` `BR_BOOLOPT_NO_LL_LEARN`.
@@ -51,6 +53,14 @@ const NO_LINK_LOCAL_LEARN: u32 = 1;
 
 const ADDRESS_ADDRESS: u16 = 1;
 const ADDRESS_LOCAL: u16 = 2;
+const ADDRESS_PROTOCOL: u16 = 11;
+const ADDRESS_PERMANENT: u8 = 0x80;
+const ADDRESS_NO_DAD: u8 = 0x02;
+
+/// Source: Linux `include/uapi/linux/netconf.h`.
+const NETCONF_INDEX: u16 = 1;
+const NETCONF_FORWARDING: u16 = 2;
+const NETCONF_PROXY: u16 = 5;
 
 const NEIGHBOUR_DESTINATION: u16 = 1;
 const NEIGHBOUR_LLADDR: u16 = 2;
@@ -58,15 +68,18 @@ const NEIGHBOUR_PROTOCOL: u16 = 12;
 const STATE_NOARP: u16 = 0x40;
 const STATE_PERMANENT: u16 = 0x80;
 const FLAG_MASTER: u8 = 0x04;
+const FLAG_PROXY: u8 = 0x08;
 const FLAG_STICKY: u8 = 0x40;
 
 const ROUTE_DESTINATION: u16 = 1;
 const ROUTE_OUTPUT: u16 = 4;
 const ROUTE_GATEWAY: u16 = 5;
 const ROUTE_PRIORITY: u16 = 6;
+const ROUTE_MULTIPATH: u16 = 9;
 const TABLE_MAIN: u8 = 254;
 const SCOPE_UNIVERSE: u8 = 0;
 const SCOPE_LINK: u8 = 253;
+const PROTOCOL_ADVERTISED: u8 = 9;
 const TYPE_UNICAST: u8 = 1;
 const NEXT_HOP_ON_LINK: u32 = 4;
 
@@ -89,6 +102,7 @@ pub enum RoutingError {
 pub(super) struct Observed {
     pub(super) forwarding: BTreeSet<(IfName, MacAddr)>,
     pub(super) neighbours: BTreeMap<(IfName, IpAddr), MacAddr>,
+    pub(super) proxies: BTreeSet<(IfName, IpAddr)>,
     pub(super) routes: BTreeMap<IpNet, Route>,
 }
 
@@ -135,34 +149,59 @@ impl Routing {
             }
         }
         for frame in self.dump(GET_ADDRESS, &[0; 8], "list the addresses")? {
-            let Some(net) = address(&frame) else { continue };
+            let Some((net, ours)) = address(&frame) else { continue };
             let index = read_u32(&frame, 4);
             if let Some(link) = names.get(&index).and_then(|name| links.0.get_mut(name)) {
-                link.addresses.push(net);
+                if ours {
+                    link.gateways.insert(net.addr());
+                } else {
+                    link.addresses.push(net);
+                }
             }
         }
         Ok(links)
     }
 
-    /// The node's default routes, the preferred one of each family first.
-    pub(super) fn default_routes(&mut self) -> Result<Vec<DefaultRoute>, NetlinkError> {
-        let mut found = Vec::new();
+    /// The VXLAN ports of a bridge. The kernel looks for them, so that a thousand other ports cost nothing.
+    pub(super) fn vxlan_ports(&mut self, bridge: u32) -> Result<Links, NetlinkError> {
+        let sequence = self.socket.next_sequence();
+        let mut builder = Builder::default();
+        builder.message(GET_LINK, REQUEST | DUMP, sequence, &[0; 16]);
+        builder.attribute(LINK_MASTER, &bridge.to_ne_bytes());
+        let info = builder.begin(LINK_INFO);
+        builder.string(INFO_KIND, VXLAN);
+        builder.end(info);
+        builder.end_message();
+        let frames = self.socket.request(builder.bytes(), sequence, "list the ports of a bridge")?;
+        let frames = frames.iter().map(|frame| &frame.payload[..]);
+        let named = frames.filter_map(|frame| Some((index_and_name(frame)?.1, link(frame, &BTreeMap::new()))));
+        // A kernel that has never had such a port lists all of them.
+        Ok(Links(named.filter(|(_, link)| link.kind == VXLAN).collect()))
+    }
+
+    /// The node's default routes and addresses.
+    pub(super) fn exits(&mut self) -> Result<Exits, NetlinkError> {
+        let mut exits = Exits::default();
         for family in [AF_INET, AF_INET6] {
             for frame in self.dump(GET_ROUTE, &route(family, 0, 0, 0), "list the routes")? {
-                let Some(rest) = frame.get(12..) else { continue };
-                let is_default = frame[1] == 0 && frame[4] == TABLE_MAIN && frame[7] == TYPE_UNICAST;
-                let index = attribute(rest, ROUTE_OUTPUT).map(|bytes| read_u32(bytes, 0));
-                let name = index.and_then(|index| nix::net::if_::if_indextoname(index).ok());
-                let device = name.and_then(|name| name.to_str().ok()?.parse().ok());
-                if let (true, Some(device)) = (is_default, device) {
-                    let metric = attribute(rest, ROUTE_PRIORITY).map_or(0, |bytes| read_u32(bytes, 0));
-                    let via = attribute(rest, ROUTE_GATEWAY).and_then(ip);
-                    found.push((metric, DefaultRoute { device, via, v4: family == AF_INET }));
+                let found = default_routes(&frame);
+                if frame[5] == PROTOCOL_ADVERTISED {
+                    exits.advertised.extend(found.iter().map(|route| route.device));
                 }
+                exits.routes.extend(found);
             }
         }
-        found.sort_by_key(|(metric, _)| *metric);
-        Ok(found.into_iter().map(|(_, route)| route).collect())
+        exits.routes.sort_by_key(|route| route.metric);
+        for frame in self.dump(GET_ADDRESS, &[0; 8], "list the addresses")? {
+            let Some((net, ours)) = address(&frame) else { continue };
+            let Some(device) = name_of(read_u32(&frame, 4)).filter(|_| !ours) else { continue };
+            exits.addresses.insert((device, net));
+            // One that expires came by advertisement, or by DHCPv6, which an advertisement asks for.
+            if frame[2] & ADDRESS_PERMANENT == 0 && net.addr().is_ipv6() {
+                exits.advertised.insert(device);
+            }
+        }
+        Ok(exits)
     }
 
     /// What carries our mark.
@@ -190,6 +229,14 @@ impl Routing {
                     let permanent = read_u16(&frame, 8) & STATE_PERMANENT != 0;
                     let mac = if permanent { mac } else { MacAddr::from_octets([0; 6]) };
                     observed.neighbours.insert((*name, address), mac);
+                }
+            }
+            for frame in self.dump(GET_NEIGHBOUR, &neighbour(family, 0, 0, FLAG_PROXY), "list the proxy entries")? {
+                let rest = &frame[12.min(frame.len())..];
+                let ours = attribute(rest, NEIGHBOUR_PROTOCOL) == Some(&[PROTOCOL]);
+                let address = attribute(rest, NEIGHBOUR_DESTINATION).and_then(ip);
+                if let (true, Some(name), Some(address)) = (ours, names.get(&read_u32(&frame, 4)), address) {
+                    observed.proxies.insert((*name, address));
                 }
             }
             for frame in self.dump(GET_ROUTE, &route(family, 0, 0, 0), "list the routes")? {
@@ -246,6 +293,56 @@ impl Routing {
                 message.attribute(NEIGHBOUR_LLADDR, &mac.octets());
             },
         ))
+    }
+
+    pub(super) fn set_proxy(&mut self, device: IfName, address: IpAddr) -> Result<(), RoutingError> {
+        let fixed = neighbour(family(address), index_of(device)?, STATE_PERMANENT, FLAG_PROXY);
+        let action = format!("answer for {address} on {device}");
+        self.change(NEW_NEIGHBOUR, CREATE | REPLACE, &fixed, &action, |message| {
+            message.attribute(NEIGHBOUR_DESTINATION, &octets(address)).attribute(NEIGHBOUR_PROTOCOL, &[PROTOCOL]);
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn remove_proxy(&mut self, device: IfName, address: IpAddr) -> Result<(), RoutingError> {
+        let Ok(index) = index_of(device) else { return Ok(()) };
+        let action = format!("stop answering for {address} on {device}");
+        let fixed = neighbour(family(address), index, 0, FLAG_PROXY);
+        absent_is_fine(self.change(DELETE_NEIGHBOUR, 0, &fixed, &action, |message| {
+            message.attribute(NEIGHBOUR_DESTINATION, &octets(address));
+        }))
+    }
+
+    pub(super) fn set_gateway(&mut self, device: IfName, address: IpAddr) -> Result<(), RoutingError> {
+        let action = format!("put the gateway {address} on {device}");
+        let fixed = own_address(address, index_of(device)?);
+        let added = self.change(NEW_ADDRESS, CREATE | EXCLUSIVE, &fixed, &action, |message| {
+            message
+                .attribute(ADDRESS_LOCAL, &octets(address))
+                .attribute(ADDRESS_ADDRESS, &octets(address))
+                .attribute(ADDRESS_PROTOCOL, &[PROTOCOL]);
+        });
+        match added {
+            // There since the look: whoever it belongs to, it serves.
+            Err(error) if error.errno() == Some(Errno::EEXIST) => Ok(()),
+            added => Ok(added?),
+        }
+    }
+
+    pub(super) fn remove_gateway(&mut self, device: IfName, address: IpAddr) -> Result<(), RoutingError> {
+        // The kernel does not look at the mark: one that is somebody else's by now stays.
+        let links = self.links_named(&BTreeSet::from([device]))?;
+        if !links.get(device).is_some_and(|link| link.gateways.contains(&address)) {
+            return Ok(());
+        }
+        let fixed = own_address(address, index_of(device)?);
+        let action = format!("take the gateway {address} off {device}");
+        match self.change(DELETE_ADDRESS, 0, &fixed, &action, |message| {
+            message.attribute(ADDRESS_LOCAL, &octets(address)).attribute(ADDRESS_ADDRESS, &octets(address));
+        }) {
+            Err(error) if error.errno() == Some(Errno::EADDRNOTAVAIL) => Ok(()),
+            removed => absent_is_fine(removed),
+        }
     }
 
     pub(super) fn set_neighbour(&mut self, device: IfName, address: IpAddr, mac: MacAddr) -> Result<(), RoutingError> {
@@ -337,9 +434,9 @@ pub(super) struct Changes {
 
 impl Changes {
     pub(super) fn open() -> Result<Self, NetlinkError> {
-        /// Masks of links, neighbours, IPv4 addresses and routes, IPv6 addresses and routes. Source: Linux
-        /// `include/uapi/linux/rtnetlink.h`.
-        const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400;
+        /// Masks of links, neighbours, IPv4 addresses and routes, IPv6 addresses and routes, IPv4 and IPv6 settings of
+        /// interfaces. Source: Linux `include/uapi/linux/rtnetlink.h`.
+        const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400 | 1 << 23 | 1 << 24;
         Ok(Self { socket: Socket::listen(SockProtocol::NetlinkRoute, GROUPS)? })
     }
 
@@ -365,8 +462,8 @@ fn event(frame: &Frame) -> Option<Event> {
         NEW_LINK => Some(Event::Link(index_and_name(payload)?.1, link(payload, &BTreeMap::new()))),
         DELETE_LINK => Some(Event::LinkGone(index_and_name(payload)?.1)),
         NEW_ADDRESS | DELETE_ADDRESS => {
-            let (index, net) = (read_u32(payload, 4), address(payload)?);
-            Some(Event::Address { index, net, present: frame.kind == NEW_ADDRESS })
+            let (index, (net, ours)) = (read_u32(payload, 4), address(payload)?);
+            Some(Event::Address { index, net, ours, present: frame.kind == NEW_ADDRESS })
         }
         NEW_NEIGHBOUR | DELETE_NEIGHBOUR if family == AF_BRIDGE => {
             let sticky = frame.kind == NEW_NEIGHBOUR && *payload.get(10)? & FLAG_STICKY != 0;
@@ -381,8 +478,21 @@ fn event(frame: &Frame) -> Option<Event> {
             ours.then_some(Event::Neighbour { index: read_u32(payload, 4), address, mac })
         }
         NEW_ROUTE | DELETE_ROUTE => {
-            let (net, index, via) = marked_route(payload)?;
-            Some(Event::Route { net, index, via, present: frame.kind == NEW_ROUTE })
+            let present = frame.kind == NEW_ROUTE;
+            let marked = marked_route(payload).map(|(net, index, via)| Event::Route { net, index, via, present });
+            // Of one with several next hops the first tells enough: what there is now has to be looked up anyway.
+            let first = || default_routes(payload).into_iter().next();
+            marked.or_else(|| first().map(|route| Event::DefaultRoute { route, present }))
+        }
+        NEW_NETCONF => {
+            let rest = payload.get(4..)?;
+            let value = |kind| attribute(rest, kind).map(|bytes| read_u32(bytes, 0));
+            Some(Event::Settings {
+                v4: family == AF_INET,
+                index: value(NETCONF_INDEX)?,
+                forwarding: value(NETCONF_FORWARDING),
+                proxy: value(NETCONF_PROXY),
+            })
         }
         _ => None,
     }
@@ -410,21 +520,20 @@ fn index_and_name(frame: &[u8]) -> Option<(u32, IfName)> {
 fn link(frame: &[u8], names: &BTreeMap<u32, IfName>) -> Link {
     let attributes = frame.get(16..).unwrap_or_default();
     let info = attribute(attributes, LINK_INFO).unwrap_or_default();
-    let is_bridge = attribute(info, INFO_KIND).is_some_and(|kind| text(kind) == "bridge");
+    let kind = attribute(info, INFO_KIND).map(text).unwrap_or_default();
     let data = attribute(info, INFO_DATA).unwrap_or_default();
     let master = attribute(attributes, LINK_MASTER).map(|index| read_u32(index, 0));
     // A bridge that was not asked for by name is not in `names`.
-    let name_of = |index: u32| {
-        let asked = || nix::net::if_::if_indextoname(index).ok()?.to_str().ok()?.parse().ok();
-        names.get(&index).copied().or_else(asked)
-    };
+    let master = master.and_then(|index| names.get(&index).copied().or_else(|| name_of(index)));
     Link {
         index: read_u32(frame, 4),
-        master: master.and_then(name_of),
+        master,
         up: read_u32(frame, 8) & INTERFACE_UP != 0,
         mac: attribute(attributes, LINK_ADDRESS).and_then(mac),
         addresses: Vec::new(),
-        bridge: is_bridge.then(|| BridgeOptions {
+        gateways: BTreeSet::new(),
+        kind: kind.to_owned(),
+        bridge: (kind == "bridge").then(|| BridgeOptions {
             vlan_filtering: attribute(data, BRIDGE_VLAN_FILTERING) == Some(&[1]),
             no_linklocal_learn: attribute(data, BRIDGE_BOOLEAN_OPTIONS)
                 .is_some_and(|options| read_u32(options, 0) & NO_LINK_LOCAL_LEARN != 0),
@@ -432,11 +541,56 @@ fn link(frame: &[u8], names: &BTreeMap<u32, IfName>) -> Link {
     }
 }
 
-fn address(frame: &[u8]) -> Option<IpNet> {
+/// An address of the node, and whether it carries our mark.
+fn address(frame: &[u8]) -> Option<(IpNet, bool)> {
     let rest = frame.get(8..)?;
     // On point-to-point links ADDRESS is the peer.
     let own = attribute(rest, ADDRESS_LOCAL).or_else(|| attribute(rest, ADDRESS_ADDRESS))?;
-    IpNet::new(ip(own)?, frame[1]).ok()
+    let ours = attribute(rest, ADDRESS_PROTOCOL) == Some(&[PROTOCOL]);
+    Some((IpNet::new(ip(own)?, frame[1]).ok()?, ours))
+}
+
+/// `struct ifaddrmsg` of a gateway. A link-local one needs its prefix, by which guests are reached in turn.
+fn own_address(address: IpAddr, index: u32) -> [u8; 8] {
+    let mut fixed = [0; 8];
+    fixed[0] = family(address);
+    fixed[1] = match address {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(address) if address.is_unicast_link_local() => 64,
+        IpAddr::V6(_) => 128,
+    };
+    // Guests ask for it at once, and on another bridge it may well be there twice.
+    fixed[2] = ADDRESS_PERMANENT | ADDRESS_NO_DAD;
+    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+    fixed
+}
+
+/// The default routes of a message: one, or one for each next hop; none if it is about another destination.
+fn default_routes(frame: &[u8]) -> Vec<DefaultRoute> {
+    let Some(rest) = frame.get(12..) else { return Vec::new() };
+    if frame[1] != 0 || frame[4] != TABLE_MAIN || frame[7] != TYPE_UNICAST {
+        return Vec::new();
+    }
+    let metric = attribute(rest, ROUTE_PRIORITY).map_or(0, |bytes| read_u32(bytes, 0));
+    let found = |index: u32, attributes: &[u8]| {
+        let via = attribute(attributes, ROUTE_GATEWAY).and_then(ip);
+        Some(DefaultRoute { device: name_of(index)?, via, metric, v4: frame[0] == AF_INET })
+    };
+    if let Some(index) = attribute(rest, ROUTE_OUTPUT) {
+        return found(read_u32(index, 0), rest).into_iter().collect();
+    }
+    let mut hops = attribute(rest, ROUTE_MULTIPATH).unwrap_or_default();
+    let mut routes = Vec::new();
+    // `struct rtnexthop`: length, flags, weight, interface; then attributes.
+    while let Some(hop) = hops.get(..usize::from(read_u16(hops, 0))).filter(|hop| hop.len() >= 8) {
+        routes.extend(found(read_u32(hop, 4), &hop[8..]));
+        hops = hops.get(hop.len().next_multiple_of(4)..).unwrap_or_default();
+    }
+    routes
+}
+
+fn name_of(index: u32) -> Option<IfName> {
+    nix::net::if_::if_indextoname(index).ok()?.to_str().ok()?.parse().ok()
 }
 
 fn our_route(frame: &[u8], names: &BTreeMap<u32, IfName>) -> Option<(IpNet, Route)> {

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::files;
 use crate::model::{GuestKind, Vmid};
 use crate::paths::Paths;
+use crate::plan::Support;
 use crate::registry::document::{GuestFile, PoolsFile};
 
 /// How long a start may take between pre-start and the appearance of its port, once its task is gone.
@@ -38,6 +39,9 @@ pub struct Mark {
     pub left_ports: Vec<u32>,
     /// The assignments as they were put into the kernel: what to take out again, even if the registry has changed.
     pub applied: GuestFile,
+    /// What it needs of the node around it: to be taken back when it has stopped, unless others need it.
+    #[serde(default, skip_serializing_if = "Support::is_empty")]
+    pub support: Support,
 }
 
 /// How far a guest was, by its hooks.
@@ -160,6 +164,11 @@ impl RunState {
             },
             Err((_, error)) => Err(io(&path)(error.into())),
         }
+    }
+
+    /// Where the notes are.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// The notes for looking at only: without the lock they may be a moment old.
@@ -289,7 +298,7 @@ impl Mark {
     /// A note made now.
     pub fn now(phase: MarkPhase, kind: GuestKind, applied: GuestFile) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        Self { phase, since, kind, left_ports: Vec::new(), applied }
+        Self { phase, since, kind, left_ports: Vec::new(), applied, support: Support::default() }
     }
 
     /// Whether a start may still be going on although no port is there: a failed start has no further hook.

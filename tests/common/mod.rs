@@ -126,6 +126,17 @@ impl Namespace {
         elements
     }
 
+    /// What routed guests change about the node around them: settings, addresses, proxy entries.
+    pub(crate) fn support(&self) -> Vec<String> {
+        let text =
+            self.sh("cd /proc/sys/net; grep -H . ipv4/conf/*/forwarding ipv6/conf/*/forwarding ipv6/conf/*/accept_ra \
+             ipv6/conf/*/proxy_ndp ipv4/conf/*/proxy_arp ipv4/ip_forward; ip neigh show proxy; \
+             ip -o addr show | grep -v 'inet6 fe80::.*:' | sed -E 's/ scope (host|link) .*//; s/ *valid_lft.*//' | sort");
+        // Guests' ports come and go.
+        let is_port = |line: &str| line.contains("/tap") || line.contains(": tap") || line.contains("gap1");
+        text.lines().filter(|line| !is_port(line)).map(str::to_owned).collect()
+    }
+
     /// How many processes are inside, with the one that holds the namespace.
     pub(crate) fn processes(&self) -> usize {
         let own = fs::read_link(format!("/proc/{}/ns/net", self.holder.id())).unwrap();
@@ -458,6 +469,14 @@ impl Node {
 
 /// The bridge of [`Node::new`]; its MAC is fixed so that two runs give the same filter.
 pub(crate) const BRIDGE: &str = "ip link add vmbr0 address 02:00:00:00:00:fe type bridge && ip link set vmbr0 up && ip addr add 203.0.113.250/24 dev vmbr0";
+
+/// The way to a provider, for nodes with routed pools.
+pub(crate) const PROVIDER: &str = "ip link add wan0 address 02:00:00:00:00:ff type bridge && ip link set wan0 up && \
+    ip route add default dev wan0 && ip -6 route add default dev wan0";
+
+/// A pool whose addresses are routed to guests on `vmbr0`, and answered for towards the provider.
+pub(crate) const CREATE_ROUTED: &str = "pool create net --profile ovh-routed --bridge vmbr0 --gateway4 169.254.0.1 \
+    --gateway6 fe80::1 192.0.2.8/29 2001:db8:1::/64";
 
 /// The pool of [`Node::with_pool`].
 pub(crate) const CREATE: &str = "pool create ovh-rbx --profile generic-bridged --bridge vmbr0 --gateway4 203.0.113.1 \

@@ -1,0 +1,431 @@
+//! What routed guests need of the node around them: forwarding, a gateway on their bridge, and where the provider asks
+//! for their addresses on the wire, somebody who answers.
+//!
+//! All of it is there only while a guest runs that needs it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::checks::Problem;
+use super::inputs::{Inputs, Links, Presence};
+use super::state::{Setting, Support};
+use crate::model::{IfName, PoolName, Prefix, Vmid};
+use crate::registry::document::{Assigned, GuestFile, Mode, Pool};
+use crate::registry::plain;
+
+/// The node answers for each address of a prefix by itself; more than these (a /24) would be a flood of entries.
+const MOST_PROXIES: u32 = 256;
+
+/// An address that is routed to a guest.
+struct Routed<'a> {
+    vmid: Vmid,
+    name: &'a PoolName,
+    pool: &'a Pool,
+    assigned: &'a Assigned,
+    device: IfName,
+}
+
+impl Routed<'_> {
+    fn v4(&self) -> bool {
+        self.assigned.address.family() == 4
+    }
+
+    fn gateway(&self) -> Option<IpAddr> {
+        self.assigned.gateway.or_else(|| self.pool.gateway(self.assigned.address))
+    }
+}
+
+/// The routed addresses of a guest, as far as their bridge is here and fit for it.
+fn routed<'a>(inputs: &'a Inputs, guest: &'a GuestFile) -> impl Iterator<Item = Routed<'a>> {
+    let config = inputs.guests.get(&guest.vmid).map(|place| &place.config);
+    guest.addresses().filter_map(move |(nic, _, assigned)| {
+        let (name, pool) = inputs.registry.pools.pools.get_key_value(&assigned.pool)?;
+        if pool.mode() != Mode::Routed {
+            return None;
+        }
+        let tag = config?.nics.get(&nic).and_then(|nic| nic.as_ref().ok()).and_then(|nic| nic.tag);
+        let device = inputs.links.segment(pool.bridge, tag)?;
+        unfit(&inputs.links, device).is_none().then_some(Routed { vmid: guest.vmid, name, pool, assigned, device })
+    })
+}
+
+/// What a guest needs, if it runs here.
+pub fn support(inputs: &Inputs, guest: &GuestFile) -> Support {
+    let mut support = Support::default();
+    if inputs.presence.get(&guest.vmid) != Some(&Presence::Running) {
+        return support;
+    }
+    for one in routed(inputs, guest) {
+        let uplinks = uplinks(inputs, one.v4());
+        if one.v4() {
+            support.settings.extend(uplinks.iter().copied().chain([one.device]).map(Setting::Forwarding4));
+        } else {
+            support.settings.extend(inputs.exits.advertised.iter().copied().map(Setting::AcceptRa));
+            support.settings.insert(Setting::Forwarding6);
+        }
+        if let Some(gateway) = one.gateway().filter(|gateway| place(inputs, one.device, *gateway) == Place::Bridge) {
+            support.gateways.insert((one.device, gateway));
+        }
+        let [uplink] = uplinks[..] else { continue };
+        if !one.pool.proxy() || uplink == one.device {
+            continue;
+        }
+        let proxies = proxies(one.assigned.address);
+        if !one.v4() && !proxies.is_empty() {
+            support.settings.extend([Setting::Router6(uplink), Setting::ProxyNdp(uplink)]);
+        }
+        support.proxies.extend(proxies.into_iter().map(|address| (uplink, address)));
+    }
+    support
+}
+
+/// The interfaces of the node's default route; more than one if it leads by several at the same metric.
+fn uplinks(inputs: &Inputs, v4: bool) -> Vec<IfName> {
+    if let Some(named) = inputs.registry.node.as_ref().and_then(|node| node.route_uplink) {
+        return vec![named];
+    }
+    let routes = || inputs.exits.routes.iter().filter(|route| route.v4 == v4);
+    let best = routes().next().map(|route| route.metric);
+    let devices: BTreeSet<IfName> =
+        routes().filter(|route| Some(route.metric) == best).map(|route| route.device).collect();
+    devices.into_iter().collect()
+}
+
+/// The addresses to answer for; none if they are too many to name.
+fn proxies(prefix: Prefix) -> Vec<IpAddr> {
+    match (prefix.single(), prefix.net()) {
+        (Some(address), _) => vec![address],
+        (None, ipnet::IpNet::V4(net)) if 1u64 << (32 - net.prefix_len()) <= u64::from(MOST_PROXIES) => {
+            let first = u32::from(net.network());
+            (first..=u32::from(net.broadcast())).map(|number| IpAddr::V4(number.into())).collect()
+        }
+        (None, _) => Vec::new(),
+    }
+}
+
+/// Where a gateway of guests is, or has to be.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    /// The node has it anyway.
+    Node,
+    /// On the bridge, as long as a guest needs it.
+    Bridge,
+    /// Not here: it is somebody else's, for this reason.
+    Elsewhere(String),
+}
+
+/// The node takes a gateway upon itself only where that cannot cut it off from somebody who has it really: the pool may
+/// have been made on another node, with that node's main address.
+fn place(inputs: &Inputs, device: IfName, gateway: IpAddr) -> Place {
+    let link_local = match gateway {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    // A link-local IPv6 address is an address of one interface.
+    let counts = |on: &IfName| *on == device || !link_local || gateway.is_ipv4();
+    if inputs.exits.addresses.iter().any(|(on, net)| net.addr() == gateway && counts(on)) {
+        return Place::Node;
+    }
+    if let Some(route) = inputs.exits.routes.iter().find(|route| route.via == Some(gateway) && counts(&route.device)) {
+        return Place::Elsewhere(format!("is the node's own gateway on {}", route.device));
+    }
+    let pools = || inputs.registry.pools.pools.values().filter(|pool| pool.mode() == Mode::Routed);
+    let in_pool = || pools().flat_map(|pool| &pool.addresses).any(|entry| entry.address.net().contains(&gateway));
+    if link_local || in_pool() {
+        return Place::Bridge;
+    }
+    let private = match gateway {
+        IpAddr::V4(address) => address.is_private(),
+        IpAddr::V6(address) => address.is_unique_local(),
+    };
+    let beside = inputs.exits.addresses.iter().find(|(on, net)| *on != device && net.contains(&gateway));
+    match beside {
+        None if private => Place::Bridge,
+        None => Place::Elsewhere("is no address of this node".to_owned()),
+        Some((on, net)) => Place::Elsewhere(format!("is no address of this node, but of its network {net} on {on}")),
+    }
+}
+
+/// What keeps routed guests that run here from the world, apart from the guests themselves.
+pub(super) fn problems(inputs: &Inputs) -> BTreeSet<Problem> {
+    let mut found = BTreeSet::new();
+    let here = inputs.registry.guests.values().filter(|guest| inputs.presence.contains_key(&guest.vmid));
+    for one in here.flat_map(|guest| routed(inputs, guest)) {
+        let (name, family) = (one.name, one.assigned.address.family());
+        let mut add = |sentence: String, hint: String| found.insert(Problem { vmid: None, sentence, hint });
+        if let Some(gateway) = one.gateway() {
+            if let Place::Elsewhere(why) = place(inputs, one.device, gateway) {
+                let shared = if gateway.is_ipv4() { "169.254.0.1" } else { "fe80::1" };
+                let hint = format!(
+                    "give it to {} here, or make the pool with `--gateway{family} {shared}`, which every node can have",
+                    one.device
+                );
+                add(format!("the gateway {gateway} of pool `{name}` {why}: its guests here reach nothing"), hint);
+            }
+        }
+        if !one.pool.proxy() {
+            continue;
+        }
+        let needs = format!("pool `{name}` needs an interface on which the node answers for its IPv{family} addresses");
+        let hint =
+            format!("name it: {{\"version\": 1, \"route_uplink\": \"INTERFACE\"}} in nodes/{}.json", inputs.node);
+        match &uplinks(inputs, one.v4())[..] {
+            [] => drop(add(format!("{needs}, but the node has no IPv{family} default route"), hint)),
+            [uplink] if *uplink == one.device => drop(add(
+                format!("{needs}, but its guests are on {uplink} themselves, by which the node reaches the provider"),
+                "the kernel does not answer for who is on the same side: use a bridge of their own, without the uplink"
+                    .to_owned(),
+            )),
+            [_] => {}
+            several => {
+                let names: Vec<&str> = several.iter().map(IfName::as_str).collect();
+                let sentence =
+                    format!("{needs}, but the IPv{family} default route leads by {}", names.join(" and by "));
+                add(sentence, hint);
+            }
+        }
+    }
+    found
+}
+
+/// Prefixes that the provider asks for on the wire, and that are too large for an answer for each address.
+pub(super) fn notes(inputs: &Inputs) -> Vec<Problem> {
+    let guests = inputs.registry.guests.values().filter(|guest| inputs.presence.contains_key(&guest.vmid));
+    let all = guests.flat_map(|guest| routed(inputs, guest));
+    let silent = all.filter(|one| one.pool.proxy() && proxies(one.assigned.address).is_empty());
+    silent
+        .map(|one| {
+            let (address, name) = (plain(one.assigned.address), one.name);
+            Problem {
+                vmid: Some(one.vmid),
+                sentence: format!("the node does not answer for {address} of guest {}: no prefix can be named as a whole, and its addresses are too many", one.vmid),
+                hint: format!("have the provider route it to the node; else `ndppd` answers for IPv6 prefixes (pool `{name}`)"),
+            }
+        })
+        .collect()
+}
+
+/// Why guests cannot be routed on this bridge, and what to do about it.
+pub fn unfit(links: &Links, bridge: IfName) -> Option<(String, String)> {
+    let link = links.get(bridge)?;
+    let elsewhere = |what: &str| format!("{what}, or take a bridge of its own for the pool");
+    if link.kind == "openvswitch" {
+        return Some((
+            format!("{bridge} is an Open vSwitch bridge, whose frames pass no filter of the kernel"),
+            elsewhere("make it a Linux bridge"),
+        ));
+    }
+    if let Some(vrf) = link.master.filter(|master| links.get(*master).is_some_and(|master| master.kind == "vrf")) {
+        return Some((
+            format!("{bridge} is part of the VRF {vrf}, which routes by a table of its own and not by the node's"),
+            elsewhere("take it out of the VRF (an SDN zone of type EVPN puts its VNets there)"),
+        ));
+    }
+    let port = links.ports(bridge).find(|port| links.get(*port).is_some_and(|port| port.kind == "vxlan"))?;
+    Some((
+        format!(
+            "{bridge} reaches other nodes by VXLAN ({port}), so that a guest's address would be routed on one node and used on another"
+        ),
+        elsewhere("take a zone without VXLAN"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::guest::GuestConfig;
+    use crate::model::GuestKind;
+    use crate::plan::{BridgeOptions, DefaultRoute, Exits, Link, Place as At};
+    use crate::registry::Registry;
+    use crate::registry::document::PoolsFile;
+
+    const GUEST: &str = r#"{"version":1,"vmid":100,"interfaces":{"net0":{"mac":"02:00:00:00:00:0a","addresses":[
+        {"address":"203.0.113.10/32","pool":"net","assigned_at":"2026-11-22T10:00:00Z"},
+        {"address":"2001:db8:1::10/128","pool":"net","assigned_at":"2026-11-22T10:00:00Z"}]}}}"#;
+
+    fn name(text: &str) -> IfName {
+        text.parse().unwrap()
+    }
+
+    /// Guest 100 runs on vmbr1; the node reaches the world by eno1, where it learns its IPv6 routes.
+    fn inputs(profile: &str, gateways: [&str; 2]) -> Inputs {
+        let pools = format!(
+            r#"{{"version":1,"pools":{{"net":{{"profile":"{profile}","bridge":"vmbr1","gateway4":"{}","gateway6":"{}",
+            "addresses":[{{"address":"203.0.113.0/24"}},{{"address":"2001:db8:1::/64"}}]}}}}}}"#,
+            gateways[0], gateways[1]
+        );
+        let pools: PoolsFile = serde_json::from_str(&pools).unwrap();
+        let guest: GuestFile = serde_json::from_str(GUEST).unwrap();
+        let bridge = || Link { bridge: Some(BridgeOptions::default()), kind: "bridge".to_owned(), ..Link::default() };
+        let links = BTreeMap::from([(name("vmbr1"), bridge()), (name("eno1"), Link::default())]);
+        let config = GuestConfig::parse(GuestKind::Qemu, b"net0: virtio=02:00:00:00:00:0A,bridge=vmbr1\n");
+        let way = |via: &str, metric, v4| DefaultRoute { device: name("eno1"), via: via.parse().ok(), metric, v4 };
+        let own = ["198.51.100.7/24", "2001:db8:7::2/64", "fe80::5/64"];
+        let exits = Exits {
+            routes: vec![way("198.51.100.1", 0, true), way("fe80::1", 1024, false)],
+            addresses: own.iter().map(|net| (name("eno1"), net.parse().unwrap())).collect(),
+            advertised: BTreeSet::from([name("eno1")]),
+        };
+        Inputs {
+            node: "n1".parse().unwrap(),
+            guests: BTreeMap::from([(guest.vmid, At { node: "n1".parse().unwrap(), config })]),
+            presence: BTreeMap::from([(guest.vmid, Presence::Running)]),
+            registry: Registry { pools, guests: BTreeMap::from([(guest.vmid, guest)]), ..Registry::default() },
+            links: Links(links),
+            exits,
+        }
+    }
+
+    /// In words, as steps say them.
+    fn shown(inputs: &Inputs) -> Vec<String> {
+        let guest = inputs.registry.guests.values().next().unwrap();
+        let Support { settings, gateways, proxies } = support(inputs, guest);
+        let settings = settings.iter().map(|setting| format!("{} {}", setting.path(), setting.value()));
+        let gateways = gateways.iter().map(|(on, address)| format!("gateway {address} {on}"));
+        settings.chain(gateways).chain(proxies.iter().map(|(on, address)| format!("proxy {address} {on}"))).collect()
+    }
+
+    fn sentences(inputs: &Inputs) -> Vec<String> {
+        problems(inputs).into_iter().map(|problem| problem.sentence).collect()
+    }
+
+    #[test]
+    fn a_profile_says_who_answers() {
+        let forwarding = [
+            "net/ipv6/conf/eno1/accept_ra 2",
+            "net/ipv4/conf/eno1/forwarding 1",
+            "net/ipv4/conf/vmbr1/forwarding 1",
+            "net/ipv6/conf/all/forwarding 1",
+        ];
+        let gateways = ["gateway 169.254.0.1 vmbr1", "gateway fe80::1 vmbr1"];
+        let mut inputs = inputs("hetzner-routed", ["169.254.0.1", "fe80::1"]);
+        assert_eq!(shown(&inputs), [&forwarding[..], &gateways].concat());
+        inputs
+            .registry
+            .pools
+            .pools
+            .values_mut()
+            .for_each(|pool| pool.profile = crate::registry::document::Profile::OvhRouted);
+        let proxies = ["proxy 203.0.113.10 eno1", "proxy 2001:db8:1::10 eno1"];
+        let router = ["net/ipv6/conf/eno1/forwarding 1", "net/ipv6/conf/eno1/proxy_ndp 1"];
+        assert_eq!(shown(&inputs), [&forwarding[..], &router, &gateways, &proxies].concat());
+        assert_eq!((sentences(&inputs), notes(&inputs)), (Vec::new(), Vec::new()));
+        for presence in [Presence::Starting, Presence::Incoming] {
+            inputs.presence.values_mut().for_each(|one| *one = presence);
+            assert_eq!(shown(&inputs), [""; 0], "{presence:?}");
+        }
+    }
+
+    #[test]
+    fn a_gateway_is_taken_on_only_where_nobody_else_can_have_it() {
+        for (gateways, put, said) in [
+            (["198.51.100.7", "2001:db8:7::2"], vec![], vec![]),
+            // Of the same link-local address on another interface nothing follows for this one.
+            (["203.0.113.1", "fe80::5"], vec!["gateway 203.0.113.1 vmbr1", "gateway fe80::5 vmbr1"], vec![]),
+            (["10.1.2.3", "fd00::1"], vec!["gateway 10.1.2.3 vmbr1", "gateway fd00::1 vmbr1"], vec![]),
+            (
+                ["198.51.100.1", "2001:db8:7::3"],
+                vec![],
+                vec![
+                    "the gateway 198.51.100.1 of pool `net` is the node's own gateway on eno1: its guests here reach nothing",
+                    "the gateway 2001:db8:7::3 of pool `net` is no address of this node, but of its network 2001:db8:7::2/64 on eno1: its guests here reach nothing",
+                ],
+            ),
+            (
+                ["192.0.2.7", "fe80::1"],
+                vec!["gateway fe80::1 vmbr1"],
+                vec!["the gateway 192.0.2.7 of pool `net` is no address of this node: its guests here reach nothing"],
+            ),
+        ] {
+            let inputs = inputs("hetzner-routed", gateways);
+            let found: Vec<String> = shown(&inputs).into_iter().filter(|line| line.starts_with("gateway")).collect();
+            assert_eq!(
+                (found, sentences(&inputs)),
+                (put.iter().map(ToString::to_string).collect(), said.iter().map(ToString::to_string).collect()),
+                "{gateways:?}"
+            );
+        }
+        // On the bridge by which the node itself reaches its gateway there is one already.
+        let mut inputs = inputs("hetzner-routed", ["169.254.0.1", "fe80::1"]);
+        inputs.exits.routes.iter_mut().for_each(|route| route.device = name("vmbr1"));
+        assert_eq!(
+            sentences(&inputs),
+            ["the gateway fe80::1 of pool `net` is the node's own gateway on vmbr1: its guests here reach nothing"]
+        );
+    }
+
+    #[test]
+    fn of_two_ways_none_is_chosen() {
+        let mut inputs = inputs("ovh-routed", ["169.254.0.1", "fe80::1"]);
+        let needs = "pool `net` needs an interface on which the node answers for its";
+        let second = DefaultRoute { device: name("eno2"), ..inputs.exits.routes[0] };
+        inputs.exits.routes.insert(1, second);
+        assert_eq!(
+            sentences(&inputs),
+            [format!("{needs} IPv4 addresses, but the IPv4 default route leads by eno1 and by eno2")]
+        );
+        let lines = shown(&inputs);
+        assert!(!lines.iter().any(|line| line.starts_with("proxy 203")), "{lines:?}");
+        assert!(lines.contains(&"net/ipv4/conf/eno2/forwarding 1".to_owned()), "what comes by either is forwarded");
+        inputs.exits.routes[1].metric = 100;
+        assert_eq!(sentences(&inputs), [""; 0], "the better one is meant");
+        inputs.exits.routes.clear();
+        let lost = |family: u8| format!("{needs} IPv{family} addresses, but the node has no IPv{family} default route");
+        assert_eq!(sentences(&inputs), [lost(4), lost(6)]);
+        inputs.registry.node = serde_json::from_str(r#"{"version":1,"route_uplink":"eno2"}"#).ok();
+        assert_eq!(sentences(&inputs), [""; 0]);
+        assert!(shown(&inputs).contains(&"proxy 203.0.113.10 eno2".to_owned()));
+        inputs.registry.node = serde_json::from_str(r#"{"version":1,"route_uplink":"vmbr1"}"#).ok();
+        let same = "addresses, but its guests are on vmbr1 themselves, by which the node reaches the provider";
+        assert_eq!(sentences(&inputs), [format!("{needs} IPv4 {same}"), format!("{needs} IPv6 {same}")]);
+    }
+
+    #[test]
+    fn of_prefixes_only_small_ones_are_answered_for() {
+        let mut inputs = inputs("ovh-routed", ["169.254.0.1", "fe80::1"]);
+        let mut with = |address: &str| {
+            let file = GUEST.replace("203.0.113.10/32", address);
+            let guest: GuestFile = serde_json::from_str(&file).unwrap();
+            inputs.registry.guests.insert(guest.vmid, guest);
+            let said: Vec<String> = notes(&inputs).into_iter().map(|note| note.sentence).collect();
+            (shown(&inputs).iter().filter(|line| line.starts_with("proxy 2") && !line.contains(':')).count(), said)
+        };
+        assert_eq!(with("203.0.113.8/29"), (8, vec![]));
+        assert_eq!(with("203.0.113.0/24"), (256, vec![]));
+        let (count, said) = with("203.0.112.0/23");
+        assert_eq!(count, 0);
+        let sentence = "the node does not answer for 203.0.112.0/23 of guest 100: no prefix can be named as a whole, and its addresses are too many";
+        assert_eq!(said, [sentence]);
+    }
+
+    #[test]
+    fn on_some_bridges_nobody_is_routed() {
+        let mut inputs = inputs("ovh-routed", ["169.254.0.1", "fe80::1"]);
+        let bridge = name("vmbr1");
+        let why = |inputs: &Inputs| unfit(&inputs.links, bridge).map(|(why, _)| why);
+        assert_eq!(why(&inputs), None);
+        let kind = |kind: &str, master| Link { kind: kind.to_owned(), master, ..Link::default() };
+        inputs.links.0.insert(name("vxlan_v1"), kind("vxlan", Some(bridge)));
+        let vxlan = "vmbr1 reaches other nodes by VXLAN (vxlan_v1), so that a guest's address would be routed on one node and used on another";
+        assert_eq!(why(&inputs).as_deref(), Some(vxlan));
+        assert_eq!(shown(&inputs), [""; 0]);
+        let found = crate::plan::desired(&inputs);
+        assert!(found.state.routes.is_empty() && found.state.neighbours.is_empty());
+        let problem = found.problems.first().unwrap();
+        assert_eq!(problem.sentence, format!("203.0.113.10 cannot be routed to guest 100 net0: {vxlan}"));
+        assert_eq!(problem.hint, "take a zone without VXLAN, or take a bridge of its own for the pool");
+        inputs.links.0.insert(name("vrf_z1"), kind("vrf", None));
+        inputs.links.0.get_mut(&bridge).unwrap().master = Some(name("vrf_z1"));
+        assert_eq!(
+            why(&inputs).as_deref(),
+            Some("vmbr1 is part of the VRF vrf_z1, which routes by a table of its own and not by the node's")
+        );
+        inputs.links.0.insert(bridge, kind("openvswitch", None));
+        assert_eq!(
+            why(&inputs).as_deref(),
+            Some("vmbr1 is an Open vSwitch bridge, whose frames pass no filter of the kernel")
+        );
+    }
+}
