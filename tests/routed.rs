@@ -250,6 +250,8 @@ fn routes_learnt_from_the_provider_survive() {
 fn a_prefix_is_routed_behind_a_firewall_guest() {
     let mut site = Site::with_guests(Delivery::Asks, ASKED);
     site.provider.sh("ip -6 route replace 2001:db8:1::/64 via 2001:db8:7::2 dev wan");
+    site.node.net.sh("! [ -e /proc/sys/net/bridge ] || echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables");
+    site.node.net.sh("! [ -e /proc/sys/net/bridge ] || echo 0 > /proc/sys/net/bridge/bridge-nf-call-ip6tables");
     site.node.net.sh("ip link add vmbr2 type bridge forward_delay 0; ip link set vmbr2 up");
     site.configure(100, "net1: virtio=02:00:00:00:01:40,bridge=vmbr2\n");
     site.node.tree.qemu(300, "net0: virtio=02:00:00:00:01:2C,bridge=vmbr2\n");

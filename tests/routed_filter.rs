@@ -58,7 +58,7 @@ fn node() -> Lab {
          done",
         text(PROVIDER)
     ));
-    lab.ok("pool create net --profile generic-routed --bridge vmbr1 203.0.113.8/29 198.51.100.8/29 2001:db8:1::/64 2001:db8:100::/56 2001:db8:200::/64");
+    lab.ok("pool create net --profile hetzner-routed --uplink-guard report --bridge vmbr1 203.0.113.8/29 198.51.100.8/29 2001:db8:1::/64 2001:db8:100::/56 2001:db8:200::/64");
     lab.ok("assign 100 203.0.113.10 2001:db8:1::10 198.51.100.8/29 2001:db8:100::/56 2001:db8:200::/64");
     lab.ok("assign 101 203.0.113.11 2001:db8:1::11");
     lab.ok("apply");
@@ -320,7 +320,9 @@ fn a_guest_enters_and_leaves_the_filter_with_its_hooks() {
     lab.ok("hook 101 pre-start");
     assert!(!has_table(), "nothing is routed on this node");
 
-    lab.ok("pool create net --profile generic-routed --bridge vmbr0 203.0.113.8/29 2001:db8:1::/64");
+    lab.ok(
+        "pool create net --profile hetzner-routed --uplink-guard report --bridge vmbr0 203.0.113.8/29 2001:db8:1::/64",
+    );
     lab.ok("assign 100 203.0.113.10 2001:db8:1::10");
     assert_eq!(members("pool_ip4"), ["203.0.113.8/29"]);
     assert_eq!((members("from_ip4"), members("here_ip4")), (Vec::new(), Vec::new()));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use super::desired::{is_segment_of, present_uplinks, router_lans, segments};
-use super::inputs::{Inputs, Link, Presence};
+use super::inputs::{Inputs, Link, Presence, is_guest_port};
 use crate::model::{IfName, MacAddr, Prefix};
 use crate::registry::Registry;
 use crate::registry::document::{Assigned, GuestFile, Interface, Mode};
@@ -29,7 +29,9 @@ pub(super) fn node_share(inputs: &Inputs) -> Routed {
     }
     let is_routed = |name: &IfName| routed.routed_bridges.contains_key(name);
     let lans = router_lans(inputs);
-    for (name, link) in inputs.links.0.iter().filter(|(name, _)| !is_routed(name)) {
+    // Guests' ports have addresses of their own where nobody has switched IPv6 off on them.
+    let others = inputs.links.0.iter().filter(|(name, _)| !is_routed(name) && !is_guest_port(name.as_str()));
+    for (name, link) in others {
         let is_lan = || lans.iter().any(|lan| is_segment_of(*name, *lan));
         if link.bridge.is_some() && !name.as_str().starts_with("fwbr") && !carries_uplink(inputs, *name) {
             if !is_lan() {
