@@ -22,6 +22,10 @@ pub struct Interface {
     pub addresses: Vec<IpNet>,
     /// Gateways.
     pub gateways: Vec<IpAddr>,
+    /// Who is at the other end, by `pointopoint`.
+    pub peers: Vec<IpAddr>,
+    /// Where `ip route` in its commands leads, as it stands there.
+    pub routes: Vec<IpNet>,
     /// What it is.
     pub kind: Kind,
     /// What is plugged into it: ports of a bridge, members of a bond.
@@ -142,6 +146,8 @@ impl Interface {
                 }
             }
             "gateway" => self.gateways.extend(value.parse::<IpAddr>()),
+            "pointopoint" => self.peers.extend(value.parse::<IpAddr>()),
+            "up" | "post-up" | "pre-up" => self.routes.extend(route(value)),
             "hwaddress" => self.mac = value.split_whitespace().last().and_then(|mac| mac.parse().ok()),
             "bridge-ports" => {
                 self.kind = Kind::Bridge;
@@ -158,6 +164,15 @@ impl Interface {
             _ => {}
         }
     }
+}
+
+/// The destination in `ip route add DESTINATION ...`; other commands have none.
+fn route(command: &str) -> Option<IpNet> {
+    let mut words = command.split_whitespace().skip_while(|word| !matches!(*word, "route" | "r" | "ro"));
+    words.next()?;
+    matches!(words.next()?, "add" | "replace" | "append" | "change").then_some(())?;
+    let destination = words.next()?;
+    destination.parse().ok().or_else(|| destination.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 /// Lines without comments; a backslash at the end continues a line.
@@ -234,6 +249,18 @@ mod tests {
         assert_eq!(found.open_vswitch(), [name("vmbr2")].into());
         assert!(found.links().get(name("vmbr2")).unwrap().bridge.is_none());
         assert!(Vids::default().contains(4094), "all, if none is said");
+    }
+
+    #[test]
+    fn understands_gateways_that_are_elsewhere() {
+        let (found, _) = read(
+            "iface eno1 inet static\n address 203.0.113.7/32\n gateway 198.51.100.1\n pointopoint 198.51.100.1\n\
+             \x20post-up ip route add 192.0.2.9/29 dev vmbr1\n up ip -4 r replace 198.51.100.9 dev eno1\n\
+             \x20up ip route del 192.0.2.0/24\n up sysctl -w net.ipv4.ip_forward=1\n",
+        );
+        let interface = &found.0[&name("eno1")];
+        assert_eq!(interface.peers, interface.gateways);
+        assert_eq!(interface.routes, ["192.0.2.9/29".parse().unwrap(), "198.51.100.9/32".parse().unwrap()]);
     }
 
     proptest! {

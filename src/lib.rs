@@ -34,6 +34,7 @@
 //! | [`hook`] | the same for one guest, in milliseconds | through `system` |
 //! | [`guard`] | the same whenever something changes, as a service; `schedule`, `sayings` decide when to look and what to say | through `system`; `files` reads |
 //! | [`selftest`] | attacks the rules in network namespaces of its own, and a node's own bridges; `frames`, `verdicts`, `topologies`, `targets` are its tables | only `lab` and `live`, through `system` |
+//! | [`topology`] | the node drawn, and what cannot work as it is drawn | no |
 //! | [`cli`] | arguments in, text or JSON out | prints |
 //!
 //! Deciding is pure, acting is dull: an `if` that depends on configuration belongs into `plan`. `tests/layers.rs` holds
@@ -60,3 +61,4 @@ pub mod ruleset;
 pub mod selftest;
 pub mod survey;
 pub mod system;
+pub mod topology;

@@ -38,23 +38,67 @@ pub fn facts(paths: &Paths) -> Facts {
     let until = Instant::now() + LIMIT;
     let cluster = begin(paths, look_at_files);
     let kernel = begin(paths, |_| Ok(look_at_kernel()));
+    let features = begin(paths, look_at_features);
     let programs = begin(paths, |_| Ok(look_at_programs()));
     let machine = begin(paths, |paths| Ok((look_at_interfaces(paths), Ok(look_at_guard(paths)))));
 
     let unanswered = |what: &str| format!("{what} did not answer within {} s", LIMIT.as_secs());
     let (links, chains, void) = wait(&kernel, until, || unanswered("the kernel"))
         .unwrap_or_else(|reason| (Err(reason.clone()), Err(reason.clone()), Err(reason)));
-    let (missing, nft, clock) = wait(&programs, until, || unanswered("other programs"))
-        .unwrap_or_else(|reason| (Err(reason.clone()), Err(reason.clone()), Err(reason)));
+    let missing = wait(&features, until, || unanswered("other programs"));
+    let (nft, clock) = wait(&programs, until, || unanswered("other programs"))
+        .unwrap_or_else(|reason| (Err(reason.clone()), Err(reason)));
     let (interfaces, guard) = wait(&machine, until, || unanswered("`/etc` and `/run`"))
         .unwrap_or_else(|reason| (Err(reason.clone()), Err(reason)));
-    let mut files = wait(&cluster, until, || unanswered(&format!("`{}`", paths.etc_pve().display())));
+    let mut files = wait(&cluster, until, || silence(paths));
     if let Ok(files) = &mut files {
         files.inputs.links = links.clone().unwrap_or_default();
     }
     let parameters = files.as_ref().map_err(String::clone).map(look_at_parameters);
     let kernel = selftest::kernel_release().map_err(|error| format!("/proc/sys/kernel/osrelease: {error}"));
     Facts { files, interfaces, links, chains, void, parameters, missing, kernel, nft, clock, guard }
+}
+
+/// What there is to draw.
+#[derive(Debug)]
+pub struct Site {
+    /// What lies under `/etc/pve`.
+    pub files: Known<Files>,
+    /// `/etc/network/interfaces`, as far as it is there.
+    pub interfaces: Interfaces,
+    /// The interfaces: the kernel's, or as they are described.
+    pub links: Links,
+    /// What could not be looked at.
+    pub unknown: Vec<String>,
+}
+
+/// The node as it can be drawn. A tree under `--root` that describes its network is not this machine's kernel.
+pub fn site(paths: &Paths) -> Site {
+    let until = Instant::now() + LIMIT;
+    let cluster = begin(paths, look_at_files);
+    let described = begin(paths, look_at_interfaces);
+    let described = wait(&described, until, || "`/etc` does not answer".to_owned());
+    let mut unknown = Vec::new();
+    let links = match &described {
+        Ok(described) if !paths.is_machine() => described.links(),
+        described => {
+            let kernel = Kernel::open(Reference::default()).and_then(|mut kernel| kernel.links());
+            kernel.unwrap_or_else(|error| {
+                unknown.push(format!("the kernel's interfaces, because {}", reason(&error)));
+                described.as_ref().map(Interfaces::links).unwrap_or_default()
+            })
+        }
+    };
+    let interfaces = described.unwrap_or_else(|error| {
+        unknown.push(error);
+        Interfaces::default()
+    });
+    let files = wait(&cluster, until, || silence(paths));
+    Site { files, interfaces, links, unknown }
+}
+
+fn silence(paths: &Paths) -> String {
+    format!("`{}` did not answer within {} s", paths.etc_pve().display(), LIMIT.as_secs())
 }
 
 /// Starts a thread that looks at something. One that hangs ends with the process.
@@ -101,11 +145,20 @@ fn look_at_kernel() -> (Known<Links>, Known<Vec<BaseChain>>, Known<Vec<Table>>) 
     (kernel.links().map_err(|error| reason(&error)), chains, void)
 }
 
-type Programs = (Known<Vec<selftest::Missing>>, Known<Result<String, String>>, Known<bool>);
+fn look_at_programs() -> (Known<Result<String, String>>, Known<bool>) {
+    (Ok(selftest::nft_version().map_err(|error| reason(&error))), look_at_clock())
+}
 
-fn look_at_programs() -> Programs {
-    let missing = selftest::missing().map_err(|error| format!("cannot make a network namespace: {error}"));
-    (missing, Ok(selftest::nft_version().map_err(|error| reason(&error))), look_at_clock())
+/// A feature that this kernel has shown since it booted is not tried again: to try all takes longer than all else.
+fn look_at_features(paths: &Paths) -> Known<Vec<selftest::Missing>> {
+    let proven = RunState::proven_features(paths);
+    let missing = selftest::missing(&proven).map_err(|error| format!("cannot make a network namespace: {error}"))?;
+    let lacks = |feature: &&str| missing.iter().any(|missing| missing.feature == *feature);
+    let now: BTreeSet<String> = selftest::features().filter(|feature| !lacks(feature)).map(str::to_owned).collect();
+    if now != proven {
+        RunState::set_proven_features(paths, &now);
+    }
+    Ok(missing)
 }
 
 /// Whether the clock follows another one, by whichever service is there to say so.
@@ -135,7 +188,7 @@ fn look_at_guard(paths: &Paths) -> Guard {
 }
 
 /// The node's network configuration and what it includes.
-pub fn look_at_interfaces(paths: &Paths) -> Known<Interfaces> {
+fn look_at_interfaces(paths: &Paths) -> Known<Interfaces> {
     let mut interfaces = Interfaces::default();
     let mut pending = vec![paths.interfaces()];
     let mut seen = BTreeSet::new();

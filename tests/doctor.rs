@@ -413,7 +413,7 @@ const FOUND: &[Row] = &[
             facts.guest(101, "virtio=02:00:00:00:00:65,bridge=vmbr1", "");
             facts.guest_on("n2", 102, "virtio=02:00:00:00:00:65,bridge=vmbr1", "");
         },
-        "02:00:00:00:00:65 is the MAC of guest 101 net0, guest 102 net0",
+        "02:00:00:00:00:65 is the MAC of guest 101 net0 and guest 102 net0",
         "give one of them another MAC: `qm set 102 --net0 ...` without the MAC makes a new one",
     ),
     (

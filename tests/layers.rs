@@ -26,6 +26,7 @@ const PURE: &[&str] = &[
     "src/oracle",
     "src/plan",
     "src/ruleset",
+    "src/topology",
     "src/guest/cloud_init.rs",
     "src/guard/sayings.rs",
     "src/guard/schedule.rs",

@@ -305,7 +305,10 @@ const EXIT_STATUS: Entries = &[
     ("0", "Done."),
     ("1", "Failed; the message says what was tried, on what and why. A guest whose pre-start ends so does not start."),
     ("2", "The command line is wrong."),
-    ("3", "verify found that the node differs from its desired state, or doctor found an error or a warning."),
+    (
+        "3",
+        "verify found that the node differs from its desired state, doctor found an error or a warning, or topology --check a mistake.",
+    ),
     ("4", "A file of the registry is wrong; the message names file and key."),
     ("5", "The registry cannot be written, for example without quorum."),
 ];
@@ -328,6 +331,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         "What is wrong around it, and what can be put right without asking:",
         &["pve-public-ip doctor", "pve-public-ip doctor --fix"],
     ),
+    ("The node as a picture:", &["pve-public-ip topology --format dot"]),
     ("Take everything back from a guest:", &["pve-public-ip release 100"]),
     (
         "Who had an address on a day, and all that happened to it since:",

@@ -17,6 +17,7 @@ mod proxmox;
 mod selftest;
 mod setup;
 mod status;
+mod topology;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -130,6 +131,12 @@ pub enum Command {
     /// Finds what can break the protection or surprise, and says what it means and what to do. What cannot be looked at makes
     /// a line of its own. Remarks (info) do not count for the exit status.
     Doctor(Doctor),
+    /// Draw this node: provider, uplinks, bridges, guests, and what lies behind guests that route
+    ///
+    /// From the guests' configurations, the registry and the kernel's interfaces; with --root, or where the kernel cannot be
+    /// asked, from /etc/network/interfaces. With --check it looks for what cannot work as it is drawn: exit status 3 if
+    /// something is found.
+    Topology(Topology),
     /// Say what becomes of a frame on this node, and why
     ///
     /// Worked out from the registry and the guests' configurations, not read from the filter: if a frame fares otherwise,
@@ -497,6 +504,28 @@ pub struct Doctor {
     list: bool,
 }
 
+/// `topology`
+#[derive(Debug, Args)]
+pub struct Topology {
+    /// Form of the drawing
+    #[arg(long, value_enum, default_value_t = Drawing::Text)]
+    format: Drawing,
+    /// Do not draw; find subnets that overlap, host bits, gateways that cannot be reached, MACs and addresses that are there twice
+    #[arg(long, conflicts_with = "format")]
+    check: bool,
+}
+
+/// Form of a drawing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Drawing {
+    /// A tree
+    Text,
+    /// A flowchart for Markdown
+    Mermaid,
+    /// A graph for Graphviz
+    Dot,
+}
+
 /// `explain`
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("frame").required(true).args(["src", "hex", "pcap"])))]
@@ -693,6 +722,7 @@ impl Cli {
             Command::Doctor(command) => {
                 doctor::doctor(&Paths::new(std::path::absolute(&global.root)?), &command, global.dry_run)
             }
+            Command::Topology(command) => topology::topology(&Paths::new(std::path::absolute(&global.root)?), &command),
             command => {
                 let mut node = Node::open(Paths::new(std::path::absolute(&global.root)?))?;
                 node.store.journal.reason = command.reason().cloned();
@@ -713,9 +743,11 @@ impl Cli {
                     Command::Metrics(command) => metrics::metrics(&node, &command),
                     Command::Guard => node::guard(node, global.dry_run),
                     Command::Hook(command) => node::hook(&node, &command),
-                    Command::Schema { .. } | Command::Completion { .. } | Command::Selftest(_) | Command::Doctor(_) => {
-                        Ok(Output::new("", serde_json::Value::Null))
-                    }
+                    Command::Schema { .. }
+                    | Command::Completion { .. }
+                    | Command::Selftest(_)
+                    | Command::Doctor(_)
+                    | Command::Topology(_) => Ok(Output::new("", serde_json::Value::Null)),
                 }
             }
         }

@@ -95,15 +95,19 @@ fn put_yaml(text: &mut String, value: &Value, depth: usize) {
     }
 }
 
+/// Whether the locale has more than ASCII.
+pub fn has_utf8() -> bool {
+    let names = ["LC_ALL", "LC_CTYPE", "LANG"].iter();
+    let locale = names.filter_map(|name| std::env::var(name).ok()).find(|value| !value.is_empty());
+    locale.is_some_and(|locale| {
+        let locale = locale.to_ascii_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    })
+}
+
 /// A table in Proxmox VE's look; ASCII where the locale has no UTF-8.
 pub fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
-    let utf8 = ["LC_ALL", "LC_CTYPE", "LANG"]
-        .iter()
-        .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
-        .is_some_and(|locale| {
-            let locale = locale.to_ascii_lowercase();
-            locale.contains("utf-8") || locale.contains("utf8")
-        });
+    let utf8 = has_utf8();
     let widths: Vec<usize> = (0..headers.len())
         .map(|column| {
             let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());

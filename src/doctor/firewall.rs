@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::guest::{Addressing, GuestConfig};
+use crate::guest::GuestConfig;
 use crate::model::{GuestKind, NicId, Prefix, Vmid};
 
 /// The files that count for this node.
@@ -109,11 +109,8 @@ impl Firewall {
             allowed |= covers;
         }
         // Proxmox VE adds what it has configured in a container itself.
-        let own = config.ip_config(nic).and_then(Result::ok).filter(|_| config.kind == GuestKind::Lxc);
-        let configured = own.is_some_and(|own| {
-            let mut nets = [own.v4.address, own.v6.address].into_iter().flatten();
-            nets.any(|from| matches!(from, Addressing::Static(net) if address.single() == Some(net.addr())))
-        });
+        let configured = config.kind == GuestKind::Lxc
+            && config.static_addresses(nic).iter().any(|net| address.single() == Some(net.addr()));
         (!allowed && !configured).then_some(name)
     }
 

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Files, Fix, Hit, Known, Script, View, listed};
-use crate::guest::Nic;
 use crate::hookscript::{self, VOLUME};
-use crate::model::{MacAddr, NicId, NodeName, Vmid};
-use crate::plan::{Place, Stranger, check_guest, check_stranger, strangers};
+use crate::model::{NodeName, Vmid};
+use crate::plan::{Place, Stranger, check_guest, check_stranger, macs_of_the_node, macs_of_two_guests, strangers};
 use crate::registry::document::{GuestFile, Pool, UplinkGuard};
 use crate::registry::plain;
 
@@ -143,37 +142,12 @@ pub(super) fn clone_or_restore(view: &View<'_>) -> Known<Vec<Hit>> {
 }
 
 pub(super) fn duplicate_mac(view: &View<'_>) -> Known<Vec<Hit>> {
-    let files = view.files()?;
-    let mut users: BTreeMap<MacAddr, Vec<(Vmid, NicId)>> = BTreeMap::new();
-    for (vmid, place) in &files.inputs.guests {
-        for (id, nic) in &place.config.nics {
-            if let Ok(Nic { mac: Some(mac), .. }) = nic {
-                users.entry(*mac).or_default().push((*vmid, *id));
-            }
-        }
-    }
-    let owners = |nics: &[(Vmid, NicId)]| nics.iter().map(|(vmid, _)| *vmid).collect::<BTreeSet<_>>();
-    let mut hits = Vec::new();
-    for (mac, nics) in users {
-        // Two NICs of one guest with one MAC are a bond.
-        if owners(&nics).len() > 1 {
-            let named = listed(nics.iter().map(|(vmid, nic)| format!("guest {vmid} {nic}")));
-            let last = nics.last().map(|(vmid, nic)| {
-                let tool = files.inputs.guests[vmid].config.kind.tool();
-                format!("give one of them another MAC: `{tool} set {vmid} --{nic} ...` without the MAC makes a new one")
-            });
-            hits.push(Hit::new(&mac, format!("{mac} is the MAC of {named}"), last.unwrap_or_default()));
-        }
-        let links = view.facts.links.iter().flat_map(|links| &links.0);
-        let own = links.filter(|(name, link)| link.mac == Some(mac) && !crate::plan::is_guest_port(name.as_str()));
-        let own: Vec<_> = own.map(|(name, _)| *name).collect();
-        let here = nics.iter().find(|(vmid, _)| files.inputs.guests[vmid].node == files.inputs.node);
-        if let (Some((vmid, nic)), false) = (here, own.is_empty()) {
-            let sentence = format!("{mac} is the MAC of guest {vmid} {nic} and of this node's {}", listed(own));
-            hits.push(Hit::new(&mac, sentence, format!("give guest {vmid} another MAC")));
-        }
-    }
-    Ok(hits)
+    let inputs = &view.files()?.inputs;
+    let guests = || inputs.guests.iter().map(|(vmid, place)| (*vmid, place));
+    // Of another node's guests nobody here sees the MAC.
+    let here = guests().filter(|(_, place)| place.node == inputs.node);
+    let shared = macs_of_two_guests(guests()).into_iter().chain(macs_of_the_node(here, &inputs.links));
+    Ok(shared.map(|shared| Hit::new(&shared.mac, shared.sentence, shared.remedy)).collect())
 }
 
 pub(super) fn mac_unknown_to_provider(view: &View<'_>) -> Known<Vec<Hit>> {

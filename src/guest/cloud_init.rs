@@ -67,6 +67,16 @@ impl fmt::Display for IpConfig {
 }
 
 impl IpConfig {
+    /// Static addresses that have a gateway, with it.
+    pub fn static_gateways(&self) -> Vec<(IpNet, IpAddr)> {
+        let families = [&self.v4, &self.v6].into_iter();
+        let pair = |family: &IpFamily| match family.address? {
+            Addressing::Static(net) => Some((net, family.gateway?)),
+            _ => None,
+        };
+        families.filter_map(pair).collect()
+    }
+
     /// The keys that belong to it; a container's `netN` has others beside them.
     pub const KEYS: [&str; 4] = ["ip", "gw", "ip6", "gw6"];
 
@@ -162,6 +172,13 @@ impl GuestConfig {
         let key = self.ip_config_key(nic);
         let config = IpConfig::parse(self.line(&key)?);
         (config != Ok(IpConfig::default())).then_some(config)
+    }
+
+    /// The static addresses that a NIC is configured with; what is not understood is none.
+    pub fn static_addresses(&self, nic: NicId) -> Vec<IpNet> {
+        let inside = self.ip_config(nic).and_then(Result::ok).unwrap_or_default();
+        let addresses = [inside.v4.address, inside.v6.address].into_iter().flatten();
+        addresses.filter_map(|from| if let Addressing::Static(net) = from { Some(net) } else { None }).collect()
     }
 
     /// The value of that line with another configuration; what else a container's NIC has stays as it is.

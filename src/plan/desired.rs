@@ -143,7 +143,12 @@ pub(super) fn segments(inputs: &Inputs, bridges: &BTreeSet<IfName>) -> BTreeSet<
 
 /// Names that the kernel and Proxmox VE give to links of the node itself. They are uplinks even if they come after the
 /// last `apply` (a new card, a bond that is made anew), because taking the provider for a guest cuts the node off.
-pub(super) const UPLINK_STEMS: [&str; 5] = ["bond", "en", "eth", "team", "vlan"];
+const UPLINK_STEMS: [&str; 5] = ["bond", "en", "eth", "team", "vlan"];
+
+/// Whether an interface is named like a link of the node itself.
+pub fn is_uplink_name(name: &str) -> bool {
+    UPLINK_STEMS.iter().any(|stem| name.starts_with(stem))
+}
 
 /// Ports that lead to the provider: those that the administrator named, else what is named like a link of the node, and
 /// every other port of a pool's bridge that is not named like a guest's.
@@ -151,8 +156,7 @@ fn uplink_elements(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BTreeSet<Ele
     if let Some(named) = inputs.registry.node.as_ref().and_then(|node| node.uplinks.as_ref()) {
         return named.iter().copied().map(Element::uplink).collect();
     }
-    let by_stem = |port: &IfName| UPLINK_STEMS.iter().any(|stem| port.as_str().starts_with(stem));
-    let others = present_uplinks(inputs, segments).into_iter().filter(|port| !by_stem(port));
+    let others = present_uplinks(inputs, segments).into_iter().filter(|port| !is_uplink_name(port.as_str()));
     others.map(Element::uplink).chain(UPLINK_STEMS.map(Element::uplinks_named)).collect()
 }
 
@@ -302,7 +306,7 @@ pub(super) fn unbound_kinds(inputs: &Inputs, bridges: &BTreeSet<IfName>) -> Vec<
 }
 
 /// Bridges on which a guest that routes a prefix has a NIC without addresses: its prefix is used there by right.
-pub(super) fn router_lans(inputs: &Inputs) -> BTreeSet<IfName> {
+pub fn router_lans(inputs: &Inputs) -> BTreeSet<IfName> {
     lans_of(inputs, &unbound_ports(inputs))
 }
 
@@ -333,7 +337,7 @@ fn unbound_elements(inputs: &Inputs, bridges: &BTreeSet<IfName>) -> BTreeSet<Ele
 }
 
 /// `vmbr0`, or `vmbr0v10` of `vmbr0`.
-pub(super) fn is_segment_of(bridge: IfName, pool: IfName) -> bool {
+pub fn is_segment_of(bridge: IfName, pool: IfName) -> bool {
     let rest = bridge.as_str().strip_prefix(pool.as_str());
     let tag = |rest: &str| rest.strip_prefix('v').is_some_and(|tag| tag.parse::<u16>().is_ok());
     rest.is_some_and(|rest| rest.is_empty() || tag(rest))

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use super::desired::{
-    UPLINK_STEMS, Unbound, bridge_guard, infrastructure_addresses, own_nets, pool_bridges, registered_macs, segments,
+    Unbound, bridge_guard, infrastructure_addresses, is_uplink_name, own_nets, pool_bridges, registered_macs, segments,
     unbound_kinds,
 };
 use super::inputs::{Inputs, Presence, is_guest_port};
@@ -67,7 +67,7 @@ pub fn role(inputs: &Inputs, port: IfName) -> PortRole {
     }
     let bridges = pool_bridges(&inputs.registry);
     let named = inputs.registry.node.as_ref().and_then(|node| node.uplinks.as_ref());
-    let by_name = || UPLINK_STEMS.iter().any(|stem| name.starts_with(stem));
+    let by_name = || is_uplink_name(name);
     let on_segment = || {
         let master = inputs.links.get(port).and_then(|link| link.master);
         !is_guest_port(name) && master.is_some_and(|master| segments(inputs, &bridges).contains(&master))

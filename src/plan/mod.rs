@@ -7,18 +7,23 @@ mod diff;
 mod event;
 pub mod explain;
 mod inputs;
+mod macs;
 mod routed;
 mod state;
 mod support;
 
 pub use assume::{Surroundings, assume_bridge, assume_gateways};
 pub use checks::{Index, Problem, check_configured, check_guest, check_stranger, is_configured_beyond};
-pub use desired::{Desired, Stranger, desired, desired_for, notes, pool_bridges, strangers, unregistered};
+pub use desired::{
+    Desired, Stranger, desired, desired_for, is_segment_of, is_uplink_name, notes, pool_bridges, router_lans,
+    strangers, unregistered,
+};
 pub use diff::{Step, diff};
 pub use event::{Event, Known, latest};
 pub use inputs::{
     BridgeOptions, DefaultRoute, Exits, Inputs, Link, Links, Place, Presence, TEST_PORTS, guest_of_port, is_guest_port,
     is_test_port,
 };
+pub use macs::{SharedMac, macs_of_the_node, macs_of_two_guests};
 pub use state::{NetState, Route, Rules, Setting, Support};
 pub use support::{support, unfit};

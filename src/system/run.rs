@@ -272,6 +272,18 @@ impl RunState {
         let _ = files::replace(&paths.run().join("guard"), &bytes);
     }
 
+    /// What this kernel has shown that it can do since it booted.
+    pub fn proven_features(paths: &Paths) -> BTreeSet<String> {
+        let bytes = files::read_limited(&paths.run().join("features"), 1 << 16).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect()
+    }
+
+    /// Notes that; helps only whoever asks next.
+    pub fn set_proven_features(paths: &Paths, features: &BTreeSet<String>) {
+        let lines: String = features.iter().map(|feature| format!("{feature}\n")).collect();
+        let _ = files::replace(&paths.run().join("features"), lines.as_bytes());
+    }
+
     /// Whether the node's share of the state (pools, gateways, the node itself) was applied for exactly this basis.
     pub fn node_applied(&self, basis: &[u8]) -> bool {
         fs::read(self.directory.join("node")).is_ok_and(|known| known == basis)

@@ -20,3 +20,4 @@ mod input;
 mod profiles;
 mod registry_files;
 mod sequence;
+mod topology;

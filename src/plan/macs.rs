@@ -1,0 +1,66 @@
+//! MACs that two have.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::inputs::{Links, Place, is_guest_port};
+use crate::guest::Nic;
+use crate::model::{IfName, MacAddr, NicId, Vmid};
+
+/// A MAC that is not somebody's alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedMac {
+    /// The MAC.
+    pub mac: MacAddr,
+    /// Whose it is.
+    pub sentence: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// MACs that NICs of two guests have. Two NICs of one guest with one MAC are a bond.
+pub fn macs_of_two_guests<'a>(guests: impl Iterator<Item = (Vmid, &'a Place)>) -> Vec<SharedMac> {
+    let mut users: BTreeMap<MacAddr, Vec<(Vmid, NicId, &Place)>> = BTreeMap::new();
+    for (vmid, place) in guests {
+        for (mac, id) in macs(place) {
+            users.entry(mac).or_default().push((vmid, id, place));
+        }
+    }
+    users.retain(|_, nics| nics.iter().map(|(vmid, ..)| vmid).collect::<BTreeSet<_>>().len() > 1);
+    let shared = users.into_iter().filter_map(|(mac, nics)| {
+        let names: Vec<String> = nics.iter().map(|(vmid, id, _)| format!("guest {vmid} {id}")).collect();
+        let (vmid, id, place) = nics.last()?;
+        let sentence = format!("{mac} is the MAC of {}", names.join(" and "));
+        let remedy = format!(
+            "give one of them another MAC: `{} set {vmid} --{id} ...` without the MAC makes a new one",
+            place.config.kind.tool()
+        );
+        Some(SharedMac { mac, sentence, remedy })
+    });
+    shared.collect()
+}
+
+/// MACs that NICs of these guests have in common with interfaces of the node.
+pub fn macs_of_the_node<'a>(guests: impl Iterator<Item = (Vmid, &'a Place)>, links: &Links) -> Vec<SharedMac> {
+    let mut own: BTreeMap<MacAddr, Vec<IfName>> = BTreeMap::new();
+    // The host's side of a container's NIC has a MAC too, and it is the guest's business.
+    for (name, link) in links.0.iter().filter(|(name, _)| !is_guest_port(name.as_str())) {
+        if let Some(mac) = link.mac {
+            own.entry(mac).or_default().push(*name);
+        }
+    }
+    let mut shared = Vec::new();
+    for (vmid, place) in guests {
+        for (mac, id) in macs(place) {
+            let Some(names) = own.get(&mac) else { continue };
+            let names: Vec<&str> = names.iter().map(IfName::as_str).collect();
+            let sentence = format!("{mac} is the MAC of guest {vmid} {id} and of this node's {}", names.join(", "));
+            shared.push(SharedMac { mac, sentence, remedy: format!("give guest {vmid} another MAC") });
+        }
+    }
+    shared
+}
+
+fn macs(place: &Place) -> impl Iterator<Item = (MacAddr, NicId)> {
+    let mac = |(id, nic): (&NicId, &Result<Nic, _>)| Some((nic.as_ref().ok()?.mac?, *id));
+    place.config.nics.iter().filter_map(mac)
+}
