@@ -25,6 +25,7 @@
 //! | [`cloudinit`] | what a guest has to find inside, and the words in which it is told | no |
 //! | [`audit`] | what changed, who did it, who held what: the entries of the audit log | no |
 //! | [`announce`] | the frame that tells the neighbours whose address it is now | no |
+//! | [`conflict`] | the same address or MAC claimed by two, and what of that counts | no |
 //! | [`system`] | files, programs, netlink; `run` keeps the node's volatile notes | yes |
 //! | [`interfaces`] | what `/etc/network/interfaces` says of bridges, ports and addresses | no |
 //! | [`doctor`] | examines what surrounds the protection: one table of checks | no |
@@ -44,6 +45,7 @@ pub mod announce;
 pub mod audit;
 pub mod cli;
 pub mod cloudinit;
+pub mod conflict;
 pub mod doctor;
 pub mod guard;
 pub mod guest;

@@ -128,6 +128,11 @@ impl Paths {
         self.under_root("/etc/network/interfaces")
     }
 
+    /// What Proxmox VE's SDN has given away: where it is now, and where it was before 8.4.
+    pub fn sdn_allocations(&self) -> [PathBuf; 2] {
+        [self.etc_pve().join("sdn/pve-ipam-state.json"), self.etc_pve().join("priv/ipam.db")]
+    }
+
     /// Directory in which Proxmox VE keeps its cluster-wide locks.
     pub fn cluster_locks(&self) -> PathBuf {
         self.etc_pve().join("priv/lock")

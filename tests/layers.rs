@@ -21,6 +21,7 @@ const PURE: &[&str] = &[
     "src/announce.rs",
     "src/audit",
     "src/cloudinit",
+    "src/conflict",
     "src/doctor",
     "src/model",
     "src/oracle",

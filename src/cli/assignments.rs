@@ -1,10 +1,11 @@
 //! `assign`, `release`, `list`, `show`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
+use super::conflicts::blocking;
 use super::inside::by_hand;
 use super::network::{self, Changed, Told};
 use super::node::settle;
@@ -56,10 +57,12 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
         families,
         organization: command.organization.clone(),
         avoid: own_addresses(),
+        contested: BTreeMap::new(),
         now: now(),
     };
     let mut warm = Vec::new();
     let (new, guest, pools) = change(node, dry_run, |registry| {
+        let request = AssignRequest { contested: contested(node, registry), ..request.clone() };
         let new = registry.assign(&request)?;
         warm.extend(new.iter().filter_map(|address| still_warm(registry, *address, &request)));
         check_bridges(registry, vmid, &located, &request)?;
@@ -110,6 +113,12 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
     let mut output = settle(node, dry_run, Output::new(lines.join("\n"), data))?;
     let live = if told.failure.is_none() { inside_now(&changed, command, &mut output) } else { None };
     failed([hookscript.failure(), told.failure, live], output)
+}
+
+/// Addresses that somebody claims without right, and by which number that is acknowledged.
+fn contested(node: &Node, registry: &Registry) -> BTreeMap<Prefix, (String, String)> {
+    let conflicts = blocking(node, registry).into_iter();
+    conflicts.filter_map(|conflict| Some((conflict.address?, (conflict.sentence, conflict.id)))).collect()
 }
 
 /// That an address was somebody else's not long ago. Whoever names it is not kept from it.
@@ -265,7 +274,7 @@ fn own_addresses() -> Vec<std::net::IpAddr> {
     links.own_addresses(&all)
 }
 
-fn observe_links() -> Option<Links> {
+pub(super) fn observe_links() -> Option<Links> {
     // Looking at links needs no fingerprint of the rules.
     Kernel::open(Reference::default()).ok()?.links().ok()
 }

@@ -63,6 +63,12 @@ fn exposition(view: &View) -> String {
         &view.problems.len(),
     );
     text.single(
+        "pve_public_ip_conflicts",
+        "gauge",
+        "Addresses or MACs claimed by two, as far as nobody has acknowledged it.",
+        &view.conflicts,
+    );
+    text.single(
         "pve_public_ip_unreadable",
         "gauge",
         "Sources of these metrics that could not be read.",

@@ -3,6 +3,7 @@
 mod active;
 mod assignments;
 mod audit;
+mod conflicts;
 mod doctor;
 mod explain;
 mod inside;
@@ -120,6 +121,14 @@ pub enum Command {
     Status(Status),
     /// Print the same as metrics for Prometheus
     Metrics(Metrics),
+    /// Show who claims an address or MAC that somebody else has
+    ///
+    /// Compares the registry with the guests' configurations, the node's addresses, what Proxmox VE's SDN has given away and
+    /// its firewall's sets, and shows what was seen on the network. What a guest only tried, and what stands in its
+    /// configuration, takes no address from anybody. An address that is claimed on the uplink's side, or given away by SDN, is
+    /// not handed out until the conflict is acknowledged or has not been seen for a day.
+    #[command(subcommand)]
+    Conflicts(ConflictsCommand),
     /// Show what was changed on this node, by whom and why, and who held an address when
     ///
     /// Times are UTC. What was changed by hand or on another node is there as `found`, with the time at which it was found
@@ -188,6 +197,22 @@ pub enum SchemaFile {
     Profile,
     /// A line of the audit log
     Audit,
+}
+
+/// `conflicts ...`
+#[derive(Debug, Subcommand)]
+pub enum ConflictsCommand {
+    /// List them
+    List,
+    /// Say that you know of some: they block nothing, and are shown last
+    Ack {
+        /// Their numbers, as the list shows them
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        ids: Vec<String>,
+        /// All that there are
+        #[arg(long)]
+        all: bool,
+    },
 }
 
 /// `pool ...`
@@ -737,6 +762,7 @@ impl Cli {
                     Command::Plan => node::plan(&node),
                     Command::Apply => node::apply(&node, global.dry_run),
                     Command::Verify(command) => node::verify(&node, &command),
+                    Command::Conflicts(command) => conflicts::run(&node, command, global.dry_run),
                     Command::Audit(command) => Ok(audit::audit(&node, &command)),
                     Command::Explain(command) => explain::explain(&node, &command),
                     Command::Status(command) => status::status(&node, &command, global.output_format),

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::json;
 
-use super::Status;
 use super::output::{Output, OutputFormat, table};
+use super::{Status, conflicts};
 use crate::model::{IfName, MacAddr, PoolName, Vmid};
 use crate::plan::{Presence, Problem, Step, guest_of_port};
 use crate::reconcile::{Mode, Node, Report};
@@ -93,6 +93,8 @@ pub(super) struct View {
     /// Frames dropped since the table was made.
     pub(super) reasons: BTreeMap<&'static str, Count>,
     unregistered: Vec<Stranger>,
+    /// Conflicts that nobody has acknowledged.
+    pub(super) conflicts: usize,
     pub(super) problems: Vec<Problem>,
     pub(super) notes: Vec<Problem>,
     /// What could not be read.
@@ -116,19 +118,22 @@ pub(super) fn view(node: &Node) -> View {
     let noted = RunState::guard_note(&node.paths);
     let guard = noted.map(|note| Guard { runs: note.is_alive(), note });
     let differences = report.as_ref().map_or(0, |report| report.steps.iter().map(|step| step.meanings().len()).sum());
-    let pools = registry.pools.pools.iter().map(|(name, pool)| pool_use(name, pool, &registry));
+    let pools = registry.pools.pools.iter().map(|(name, pool)| pool_use(name, pool, &registry)).collect();
     let (ports, strangers) = dropped(&tallies);
+    let guests = guest_nics(node, &registry, report.as_ref());
+    let (conflicts, _) = conflicts::all(node, registry);
     View {
         node: node.name.to_string(),
         version: env!("CARGO_PKG_VERSION"),
         in_line: report.as_ref().map(|report| report.steps.is_empty()),
         differences,
         guard,
-        pools: pools.collect(),
-        guests: guest_nics(node, &registry, report.as_ref()),
+        pools,
+        guests,
         dropped: ports,
         reasons: tallies.reasons,
         unregistered: strangers,
+        conflicts: conflicts.iter().filter(|conflict| !conflict.acknowledged).count(),
         problems: report.as_ref().map(|report| report.problems.clone()).unwrap_or_default(),
         notes: report.map(|report| report.notes).unwrap_or_default(),
         trouble,
@@ -289,6 +294,9 @@ fn text(view: &View) -> String {
         .collect();
     if !strangers.is_empty() {
         text += &table(&["sends to the provider", "with unknown MAC", "frames"], &strangers);
+    }
+    if view.conflicts > 0 {
+        text += &format!("conflicts: {} (`pve-public-ip conflicts list` names them)\n", view.conflicts);
     }
     for (kind, problems) in [("problem", &view.problems), ("note", &view.notes)] {
         for problem in problems {

@@ -114,6 +114,18 @@ impl Firewall {
         (!allowed && !configured).then_some(name)
     }
 
+    /// Single addresses that guests may use by their sets `ipfilter-netN`.
+    pub fn allowed(&self) -> Vec<(Vmid, IpNet)> {
+        let of = |(vmid, file): (&Vmid, &FirewallFile)| {
+            let sets = file.sets.iter().filter(|(name, _)| name.starts_with("ipfilter-net"));
+            let members = sets.flat_map(|(_, members)| members).filter(|member| !member.starts_with('!'));
+            let nets = members.filter_map(|member| self.resolve(file, member));
+            let single = nets.filter(|net| net.prefix_len() == net.max_prefix_len());
+            single.map(|net| (*vmid, net)).collect::<Vec<_>>()
+        };
+        self.guests.iter().flat_map(of).collect()
+    }
+
     /// An address, or the name of one: of the guest (`guest/x`), of the datacenter (`dc/x`), or `x` of either.
     fn resolve(&self, file: &FirewallFile, member: &str) -> Option<IpNet> {
         let own = |name| file.aliases.get(name);
@@ -172,6 +184,20 @@ mod tests {
             dropped,
             "only a part of it"
         );
+    }
+
+    #[test]
+    fn sets_allow_single_addresses() {
+        let vmid: Vmid = "100".parse().unwrap();
+        let text =
+            "[IPSET ipfilter-net0]\n203.0.113.10\n!203.0.113.11\npub\n203.0.113.0/24\n[IPSET other]\n203.0.113.12\n";
+        let firewall = Firewall {
+            cluster: FirewallFile::parse("[ALIASES]\npub 2001:db8::1\n"),
+            guests: BTreeMap::from([(vmid, FirewallFile::parse(text))]),
+            ..Firewall::default()
+        };
+        let allowed: Vec<String> = firewall.allowed().iter().map(|(_, net)| net.addr().to_string()).collect();
+        assert_eq!(allowed, ["203.0.113.10", "2001:db8::1"]);
     }
 
     #[test]

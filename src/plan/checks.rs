@@ -66,11 +66,11 @@ impl<'a> Index<'a> {
         Self { pools: PoolIndex::new(&registry.pools), holders, lengths, macs }
     }
 
-    /// The first guest other than `vmid` to which the address is assigned.
-    fn other_holder(&self, vmid: Vmid, address: IpAddr) -> Option<Vmid> {
+    /// The first guest, other than this one, to which the address is assigned.
+    pub fn other_holder(&self, vmid: Option<Vmid>, address: IpAddr) -> Option<Vmid> {
         let nets = self.lengths.iter().filter_map(|length| Some(IpNet::new(address, *length).ok()?.trunc()));
         let holders = nets.filter_map(|net| self.holders.get(&net)).flatten().copied();
-        holders.filter(|holder| *holder != vmid).min()
+        holders.filter(|holder| Some(*holder) != vmid).min()
     }
 
     /// The NIC with assignments that this MAC belongs to, and its first address.
@@ -99,7 +99,7 @@ fn check_bridges(inputs: &Inputs, guest: &GuestFile, config: &GuestConfig) -> Ve
 /// Only as good as the registry that it is given: a hook that knows only its own guest asks again with the whole one.
 pub fn check_configured(index: &Index<'_>, guest: &GuestFile, config: &GuestConfig) -> Option<(String, String)> {
     config.configured.iter().find_map(|net| {
-        let owner = index.other_holder(guest.vmid, net.addr())?;
+        let owner = index.other_holder(Some(guest.vmid), net.addr())?;
         Some((
             format!("guest {} is configured with {}, which is assigned to guest {owner}", guest.vmid, net.addr()),
             format!("change the guest's address: `{} config {}`", config.kind.tool(), guest.vmid),
@@ -225,7 +225,7 @@ pub fn check_stranger(index: &Index<'_>, vmid: Vmid, config: &GuestConfig, our_h
         }
     }
     for net in &config.configured {
-        if let Some(owner) = index.other_holder(vmid, net.addr()) {
+        if let Some(owner) = index.other_holder(Some(vmid), net.addr()) {
             return problem(
                 format!(
                     "guest {vmid} is configured with {}, which is assigned to guest {owner}: is it a clone?",

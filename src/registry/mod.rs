@@ -178,6 +178,16 @@ pub enum RuleError {
         /// Who asks.
         vmid: Vmid,
     },
+    /// Somebody claims it.
+    #[error("{} is contested: {sentence}", plain(*address))]
+    Contested {
+        /// The address asked for.
+        address: Prefix,
+        /// Who claims what.
+        sentence: String,
+        /// By which it is acknowledged.
+        id: String,
+    },
     /// The provider bound the address to another MAC than the guest's.
     #[error("{address} is bound to MAC {expected} by the provider, but guest {vmid} {nic} has {actual}")]
     ProviderMac {
@@ -292,6 +302,11 @@ impl RuleError {
                 format!("only IPv{other}: add -{other}; more addresses: `pve-public-ip pool add {pool} PREFIX`")
             }
             Self::Exhausted { pool, .. } => format!("more addresses: `pve-public-ip pool add {pool} PREFIX`"),
+            Self::Contested { id, .. } => {
+                format!(
+                    "`pve-public-ip conflicts list` says more; to assign it all the same, first `pve-public-ip conflicts ack {id}`"
+                )
+            }
             Self::Cooling { pool, address, vmid, .. } => format!(
                 "to take it all the same, name it: `pve-public-ip assign {vmid} {}`; to wait less: `pve-public-ip pool set {pool} --cool-down 10m`",
                 plain(*address)
@@ -346,6 +361,8 @@ pub struct AssignRequest {
     pub organization: Option<String>,
     /// Addresses never handed out (the node's own).
     pub avoid: Vec<IpAddr>,
+    /// Addresses that somebody else claims: in which words, and by which number that is acknowledged.
+    pub contested: BTreeMap<Prefix, (String, String)>,
     /// Now.
     pub now: Moment,
 }
@@ -486,6 +503,7 @@ impl Registry {
                 return Err(RuleError::WrongPool { address, actual, named });
             }
             allocate::check_usable(pool_name, pool, address).map_err(RuleError::Unusable)?;
+            self.check_contested(request, address)?;
             check_provider_mac(request, address, pool_name, pool)?;
             let assigned = Assigned {
                 address,
@@ -499,6 +517,21 @@ impl Registry {
             }
         }
         Ok(new)
+    }
+
+    /// Nobody gets what somebody else claims, unless he holds it already.
+    fn check_contested(&self, request: &AssignRequest, address: Prefix) -> Result<(), RuleError> {
+        let holds = |guest: &GuestFile| guest.addresses().any(|(.., assigned)| assigned.address == address);
+        if self.guests.get(&request.vmid).is_some_and(holds) {
+            return Ok(());
+        }
+        match request.contested.iter().find(|(contested, _)| contested.overlaps(address)) {
+            Some((_, (sentence, id))) => {
+                let (sentence, id) = (sentence.clone(), id.clone());
+                Err(RuleError::Contested { address, sentence, id })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Puts one address on the NICs of the request; says whether that is news.
@@ -565,6 +598,8 @@ impl Registry {
         cooling.sort_unstable_by_key(|(free_at, prefix, _)| (*free_at, *prefix));
         let mut kept: Vec<Prefix> = held;
         kept.extend(cooling.iter().map(|(_, prefix, _)| *prefix));
+        // If nothing else is left, the refusal names one of these.
+        let uncontested: Vec<Prefix> = kept.iter().chain(request.contested.keys()).copied().collect();
         let free = |family, kept: &[Prefix]| allocate::next_free(&pool, family, kept, &request.avoid);
         let first_to_cool = |family| {
             let mut kept = kept.clone();
@@ -577,7 +612,11 @@ impl Registry {
         };
         families
             .into_iter()
-            .map(|family| free(family, &kept).ok_or_else(|| first_to_cool(family).unwrap_or_else(|| exhausted(family))))
+            .map(|family| {
+                free(family, &uncontested)
+                    .or_else(|| free(family, &kept))
+                    .ok_or_else(|| first_to_cool(family).unwrap_or_else(|| exhausted(family)))
+            })
             .collect()
     }
 
@@ -753,6 +792,7 @@ mod tests {
             families: BTreeSet::new(),
             organization: None,
             avoid: Vec::new(),
+            contested: BTreeMap::new(),
             now: at("10:00"),
         }
     }
@@ -792,6 +832,31 @@ mod tests {
         registry.assign(&bond).unwrap();
         assert_eq!(registry.guests[&bond.vmid].interfaces.len(), 2);
         assert!(registry.conflicts().is_empty());
+    }
+
+    #[test]
+    fn what_is_contested_is_not_handed_out() {
+        let mut registry = registry();
+        let sentence = "somebody claims it".to_owned();
+        let claimed = |addresses: &[&str]| -> BTreeMap<Prefix, (String, String)> {
+            addresses.iter().map(|text| (text.parse().unwrap(), (sentence.clone(), "1a2b3c4d".to_owned()))).collect()
+        };
+        let next = |contested| {
+            let pool = Some("lan".parse().unwrap());
+            AssignRequest { pool, families: BTreeSet::from([4]), contested, ..request("100", A, &[]) }
+        };
+        let one = claimed(&["203.0.113.2", "203.0.113.4"]);
+        assert_eq!(plain(registry.clone().assign(&next(one.clone())).unwrap()[0]), "203.0.113.3");
+        let named = AssignRequest { contested: one.clone(), ..request("100", A, &["203.0.113.2"]) };
+        let error = registry.assign(&named).unwrap_err();
+        assert_eq!(error.to_string(), "203.0.113.2 is contested: somebody claims it");
+        let hint = error.hint().unwrap();
+        assert!(hint.ends_with("to assign it all the same, first `pve-public-ip conflicts ack 1a2b3c4d`"), "{hint}");
+        let all = claimed(&["203.0.113.2", "203.0.113.3", "203.0.113.4", "203.0.113.5", "203.0.113.6"]);
+        let error = registry.assign(&next(all)).unwrap_err();
+        assert_eq!(error.to_string(), "203.0.113.2 is contested: somebody claims it", "better than that none is left");
+        registry.assign(&request("100", A, &["203.0.113.2"])).unwrap();
+        assert_eq!(registry.assign(&named).unwrap(), [], "its own");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod caller;
 mod chains;
+pub mod claims;
 pub mod command;
 mod fence;
 pub mod files;

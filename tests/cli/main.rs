@@ -9,6 +9,7 @@ mod common;
 
 mod audit;
 mod cloud_init;
+mod conflicts;
 mod cool_down;
 mod disk;
 mod doctor;
