@@ -10,7 +10,7 @@ fn two_owners() -> Node {
     let node = Node::with_pool();
     node.run_with("assign 100 203.0.113.10 --no-hookscript --organization acme", &[("SUDO_USER", "anna")]).ok();
     let reason = ["release", "100", "--no-hookscript", "--reason", "contract ended"];
-    assert!(node.command(&reason).status().unwrap().success());
+    assert!(node.command(&reason).output().unwrap().status.success());
     node.run("assign 101 203.0.113.10 --no-hookscript").ok();
     node
 }
