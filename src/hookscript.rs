@@ -10,6 +10,14 @@ use crate::paths::Paths;
 /// File name of our hookscript in a snippets directory.
 pub const NAME: &str = "pve-public-ip";
 
+/// The script, as the package has it.
+pub const SCRIPT: &str = include_str!("../hookscripts/pve-public-ip");
+
+/// Whether a script calls us, as ours and every copy of it does. The one that a removal leaves behind does not.
+pub fn calls_us(script: &[u8]) -> bool {
+    String::from_utf8_lossy(script).contains("pve-public-ip hook")
+}
+
 /// The volume that `assign` registers: the storage `local` exists on every node.
 pub const VOLUME: &str = "local:snippets/pve-public-ip";
 
@@ -55,5 +63,7 @@ mod tests {
     fn knows_its_own_volume_on_any_storage() {
         assert!(is_ours(VOLUME) && is_ours("cephfs:snippets/pve-public-ip"));
         assert!(!is_ours("local:snippets/pve-public-ip.sh") && !is_ours("pve-public-ip"));
+        let left_behind = include_bytes!("../hookscripts/pve-public-ip-removed");
+        assert!(calls_us(SCRIPT.as_bytes()) && !calls_us(left_behind) && !calls_us(b""));
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::doctor::firewall::{Firewall, FirewallFile};
 use crate::doctor::{BaseChain, Facts, Files, Guard, Known, Members, Release, Script};
 use crate::guest::storages;
-use crate::hookscript::{VOLUME, is_ours, volume_path};
+use crate::hookscript::{VOLUME, calls_us, is_ours, volume_path};
 use crate::interfaces::Interfaces;
 use crate::model::{NodeName, Vmid};
 use crate::paths::Paths;
@@ -26,6 +26,9 @@ use crate::system::{Kernel, Reference, command, files, foreign_chains};
 
 /// How long to wait for what should take milliseconds.
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// The same for one hookscript; it must come before the limit for all files.
+const SCRIPT_LIMIT: Duration = Duration::from_secs(2);
 
 /// Seconds that another program may take.
 const PROGRAM_LIMIT: u32 = 2;
@@ -102,7 +105,10 @@ fn silence(paths: &Paths) -> String {
 }
 
 /// Starts a thread that looks at something. One that hangs ends with the process.
-fn begin<T: Send + 'static>(paths: &Paths, look: fn(&Paths) -> Known<T>) -> Receiver<Known<T>> {
+fn begin<T: Send + 'static>(
+    paths: &Paths,
+    look: impl FnOnce(&Paths) -> Known<T> + Send + 'static,
+) -> Receiver<Known<T>> {
     let (found, receiver) = channel();
     let paths = paths.clone();
     thread::spawn(move || found.send(look(&paths)));
@@ -199,7 +205,12 @@ fn look_at_interfaces(paths: &Paths) -> Known<Interfaces> {
         let bytes = files::read_limited(&path, FILE_LIMIT)
             .map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
         let includes = interfaces.read(&String::from_utf8_lossy(&bytes));
-        pending.extend(includes.iter().flat_map(|pattern| included(&paths.under_root(pattern))));
+        // A relative one counts from `/etc/network`.
+        let absolute = |pattern: &String| {
+            let is_relative = !pattern.starts_with('/');
+            if is_relative { paths.interfaces().with_file_name(pattern) } else { paths.under_root(pattern) }
+        };
+        pending.extend(includes.iter().flat_map(|pattern| included(&absolute(pattern))));
     }
     Ok(interfaces)
 }
@@ -283,14 +294,26 @@ fn look_at_scripts(
     if !registry.pools.pools.is_empty() {
         volumes.insert(VOLUME);
     }
-    volumes.into_iter().map(|volume| (volume.to_owned(), script(paths, volume))).collect()
+    // Their storages may hang while `/etc/pve` is well.
+    let until = Instant::now() + SCRIPT_LIMIT;
+    let begun: Vec<_> = volumes.into_iter().map(|volume| (volume.to_owned(), begin_script(paths, volume))).collect();
+    let late = || format!("its storage did not answer within {} s", SCRIPT_LIMIT.as_secs());
+    begun.into_iter().map(|(volume, look)| (volume, wait(&look, until, late).unwrap_or_else(Script::Nowhere))).collect()
+}
+
+fn begin_script(paths: &Paths, volume: &str) -> Receiver<Known<Script>> {
+    let volume = volume.to_owned();
+    begin(paths, move |paths| Ok(script(paths, &volume)))
 }
 
 /// Whether Proxmox VE can run a hookscript here.
-pub fn script(paths: &Paths, volume: &str) -> Script {
+fn script(paths: &Paths, volume: &str) -> Script {
     match volume_path(paths, volume) {
         Err(reason) => Script::Nowhere(reason),
-        Ok(path) if command::is_executable(&path) => Script::Ready,
+        Ok(path) if command::is_executable(&path) => {
+            let known = !is_ours(volume) || files::read_limited(&path, FILE_LIMIT).is_ok_and(|text| calls_us(&text));
+            if known { Script::Ready } else { Script::NotOurs(path) }
+        }
         Ok(path) if path.is_file() => Script::NotExecutable(path),
         Ok(path) => Script::Missing(path),
     }

@@ -245,6 +245,12 @@ const FOUND: &[Row] = &[
         "`pvesm status` shows the storages",
     ),
     (
+        "hookscript-not-ours",
+        |facts| facts.files().scripts = script(VOLUME, Script::NotOurs("/var/lib/vz/snippets/pve-public-ip".into())),
+        "`/var/lib/vz/snippets/pve-public-ip` does not call pve-public-ip, and guest 100 names it",
+        "`install -D -m 0755 /usr/share/pve-public-ip/hookscripts/pve-public-ip /var/lib/vz/snippets/pve-public-ip`",
+    ),
+    (
         "hookscript-not-executable",
         |facts| {
             facts.files().scripts = script(VOLUME, Script::NotExecutable("/var/lib/vz/snippets/pve-public-ip".into()));
@@ -291,6 +297,15 @@ const FOUND: &[Row] = &[
         },
         "guest 101 net0 sends to the provider with 02:00:00:00:00:65, which no pool knows",
         "`pve-public-ip pool set ovh --uplink-guard enforce`; if the provider knows this MAC: `pve-public-ip pool set ovh --allow-mac 02:00:00:00:00:65`",
+    ),
+    (
+        "mac-unknown-to-provider",
+        |facts| {
+            facts.pools(r#""ovh-bridged","bridge""#, r#""hetzner-routed","uplink_guard":"off","bridge""#);
+            facts.guest(101, "virtio=02:00:00:00:00:65,bridge=vmbr0", "");
+        },
+        "guest 101 net0 sends to the provider with 02:00:00:00:00:65, which no pool knows",
+        "`pve-public-ip pool set ovh --uplink-guard enforce`",
     ),
     (
         "bridge-missing",

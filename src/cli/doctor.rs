@@ -9,17 +9,17 @@ use serde_json::json;
 use super::output::Output;
 use super::proxmox::{self, Outcome};
 use super::{Doctor, advice};
+use crate::audit::{Change, Event};
 use crate::doctor::{CHECKS, Check, Examination, Finding, Fix, Severity, UNIT, examine};
+use crate::hookscript;
 use crate::model::NodeName;
 use crate::paths::Paths;
 use crate::plan::Step;
 use crate::reconcile::{NODE_LOCK_LIMIT, Node};
 use crate::survey;
+use crate::system::journal::Durability;
 use crate::system::run::RunState;
 use crate::system::{Kernel, Reference, files};
-
-/// The file that the package puts into `local:snippets`.
-const HOOKSCRIPT: &str = include_str!("../../hookscripts/pve-public-ip");
 
 /// What became of a finding that can be put right.
 #[derive(Debug, Serialize)]
@@ -125,13 +125,17 @@ fn deed_text(deed: &Deed, dry_run: bool) -> String {
 
 /// Puts right what can be put right, each once.
 fn fix(paths: &Paths, findings: &[Finding], dry_run: bool) -> anyhow::Result<Vec<Deed>> {
+    let node = Node::open(paths.clone())?;
     let mut done: Vec<&Fix> = Vec::new();
     let mut deeds = Vec::new();
     for finding in findings {
         let Some(fix) = finding.fix.as_ref().filter(|fix| !done.contains(fix)) else { continue };
         done.push(fix);
-        let (what, outcome) = perform(&Node::open(paths.clone())?, fix, dry_run);
+        let (what, outcome) = perform(&node, fix, dry_run);
         let error = outcome.err().map(|error| format!("{error:#}"));
+        if error.is_none() && !dry_run {
+            node.store.journal.record(vec![Change::said(Event::Repaired, what.as_str())], Durability::Soon);
+        }
         deeds.push(Deed { code: finding.code, subject: finding.subject.clone(), what, error });
     }
     Ok(deeds)
@@ -143,7 +147,7 @@ fn perform(node: &Node, fix: &Fix, dry_run: bool) -> (String, anyhow::Result<()>
         Fix::PlaceHookscript(path) => {
             let place = || {
                 path.parent().map_or(Ok(()), files::directories)?;
-                files::replace_script(path, HOOKSCRIPT.as_bytes())
+                files::replace_script(path, hookscript::SCRIPT.as_bytes())
             };
             let done = if dry_run { Ok(()) } else { place() };
             (format!("put our hookscript at `{}`", path.display()), done.map_err(Into::into))

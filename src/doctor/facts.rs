@@ -78,6 +78,8 @@ pub enum Script {
     Missing(PathBuf),
     /// Proxmox VE refuses to run it.
     NotExecutable(PathBuf),
+    /// It has our name, and does not call us.
+    NotOurs(PathBuf),
     /// The volume has no path, for this reason.
     Nowhere(String),
 }

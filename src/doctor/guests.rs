@@ -1,6 +1,7 @@
 //! Checks of guests: their hookscripts, MACs, assignments, and what Proxmox VE's firewall does to them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use super::{Files, Fix, Hit, Known, Script, View, listed};
 use crate::hookscript::{self, VOLUME};
@@ -44,9 +45,7 @@ pub(super) fn hookscript_missing(view: &View<'_>) -> Known<Vec<Hit>> {
             Script::Missing(path) => {
                 let hit = |remedy| Hit::new(volume, format!("`{}` does not exist{named}", path.display()), remedy);
                 if hookscript::is_ours(volume) {
-                    let source = "/usr/share/pve-public-ip/hookscripts/pve-public-ip";
-                    let remedy = format!("`install -D -m 0755 {source} {}`", path.display());
-                    Some(hit(remedy).fixed_by(Fix::PlaceHookscript(path.clone())))
+                    Some(hit(install(path)).fixed_by(Fix::PlaceHookscript(path.clone())))
                 } else {
                     Some(hit("put it there, or take it out of the guests".to_owned()))
                 }
@@ -56,8 +55,22 @@ pub(super) fn hookscript_missing(view: &View<'_>) -> Known<Vec<Hit>> {
                 format!("`{volume}` cannot be found: {reason}{named}"),
                 "`pvesm status` shows the storages; name a hookscript on one of them",
             )),
-            Script::Ready | Script::NotExecutable(_) => None,
+            Script::Ready | Script::NotExecutable(_) | Script::NotOurs(_) => None,
         }
+    };
+    Ok(files.scripts.iter().filter_map(hit).collect())
+}
+
+fn install(path: &Path) -> String {
+    format!("`install -D -m 0755 /usr/share/pve-public-ip/hookscripts/pve-public-ip {}`", path.display())
+}
+
+pub(super) fn hookscript_not_ours(view: &View<'_>) -> Known<Vec<Hit>> {
+    let files = view.files()?;
+    let hit = |(volume, script): (&String, &Script)| {
+        let Script::NotOurs(path) = script else { return None };
+        let sentence = format!("`{}` does not call pve-public-ip{}", path.display(), named_by(files, volume));
+        Some(Hit::new(volume, sentence, install(path)))
     };
     Ok(files.scripts.iter().filter_map(hit).collect())
 }
@@ -156,7 +169,8 @@ pub(super) fn mac_unknown_to_provider(view: &View<'_>) -> Known<Vec<Hit>> {
     let punishes = |stranger: &Stranger<'_>| {
         let bridge = pools[stranger.pool].bridge;
         let mut shared = pools.values().filter(|pool| pool.bridge == bridge);
-        stranger.guard != UplinkGuard::Enforce && shared.any(Pool::provider_mac)
+        let advised = |pool: &Pool| pool.usual_guard() == UplinkGuard::Enforce;
+        stranger.guard != UplinkGuard::Enforce && shared.any(advised)
     };
     let hit = |Stranger { vmid, nic, mac, pool, .. }: Stranger<'_>| {
         let sentence = format!("guest {vmid} {nic} sends to the provider with {mac}, which no pool knows");

@@ -253,6 +253,13 @@ pub const CHECKS: &[Check] = &[
         guests::hookscript_not_executable,
     ),
     check(
+        "hookscript-not-ours",
+        Error,
+        "The file has the name of our hookscript, and does something else, as the one does that stays when the package is \
+         removed: guests that name it start without protection. Not fixed by --fix: it may be somebody's own.",
+        guests::hookscript_not_ours,
+    ),
+    check(
         "guest-without-hookscript",
         Error,
         "Without our hookscript the guest starts whether it can be protected or not; only the guard service binds it, a \

@@ -92,8 +92,12 @@ impl Pool {
 
     /// What becomes of frames whose MAC the provider does not know.
     pub fn uplink_guard(&self) -> UplinkGuard {
-        let layout = self.layout.as_ref().map(|layout| layout.uplink_guard);
-        self.uplink_guard.or(layout).unwrap_or_else(|| self.profile.uplink_guard())
+        self.uplink_guard.unwrap_or_else(|| self.usual_guard())
+    }
+
+    /// What the provider's layout says becomes of them.
+    pub fn usual_guard(&self) -> UplinkGuard {
+        self.layout.as_ref().map_or_else(|| self.profile.uplink_guard(), |layout| layout.uplink_guard)
     }
 
     /// For how long an address that was released is not handed out by itself.

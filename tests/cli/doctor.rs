@@ -30,7 +30,8 @@ fn json(node: &Node) -> Run {
 fn node() -> Node {
     let node = Node::with_pool();
     node.stand_in_proxmox();
-    node.tree.script(SNIPPET, "exit 0\n");
+    node.tree.write(SNIPPET, include_str!("../../hookscripts/pve-public-ip"));
+    fs::set_permissions(node.tree.path(SNIPPET), fs::Permissions::from_mode(0o755)).unwrap();
     node.tree
         .write("etc/network/interfaces", "iface vmbr0 inet static\n address 203.0.113.250/24\n bridge-ports none\n");
     node.run("assign 100 203.0.113.10").ok();
@@ -116,6 +117,13 @@ fn the_hookscript_is_put_in_place() {
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o755);
     assert_eq!(own_codes(&node), Vec::<String>::new());
     assert!(!node.run("doctor --fix").out.contains("fixed:"), "there is nothing left to fix");
+    let told = node.run("audit --last 1").ok();
+    assert!(told.out.contains(&format!("put our hookscript at `{there}`")), "{told}");
+
+    // What a removal of the package leaves there.
+    node.tree.write(SNIPPET, include_str!("../../hookscripts/pve-public-ip-removed"));
+    assert_eq!(own_codes(&node), ["hookscript-not-ours"]);
+    node.tree.write(SNIPPET, include_str!("../../hookscripts/pve-public-ip"));
 
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     assert_eq!(own_codes(&node), ["hookscript-not-executable"]);
@@ -199,6 +207,26 @@ fn the_kernel_is_looked_at() {
 
     node.net.sh("nft flush ruleset; ip link del vmbr0");
     assert_eq!(own_codes(&node), ["filter-missing", "bridge-missing"]);
+}
+
+/// To try them takes longer than all else.
+#[test]
+fn what_the_kernel_has_shown_is_not_tried_again() {
+    let node = node();
+    let features = "run/pve-public-ip/features";
+    json(&node);
+    let proven = node.tree.read(features);
+    assert!(proven.contains("veth\n") && proven.contains("sets over several fields\n"), "{proven}");
+    let traced = |node: &Node| {
+        let stand_in = "echo veth >> $(dirname $0)/../tried\nexec /usr/sbin/ip \"$@\"\n";
+        node.tree.script("stand-ins/ip", stand_in);
+        json(node);
+        fs::read_to_string(node.tree.path("tried")).unwrap_or_default().lines().count()
+    };
+    let few = traced(&node);
+    fs::remove_file(node.tree.path(features)).unwrap();
+    assert!(traced(&node) - few > few, "not everything was tried again");
+    assert_eq!(node.tree.read(features), proven);
 }
 
 /// What hides in files is found by the files that Proxmox VE writes.
