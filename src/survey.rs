@@ -22,7 +22,7 @@ use crate::registry::Registry;
 use crate::ruleset::Table;
 use crate::selftest;
 use crate::system::run::RunState;
-use crate::system::{Kernel, Reference, command, files, foreign_chains};
+use crate::system::{Kernel, Reference, command, files, foreign_chains, legacy_chains};
 
 /// How long to wait for what should take milliseconds.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -135,7 +135,10 @@ fn reason(error: &dyn std::error::Error) -> String {
 }
 
 fn look_at_kernel() -> (Known<Links>, Known<Vec<BaseChain>>, Known<Vec<Table>>) {
-    let chains = foreign_chains().map_err(|error| reason(&error));
+    let chains = foreign_chains().map_err(|error| reason(&error)).and_then(|mut chains| {
+        chains.extend(legacy_chains().map_err(|error| reason(&error))?);
+        Ok(chains)
+    });
     let mut kernel = match Kernel::open(Reference::default()) {
         Ok(kernel) => kernel,
         Err(error) => return (Err(reason(&error)), chains, Err(reason(&error))),
@@ -169,11 +172,9 @@ fn look_at_features(paths: &Paths) -> Known<Vec<selftest::Missing>> {
 
 /// Whether the clock follows another one, by whichever service is there to say so.
 fn look_at_clock() -> Known<bool> {
-    if command::find("chronyc").is_some() {
-        let report =
-            command::run_within(PROGRAM_LIMIT, "chronyc", &["-c", "tracking"]).map_err(|error| reason(&error))?;
-        let report = String::from_utf8_lossy(&report).into_owned();
-        return Ok(!report.trim().ends_with("Not synchronised"));
+    // It fails where its service is not the one that runs.
+    if let Ok(report) = command::run_within(PROGRAM_LIMIT, "chronyc", &["-c", "tracking"]) {
+        return Ok(!String::from_utf8_lossy(&report).trim().ends_with("Not synchronised"));
     }
     let arguments = ["show", "--property=NTPSynchronized", "--value"];
     let answer = command::run_within(PROGRAM_LIMIT, "timedatectl", &arguments).map_err(|error| reason(&error))?;

@@ -134,7 +134,7 @@ impl Spoil for Facts {
 
     fn chain(&mut self, family: &'static str, hook: &'static str, drops: bool, table_drops: bool) {
         let (table, name) = ("other".to_owned(), "all".to_owned());
-        self.chains.as_mut().unwrap().push(BaseChain { family, table, name, hook, drops, table_drops });
+        self.chains.as_mut().unwrap().push(BaseChain { family, table, name, hook, drops, table_drops, legacy: false });
     }
 
     fn guard(&mut self) -> &mut Guard {
@@ -338,13 +338,13 @@ const FOUND: &[Row] = &[
         "ipfilter-drops-address",
         |facts| facts.firewall(ON, "[OPTIONS]\nenable: 1\n[IPSET ipfilter-net0]\n203.0.113.11\n"),
         "guest 100 net0: the set ipfilter-net0 in `/etc/pve/firewall/100.fw` does not have 203.0.113.10",
-        "add below `[IPSET ipfilter-net0]` in `/etc/pve/firewall/100.fw`: 203.0.113.10",
+        "below `[IPSET ipfilter-net0]` in `/etc/pve/firewall/100.fw` add, a line each: 203.0.113.10",
     ),
     (
         "ipfilter-would-drop",
         |facts| facts.firewall("", "[OPTIONS]\nenable: 1\nipfilter: 1\n"),
         "guest 100 net0: the set ipfilter-net0 in `/etc/pve/firewall/100.fw` does not have 203.0.113.10",
-        "add below `[IPSET ipfilter-net0]` in `/etc/pve/firewall/100.fw`: 203.0.113.10",
+        "below `[IPSET ipfilter-net0]` in `/etc/pve/firewall/100.fw` add, a line each: 203.0.113.10",
     ),
     (
         "vlan-bridge-name-too-long",
@@ -551,6 +551,16 @@ const FOUND: &[Row] = &[
         },
         "the chain all at forward has the policy drop, and bridged frames pass it too",
         "`nft list table inet other` shows it",
+    ),
+    (
+        "forward-policy-drop",
+        |facts| {
+            facts.pools("ovh-bridged", "ovh-routed");
+            facts.chain("ip6", "forward", true, false);
+            facts.chains.as_mut().unwrap()[0].legacy = true;
+        },
+        "the chain all at forward has the policy drop, and pool `ovh` is routed",
+        "`ip6tables-legacy -S all` shows it; let the guests' addresses pass there",
     ),
     (
         "rp-filter-strict",

@@ -275,6 +275,10 @@ const FILES: Entries = &[
     ),
     ("/run/pve-public-ip", "Volatile notes of this node and its lock. May be lost: apply works without them."),
     (
+        "/etc/pve/public-ip/releases/NODE.json",
+        "Release that a node had at its last apply, for the doctor of the others.",
+    ),
+    (
         "/var/lib/vz/snippets/pve-public-ip",
         "The hookscript, known to Proxmox VE as local:snippets/pve-public-ip. Installed on Proxmox VE only.",
     ),

@@ -26,7 +26,7 @@ pub struct Facts {
     pub interfaces: Known<Interfaces>,
     /// The kernel's interfaces.
     pub links: Known<Links>,
-    /// Base chains of nf_tables that are not ours.
+    /// Base chains that are not ours.
     pub chains: Known<Vec<BaseChain>>,
     /// Our tables that are missing, or have no rules.
     pub void: Known<Vec<Table>>,
@@ -102,7 +102,7 @@ pub struct Release {
     pub hookscript: bool,
 }
 
-/// A base chain of nf_tables that this program did not make.
+/// A base chain of `nf_tables`, or of the older iptables, that this program did not make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseChain {
     /// `bridge`, `inet`, `ip`, `ip6`, ...
@@ -117,6 +117,8 @@ pub struct BaseChain {
     pub drops: bool,
     /// Whether a rule of its table drops something.
     pub table_drops: bool,
+    /// Of the older iptables, which `nft` does not list.
+    pub legacy: bool,
 }
 
 /// The guard service.

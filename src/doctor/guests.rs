@@ -213,7 +213,7 @@ fn ipfilter(view: &View<'_>, on: bool) -> Known<Vec<Hit>> {
             let (vmid, path) = (held.vmid, format!("/etc/pve/firewall/{}.fw", held.vmid));
             let sentence = format!("guest {vmid} {id}: the set {set} in `{path}` does not have {}", listed(addresses));
             let lines: Vec<&str> = dropped.iter().map(|(_, address)| address.as_str()).collect();
-            let remedy = format!("add below `[IPSET {set}]` in `{path}`: {}", lines.join(", "));
+            let remedy = format!("below `[IPSET {set}]` in `{path}` add, a line each: {}", lines.join(", "));
             hits.push(Hit::new(&guest(vmid), sentence, remedy));
         }
     }

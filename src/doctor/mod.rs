@@ -441,7 +441,7 @@ pub const CHECKS: &[Check] = &[
         "forward-policy-drop",
         Warning,
         "Packets that this node routes, and with bridge-nf-call-iptables also bridged ones, pass a chain that drops what \
-         none of its rules accept.",
+         none of its rules accept, as Docker has it.",
         network::forward_policy,
     ),
     check(

@@ -240,6 +240,9 @@ fn chains(view: &View<'_>, family: impl Fn(&str) -> bool) -> Known<Vec<BaseChain
 }
 
 fn list_command(chain: &BaseChain) -> String {
+    if chain.legacy {
+        return format!("`{}tables-legacy -S {}`", chain.family, chain.name);
+    }
     format!("`nft list table {} {}`", chain.family, chain.table)
 }
 

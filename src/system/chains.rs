@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use super::command::{self, CommandError};
 use super::netlink::{attribute, attributes, text};
 use super::nftables::{FilterError, GET_CHAIN, GET_RULE, Nftables};
 use crate::doctor::BaseChain;
@@ -34,6 +35,36 @@ pub fn foreign_chains() -> Result<Vec<BaseChain>, FilterError> {
     let dropping: BTreeSet<(u8, &str)> = rules.iter().filter(|rule| drops(rule)).filter_map(|rule| of(rule)).collect();
     let chains = nftables.dump_of(ANY_FAMILY, GET_CHAIN, &[], "list the chains")?;
     Ok(chains.iter().filter_map(|chain| base_chain(chain, &dropping)).collect())
+}
+
+/// What forwards and drops by policy in the older iptables, which Proxmox VE uses. It is asked only where its table is in
+/// use: to ask would put it to use.
+pub fn legacy_chains() -> Result<Vec<BaseChain>, CommandError> {
+    let mut found = Vec::new();
+    for (family, tables) in [("ip", "/proc/net/ip_tables_names"), ("ip6", "/proc/net/ip6_tables_names")] {
+        let used = std::fs::read_to_string(tables).unwrap_or_default();
+        if used.lines().any(|table| table == "filter") {
+            let rules = command::run_within(2, &format!("{family}tables-legacy"), &["-S", "FORWARD"])?;
+            if drops_by_policy(&String::from_utf8_lossy(&rules)) {
+                let (table, name) = ("filter".to_owned(), "FORWARD".to_owned());
+                found.push(BaseChain {
+                    family,
+                    table,
+                    name,
+                    hook: "forward",
+                    drops: true,
+                    table_drops: false,
+                    legacy: true,
+                });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// By what `iptables -S FORWARD` prints.
+fn drops_by_policy(rules: &str) -> bool {
+    rules.lines().any(|line| line == "-P FORWARD DROP")
 }
 
 /// Family and table.
@@ -67,6 +98,7 @@ fn base_chain(chain: &[u8], dropping: &BTreeSet<(u8, &str)>) -> Option<BaseChain
         hook: hooks.get(usize::from(*number)).filter(|_| !matches!(family, 3 | 5)).unwrap_or(&"another hook"),
         drops: attribute(rest, CHAIN_POLICY) == Some(&DROP),
         table_drops: dropping.contains(&(family, table)),
+        legacy: false,
     })
 }
 
@@ -84,4 +116,15 @@ fn drops(rule: &[u8]) -> bool {
             _ => false,
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_is_no_rule() {
+        assert!(drops_by_policy("-P FORWARD DROP\n-A FORWARD -j PVEFW-FORWARD\n"));
+        assert!(!drops_by_policy("-P FORWARD ACCEPT\n-A FORWARD -j DROP\n"));
+    }
 }

@@ -21,7 +21,7 @@ mod settings;
 pub mod tally;
 pub mod tun;
 
-pub use chains::foreign_chains;
+pub use chains::{foreign_chains, legacy_chains};
 pub use fence::Fence;
 pub use kernel::{Kernel, KernelError};
 pub use monitor::Monitor;
