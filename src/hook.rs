@@ -20,8 +20,8 @@ use crate::hookscript;
 use crate::inspect::{self, Moment};
 use crate::model::{GuestKind, IfName, MacAddr, NodeName, Prefix, Vmid};
 use crate::plan::{
-    Index, Inputs, Links, NetState, Place, Presence, Rules, Support, check_configured, check_guest, check_stranger,
-    desired_for, diff, is_configured_beyond, pool_bridges,
+    Index, Inputs, Links, NetState, Place, Presence, Rules, Support, check_configured, check_guest, check_own,
+    check_stranger, desired_for, diff, is_configured_beyond, pool_bridges,
 };
 use crate::reconcile::{
     Mode, Node, ReconcileError, announce_addresses, binding_changes, node_basis, observe_share, presence_of,
@@ -338,6 +338,9 @@ impl Hook<'_> {
             inputs.links.0.extend(kernel.links_around(&devices)?.0);
             inputs.exits = kernel.exits()?;
             inputs.registry.node = self.node.store.node_file()?;
+        }
+        if let Some((sentence, hint)) = check_own(&inputs.links, file) {
+            return Err(HookError::Refused { sentence, hint });
         }
         let mut mark = Mark::now(phase, kind, file.clone());
         if inputs.presence.get(&self.vmid) == Some(&Presence::Starting) {

@@ -291,3 +291,21 @@ fn a_prefix_is_routed_behind_a_firewall_guest() {
     site.stop(100);
     assert_eq!(site.state(), before);
 }
+
+#[test]
+fn on_a_bridge_that_spans_nodes_no_guest_is_routed() {
+    let site = Site::with_guests(Delivery::Asks, ASKED);
+    site.node
+        .net
+        .sh("ip link add vxlan_v1 type vxlan id 7 dstport 4789 local 198.51.100.7; ip link set vxlan_v1 master vmbr1");
+    let (why, hint) = (
+        "vmbr1 reaches other nodes by VXLAN (vxlan_v1), so that a guest's address would be routed on one node and used on another",
+        "take a zone without VXLAN, or take a bridge of its own for the pool",
+    );
+    let sentence = format!("203.0.113.10 cannot be routed to guest 100 net0: {why}");
+    site.node.changes_nothing("hook 100 pre-start").fails(1, &sentence, hint);
+    site.node.run("apply").ok();
+    let verify = site.node.run("verify");
+    assert_eq!(verify.code, 1, "{verify}");
+    assert!(verify.out.contains(&format!("problem: {sentence}\n  hint: {hint}\n")), "{verify}");
+}

@@ -268,7 +268,7 @@ fn keep_hookscript(registry: &mut Registry, vmid: Vmid, located: &Located, no_ho
 }
 
 /// The node's own addresses are never handed out.
-fn own_addresses() -> Vec<std::net::IpAddr> {
+pub(super) fn own_addresses() -> Vec<std::net::IpAddr> {
     let links = observe_links().unwrap_or_default();
     let all = links.0.keys().copied().collect();
     links.own_addresses(&all)

@@ -1,20 +1,24 @@
 //! `pool ...`
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::Context as _;
 use serde_json::json;
 
+use super::assignments::own_addresses;
 use super::node::settle_pool;
 use super::output::{Output, table};
 use super::{PoolAdd, PoolCommand, PoolCreate, PoolSet, ProfileOrFile, advice};
 use crate::model::{PoolName, Prefix};
-use crate::plan::{assume_bridge, assume_gateways};
+use crate::plan::{Inputs, Problem, Surroundings, assume_bridge, assume_gateways, outlook, unfit};
 use crate::reconcile::Node;
-use crate::registry::document::{self, DocumentError, MAX_FILE_SIZE, Pool, PoolAddress, Profile};
+use crate::registry::document::{self, DocumentError, MAX_FILE_SIZE, Mode, Pool, PoolAddress, Profile};
 use crate::registry::layout::Layout;
 use crate::registry::store::StoreError;
 use crate::registry::{Registry, RuleError, capacity, plain};
+use crate::survey::look_at_interfaces;
 use crate::system::journal::now;
 use crate::system::{Kernel, Reference, files};
 
@@ -45,8 +49,13 @@ pub(super) fn change<T>(
 fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Output> {
     let PoolCreate { name, gateway4, gateway6, gateway_mac, guest_routers, .. } = command;
     let count = command.addresses.len();
-    let surroundings = Kernel::open(Reference::default())?.surroundings()?;
-    let entries = command.addresses.into_iter().map(PoolAddress::new).collect();
+    let mut surroundings = Kernel::open(Reference::default())?.surroundings()?;
+    surroundings.in_cluster = node.guests.nodes().len() > 1;
+    // Not every node has one; what is missing then is said below.
+    if let Ok(configured) = look_at_interfaces(&node.paths) {
+        surroundings.complete(&configured);
+    }
+    let entries: Vec<PoolAddress> = command.addresses.into_iter().map(PoolAddress::new).collect();
     let (profile, layout) = match command.profile {
         ProfileOrFile::Profile(profile) => (profile, None),
         ProfileOrFile::File(path) => {
@@ -64,6 +73,11 @@ fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Out
         said.push(format!("assumed: {why}"));
         bridge
     };
+    if let Some((why, hint)) = unfit(&surroundings.links, bridge).filter(|_| mode == Mode::Routed) {
+        return Err(advice(format!("cannot create pool `{name}`: {why}"), hint));
+    }
+    let own: Vec<IpAddr> = surroundings.exits.addresses.iter().map(|(_, net)| net.addr()).collect();
+    refuse_own(&own, &entries).with_context(|| format!("cannot create pool `{name}`"))?;
     let mut pool = Pool {
         layout,
         gateway4,
@@ -89,8 +103,38 @@ fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Out
     for line in &said {
         text += &format!("\n{line}");
     }
-    let data = json!({ "pool": name, "entries": count, "bridge": bridge, "gateways": gateways, "assumptions": said });
+    text.extend(withheld(&registry, &name, &own).iter().map(|line| format!("\n{line}")));
+    let guests = BTreeMap::new();
+    let Surroundings { links, exits, .. } = surroundings;
+    let (outlook, problems) =
+        outlook(&Inputs { links, exits, ..Inputs::new(node.name.clone(), registry.clone(), guests) }, &name);
+    text.extend(outlook.iter().map(|line| format!("\n{line}")));
+    for Problem { sentence, hint, .. } in &problems {
+        text += &format!("\nproblem: {sentence}\n  hint: {hint}");
+    }
+    let data = json!({
+        "pool": name, "entries": count, "bridge": bridge, "gateways": gateways, "assumptions": said,
+        "outlook": outlook, "problems": problems,
+    });
     settle_pool(node, dry_run, registry, Output::new(text, data))
+}
+
+/// What the node has itself is nobody else's.
+fn refuse_own(own: &[IpAddr], entries: &[PoolAddress]) -> anyhow::Result<()> {
+    let taken = entries.iter().filter_map(|entry| entry.address.single()).find(|address| own.contains(address));
+    taken.map_or(Ok(()), |address| {
+        let hint = "a pool has addresses for guests: leave it out, or take it off the node";
+        Err(advice(format!("{address} is an address of this node"), hint))
+    })
+}
+
+/// Which addresses of a pool no guest gets, and why.
+fn withheld(registry: &Registry, name: &PoolName, own: &[IpAddr]) -> Option<String> {
+    let pool = registry.pools.pools.get(name)?;
+    let in_pool = |address: IpAddr| pool.addresses.iter().any(|entry| entry.address.net().contains(&address));
+    let withheld = registry.withheld(own).into_iter().filter(|(address, _)| in_pool(*address));
+    let named: Vec<String> = withheld.map(|(address, what)| format!("{address} ({what})")).collect();
+    (!named.is_empty()).then(|| format!("not handed out: {}", named.join(", ")))
 }
 
 /// A file of the caller's, wherever it is.
@@ -104,13 +148,17 @@ fn add(node: &Node, command: &PoolAdd, dry_run: bool) -> anyhow::Result<Output> 
     let PoolAdd { name, address, mac, gateway, monthly_cost_cents, .. } = command;
     let entry =
         PoolAddress { address: *address, mac: *mac, gateway: *gateway, monthly_cost_cents: *monthly_cost_cents };
+    let trying = || format!("cannot add {} to pool `{name}`", plain(*address));
+    let own = own_addresses();
+    refuse_own(&own, std::slice::from_ref(&entry)).with_context(trying)?;
     let registry = change(node, dry_run, |registry| {
         registry.add_address(name, entry)?;
         Ok(registry.clone())
     })
-    .with_context(|| format!("cannot add {} to pool `{name}`", plain(*address)))?;
+    .with_context(trying)?;
     let verb = if dry_run { "would be added" } else { "added" };
-    let text = format!("{} {verb} to pool {name}", plain(*address));
+    let mut text = format!("{} {verb} to pool {name}", plain(*address));
+    text.extend(withheld(&registry, name, &own).iter().map(|line| format!("\n{line}")));
     settle_pool(node, dry_run, registry, Output::new(text, json!({ "pool": name, "address": address })))
 }
 
@@ -147,7 +195,7 @@ fn pool_data(pool: &Pool) -> serde_json::Value {
     json!({
         "profile": pool.profile, "mode": pool.mode(), "bridge": pool.bridge,
         "gateway4": pool.gateway4, "gateway6": pool.gateway6, "gateway_mac": pool.gateway_mac,
-        "guest_routers": pool.guest_routers, "uplink_guard": pool.uplink_guard(), "allowed_macs": pool.allowed_macs,
+        "proxy": pool.proxy(), "guest_routers": pool.guest_routers, "uplink_guard": pool.uplink_guard(), "allowed_macs": pool.allowed_macs,
         "cool_down": pool.cool_down(),
     })
 }

@@ -1,10 +1,12 @@
 //! What a new pool need not be told: the bridge and the gateways, found out from the node by the rules of its profile.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::inputs::{Exits, Links, is_guest_port};
+use super::inputs::{DefaultRoute, Exits, Link, Links, is_guest_port};
+use crate::interfaces::Interfaces;
 use crate::model::{IfName, Prefix};
 use crate::registry::document::{Mode, Pool};
 use crate::registry::layout::GatewayRule;
@@ -16,19 +18,57 @@ pub struct Surroundings {
     pub links: Links,
     /// Its ways to the world.
     pub exits: Exits,
+    /// Interfaces of which something is known from its configuration only.
+    pub filed: BTreeSet<IfName>,
+    /// Whether it is one node of several.
+    pub in_cluster: bool,
+}
+
+impl Surroundings {
+    /// Adds what the node's configuration says of interfaces, addresses and gateways that the kernel does not know, because
+    /// they are not up.
+    pub fn complete(&mut self, configured: &Interfaces) {
+        for (name, link) in configured.links().0 {
+            let is_news = |net: &IpNet| !self.links.speaks(name, net.addr().is_ipv4());
+            let addresses: Vec<IpNet> = link.addresses.iter().copied().filter(is_news).collect();
+            if !addresses.is_empty() || self.links.get(name).is_none() {
+                self.filed.insert(name);
+            }
+            self.exits.addresses.extend(addresses.iter().map(|net| (name, *net)));
+            let blank = Link { addresses: Vec::new(), ..link };
+            self.links.0.entry(name).or_insert(blank).addresses.extend(addresses);
+        }
+        let is_known = |v4: bool| self.exits.routes.iter().any(|route| route.v4 == v4);
+        let known = [true, false].map(|v4| is_known(v4).then_some(v4));
+        for (device, interface) in &configured.0 {
+            for via in interface.gateways.iter().filter(|via| !known.contains(&Some(via.is_ipv4()))) {
+                self.exits.routes.push(DefaultRoute { device: *device, via: Some(*via), metric: 0, v4: via.is_ipv4() });
+                self.filed.insert(*device);
+            }
+        }
+    }
+
+    /// An interface as it is shown to people.
+    fn shown(&self, device: IfName) -> String {
+        if self.filed.contains(&device) { format!("{device}, by /etc/network/interfaces") } else { device.to_string() }
+    }
+
+    /// Ports of a bridge that lead out of the node.
+    fn uplinks(&self, bridge: IfName) -> Vec<String> {
+        self.links.ports(bridge).filter(|port| !is_guest_port(port.as_str())).map(|port| port.to_string()).collect()
+    }
 }
 
 /// The bridge for the guests' NICs if none is named, with the reason; else why not, and what to do.
 pub fn assume_bridge(mode: Mode, node: &Surroundings) -> Result<(IfName, String), (String, String)> {
-    let uplinks = |bridge: IfName| -> Vec<String> {
-        node.links.ports(bridge).filter(|port| !is_guest_port(port.as_str())).map(|port| port.to_string()).collect()
-    };
     let is_own = |bridge: IfName| !bridge.as_str().starts_with("fwbr");
     let all = node.links.0.iter().filter(|(name, link)| link.bridge.is_some() && is_own(**name)).map(|(name, _)| *name);
-    let fit: Vec<IfName> = all.filter(|bridge| mode == Mode::Routed || !uplinks(*bridge).is_empty()).collect();
-    let described = |bridge: &IfName| match uplinks(*bridge).join(", ") {
-        ports if ports.is_empty() => format!("{bridge} (no uplink)"),
-        ports => format!("{bridge} (uplink {ports})"),
+    let fit: Vec<IfName> = all.filter(|bridge| mode == Mode::Routed || !node.uplinks(*bridge).is_empty()).collect();
+    let described = |bridge: &IfName| {
+        let ports = node.uplinks(*bridge).join(", ");
+        let ports = if ports.is_empty() { "no uplink".to_owned() } else { format!("uplink {ports}") };
+        let source = if node.filed.contains(bridge) { ", by /etc/network/interfaces" } else { "" };
+        format!("{bridge} ({ports}{source})")
     };
     let hint = "say which: --bridge BRIDGE".to_owned();
     match (fit.as_slice(), mode) {
@@ -76,6 +116,11 @@ fn find(rule: GatewayRule, pool: &Pool, node: &Surroundings, v4: bool) -> Option
         let found = global(node, route.device, v4);
         found.map(|address| (address, route.device)).ok_or(format!("the node has no address on {}", route.device))
     };
+    // Guests that move to another node must find their gateway there; on a bridge with an uplink it would be there twice.
+    let shared = |address: &IpAddr| {
+        let is_fit = node.in_cluster && node.uplinks(pool.bridge).is_empty();
+        is_fit.then(|| (*address, "which each node has on this bridge while such a guest runs there".to_owned()))
+    };
     Some(match rule {
         GatewayRule::Named => return None,
         GatewayRule::Fixed(address) => Ok((address, format!("as always with {}", pool.profile_name()))),
@@ -83,21 +128,32 @@ fn find(rule: GatewayRule, pool: &Pool, node: &Surroundings, v4: bool) -> Option
             IpAddr::V4(address) => {
                 let [a, b, c, _] = address.octets();
                 let gateway = Ipv4Addr::new(a, b, c, 254);
+                let device = node.shown(device);
                 Ok((gateway.into(), format!("the node's main address {address} ({device}) with 254 at its end")))
             }
             IpAddr::V6(_) => Err("the rule is for IPv4 only".to_owned()),
         }),
         GatewayRule::NodeGateway => match route.and_then(|route| Some((route.via?, route.device))) {
             Some((via, device)) => {
+                let device = node.shown(device);
                 Ok((via, format!("the node's own ({device}); compare it with what the provider says of the address")))
             }
             None => Err("the node has no default route with a gateway".to_owned()),
         },
         GatewayRule::NodeAddress => match global(node, pool.bridge, v4) {
-            Some(address) => Ok((address, format!("the node's address on {}", pool.bridge))),
-            None => main().map(|(address, device)| (address, format!("the node's main address ({device})"))),
+            Some(address) => Ok((address, format!("the node's address on {}", node.shown(pool.bridge)))),
+            None => shared(&IpAddr::from([169, 254, 0, 1])).map_or_else(
+                || {
+                    main()
+                        .map(|(address, device)| (address, format!("the node's main address ({})", node.shown(device))))
+                },
+                Ok,
+            ),
         },
         GatewayRule::BridgeLinkLocal => {
+            if let Some(found) = shared(&Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).into()) {
+                return Some(Ok(found));
+            }
             let link = node.links.get(pool.bridge);
             let local = |net: &&IpNet| matches!(net.addr(), IpAddr::V6(address) if address.is_unicast_link_local());
             match link.and_then(|link| link.addresses.iter().find(local)) {
@@ -130,7 +186,7 @@ fn global(node: &Surroundings, device: IfName, v4: bool) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{BridgeOptions, DefaultRoute, Link};
+    use crate::plan::BridgeOptions;
     use crate::registry::document::{PoolAddress, Profile};
 
     fn name(text: &str) -> IfName {
@@ -157,7 +213,7 @@ mod tests {
             DefaultRoute { device: name("vmbr0"), via: via("198.51.100.1"), metric: 0, v4: true },
             DefaultRoute { device: name("vmbr0"), via: via("fe80::1"), metric: 1024, v4: false },
         ];
-        Surroundings { links, exits: Exits { routes, ..Exits::default() } }
+        Surroundings { links, exits: Exits { routes, ..Exits::default() }, ..Surroundings::default() }
     }
 
     fn pool(profile: Profile, bridge: &str, entries: &[&str]) -> Pool {
@@ -202,6 +258,51 @@ mod tests {
                 usize::from(gateway4 != "-") + usize::from(gateway6 != "-")
             });
         }
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_know_is_read() {
+        let mut files = Interfaces::default();
+        files.read(
+            "iface eno1 inet manual\nauto vmbr0\niface vmbr0 inet static\n address 198.51.100.7/24\n gateway 198.51.100.1\n bridge-ports eno1\n\
+             iface vmbr0 inet6 static\n address 2001:db8:7::2/64\n gateway fe80::1\n",
+        );
+        // The kernel has the bridge, but it is not up.
+        let mut node = Surroundings::default();
+        node.links.0.insert(name("vmbr0"), Link { bridge: Some(BridgeOptions::default()), ..Link::default() });
+        node.complete(&files);
+        let (_, why) = assume_bridge(Mode::Bridged, &node).unwrap();
+        assert_eq!(why, "bridge vmbr0 (uplink eno1, by /etc/network/interfaces), the only one that fits");
+        let mut ovh = pool(Profile::OvhBridged, "vmbr0", &["203.0.113.8/29"]);
+        assert_eq!(
+            assume_gateways(&mut ovh, &node),
+            [
+                "assumed: IPv4 gateway 198.51.100.254, the node's main address 198.51.100.7 (vmbr0, by /etc/network/interfaces) with 254 at its end"
+            ]
+        );
+        // What it knows counts more.
+        let mut node = self::node();
+        let before = node.clone();
+        files.read("iface vmbr0 inet static\n address 192.0.2.7/24\n gateway 192.0.2.1\n");
+        node.complete(&files);
+        assert_eq!((node.links, node.exits, node.filed), (before.links, before.exits, BTreeSet::new()));
+    }
+
+    #[test]
+    fn in_a_cluster_all_nodes_have_the_same_gateway() {
+        let mut node = Surroundings { in_cluster: true, ..node() };
+        node.links.0.get_mut(&name("vmbr1")).unwrap().addresses.clear();
+        let mut routed = pool(Profile::HetznerRouted, "vmbr1", &["203.0.113.8/29", "2001:db8:1::/64"]);
+        let why = "which each node has on this bridge while such a guest runs there";
+        assert_eq!(
+            assume_gateways(&mut routed, &node),
+            [format!("assumed: IPv4 gateway 169.254.0.1, {why}"), format!("assumed: IPv6 gateway fe80::1, {why}")]
+        );
+        let mut shared = pool(Profile::HetznerRouted, "vmbr0", &["2001:db8:1::/64"]);
+        assert_eq!(
+            assume_gateways(&mut shared, &node),
+            ["assumed: IPv6 gateway fe80::5, the node's link-local address on vmbr0"]
+        );
     }
 
     #[test]

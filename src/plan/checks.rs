@@ -11,7 +11,7 @@ use crate::registry::document::{GuestFile, Mode, PoolIndex, PoolsFile};
 use crate::registry::{Registry, plain};
 
 use super::desired::is_segment_of;
-use super::inputs::Inputs;
+use super::inputs::{Inputs, Link, Links};
 use super::support::unfit;
 
 /// An assignment that cannot be realised: one sentence and one hint.
@@ -39,7 +39,8 @@ pub fn check_guest(inputs: &Inputs, index: &Index<'_>, guest: &GuestFile) -> Vec
     let found = check_config(&inputs.registry, index, guest, &place.config).into_iter();
     let foreign = check_configured(index, guest, &place.config);
     let unfit = if place.node == inputs.node { check_bridges(inputs, guest, &place.config) } else { Vec::new() };
-    found.chain(foreign).chain(unfit).map(|(sentence, hint)| problem(sentence, hint)).collect()
+    let own = check_own(&inputs.links, guest);
+    found.chain(foreign).chain(own).chain(unfit).map(|(sentence, hint)| problem(sentence, hint)).collect()
 }
 
 /// The registry sorted by addresses, for whoever looks up many.
@@ -77,6 +78,20 @@ impl<'a> Index<'a> {
     pub fn mac_holder(&self, mac: MacAddr) -> Option<(Vmid, NicId, Prefix)> {
         self.macs.get(&mac).copied()
     }
+}
+
+/// Says which of the guest's addresses the node has itself; sentence and hint.
+pub fn check_own(links: &Links, guest: &GuestFile) -> Option<(String, String)> {
+    let vmid = guest.vmid;
+    guest.addresses().find_map(|(.., assigned)| {
+        let address = assigned.address.single()?;
+        let has = |link: &Link| link.addresses.iter().any(|net| net.addr() == address);
+        let (device, _) = links.0.iter().find(|(_, link)| has(link))?;
+        Some((
+            format!("{address} of guest {vmid} is an address of this node ({device})"),
+            format!("take it off the node, or `pve-public-ip release {vmid} {address}`"),
+        ))
+    })
 }
 
 /// Bridges on which the guest's addresses cannot be routed to it.

@@ -13,7 +13,7 @@ mod state;
 mod support;
 
 pub use assume::{Surroundings, assume_bridge, assume_gateways};
-pub use checks::{Index, Problem, check_configured, check_guest, check_stranger, is_configured_beyond};
+pub use checks::{Index, Problem, check_configured, check_guest, check_own, check_stranger, is_configured_beyond};
 pub use desired::{
     Desired, Stranger, desired, desired_for, is_segment_of, is_uplink_name, notes, pool_bridges, router_lans,
     strangers, unregistered,
@@ -26,4 +26,4 @@ pub use inputs::{
 };
 pub use macs::{SharedMac, macs_of_the_node, macs_of_two_guests};
 pub use state::{NetState, Route, Rules, Setting, Support};
-pub use support::{support, unfit};
+pub use support::{outlook, support, unfit};

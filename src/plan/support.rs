@@ -9,29 +9,25 @@ use std::net::IpAddr;
 use super::checks::Problem;
 use super::inputs::{Inputs, Links, Presence};
 use super::state::{Setting, Support};
-use crate::model::{IfName, PoolName, Prefix, Vmid};
-use crate::registry::document::{Assigned, GuestFile, Mode, Pool};
+use crate::model::{IfName, PoolName, Prefix};
+use crate::registry::document::{GuestFile, Mode, Pool};
 use crate::registry::plain;
 
 /// The node answers for each address of a prefix by itself; more than these (a /24) would be a flood of entries.
 const MOST_PROXIES: u32 = 256;
 
-/// An address that is routed to a guest.
+/// An address that is routed to a guest, or would be.
 struct Routed<'a> {
-    vmid: Vmid,
     name: &'a PoolName,
     pool: &'a Pool,
-    assigned: &'a Assigned,
+    address: Prefix,
+    gateway: Option<IpAddr>,
     device: IfName,
 }
 
 impl Routed<'_> {
     fn v4(&self) -> bool {
-        self.assigned.address.family() == 4
-    }
-
-    fn gateway(&self) -> Option<IpAddr> {
-        self.assigned.gateway.or_else(|| self.pool.gateway(self.assigned.address))
+        self.address.family() == 4
     }
 }
 
@@ -45,7 +41,9 @@ fn routed<'a>(inputs: &'a Inputs, guest: &'a GuestFile) -> impl Iterator<Item = 
         }
         let tag = config?.nics.get(&nic).and_then(|nic| nic.as_ref().ok()).and_then(|nic| nic.tag);
         let device = inputs.links.segment(pool.bridge, tag)?;
-        unfit(&inputs.links, device).is_none().then_some(Routed { vmid: guest.vmid, name, pool, assigned, device })
+        let address = assigned.address;
+        let gateway = assigned.gateway.or_else(|| pool.gateway(address));
+        unfit(&inputs.links, device).is_none().then_some(Routed { name, pool, address, gateway, device })
     })
 }
 
@@ -56,27 +54,65 @@ pub fn support(inputs: &Inputs, guest: &GuestFile) -> Support {
         return support;
     }
     for one in routed(inputs, guest) {
-        let uplinks = uplinks(inputs, one.v4());
-        if one.v4() {
-            support.settings.extend(uplinks.iter().copied().chain([one.device]).map(Setting::Forwarding4));
-        } else {
-            support.settings.extend(inputs.exits.advertised.iter().copied().map(Setting::AcceptRa));
-            support.settings.insert(Setting::Forwarding6);
-        }
-        if let Some(gateway) = one.gateway().filter(|gateway| place(inputs, one.device, *gateway) == Place::Bridge) {
-            support.gateways.insert((one.device, gateway));
-        }
-        let [uplink] = uplinks[..] else { continue };
-        if !one.pool.proxy() || uplink == one.device {
-            continue;
-        }
-        let proxies = proxies(one.assigned.address);
-        if !one.v4() && !proxies.is_empty() {
-            support.settings.extend([Setting::Router6(uplink), Setting::ProxyNdp(uplink)]);
-        }
-        support.proxies.extend(proxies.into_iter().map(|address| (uplink, address)));
+        add_needs(inputs, &one, &mut support);
     }
     support
+}
+
+fn add_needs(inputs: &Inputs, one: &Routed<'_>, support: &mut Support) {
+    let uplinks = uplinks(inputs, one.v4());
+    if one.v4() {
+        support.settings.extend(uplinks.iter().copied().chain([one.device]).map(Setting::Forwarding4));
+    } else {
+        support.settings.extend(inputs.exits.advertised.iter().copied().map(Setting::AcceptRa));
+        support.settings.insert(Setting::Forwarding6);
+    }
+    if let Some(gateway) = one.gateway.filter(|gateway| place(inputs, one.device, *gateway) == Place::Bridge) {
+        support.gateways.insert((one.device, gateway));
+    }
+    let [uplink] = uplinks[..] else { return };
+    if !one.pool.proxy() || uplink == one.device {
+        return;
+    }
+    let proxies = proxies(one.address);
+    if !one.v4() && !proxies.is_empty() {
+        support.settings.extend([Setting::Router6(uplink), Setting::ProxyNdp(uplink)]);
+    }
+    support.proxies.extend(proxies.into_iter().map(|address| (uplink, address)));
+}
+
+/// What the node would be for guests of a pool that runs here, in a sentence, and what would keep them from the world.
+pub fn outlook(inputs: &Inputs, name: &PoolName) -> (Option<String>, BTreeSet<Problem>) {
+    let (mut support, mut problems) = (Support::default(), BTreeSet::new());
+    let pool = inputs.registry.pools.pools.get(name).filter(|pool| pool.mode() == Mode::Routed);
+    for (family, pool) in [4, 6].into_iter().flat_map(|family| pool.map(|pool| (family, pool))) {
+        let entry = pool.addresses.iter().map(|entry| entry.address).find(|prefix| prefix.family() == family);
+        let Some(address) = entry.and_then(|prefix| Prefix::host(prefix.first()).ok()) else { continue };
+        let one = Routed { name, pool, address, gateway: pool.gateway(address), device: pool.bridge };
+        add_needs(inputs, &one, &mut support);
+        add_problems(inputs, &one, &mut problems);
+    }
+    (in_words(&support), problems)
+}
+
+fn in_words(support: &Support) -> Option<String> {
+    let listed = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>().join(" and ");
+    let settings = |of: fn(&Setting) -> Option<IfName>| -> BTreeSet<String> {
+        support.settings.iter().filter_map(of).map(|device| device.to_string()).collect()
+    };
+    let mut parts = Vec::new();
+    let forwards = settings(|setting| if let Setting::Forwarding4(device) = setting { Some(*device) } else { None });
+    parts.extend((!forwards.is_empty()).then(|| format!("forwards IPv4 on {}", listed(forwards))));
+    parts.extend(support.settings.contains(&Setting::Forwarding6).then(|| "forwards IPv6".to_owned()));
+    let learns = settings(|setting| if let Setting::AcceptRa(device) = setting { Some(*device) } else { None });
+    parts.extend((!learns.is_empty()).then(|| format!("goes on learning its IPv6 routes on {}", listed(learns))));
+    let gateways: BTreeSet<String> = support.gateways.iter().map(|(on, ip)| format!("{ip} on {on}")).collect();
+    parts.extend((!gateways.is_empty()).then(|| format!("has the gateway {}", listed(gateways))));
+    let answers: BTreeSet<String> = support.proxies.iter().map(|(on, _)| on.to_string()).collect();
+    parts.extend((!answers.is_empty()).then(|| format!("answers for its addresses on {}", listed(answers))));
+    let last = parts.pop()?;
+    let all = if parts.is_empty() { last } else { format!("{} and {last}", parts.join(", ")) };
+    Some(format!("while a guest of it runs here, the node {all}"))
 }
 
 /// The interfaces of the node's default route; more than one if it leads by several at the same metric.
@@ -151,58 +187,63 @@ pub(super) fn problems(inputs: &Inputs) -> BTreeSet<Problem> {
     let mut found = BTreeSet::new();
     let here = inputs.registry.guests.values().filter(|guest| inputs.presence.contains_key(&guest.vmid));
     for one in here.flat_map(|guest| routed(inputs, guest)) {
-        let (name, family) = (one.name, one.assigned.address.family());
-        let mut add = |sentence: String, hint: String| found.insert(Problem { vmid: None, sentence, hint });
-        if let Some(gateway) = one.gateway() {
-            if let Place::Elsewhere(why) = place(inputs, one.device, gateway) {
-                let shared = if gateway.is_ipv4() { "169.254.0.1" } else { "fe80::1" };
-                let hint = format!(
-                    "give it to {} here, or make the pool with `--gateway{family} {shared}`, which every node can have",
-                    one.device
-                );
-                add(format!("the gateway {gateway} of pool `{name}` {why}: its guests here reach nothing"), hint);
-            }
-        }
-        if !one.pool.proxy() {
-            continue;
-        }
-        let needs = format!("pool `{name}` needs an interface on which the node answers for its IPv{family} addresses");
-        let hint =
-            format!("name it: {{\"version\": 1, \"route_uplink\": \"INTERFACE\"}} in nodes/{}.json", inputs.node);
-        match &uplinks(inputs, one.v4())[..] {
-            [] => drop(add(format!("{needs}, but the node has no IPv{family} default route"), hint)),
-            [uplink] if *uplink == one.device => drop(add(
-                format!("{needs}, but its guests are on {uplink} themselves, by which the node reaches the provider"),
-                "the kernel does not answer for who is on the same side: use a bridge of their own, without the uplink"
-                    .to_owned(),
-            )),
-            [_] => {}
-            several => {
-                let names: Vec<&str> = several.iter().map(IfName::as_str).collect();
-                let sentence =
-                    format!("{needs}, but the IPv{family} default route leads by {}", names.join(" and by "));
-                add(sentence, hint);
-            }
-        }
+        add_problems(inputs, &one, &mut found);
     }
     found
 }
 
+fn add_problems(inputs: &Inputs, one: &Routed<'_>, found: &mut BTreeSet<Problem>) {
+    let (name, family) = (one.name, one.address.family());
+    let mut add = |sentence: String, hint: String| found.insert(Problem { vmid: None, sentence, hint });
+    if let Some(gateway) = one.gateway {
+        if let Place::Elsewhere(why) = place(inputs, one.device, gateway) {
+            let shared = if gateway.is_ipv4() { "169.254.0.1" } else { "fe80::1" };
+            let hint = format!(
+                "give it to {} here, or make the pool with `--gateway{family} {shared}`, which every node can have",
+                one.device
+            );
+            add(format!("the gateway {gateway} of pool `{name}` {why}: its guests here reach nothing"), hint);
+        }
+    }
+    if !one.pool.proxy() {
+        return;
+    }
+    let needs = format!("pool `{name}` needs an interface on which the node answers for its IPv{family} addresses");
+    let hint = format!("name it: {{\"version\": 1, \"route_uplink\": \"INTERFACE\"}} in nodes/{}.json", inputs.node);
+    match &uplinks(inputs, one.v4())[..] {
+        [] => drop(add(format!("{needs}, but the node has no IPv{family} default route"), hint)),
+        [uplink] if *uplink == one.device => drop(add(
+            format!("{needs}, but its guests are on {uplink} themselves, by which the node reaches the provider"),
+            "the kernel does not answer for who is on the same side: use a bridge of their own, without the uplink"
+                .to_owned(),
+        )),
+        [_] => {}
+        several => {
+            let names: Vec<&str> = several.iter().map(IfName::as_str).collect();
+            let sentence = format!("{needs}, but the IPv{family} default route leads by {}", names.join(" and by "));
+            add(sentence, hint);
+        }
+    }
+}
+
 /// Prefixes that the provider asks for on the wire, and that are too large for an answer for each address.
 pub(super) fn notes(inputs: &Inputs) -> Vec<Problem> {
-    let guests = inputs.registry.guests.values().filter(|guest| inputs.presence.contains_key(&guest.vmid));
-    let all = guests.flat_map(|guest| routed(inputs, guest));
-    let silent = all.filter(|one| one.pool.proxy() && proxies(one.assigned.address).is_empty());
-    silent
-        .map(|one| {
-            let (address, name) = (plain(one.assigned.address), one.name);
-            Problem {
-                vmid: Some(one.vmid),
-                sentence: format!("the node does not answer for {address} of guest {}: no prefix can be named as a whole, and its addresses are too many", one.vmid),
-                hint: format!("have the provider route it to the node; else `ndppd` answers for IPv6 prefixes (pool `{name}`)"),
-            }
-        })
-        .collect()
+    let mut found = Vec::new();
+    for (vmid, guest) in inputs.registry.guests.iter().filter(|(vmid, _)| inputs.presence.contains_key(vmid)) {
+        for one in routed(inputs, guest).filter(|one| one.pool.proxy() && proxies(one.address).is_empty()) {
+            let (address, name) = (plain(one.address), one.name);
+            found.push(Problem {
+                vmid: Some(*vmid),
+                sentence: format!(
+                    "the node does not answer for {address} of guest {vmid}: no prefix can be named as a whole, and its addresses are too many"
+                ),
+                hint: format!(
+                    "have the provider route it to the node; else `ndppd` answers for IPv6 prefixes (pool `{name}`)"
+                ),
+            });
+        }
+    }
+    found
 }
 
 /// Why guests cannot be routed on this bridge, and what to do about it.

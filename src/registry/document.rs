@@ -130,6 +130,11 @@ impl Pool {
         self.layout.as_ref().map_or_else(|| self.profile.gateway_rules(), |layout| (layout.gateway4, layout.gateway6))
     }
 
+    /// The gateways of both families that are not an entry's own.
+    pub fn gateways(&self) -> impl Iterator<Item = IpAddr> {
+        [self.gateway4.map(IpAddr::V4), self.gateway6.map(IpAddr::V6)].into_iter().flatten()
+    }
+
     /// The entry that holds `prefix` whole.
     pub fn entry(&self, prefix: Prefix) -> Option<&PoolAddress> {
         self.addresses.iter().find(|entry| entry.address.contains(prefix))

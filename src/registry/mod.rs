@@ -503,6 +503,10 @@ impl Registry {
                 return Err(RuleError::WrongPool { address, actual, named });
             }
             allocate::check_usable(pool_name, pool, address).map_err(RuleError::Unusable)?;
+            let mut withheld = self.withheld(&request.avoid).into_iter();
+            if let Some((taken, what)) = withheld.find(|(taken, _)| address.single() == Some(*taken)) {
+                return Err(RuleError::Unusable(format!("{taken} is {what}")));
+            }
             self.check_contested(request, address)?;
             check_provider_mac(request, address, pool_name, pool)?;
             let assigned = Assigned {
@@ -532,6 +536,17 @@ impl Registry {
             }
             None => Ok(()),
         }
+    }
+
+    /// Addresses that no guest gets, with what they are: gateways, and what the node has itself.
+    pub fn withheld(&self, own: &[IpAddr]) -> Vec<(IpAddr, String)> {
+        let mut withheld: Vec<(IpAddr, String)> =
+            own.iter().map(|address| (*address, "an address of this node".to_owned())).collect();
+        for (name, pool) in &self.pools.pools {
+            let gateways = pool.addresses.iter().filter_map(|entry| entry.gateway).chain(pool.gateways());
+            withheld.extend(gateways.map(|gateway| (gateway, format!("the gateway of pool `{name}`"))));
+        }
+        withheld
     }
 
     /// Puts one address on the NICs of the request; says whether that is news.
@@ -598,9 +613,10 @@ impl Registry {
         cooling.sort_unstable_by_key(|(free_at, prefix, _)| (*free_at, *prefix));
         let mut kept: Vec<Prefix> = held;
         kept.extend(cooling.iter().map(|(_, prefix, _)| *prefix));
+        let avoid: Vec<IpAddr> = self.withheld(&request.avoid).into_iter().map(|(address, _)| address).collect();
         // If nothing else is left, the refusal names one of these.
         let uncontested: Vec<Prefix> = kept.iter().chain(request.contested.keys()).copied().collect();
-        let free = |family, kept: &[Prefix]| allocate::next_free(&pool, family, kept, &request.avoid);
+        let free = |family, kept: &[Prefix]| allocate::next_free(&pool, family, kept, &avoid);
         let first_to_cool = |family| {
             let mut kept = kept.clone();
             cooling.iter().find_map(|(free_at, prefix, released)| {

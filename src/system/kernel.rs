@@ -83,7 +83,7 @@ impl Kernel {
 
     /// Interfaces and default routes: by what a new pool is completed.
     pub fn surroundings(&mut self) -> Result<Surroundings, KernelError> {
-        Ok(Surroundings { links: self.routing.links()?, exits: self.exits()? })
+        Ok(Surroundings { links: self.routing.links()?, exits: self.exits()?, ..Surroundings::default() })
     }
 
     /// The node's ways to the world.

@@ -307,3 +307,53 @@ fn the_providers_mac_decides_who_can_have_an_address() {
          network: the guest has no cloud-init drive: `pve-public-ip show 101` says what to configure inside\n",
     );
 }
+
+#[test]
+fn what_has_another_meaning_is_no_guests() {
+    let node = Node::new();
+    node.run("pool create lan --profile generic-bridged --bridge vmbr0 --gateway4 203.0.113.9 203.0.113.0/24").prints(
+        "pool lan created: generic-bridged, bridge vmbr0, 1 entry\n\
+         not handed out: 203.0.113.250 (an address of this node), 203.0.113.9 (the gateway of pool `lan`)\n",
+    );
+    node.changes_nothing("pool create net --profile hetzner-routed --bridge vmbr1 203.0.113.10").fails(
+        1,
+        "cannot create pool `net`: 203.0.113.10/32 overlaps 203.0.113.0/24 of pool `lan`",
+        "`pve-public-ip pool show lan` lists its addresses",
+    );
+    node.run("pool create net --profile hetzner-routed --bridge vmbr1 --gateway4 203.0.113.20 192.0.2.0/28").ok();
+    for (address, meaning) in [
+        ("203.0.113.9", "the gateway of pool `lan`"),
+        ("203.0.113.20", "the gateway of pool `net`"),
+        ("203.0.113.250", "an address of this node"),
+    ] {
+        node.changes_nothing(&format!("assign 100 {address}")).fails(
+            1,
+            &format!("cannot assign to guest 100: {address} is {meaning}"),
+            "choose another one, or leave the address out to get the next free one",
+        );
+    }
+    let hint = "a pool has addresses for guests: leave it out, or take it off the node";
+    node.net.sh("ip addr add 198.51.100.7/24 dev vmbr0");
+    node.changes_nothing("pool create own --profile generic-bridged --bridge vmbr0 198.51.100.7").fails(
+        1,
+        "cannot create pool `own`: 198.51.100.7 is an address of this node",
+        hint,
+    );
+    node.changes_nothing("pool add lan 198.51.100.7").fails(
+        1,
+        "cannot add 198.51.100.7 to pool `lan`: 198.51.100.7 is an address of this node",
+        hint,
+    );
+
+    // It may become one later.
+    node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    node.net.sh("ip addr add 203.0.113.10/24 dev vmbr0");
+    let (sentence, hint) = (
+        "203.0.113.10 of guest 100 is an address of this node (vmbr0)",
+        "take it off the node, or `pve-public-ip release 100 203.0.113.10`",
+    );
+    node.run("hook 100 pre-start").fails(1, sentence, hint);
+    node.run("apply").ok();
+    let verify = node.run("verify");
+    assert_eq!((verify.code, verify.out.as_str()), (1, &*format!("problem: {sentence}\n  hint: {hint}\n")), "{verify}");
+}

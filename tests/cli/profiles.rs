@@ -40,13 +40,77 @@ fn bridge_and_gateway_are_found_out_and_said() {
     );
     node.run("pool create net --profile hetzner-routed --bridge vmbr1 192.0.2.0/28").prints(
         "pool net created: hetzner-routed, bridge vmbr1, 1 entry\n\
-         assumed: IPv4 gateway 10.0.0.1, the node's address on vmbr1\n",
+         assumed: IPv4 gateway 10.0.0.1, the node's address on vmbr1\n\
+         while a guest of it runs here, the node forwards IPv4 on vmbr0 and vmbr1\n",
     );
     assert_eq!(shown(&node, "net"), json!(["vmbr1", "routed", "10.0.0.1", null, "enforce"]));
     // What is said by hand is not argued with.
     node.run("pool create par --profile dedibox-bridged --bridge vmbr0 --gateway4 192.0.2.254 203.0.113.30")
         .prints("pool par created: dedibox-bridged, bridge vmbr0, 1 entry\n");
     assert_eq!(shown(&node, "par"), json!(["vmbr0", "bridged", "192.0.2.254", null, "enforce"]));
+}
+
+#[test]
+fn a_routed_pool_says_what_becomes_of_the_node() {
+    let node = node();
+    node.net.sh("ip -6 addr add 2001:db8:7::2/64 dev vmbr0 nodad; ip -6 route add default via 2001:db8:7::1; ip addr flush dev vmbr1 scope global");
+    let create = "pool create net --profile ovh-routed --bridge vmbr1 192.0.2.0/28 2001:db8:1::/64";
+    node.run(&format!("{create} --gateway4 169.254.0.1 --gateway6 fe80::1 --dry-run")).prints(
+        "pool net would be created: ovh-routed, bridge vmbr1, 2 entries\n\
+         while a guest of it runs here, the node forwards IPv4 on vmbr0 and vmbr1, forwards IPv6, \
+         has the gateway 169.254.0.1 on vmbr1 and fe80::1 on vmbr1 and answers for its addresses on vmbr0\n",
+    );
+    // In a cluster that is the default, because guests move.
+    node.tree.write("etc/pve/nodes/n2/qemu-server/.keep", "");
+    node.run(&format!("{create} --dry-run")).prints(
+        "pool net would be created: ovh-routed, bridge vmbr1, 2 entries\n\
+         assumed: IPv4 gateway 169.254.0.1, which each node has on this bridge while such a guest runs there\n\
+         assumed: IPv6 gateway fe80::1, which each node has on this bridge while such a guest runs there\n\
+         while a guest of it runs here, the node forwards IPv4 on vmbr0 and vmbr1, forwards IPv6, \
+         has the gateway 169.254.0.1 on vmbr1 and fe80::1 on vmbr1 and answers for its addresses on vmbr0\n",
+    );
+    // Of two ways to the provider none is taken for the one that is meant.
+    node.net.sh(
+        "ip link add eno2 type veth peer name other; ip link set eno2 up; ip link set other up; ip addr add 198.51.101.7/24 dev eno2; \
+         ip route replace default nexthop via 198.51.100.1 nexthop via 198.51.101.1",
+    );
+    let run =
+        node.run(&format!("{create} --gateway4 169.254.0.1 --gateway6 fe80::1 --dry-run --output-format json")).ok();
+    assert_eq!(
+        run.json()["problems"],
+        json!([{
+            "vmid": null,
+            "sentence": "pool `net` needs an interface on which the node answers for its IPv4 addresses, but the IPv4 default route leads by eno2 and by vmbr0",
+            "hint": "name it: {\"version\": 1, \"route_uplink\": \"INTERFACE\"} in nodes/n1.json",
+        }])
+    );
+    node.tree.write("etc/pve/public-ip/nodes/n1.json", r#"{"version": 1, "route_uplink": "eno2"}"#);
+    let run = node.run(&format!("{create} --gateway4 169.254.0.1 --gateway6 fe80::1 --dry-run")).ok();
+    assert!(run.out.ends_with("and answers for its addresses on eno2\n"), "{run}");
+    // Where the bridge is part of a network that other nodes are on, too, routing to it is another's work.
+    node.net
+        .sh("ip link add vxlan_v1 type vxlan id 7 dstport 4789 local 198.51.100.7; ip link set vxlan_v1 master vmbr1");
+    node.changes_nothing(create).fails(
+        1,
+        "cannot create pool `net`: vmbr1 reaches other nodes by VXLAN (vxlan_v1), so that a guest's address would be routed on one node and used on another",
+        "take a zone without VXLAN, or take a bridge of its own for the pool",
+    );
+}
+
+#[test]
+fn what_is_not_up_is_known_by_its_configuration() {
+    let node = node();
+    node.net.sh("ip route del default; ip addr flush dev vmbr0 scope global");
+    node.tree.write("etc/network/interfaces", "auto lo\niface lo inet loopback\nsource /etc/network/interfaces.d/*\n");
+    node.tree.write(
+        "etc/network/interfaces.d/main",
+        "auto vmbr0\niface vmbr0 inet static\n\taddress 198.51.100.7/24\n\tgateway 198.51.100.1\n\tbridge-ports eno1\n",
+    );
+    node.run("pool create rbx --profile ovh-bridged 203.0.113.10").prints(
+        "pool rbx created: ovh-bridged, bridge vmbr0, 1 entry\n\
+         assumed: bridge vmbr0 (uplink eno1, by /etc/network/interfaces), the only one that fits\n\
+         assumed: IPv4 gateway 198.51.100.254, the node's main address 198.51.100.7 (vmbr0, by /etc/network/interfaces) with 254 at its end\n",
+    );
 }
 
 #[test]
