@@ -10,7 +10,7 @@
 //!  guest     --+--> Inputs ->| plan (pure)|-> desired: NetState --+
 //!  links     --+             |            |                       +-> diff -> Steps -> system::Kernel
 //!                            | ruleset    |   observed: NetState -+               |
-//!                            +------------+            ^                          +-> nft, netlink
+//!                            +------------+            ^                          +-> nft, netlink, /proc/sys
 //!                                                      +---- system::Kernel::observe
 //! ```
 //!
@@ -26,7 +26,7 @@
 //! | [`audit`] | what changed, who did it, who held what: the entries of the audit log | no |
 //! | [`announce`] | the frame that tells the neighbours whose address it is now | no |
 //! | [`conflict`] | the same address or MAC claimed by two, and what of that counts | no |
-//! | [`system`] | files, programs, netlink; `run` keeps the node's volatile notes | yes |
+//! | [`system`] | files, programs, netlink; `run` keeps the node's volatile notes, `settings` puts kernel settings back to what they were | yes |
 //! | [`interfaces`] | what `/etc/network/interfaces` says of bridges, ports and addresses | no |
 //! | [`doctor`] | examines what surrounds the protection: one table of checks | no |
 //! | [`survey`] | looks at the node for it; what cannot be looked at is the reason why | through `system`; reads |

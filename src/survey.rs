@@ -195,7 +195,7 @@ fn look_at_guard(paths: &Paths) -> Guard {
 }
 
 /// The node's network configuration and what it includes.
-fn look_at_interfaces(paths: &Paths) -> Known<Interfaces> {
+pub fn look_at_interfaces(paths: &Paths) -> Known<Interfaces> {
     let mut interfaces = Interfaces::default();
     let mut pending = vec![paths.interfaces()];
     let mut seen = BTreeSet::new();

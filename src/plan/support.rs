@@ -85,7 +85,7 @@ fn add_needs(inputs: &Inputs, one: &Routed<'_>, support: &mut Support) {
 pub fn outlook(inputs: &Inputs, name: &PoolName) -> (Option<String>, BTreeSet<Problem>) {
     let (mut support, mut problems) = (Support::default(), BTreeSet::new());
     let pool = inputs.registry.pools.pools.get(name).filter(|pool| pool.mode() == Mode::Routed);
-    for (family, pool) in [4, 6].into_iter().flat_map(|family| pool.map(|pool| (family, pool))) {
+    for (family, pool) in [4, 6].into_iter().filter_map(|family| pool.map(|pool| (family, pool))) {
         let entry = pool.addresses.iter().map(|entry| entry.address).find(|prefix| prefix.family() == family);
         let Some(address) = entry.and_then(|prefix| Prefix::host(prefix.first()).ok()) else { continue };
         let one = Routed { name, pool, address, gateway: pool.gateway(address), device: pool.bridge };
