@@ -33,7 +33,8 @@
 //! | [`inspect`] | compares the image of a guest's cloud-init drive with that | reads |
 //! | [`reconcile`] | gathers inputs, runs the plan for the node | through `system` |
 //! | [`hook`] | the same for one guest, in milliseconds | through `system` |
-//! | [`guard`] | the same whenever something changes, as a service; `schedule`, `sayings` decide when to look and what to say | through `system`; `files` reads |
+//! | [`view`] | how a node is, for people and for Prometheus | no, but knows what `system` counts |
+//! | [`guard`] | the same whenever something changes, as a service; `schedule`, `sayings`, `alerts` decide when to look and what to say | through `system`; `files` reads, `courier` sends, `page` serves |
 //! | [`selftest`] | attacks the rules in network namespaces of its own, and a node's own bridges; `frames`, `verdicts`, `topologies`, `targets` are its tables | only `lab` and `live`, through `system` |
 //! | [`topology`] | the node drawn, and what cannot work as it is drawn | no |
 //! | [`cli`] | arguments in, text or JSON out | prints |
@@ -64,3 +65,4 @@ pub mod selftest;
 pub mod survey;
 pub mod system;
 pub mod topology;
+pub mod view;

@@ -158,6 +158,16 @@ impl Paths {
         self.state().join("audited.json")
     }
 
+    /// Where Debian's `node_exporter` looks for metrics of others.
+    pub fn textfiles(&self) -> PathBuf {
+        self.under_root("/var/lib/prometheus/node-exporter")
+    }
+
+    /// Messages to the administrator that wait to be delivered.
+    pub fn messages(&self) -> PathBuf {
+        self.run().join("alerts")
+    }
+
     /// The syslog socket.
     pub fn dev_log(&self) -> PathBuf {
         self.under_root("/dev/log")

@@ -84,6 +84,11 @@ impl Sources {
         Ok(())
     }
 
+    /// What decisions were made by when these files were last compared with the kernel.
+    pub fn inputs(&self) -> &Inputs {
+        &self.inputs
+    }
+
     /// The node's interfaces, as they were when these files were last compared with the kernel.
     pub fn links(&self) -> &Links {
         &self.inputs.links
@@ -192,9 +197,13 @@ impl Node {
 
     /// As [`Self::reconcile`], with the node's lock held already.
     pub fn reconcile_locked(&self, run: &RunState, mode: Mode) -> Result<Report, ReconcileError> {
-        let mut kernel = Kernel::open(self.reference(run)?)?.noting(run);
-        let mut sources = self.read_sources()?;
-        self.reconcile_from(run, &mut kernel, &mut sources, Trust::Whole, None, mode)
+        self.reconcile_by(run, &mut self.read_sources()?, mode)
+    }
+
+    /// As [`Self::reconcile_locked`], by files that were read since the lock was taken.
+    pub fn reconcile_by(&self, run: &RunState, sources: &mut Sources, mode: Mode) -> Result<Report, ReconcileError> {
+        let mut kernel = Kernel::open(reference(run, sources.log_group())?)?.noting(run);
+        self.reconcile_from(run, &mut kernel, sources, Trust::Whole, None, mode)
     }
 
     /// As [`Self::reconcile_locked`], from files that were read before; how far these can still be trusted is for the

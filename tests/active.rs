@@ -17,6 +17,7 @@ fn node() -> Node {
     let node = Node::with_pool();
     // Nobody speaks of his own accord.
     node.net.sh("echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6
+        ip route add default via 203.0.113.1
         ip link add vmbr1 address 02:00:00:00:01:fe type bridge; ip link set vmbr1 up
         ip link add eno1 type veth peer name provider; ip link set eno1 master vmbr0 up; ip link set provider up");
     node.tree.qemu(102, "name: vpn\nnet0: virtio=02:00:00:AA:BB:03,bridge=vmbr1\n");

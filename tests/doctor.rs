@@ -480,8 +480,7 @@ const FOUND: &[Row] = &[
         "uplink-missing",
         |facts| {
             let uplinks = Some(BTreeSet::from([name("eno1"), name("eno7")]));
-            facts.files().inputs.registry.node =
-                Some(NodeFile { version: 1, uplinks, route_uplink: None, log_group: None });
+            facts.files().inputs.registry.node = Some(NodeFile { version: 1, uplinks, ..NodeFile::default() });
         },
         "the uplink eno7 does not exist",
         "correct `uplinks` in `/etc/pve/public-ip/nodes/n1.json`",

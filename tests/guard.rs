@@ -137,7 +137,8 @@ fn each_kind_of_drift_wakes_it_and_is_said_once() {
     let guard = Guard::start(&node);
     let (net, mac) = (&node.net, "02:00:00:aa:bb:00");
     let is_bound = || net.filter().is_some() && net.set("ports") == ["\"tap100i0\""];
-    let is_reachable = || net.marked().len() == 2 && net.marked().iter().all(|line| line.contains(mac));
+    let is_reachable =
+        || net.marked().len() == 2 && net.marked().iter().all(|line| line.contains(mac) && line.contains("PERMANENT"));
     let is_pinned = || net.sh("bridge fdb show dev tap100i0").contains(&format!("{mac} sticky"));
 
     guard.repairs("nft flush ruleset", is_bound);

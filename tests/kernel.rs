@@ -411,7 +411,7 @@ except TimeoutError:
             "node n1: the kernel is as it should be, no guard runs\n",
             "| public | generic-bridged | vmbr0  | [##########] 2 of 2 IPv4",
             "| 100   | net0 | tap100i0 | 02:00:00:00:00:64 | 203.0.113.10 2001:db8:0:1::10 | protected |\n",
-            "| 100 (tap100i0) | 3 |",
+            "| 100 (tap100i0) | ? | 3 |",
             "| 200 (tap200i0)        | 02:00:00:00:00:c8 | ",
         ] {
             let said = said

@@ -29,6 +29,7 @@ const PURE: &[&str] = &[
     "src/ruleset",
     "src/topology",
     "src/guest/cloud_init.rs",
+    "src/guard/alerts.rs",
     "src/guard/sayings.rs",
     "src/guard/schedule.rs",
     "src/guest/config.rs",

@@ -8,7 +8,6 @@ mod doctor;
 mod explain;
 mod inside;
 mod interface;
-mod metrics;
 mod network;
 mod node;
 pub mod output;
@@ -20,7 +19,7 @@ mod setup;
 mod status;
 mod topology;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -165,8 +164,13 @@ pub enum Command {
     ///
     /// Does what apply does whenever something changes: an interface, the filter, a neighbour or a route of ours, the
     /// registry, a guest that moves. SIGHUP makes it look at once; SIGTERM ends it and leaves the protection in place. How
-    /// it is, is in /run/pve-public-ip/guard.
-    Guard,
+    /// it is, is in /run/pve-public-ip/guard; metrics for Prometheus are left where `node_exporter` finds them.
+    Guard(Guard),
+    /// Send the messages to the administrator that the guard has left
+    ///
+    /// By mail to root and to a program, as the node's file of the registry says (`alert_mail`, `alert_exec`); systemd does
+    /// it when there are some.
+    Deliver,
     /// Run one phase of a guest's life (called by the hookscript)
     Hook(Hook),
     /// Print the JSON Schema of the registry's files and of the audit log
@@ -620,6 +624,24 @@ pub struct Metrics {
     output: Option<PathBuf>,
 }
 
+/// `guard`
+#[derive(Debug, Args)]
+pub struct Guard {
+    /// Serve the metrics to this node, at this address, under /metrics
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = on_this_node)]
+    listen: Option<SocketAddr>,
+}
+
+/// Nobody else shall read who is attacked by whom.
+fn on_this_node(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| "an address and a port, such as 127.0.0.1:9731".to_owned())?;
+    if address.ip().is_loopback() {
+        return Ok(address);
+    }
+    Err("the metrics are for this node only: 127.0.0.1 or [::1]; let a proxy with a password carry them further"
+        .to_owned())
+}
+
 /// `list`
 #[derive(Debug, Args)]
 pub struct List {
@@ -766,8 +788,9 @@ impl Cli {
                     Command::Audit(command) => Ok(audit::audit(&node, &command)),
                     Command::Explain(command) => explain::explain(&node, &command),
                     Command::Status(command) => status::status(&node, &command, global.output_format),
-                    Command::Metrics(command) => metrics::metrics(&node, &command),
-                    Command::Guard => node::guard(node, global.dry_run),
+                    Command::Metrics(command) => status::metrics(&node, &command),
+                    Command::Guard(command) => node::guard(node, &command, global.dry_run),
+                    Command::Deliver => node::deliver(&node, global.dry_run),
                     Command::Hook(command) => node::hook(&node, &command),
                     Command::Schema { .. }
                     | Command::Completion { .. }

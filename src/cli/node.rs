@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::output::Output;
-use super::{Hook, Verify, active, advice};
+use super::{Guard, Hook, Verify, active, advice};
 use crate::audit::{Change, Event};
-use crate::guard::{self, sayings::drift};
+use crate::guard::{self, courier, sayings::drift};
 use crate::hook;
 use crate::inspect;
 use crate::model::NodeName;
@@ -173,12 +174,21 @@ pub(super) fn verify(node: &Node, command: &Verify) -> anyhow::Result<Output> {
     Ok(Output { text, data, code })
 }
 
-pub(super) fn guard(node: Node, dry_run: bool) -> anyhow::Result<Output> {
+pub(super) fn guard(node: Node, command: &Guard, dry_run: bool) -> anyhow::Result<Output> {
     if dry_run {
         return Err(advice("the guard cannot pretend", "`pve-public-ip plan` shows what it would do now"));
     }
-    guard::run(node)?;
+    guard::run(node, command.listen)?;
     Ok(Output::new("", Value::Null))
+}
+
+pub(super) fn deliver(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
+    if dry_run {
+        return Err(advice("messages are sent or not", "`ls /run/pve-public-ip/alerts` shows what waits"));
+    }
+    let directory = node.paths.messages();
+    let count = courier::deliver(&node.paths).with_context(|| format!("cannot use `{}`", directory.display()))?;
+    Ok(Output::new("", json!({ "messages": count })))
 }
 
 pub(super) fn hook(node: &Node, command: &Hook) -> anyhow::Result<Output> {

@@ -107,31 +107,75 @@ pub fn has_utf8() -> bool {
 
 /// A table in Proxmox VE's look; ASCII where the locale has no UTF-8.
 pub fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
+    table_within(usize::MAX, headers, rows)
+}
+
+/// The narrowest that a column is made so that a table fits.
+const NARROW: usize = 12;
+
+/// As [`table`], with cells of several lines if it would be wider than this otherwise.
+pub fn table_within(limit: usize, headers: &[&str], rows: &[Vec<String>]) -> String {
     let utf8 = has_utf8();
-    let widths: Vec<usize> = (0..headers.len())
+    let mut widths: Vec<usize> = (0..headers.len())
         .map(|column| {
             let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
             cells.chain([headers[column].chars().count()]).max().unwrap_or(0)
         })
         .collect();
+    // The widest first, as long as that helps.
+    loop {
+        let excess = (widths.iter().map(|width| width + 3).sum::<usize>() + 1).saturating_sub(limit);
+        let Some(widest) = widths.iter_mut().max().filter(|widest| excess > 0 && **widest > NARROW) else { break };
+        *widest = widest.saturating_sub(excess.min(4)).max(NARROW);
+    }
     let rule = |left: char, fill: char, cross: char, right: char| {
         let bars: Vec<String> = widths.iter().map(|width| fill.to_string().repeat(width + 2)).collect();
         format!("{left}{}{right}\n", bars.join(&cross.to_string()))
     };
     let bar = if utf8 { '│' } else { '|' };
-    let line = |cells: &[String]| {
-        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!(" {cell:<width$} "));
-        format!("{bar}{}{bar}\n", padded.collect::<Vec<_>>().join(&bar.to_string()))
+    let row = |cells: &[String]| {
+        let cells: Vec<Vec<String>> = cells.iter().zip(&widths).map(|(cell, width)| wrapped(cell, *width)).collect();
+        let height = cells.iter().map(Vec::len).max().unwrap_or(0);
+        let line = |number: usize| {
+            let padded = cells.iter().zip(&widths).map(|(lines, width)| {
+                let text = lines.get(number).map_or("", String::as_str);
+                format!(" {text:<width$} ")
+            });
+            format!("{bar}{}{bar}\n", padded.collect::<Vec<_>>().join(&bar.to_string()))
+        };
+        (0..height).map(line).collect::<String>()
     };
     let headers: Vec<String> = headers.iter().map(|header| (*header).to_owned()).collect();
-    let body: String = rows.iter().map(|row| line(row)).collect();
+    let body: String = rows.iter().map(|cells| row(cells)).collect();
     if utf8 {
         let (top, middle, bottom) = (rule('┌', '─', '┬', '┐'), rule('╞', '═', '╪', '╡'), rule('└', '─', '┴', '┘'));
-        format!("{top}{}{middle}{body}{bottom}", line(&headers))
+        format!("{top}{}{middle}{body}{bottom}", row(&headers))
     } else {
         let plain = rule('+', '-', '+', '+');
-        format!("{plain}{}{plain}{body}{plain}", line(&headers))
+        format!("{plain}{}{plain}{body}{plain}", row(&headers))
     }
+}
+
+/// In lines of at most this many characters, broken at blanks where there are some.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let mut word: Vec<char> = word.chars().collect();
+        loop {
+            let line = lines.last_mut().map(|line| (line.chars().count(), line));
+            let Some((used, line)) = line else { break };
+            let gap = usize::from(used > 0);
+            if used + gap + word.len() <= width {
+                line.extend([' '].iter().take(gap).chain(&word));
+                break;
+            }
+            if used == 0 {
+                line.extend(word.drain(..width));
+            }
+            lines.push(String::new());
+        }
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -154,5 +198,27 @@ mod tests {
         let text = table(&["vmid", "address"], &[vec!["100".into(), "203.0.113.10".into()]]);
         let widths: Vec<usize> = text.lines().map(|line| line.chars().count()).collect();
         assert!(widths.iter().all(|width| *width == widths[0]), "{text}");
+    }
+
+    #[test]
+    fn tables_keep_to_a_width() {
+        let rows = [vec!["100".to_owned(), "203.0.113.10 2001:db8:0:1::10 203.0.113.11".to_owned(), "x".repeat(30)]];
+        let wide = table(&["vmid", "addresses", "name"], &rows);
+        assert_eq!(
+            table_within(wide.lines().next().unwrap().chars().count(), &["vmid", "addresses", "name"], &rows),
+            wide
+        );
+        for limit in [80, 60, 48] {
+            let text = table_within(limit, &["vmid", "addresses", "name"], &rows);
+            let widths: Vec<usize> = text.lines().map(|line| line.chars().count()).collect();
+            assert!(widths.iter().all(|width| *width == widths[0] && *width <= limit), "{limit}: {text}");
+            let cells = text.replace(['|', '+', '-', '\n', ' ', '│', '┌', '─'], "");
+            assert!(cells.contains("2001:db8:0:1::10"), "an address that fits is not broken: {text}");
+        }
+        // Narrower than can be done, nothing is lost.
+        let text = table_within(10, &["vmid", "addresses", "name"], &rows);
+        assert_eq!(text.matches('x').count(), 30, "{text}");
+        assert_eq!(wrapped("a  b", 10), ["a  b"]);
+        assert_eq!(wrapped("", 5), [""]);
     }
 }

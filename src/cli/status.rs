@@ -1,236 +1,86 @@
-//! `status`: one screen for the administrator. What cannot be read makes its own line say so, never the command fail.
+//! `status` and `metrics`: how this node is, on one screen and for Prometheus. What cannot be read makes its own line say
+//! so, never the command fail.
 
-use std::collections::BTreeMap;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::thread::sleep;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use serde::Serialize;
+use anyhow::Context as _;
 use serde_json::json;
 
-use super::output::{Output, OutputFormat, table};
-use super::{Status, conflicts};
-use crate::model::{IfName, MacAddr, PoolName, Vmid};
-use crate::plan::{Presence, Problem, Step, guest_of_port};
-use crate::reconcile::{Mode, Node, Report};
-use crate::registry::document::Pool;
-use crate::registry::{Registry, capacity, plain};
-use crate::ruleset::reasons;
-use crate::system::run::{GuardNote, RunState};
-use crate::system::tally::{Count, Tallies};
+use super::output::{Output, OutputFormat, table_within};
+use super::{Metrics, Status, conflicts};
+use crate::model::{IfName, Vmid};
+use crate::reconcile::{Mode, Node, ReconcileError, Sources};
+use crate::system::run::RunState;
 use crate::system::{Kernel, Reference};
+use crate::system::{command, files};
+use crate::view::exposition::exposition;
+use crate::view::{Comparison, Guard, Known, PoolUse, View, seconds};
 
 /// How long a bar of a pool is.
 const BAR: usize = 10;
 
-/// How the guard is.
-#[derive(Debug, Serialize)]
-pub(super) struct Guard {
-    /// Whether its process is there.
-    pub(super) runs: bool,
-    /// What it noted last.
-    #[serde(flatten)]
-    pub(super) note: GuardNote,
-}
-
-/// How full a pool is.
-#[derive(Debug, Serialize)]
-pub(super) struct PoolUse {
-    pub(super) name: String,
-    profile: String,
-    bridge: IfName,
-    pub(super) uplink_guard: &'static str,
-    /// Family, addresses that are assigned, addresses that there are.
-    pub(super) families: Vec<(u8, u128, u128)>,
-}
-
-/// One NIC of a guest.
-#[derive(Debug, Serialize)]
-pub(super) struct GuestNic {
-    vmid: Vmid,
-    interface: String,
-    port: IfName,
-    mac: MacAddr,
-    addresses: Vec<String>,
-    pub(super) state: &'static str,
-}
-
-/// Frames that were dropped, by reason and port.
-#[derive(Debug, Serialize)]
-pub(super) struct Dropped {
-    pub(super) port: IfName,
-    pub(super) vmid: Option<Vmid>,
-    pub(super) reason: &'static str,
-    sentence: &'static str,
-    #[serde(flatten)]
-    pub(super) count: Count,
-    seconds_ago: u64,
-}
-
-/// A MAC that the provider does not know.
-#[derive(Debug, Serialize)]
-struct Stranger {
-    port: IfName,
-    vmid: Option<Vmid>,
-    mac: Option<MacAddr>,
-    #[serde(flatten)]
-    count: Count,
-}
-
-/// All that there is to say.
-#[derive(Debug, Serialize)]
-pub(super) struct View {
-    node: String,
-    version: &'static str,
-    /// Whether the kernel is as it should be; `None`: it could not be compared.
-    pub(super) in_line: Option<bool>,
-    pub(super) differences: usize,
-    pub(super) guard: Option<Guard>,
-    pub(super) pools: Vec<PoolUse>,
-    pub(super) guests: Vec<GuestNic>,
-    /// Frames dropped in the last day.
-    pub(super) dropped: Vec<Dropped>,
-    /// Frames dropped since the table was made.
-    pub(super) reasons: BTreeMap<&'static str, Count>,
-    unregistered: Vec<Stranger>,
-    /// Conflicts that nobody has acknowledged.
-    pub(super) conflicts: usize,
-    pub(super) problems: Vec<Problem>,
-    pub(super) notes: Vec<Problem>,
-    /// What could not be read.
-    pub(super) trouble: Vec<String>,
-}
+/// How long to wait for whoever changes the node.
+const LOCK_LIMIT: Duration = Duration::from_secs(30);
 
 /// Gathers it.
-pub(super) fn view(node: &Node) -> View {
+fn view(node: &Node) -> View {
     let mut trouble = Vec::new();
     let mut keep = |what: &str, error: anyhow::Error| trouble.push(format!("{what}: {error:#}"));
-    let report = node.reconcile(Mode::Plan).map_err(|error| keep("the node could not be compared", error.into())).ok();
-    let registry = match node.store.load() {
-        Ok(snapshot) => snapshot.registry,
+    let run = RunState::lock(&node.paths, LOCK_LIMIT).map_err(ReconcileError::from);
+    let mut sources = match node.read_sources() {
+        Ok(sources) => Some(sources),
         Err(error) => {
             keep("the registry could not be read", error.into());
-            Registry::default()
+            None
         }
+    };
+    let compared = sources.as_mut().map(|sources| node.reconcile_by(&run?, sources, Mode::Plan));
+    let report = match compared {
+        Some(Err(error)) => {
+            keep("the node could not be compared", error.into());
+            None
+        }
+        Some(Ok(report)) => Some(report),
+        None => None,
     };
     let tallies = Kernel::open(Reference::default()).and_then(|mut kernel| kernel.tallies());
     let tallies = tallies.map_err(|error| keep("the counters could not be read", error.into())).unwrap_or_default();
-    let noted = RunState::guard_note(&node.paths);
-    let guard = noted.map(|note| Guard { runs: note.is_alive(), note });
-    let differences = report.as_ref().map_or(0, |report| report.steps.iter().map(|step| step.meanings().len()).sum());
-    let pools = registry.pools.pools.iter().map(|(name, pool)| pool_use(name, pool, &registry)).collect();
-    let (ports, strangers) = dropped(&tallies);
-    let guests = guest_nics(node, &registry, report.as_ref());
-    let (conflicts, _) = conflicts::all(node, registry);
-    View {
-        node: node.name.to_string(),
-        version: env!("CARGO_PKG_VERSION"),
-        in_line: report.as_ref().map(|report| report.steps.is_empty()),
-        differences,
+    let guard = RunState::guard_note(&node.paths).map(|note| Guard { runs: note.is_alive(), note });
+    let registry = sources.as_ref().map(|sources| sources.inputs().registry.clone());
+    let (conflicts, _) = registry.map(|registry| conflicts::all(node, registry)).unwrap_or_default();
+    let known = Known {
+        inputs: sources.as_ref().map(Sources::inputs),
+        comparison: report.as_ref().map(|report| Comparison {
+            steps: &report.steps,
+            problems: &report.problems,
+            notes: &report.notes,
+        }),
+        tallies: &tallies,
+        history: &RunState::note(&node.paths, "history").unwrap_or_default(),
         guard,
-        pools,
-        guests,
-        dropped: ports,
-        reasons: tallies.reasons,
-        unregistered: strangers,
         conflicts: conflicts.iter().filter(|conflict| !conflict.acknowledged).count(),
-        problems: report.as_ref().map(|report| report.problems.clone()).unwrap_or_default(),
-        notes: report.map(|report| report.notes).unwrap_or_default(),
         trouble,
-    }
-}
-
-fn pool_use(name: &PoolName, pool: &Pool, registry: &Registry) -> PoolUse {
-    let family = |family: u8| {
-        let entries = pool.addresses.iter().filter(|entry| entry.address.family() == family);
-        let all = entries.map(capacity).fold(0u128, u128::saturating_add);
-        let held = registry
-            .assignments()
-            .map(|(.., assigned)| assigned)
-            .filter(|assigned| assigned.pool == *name && assigned.address.family() == family);
-        let size = |net: ipnet::IpNet| 1u128.checked_shl((net.max_prefix_len() - net.prefix_len()).into());
-        let used = held.map(|assigned| size(assigned.address.net()).unwrap_or(u128::MAX));
-        (family, used.fold(0u128, u128::saturating_add), all)
     };
-    PoolUse {
-        name: name.to_string(),
-        profile: pool.profile_name().to_owned(),
-        bridge: pool.bridge,
-        uplink_guard: pool.uplink_guard().as_str(),
-        families: [family(4), family(6)].into_iter().filter(|(_, _, all)| *all > 0).collect(),
-    }
+    View::of(&node.name, known)
 }
 
-fn guest_nics(node: &Node, registry: &Registry, report: Option<&Report>) -> Vec<GuestNic> {
-    let mut nics = Vec::new();
-    for (vmid, guest) in registry.guests.iter().filter(|(_, guest)| !guest.is_empty()) {
-        let located = node.guests.find(*vmid, None);
-        let (kind, here) = match &located {
-            Ok(located) => (located.config.kind, located.node == node.name),
-            Err(_) => (crate::model::GuestKind::Qemu, false),
-        };
-        for (id, interface) in &guest.interfaces {
-            let port = kind.port(*vmid, *id);
-            let state = match report {
-                None => "unknown",
-                Some(report) if report.problems.iter().any(|problem| problem.vmid == Some(*vmid)) => "problem",
-                Some(report) => match report.presence.get(vmid) {
-                    Some(_) if differs(&report.steps, port, interface.mac) => "NOT PROTECTED",
-                    Some(Presence::Running) => "protected",
-                    Some(Presence::Starting) => "starting",
-                    Some(Presence::Incoming) => "arriving",
-                    None if here => "reserved",
-                    None => "elsewhere",
-                },
-            };
-            let addresses = interface.addresses.iter().map(|assigned| plain(assigned.address)).collect();
-            nics.push(GuestNic { vmid: *vmid, interface: id.to_string(), port, mac: interface.mac, addresses, state });
-        }
-    }
-    nics
-}
-
-/// Whether what protects a port is not in place.
-fn differs(steps: &[Step], port: IfName, mac: MacAddr) -> bool {
-    let (port, mac) = (port.to_string(), mac.to_string());
-    steps.iter().any(|step| match step {
-        Step::DeclareSets(_) | Step::LoadRules(_) => true,
-        Step::ChangeElements { add, .. } => {
-            add.iter().map(ToString::to_string).any(|element| element.contains(&port) || element.contains(&mac))
-        }
-        _ => false,
-    })
-}
-
-fn dropped(tallies: &Tallies) -> (Vec<Dropped>, Vec<Stranger>) {
-    let sentences: BTreeMap<_, _> = reasons().collect();
-    let mut ports: Vec<Dropped> = tallies
-        .ports
-        .iter()
-        .map(|(reason, entry)| Dropped {
-            port: entry.port,
-            vmid: guest_of_port(entry.port),
-            reason,
-            sentence: sentences.get(reason).copied().unwrap_or_default(),
-            count: entry.count,
-            seconds_ago: entry.age.as_secs(),
-        })
-        .collect();
-    ports.sort_by_key(|entry| (entry.seconds_ago, entry.port, entry.reason));
-    let strangers = tallies.unregistered.iter().map(|entry| Stranger {
-        port: entry.port,
-        vmid: guest_of_port(entry.port),
-        mac: entry.mac,
-        count: entry.count,
-    });
-    (ports, strangers.collect())
+pub(super) fn metrics(node: &Node, command: &Metrics) -> anyhow::Result<Output> {
+    let view = view(node);
+    let text = exposition(&view);
+    let Some(path) = &command.output else { return Ok(Output::new(text, json!(view))) };
+    files::publish(path, text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
+    let lines = text.lines().filter(|line| !line.starts_with('#')).count();
+    Ok(Output::new(format!("{lines} metrics written to {}", path.display()), json!(view)))
 }
 
 pub(super) fn status(node: &Node, command: &Status, format: OutputFormat) -> anyhow::Result<Output> {
+    let screen = Screen::of_stdout();
     let output = || {
         let view = view(node);
         let code = u8::from(view.in_line.is_none());
-        Output { text: text(&view), data: json!(view), code }
+        Output { text: screen.painted(&text(&view, screen.width)), data: json!(view), code }
     };
     if !command.watch {
         return Ok(output());
@@ -244,57 +94,79 @@ pub(super) fn status(node: &Node, command: &Status, format: OutputFormat) -> any
     }
 }
 
-fn text(view: &View) -> String {
+/// What the text is shown on.
+struct Screen {
+    width: usize,
+    has_colour: bool,
+}
+
+impl Screen {
+    /// A terminal has a width, and mostly colours; a file or a pipe has neither.
+    fn of_stdout() -> Self {
+        if !io::stdout().is_terminal() {
+            return Self { width: usize::MAX, has_colour: false };
+        }
+        // "24 80": there is no safe way to ask the kernel itself.
+        let size = command::run("stty", &["-F", "/dev/tty", "size"], b"").unwrap_or_default();
+        let columns = String::from_utf8_lossy(&size).split_whitespace().nth(1).and_then(|columns| columns.parse().ok());
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+        let width = columns.filter(|columns| *columns > 0).unwrap_or(usize::MAX);
+        Self { width, has_colour: !is_set("NO_COLOR") && !is_dumb }
+    }
+
+    /// Decoration only: the words say the same.
+    fn painted(&self, text: &str) -> String {
+        if !self.has_colour {
+            return text.to_owned();
+        }
+        let mut painted = String::new();
+        for line in text.split_inclusive('\n') {
+            let is_row = line.starts_with(['|', '│']);
+            let shows = |word: &str| is_row && line.contains(&format!(" {word} "));
+            let alarm = ["NOT PROTECTED", "problem"].into_iter().find(|word| shows(word));
+            let word = alarm.or(["trouble:", "problem:", "note:"].into_iter().find(|word| line.starts_with(word)));
+            painted += &match word {
+                Some(word) => {
+                    line.replacen(word, &format!("\x1b[{}m{word}\x1b[0m", if word == "note:" { 33 } else { 31 }), 1)
+                }
+                None if shows("protected") => line.replacen(" protected ", " \x1b[32mprotected\x1b[0m ", 1),
+                None => line.to_owned(),
+            };
+        }
+        painted
+    }
+}
+
+fn text(view: &View, width: usize) -> String {
     let mut text = format!("node {}: {}, {}\n", view.node, health(view), guard_text(view.guard.as_ref()));
     for trouble in &view.trouble {
         text += &format!("trouble: {trouble}\n");
     }
-    let pools: Vec<Vec<String>> = view.pools.iter().map(pool_row).collect();
-    if !pools.is_empty() {
-        text += &table(&["pool", "profile", "bridge", "assigned", "uplink guard"], &pools);
-    }
-    let guests: Vec<Vec<String>> = view
-        .guests
-        .iter()
-        .map(|nic| {
-            let addresses = nic.addresses.join(" ");
-            vec![
-                nic.vmid.to_string(),
-                nic.interface.clone(),
-                nic.port.to_string(),
-                nic.mac.to_string(),
-                addresses,
-                nic.state.to_owned(),
-            ]
-        })
-        .collect();
-    if !guests.is_empty() {
-        text += &table(&["guest", "net", "port", "mac", "addresses", "state"], &guests);
-    }
+    let mut add = |headers: &[&str], rows: Vec<Vec<String>>| {
+        if !rows.is_empty() {
+            text += &table_within(width, headers, &rows);
+        }
+    };
     let whose =
         |vmid: Option<Vmid>, port: IfName| vmid.map_or_else(|| port.to_string(), |vmid| format!("{vmid} ({port})"));
-    let dropped: Vec<Vec<String>> = view
-        .dropped
-        .iter()
-        .map(|entry| {
-            let ago = ago(entry.seconds_ago);
-            vec![whose(entry.vmid, entry.port), entry.count.packets.to_string(), ago, entry.sentence.to_owned()]
-        })
-        .collect();
-    if !dropped.is_empty() {
-        text += &table(&["dropped from", "frames", "last", "because"], &dropped);
-    }
-    let strangers: Vec<Vec<String>> = view
-        .unregistered
-        .iter()
-        .map(|entry| {
-            let mac = entry.mac.map(|mac| mac.to_string()).unwrap_or_default();
-            vec![whose(entry.vmid, entry.port), mac, entry.count.packets.to_string()]
-        })
-        .collect();
-    if !strangers.is_empty() {
-        text += &table(&["sends to the provider", "with unknown MAC", "frames"], &strangers);
-    }
+    add(&["pool", "profile", "bridge", "assigned", "uplink guard"], view.pools.iter().map(pool_row).collect());
+    let guests = view.guests.iter().map(|nic| {
+        let (vmid, port, mac) = (nic.vmid.to_string(), nic.port.to_string(), nic.mac.to_string());
+        vec![vmid, nic.interface.clone(), port, mac, nic.addresses.join(" "), nic.state.to_string()]
+    });
+    add(&["guest", "net", "port", "mac", "addresses", "state"], guests.collect());
+    let dropped = view.dropped.iter().map(|entry| {
+        let hour = entry.last_hour.map_or_else(|| "?".to_owned(), |hour| hour.to_string());
+        let (all, ago) = (entry.count.packets.to_string(), ago(entry.seconds_ago));
+        vec![whose(entry.vmid, entry.port), hour, all, ago, entry.sentence.to_owned()]
+    });
+    add(&["dropped from", "last hour", "in all", "last", "because"], dropped.collect());
+    let strangers = view.unregistered.iter().map(|entry| {
+        let mac = entry.mac.map(|mac| mac.to_string()).unwrap_or_default();
+        vec![whose(entry.vmid, entry.port), mac, entry.count.packets.to_string()]
+    });
+    add(&["sends to the provider", "with unknown MAC", "frames"], strangers.collect());
     if view.conflicts > 0 {
         text += &format!("conflicts: {} (`pve-public-ip conflicts list` names them)\n", view.conflicts);
     }
@@ -323,13 +195,16 @@ fn guard_text(guard: Option<&Guard>) -> String {
     if let Some(trouble) = &note.trouble {
         return format!("the guard is in trouble: {trouble}");
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = seconds();
     let repairs = match note.repairs {
         0 => String::new(),
         1 => ", 1 repair".to_owned(),
         count => format!(", {count} repairs"),
     };
-    format!("the guard looked {} ({} ms{repairs})", ago(now.saturating_sub(note.last_look)), note.last_look_ms)
+    let since = |at: u64| ago(now.saturating_sub(at));
+    let change =
+        if note.last_change > 0 { format!(", changed something {}", since(note.last_change)) } else { String::new() };
+    format!("the guard looked {} ({} ms{repairs}){change}", since(note.last_look), note.last_look_ms)
 }
 
 fn ago(seconds: u64) -> String {

@@ -7,26 +7,37 @@
 //!
 //! One loop, which never waits for the cluster file system: see [`files`].
 
+pub mod alerts;
+pub mod courier;
 pub mod files;
+pub mod page;
 pub mod sayings;
 pub mod schedule;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::audit::{self, Change};
-use crate::plan::{Event, Known, Links, NetState, Rules, latest};
+use crate::plan::{self, Event, Links, NetState, Problem, Rules, latest};
 use crate::reconcile::{Mode, Node, ReconcileError, Report, Sources, Trust, reference};
+use crate::registry::document::NodeFile;
 use crate::ruleset::Table;
 use crate::system::journal::Durability;
 use crate::system::run::{GuardNote, RunError, RunState};
 use crate::system::service::{Request, ServiceManager, Signals};
-use crate::system::{Fence, FilterError, Kernel, KernelError, Monitor};
+use crate::system::tally::Tallies;
+use crate::system::{self, Fence, FilterError, Kernel, KernelError, Monitor, Reference};
+use crate::view::exposition::exposition;
+use crate::view::{self, Comparison, History, Known, View, seconds};
+use alerts::Message;
 use files::{Answer, Ask, Reader};
+use page::Page;
 use sayings::{Line, Sayings, drift};
 use schedule::{Cause, Schedule};
 
@@ -41,6 +52,12 @@ const FIRST_READ_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long another look may: hooks wait meanwhile.
 const READ_LIMIT: Duration = Duration::from_millis(200);
+
+/// Between two gatherings of metrics, unless the node's file says otherwise.
+const METRICS_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Frames dropped from one port in an hour that are too many, unless the node's file says otherwise.
+const ATTEMPTS: u64 = 1000;
 
 /// A cluster file system that does not answer for so long is in trouble.
 const SILENCE_LIMIT: Duration = Duration::from_secs(5);
@@ -69,12 +86,27 @@ fn failed<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> GuardEr
 }
 
 /// Runs until a signal ends it.
-pub fn run(node: Node) -> Result<(), GuardError> {
+pub fn run(node: Node, listen: Option<SocketAddr>) -> Result<(), GuardError> {
     let signals = Signals::take().map_err(failed("wait for signals"))?;
     let manager = ServiceManager::of_environment().map_err(failed("talk to the service manager"))?;
     let monitor = Monitor::open()?;
     let reader = Reader::start(node.clone()).map_err(failed("start a thread"))?;
+    let page = listen.and_then(|address| {
+        // Nobody is protected less because nobody can look.
+        let failed =
+            |error: &io::Error| log::error!("cannot listen at {address} ({error}): the metrics are not served");
+        Page::serve(address).inspect_err(failed).ok()
+    });
+    let mut sayings = Sayings::default();
+    sayings.alerts = RunState::note(&node.paths, "alerts-said").unwrap_or_default();
+    let history = RunState::note(&node.paths, "history").unwrap_or_default();
     let mut guard = Guard {
+        page,
+        history,
+        gathered: Duration::ZERO,
+        problems: Vec::new(),
+        notes: Vec::new(),
+        unwritten: None,
         node,
         reader,
         started: Instant::now(),
@@ -86,7 +118,7 @@ pub fn run(node: Node) -> Result<(), GuardError> {
         is_exact: false,
         changed_by: None,
         schedule: Schedule::new(),
-        sayings: Sayings::default(),
+        sayings,
         note: GuardNote { pid: std::process::id(), ..GuardNote::default() },
         manager,
     };
@@ -114,6 +146,17 @@ struct Guard {
     sayings: Sayings,
     note: GuardNote,
     manager: ServiceManager,
+    /// Where the metrics are served.
+    page: Option<Page>,
+    /// What the rules had counted before.
+    history: History,
+    /// When metrics were gathered last.
+    gathered: Duration,
+    /// What the last look found.
+    problems: Vec<Problem>,
+    notes: Vec<Problem>,
+    /// Why the metrics could not be written, once it was said.
+    unwritten: Option<io::ErrorKind>,
 }
 
 impl Guard {
@@ -123,7 +166,7 @@ impl Guard {
         let mut is_ready = false;
         loop {
             let now = self.now();
-            let sleep = self.schedule.left(now);
+            let sleep = self.schedule.left(now).min((self.gathered + self.interval()).saturating_sub(now));
             let sleep = watchdog.map_or(sleep, |interval| sleep.min((alive_at + interval).saturating_sub(now)));
             self.wait(&monitor, signals, sleep)?;
             if watchdog.is_some_and(|interval| self.now() >= alive_at + interval) {
@@ -133,6 +176,7 @@ impl Guard {
             match signals.drain().map_err(failed("read a signal"))? {
                 Some(Request::Stop) => {
                     self.manager.tell("STOPPING=1");
+                    self.gather(false);
                     log::info!("guard: stopped; what protects the guests stays in place");
                     return Ok(());
                 }
@@ -152,7 +196,103 @@ impl Guard {
                     self.manager.tell("READY=1");
                 }
                 self.manager.tell(&format!("STATUS={}", self.summary()));
+                self.write_home();
             }
+            if is_ready && (self.gathered.is_zero() || self.now() >= self.gathered + self.interval()) {
+                self.gather(true);
+                self.write_home();
+            }
+        }
+    }
+
+    /// What the node's file of the registry says, if it can be read.
+    fn settings(&self) -> Option<&NodeFile> {
+        self.sources.as_ref().and_then(|sources| sources.inputs().registry.node.as_ref())
+    }
+
+    /// Between two gatherings of metrics.
+    fn interval(&self) -> Duration {
+        let seconds = self.settings().and_then(|file| file.metrics_seconds).filter(|seconds| *seconds > 0);
+        seconds.map_or(METRICS_INTERVAL, Duration::from_secs)
+    }
+
+    /// Reads what the rules have counted, and leaves it with all else that there is to know where Prometheus finds it.
+    fn gather(&mut self, runs: bool) {
+        self.gathered = self.now();
+        let mut trouble = Vec::new();
+        let tallies = match &mut self.kernel {
+            Some(kernel) => kernel.tallies(),
+            None => Kernel::open(Reference::default()).and_then(|mut kernel| kernel.tallies()),
+        };
+        let tallies = tallies.unwrap_or_else(|error| {
+            trouble.push(format!("the counters could not be read: {}", chain(&error)));
+            Tallies::default()
+        });
+        let now = seconds();
+        if self.history.note(now, &tallies) {
+            RunState::set_note(&self.node.paths, "history", &self.history);
+        }
+        let comparison = Comparison { steps: &[], problems: &self.problems, notes: &self.notes };
+        let known = Known {
+            inputs: self.sources.as_ref().map(Sources::inputs),
+            comparison: self.note.trouble.is_none().then_some(comparison),
+            tallies: &tallies,
+            history: &self.history,
+            guard: Some(view::Guard { runs, note: self.note.clone() }),
+            trouble,
+        };
+        let view = View::of(&self.node.name, known);
+        let settings = self.settings();
+        let threshold = settings.and_then(|file| file.alert_attempts).unwrap_or(ATTEMPTS);
+        let is_wanted = settings.is_none_or(|file| file.metrics_seconds != Some(0));
+        let directory = settings.and_then(|file| file.metrics_directory.clone());
+        say(self.sayings.attempts(&view.attempts(), threshold, now));
+        if !is_wanted {
+            return;
+        }
+        let text = exposition(&view);
+        if let Some(page) = &self.page {
+            page.show(&text);
+        }
+        let directory = match directory {
+            Some(directory) => directory,
+            None => Some(self.node.paths.textfiles()).filter(|directory| directory.is_dir()).unwrap_or_default(),
+        };
+        if directory.as_os_str().is_empty() {
+            return;
+        }
+        let path = directory.join("pve-public-ip.prom");
+        match system::files::publish(&path, text.as_bytes()) {
+            Ok(()) => self.unwritten = None,
+            Err(error) if self.unwritten == Some(error.kind()) => {}
+            Err(error) => {
+                log::warn!("cannot write `{}`: {error}", path.display());
+                log::warn!(
+                    "hint: the service may only write where its unit lets it: `systemctl edit pve-public-ip`, ReadWritePaths="
+                );
+                self.unwritten = Some(error.kind());
+            }
+        }
+    }
+
+    /// Leaves what the administrator has to know for whoever brings it.
+    fn write_home(&mut self) {
+        let now = seconds();
+        let Some((alerts, more)) = self.sayings.alerts.due(now) else { return };
+        RunState::set_note(&self.node.paths, "alerts-said", &self.sayings.alerts);
+        let settings = self.settings();
+        let mail = settings.and_then(|file| file.alert_mail.clone()).unwrap_or_else(|| "root".to_owned());
+        let exec = settings.and_then(|file| file.alert_exec.clone());
+        let node = self.node.name.to_string();
+        let message = Message { version: 1, node, alerts, more, mail: Some(mail), exec };
+        if let Err(error) = courier::leave(&self.node.paths, &message, now) {
+            log::warn!("a message to the administrator is lost: {error}");
+            return;
+        }
+        if !self.manager.is_there() {
+            // There is nobody else who would.
+            let paths = self.node.paths.clone();
+            drop(thread::Builder::new().spawn(move || courier::deliver(&paths)));
         }
     }
 
@@ -182,7 +322,7 @@ impl Guard {
         let none = Links::default();
         let links = self.sources.as_ref().map_or(&none, Sources::links);
         let exits = self.sources.as_ref().and_then(Sources::exits);
-        let known = Known { desired: &self.desired, links, exits, generation: self.generation };
+        let known = plan::Known { desired: &self.desired, links, exits, generation: self.generation };
         let mut causes = BTreeSet::new();
         let mut changed = Vec::new();
         for event in latest(events).into_iter().filter(|event| known.is_contradicted_by(event)) {
@@ -254,7 +394,7 @@ impl Guard {
         self.note.looks += 1;
         self.note.last_look = seconds();
         self.note.last_look_ms = u64::try_from(ended.saturating_sub(began).as_millis()).unwrap_or(u64::MAX);
-        RunState::set_guard_note(&self.node.paths, &self.note);
+        RunState::set_note(&self.node.paths, "guard", &self.note);
         log::debug!("looked because of {cause:?} for {} ms", self.note.last_look_ms);
         Ok(!matches!(outcome, Ok(None)))
     }
@@ -344,7 +484,7 @@ impl Guard {
         if self.note.looks > 0 {
             let drift = drift(&report.steps, &self.desired, &report.desired);
             self.note.repairs += u64::try_from(drift.len()).unwrap_or(u64::MAX);
-            let lines = self.sayings.repaired(&drift, changed_by.as_deref(), self.started.elapsed());
+            let lines = self.sayings.repaired(&drift, changed_by.as_deref(), seconds());
             let changes = lines
                 .iter()
                 .map(|(_, text)| Change::said(audit::Event::Repaired, text.trim_start_matches("repaired: ")));
@@ -368,14 +508,16 @@ impl Guard {
         self.note.trouble = None;
         self.note.guests = report.presence.len();
         self.note.problems = report.problems.len();
-        let mut lines = self.sayings.trouble(None);
-        lines.extend(self.sayings.problems(&report.problems));
+        self.problems.clone_from(&report.problems);
+        self.notes.clone_from(&report.notes);
+        let mut lines = self.sayings.trouble(None, seconds());
+        lines.extend(self.sayings.problems(&report.problems, seconds()));
         lines
     }
 
     fn in_trouble(&mut self, text: &str, hint: Option<&str>) -> Vec<Line> {
         self.note.trouble = Some(text.to_owned());
-        self.sayings.trouble(Some((text, hint)))
+        self.sayings.trouble(Some((text, hint)), seconds())
     }
 
     fn summary(&self) -> String {
@@ -398,8 +540,4 @@ fn say(lines: Vec<Line>) {
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-fn seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -1,15 +1,19 @@
-//! What to say, once: drift that was repaired, what stands in the way, trouble that comes and goes.
+//! What to say, once: drift that was repaired, what stands in the way, trouble that comes and goes. The log hears all of
+//! it, the administrator by [`Alerts`] what somebody has to know who does not read logs.
+//!
+//! Times are seconds since 1970.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use log::Level;
 
-use crate::plan::{NetState, Problem, Step, diff};
+use super::alerts::{Alerts, Kind};
+use crate::model::{IfName, Vmid};
+use crate::plan::{NetState, Problem, Step, diff, guest_of_port};
 use crate::ruleset::Table;
 
 /// The same drift again within this time is counted, not said.
-const SILENCE: Duration = Duration::from_secs(3600);
+const SILENCE: u64 = 3600;
 
 /// Meanings that are said one by one; of more the number is said.
 const SHOWN: usize = 10;
@@ -20,9 +24,11 @@ pub type Line = (Level, String);
 /// What has been said so far.
 #[derive(Debug, Default)]
 pub struct Sayings {
-    drift: BTreeMap<String, Duration>,
+    drift: BTreeMap<String, u64>,
     problems: BTreeSet<Problem>,
     trouble: Option<String>,
+    /// For whom it is not enough that the log has it.
+    pub alerts: Alerts,
 }
 
 /// The part of the steps that undoes what somebody else did, in words: the kernel was not as it was left.
@@ -38,7 +44,7 @@ pub fn drift(steps: &[Step], before: &NetState, desired: &NetState) -> BTreeSet<
 
 impl Sayings {
     /// Drift has been repaired. `by` names the program that last changed the filter, if one did.
-    pub fn repaired(&mut self, drift: &BTreeSet<String>, by: Option<&str>, now: Duration) -> Vec<Line> {
+    pub fn repaired(&mut self, drift: &BTreeSet<String>, by: Option<&str>, now: u64) -> Vec<Line> {
         self.drift.retain(|_, said| now.saturating_sub(*said) < SILENCE);
         let news: Vec<&String> = drift.iter().filter(|meaning| !self.drift.contains_key(*meaning)).collect();
         let whom = by.map(|by| format!(" (nf_tables was changed by `{by}`)")).unwrap_or_default();
@@ -47,6 +53,20 @@ impl Sayings {
         if news.len() > SHOWN {
             lines.push((Level::Warn, format!("repaired: {} more of the kind", news.len() - SHOWN)));
         }
+        let kind = |meaning: &str| {
+            if Step::DeclareSets(Table::Bridge).meanings().iter().any(|table| table == meaning) {
+                Kind::Table
+            } else {
+                Kind::Drift
+            }
+        };
+        for meaning in news.iter().take(SHOWN) {
+            self.alerts.raise(kind(meaning), meaning, &format!("repaired: {meaning}{whom}"), None, now);
+        }
+        if news.len() > SHOWN {
+            let sentence = format!("repaired: {} more differences of the kind{whom}", news.len() - SHOWN);
+            self.alerts.raise(Kind::Drift, "many", &sentence, Some("`journalctl -t pve-public-ip` names them"), now);
+        }
         for meaning in news {
             self.drift.insert(meaning.clone(), now);
         }
@@ -54,7 +74,7 @@ impl Sayings {
     }
 
     /// What stands in the way of assignments now.
-    pub fn problems(&mut self, problems: &[Problem]) -> Vec<Line> {
+    pub fn problems(&mut self, problems: &[Problem], clock: u64) -> Vec<Line> {
         let now: BTreeSet<Problem> = problems.iter().cloned().collect();
         let said = |problem: &Problem| {
             [(Level::Warn, problem.sentence.clone()), (Level::Warn, format!("hint: {}", problem.hint))]
@@ -62,13 +82,39 @@ impl Sayings {
         let solved = |problem: &Problem| (Level::Info, format!("solved: {}", problem.sentence));
         let mut lines: Vec<Line> = now.difference(&self.problems).flat_map(said).collect();
         lines.extend(self.problems.difference(&now).map(solved));
+        let said = |problem: &Problem| (problem.sentence.clone(), problem.sentence.clone(), Some(problem.hint.clone()));
+        self.alerts.stand(Kind::Problem, &now.iter().map(said).collect::<Vec<_>>(), clock);
         self.problems = now;
         lines
     }
 
+    /// Frames dropped from each port in the last hour: who tries too much? `threshold` 0: nobody does.
+    pub fn attempts(&mut self, attempts: &BTreeMap<IfName, u64>, threshold: u64, now: u64) -> Vec<Line> {
+        let mut lines = Vec::new();
+        let mut so = Vec::new();
+        for (port, frames) in attempts.iter().filter(|_| threshold > 0) {
+            let object = port.to_string();
+            let was_so = self.alerts.is_open(Kind::Attempts, &object);
+            // Half of it is still too much of who has tried too much: nobody shall be called off every minute.
+            if *frames < if was_so { threshold.div_ceil(2) } else { threshold } {
+                continue;
+            }
+            let guest = guest_of_port(*port).map_or(String::new(), |vmid: Vmid| format!(" of guest {vmid}"));
+            let sentence = format!("{frames} frames from {port}{guest} were dropped in the last hour");
+            if !was_so {
+                lines.push((Level::Warn, sentence.clone()));
+            }
+            so.push((object, sentence, Some("`pve-public-ip status` says why".to_owned())));
+        }
+        self.alerts.stand(Kind::Attempts, &so, now);
+        lines
+    }
+
     /// What keeps the service from its work now; `None`: nothing.
-    pub fn trouble(&mut self, trouble: Option<(&str, Option<&str>)>) -> Vec<Line> {
+    pub fn trouble(&mut self, trouble: Option<(&str, Option<&str>)>, now: u64) -> Vec<Line> {
         let text = trouble.map(|(text, _)| text.to_owned());
+        let so = trouble.map(|(text, hint)| (text.to_owned(), text.to_owned(), hint.map(str::to_owned)));
+        self.alerts.stand(Kind::Trouble, so.as_slice(), now);
         if self.trouble == text {
             return Vec::new();
         }
@@ -116,13 +162,13 @@ mod tests {
     fn drift_is_said_once() {
         let mut sayings = Sayings::default();
         let drift = BTreeSet::from(["a route is missing".to_owned()]);
-        let mut at = |seconds| words(sayings.repaired(&drift, Some("nft"), Duration::from_secs(seconds)));
+        let mut at = |seconds| words(sayings.repaired(&drift, Some("nft"), seconds));
         assert_eq!(at(0), ["WARN repaired: a route is missing (nf_tables was changed by `nft`)"]);
         assert_eq!(at(10), [""; 0]);
         assert_eq!(at(3599), [""; 0]);
         assert_eq!(at(3600).len(), 1);
         let many = (10..30).map(|number| format!("meaning {number}")).collect();
-        let said = words(sayings.repaired(&many, None, Duration::from_secs(0)));
+        let said = words(sayings.repaired(&many, None, 0));
         assert_eq!((said.len(), said[10].as_str()), (11, "WARN repaired: 10 more of the kind"));
     }
 
@@ -131,18 +177,51 @@ mod tests {
         let mut sayings = Sayings::default();
         let trouble = Some(("/etc/pve is down", Some("start it")));
         assert_eq!(
-            words(sayings.trouble(trouble)),
+            words(sayings.trouble(trouble, 0)),
             ["ERROR /etc/pve is down; what protects now stays as it is", "ERROR hint: start it"]
         );
-        assert_eq!(words(sayings.trouble(trouble)), [""; 0]);
-        assert_eq!(words(sayings.trouble(None)), ["INFO all is well again"]);
-        assert_eq!(words(sayings.trouble(None)), [""; 0]);
+        assert_eq!(words(sayings.trouble(trouble, 0)), [""; 0]);
+        assert_eq!(words(sayings.trouble(None, 0)), ["INFO all is well again"]);
+        assert_eq!(words(sayings.trouble(None, 0)), [""; 0]);
         let problem = Problem { vmid: None, sentence: "two hold it".to_owned(), hint: "release one".to_owned() };
         assert_eq!(
-            words(sayings.problems(std::slice::from_ref(&problem))),
+            words(sayings.problems(std::slice::from_ref(&problem), 0)),
             ["WARN two hold it", "WARN hint: release one"]
         );
-        assert_eq!(words(sayings.problems(&[problem])), [""; 0]);
-        assert_eq!(words(sayings.problems(&[])), ["INFO solved: two hold it"]);
+        assert_eq!(words(sayings.problems(&[problem], 0)), [""; 0]);
+        assert_eq!(words(sayings.problems(&[], 0)), ["INFO solved: two hold it"]);
+    }
+
+    #[test]
+    fn who_tries_too_much_is_named_until_it_ends() {
+        let mut sayings = Sayings::default();
+        let port: IfName = "tap200i0".parse().unwrap();
+        let mut at =
+            |now, frames, threshold| words(sayings.attempts(&BTreeMap::from([(port, frames)]), threshold, now)).len();
+        assert_eq!([at(0, 99, 100), at(1, 100, 0), at(2, 100, 100), at(3, 200, 100), at(4, 50, 100)], [0, 0, 1, 0, 0]);
+        assert_eq!([at(5, 49, 100), at(6, 60, 100), at(7, 100, 100)], [0, 0, 1], "over, and begun anew");
+        let said = words(sayings.attempts(&BTreeMap::from([("eno1".parse().unwrap(), 7)]), 7, 8));
+        assert_eq!(said, ["WARN 7 frames from eno1 were dropped in the last hour"]);
+    }
+
+    #[test]
+    fn the_log_and_the_administrator_hear_the_same() {
+        let mut sayings = Sayings::default();
+        let table = Step::DeclareSets(Table::Bridge).meanings();
+        sayings.repaired(&table.iter().cloned().collect(), Some("nft"), 0);
+        sayings.trouble(Some(("/etc/pve is down", Some("start it"))), 0);
+        let (alerts, _) = sayings.alerts.due(20).unwrap();
+        let said: Vec<_> =
+            alerts.iter().map(|alert| (alert.kind, alert.sentence.as_str(), alert.hint.as_deref())).collect();
+        let repaired = format!("repaired: {} (nf_tables was changed by `nft`)", table[0]);
+        assert_eq!(
+            said,
+            [(Kind::Table, repaired.as_str(), None), (Kind::Trouble, "/etc/pve is down", Some("start it"))]
+        );
+        let many: BTreeSet<String> = (10..30).map(|number| format!("meaning {number}")).collect();
+        sayings.repaired(&many, None, 30);
+        let (alerts, _) = sayings.alerts.due(30).unwrap();
+        assert_eq!(alerts.len(), SHOWN + 1);
+        assert!(alerts.iter().any(|alert| alert.sentence == "repaired: 10 more differences of the kind"), "{alerts:?}");
     }
 }

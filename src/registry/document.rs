@@ -497,7 +497,7 @@ pub struct Released {
 }
 
 /// `nodes/<node>.json`: optional settings of one node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct NodeFile {
     /// Format version, 1.
@@ -513,6 +513,22 @@ pub struct NodeFile {
     /// second. Default: they are counted only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_group: Option<u16>,
+    /// Directory in which the guard leaves metrics for `node_exporter`. Default: /var/lib/prometheus/node-exporter, if it is
+    /// there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_directory: Option<PathBuf>,
+    /// Seconds between two gatherings of metrics, 1 to 3600; 0: none are gathered. Default: 15.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_seconds: Option<u64>,
+    /// To whom the guard writes when something is wrong; empty: to nobody. Default: root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alert_mail: Option<String>,
+    /// Program, by its whole path, that gets the same as JSON on its standard input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alert_exec: Option<PathBuf>,
+    /// Frames dropped from one port in an hour from which on the guard reports that; 0: never. Default: 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alert_attempts: Option<u64>,
 }
 
 /// A file of the registry that cannot be used as it is.
@@ -621,7 +637,21 @@ impl Document for ReleasedFile {
 
 impl Document for NodeFile {
     fn contradiction(&self) -> Option<String> {
-        (self.log_group == Some(0)).then(|| "has log_group 0; a group is a number from 1 to 65535".to_owned())
+        if self.log_group == Some(0) {
+            return Some("has log_group 0; a group is a number from 1 to 65535".to_owned());
+        }
+        if let Some(seconds) = self.metrics_seconds.filter(|seconds| *seconds > 3600) {
+            return Some(format!("has metrics_seconds {seconds}; it is a number from 0 to 3600"));
+        }
+        for (key, path) in [("metrics_directory", &self.metrics_directory), ("alert_exec", &self.alert_exec)] {
+            if let Some(path) = path.as_ref().filter(|path| !path.is_absolute()) {
+                return Some(format!("has {key} `{}`; it is a whole path, which begins with /", path.display()));
+            }
+        }
+        // It becomes a line of a mail's head.
+        let is_address = |c: char| c.is_ascii_alphanumeric() || "@.+-_=".contains(c);
+        let mail = self.alert_mail.as_ref().filter(|mail| mail.starts_with('-') || !mail.chars().all(is_address));
+        mail.map(|mail| format!("has alert_mail `{mail}`; it is a user of this node or one mail address"))
     }
 }
 

@@ -2,8 +2,14 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 /// Directories in which programs are looked for; never the caller's `PATH` alone, which may be anything.
 pub const SYSTEM_DIRECTORIES: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
@@ -71,6 +77,46 @@ pub fn pass_through(program: &Path, args: &[OsString]) -> io::Result<ExitStatus>
     new(program).args(args).stdin(Stdio::null()).status()
 }
 
+/// Gives a program something to read. Nobody trusts it to end: after `limit` it is killed, with all that it has started, and
+/// what it leaves behind in the background holds up nobody. What it says to stderr goes where ours goes.
+pub fn feed(program: &Path, args: &[&str], input: &[u8], limit: Duration) -> Result<(), CommandError> {
+    let shown = || [program.to_str().unwrap_or("?")].iter().chain(args).copied().collect::<Vec<_>>().join(" ");
+    let start = |source| CommandError::Start { program: shown(), source };
+    let mut child = new(program)
+        .args(args)
+        .env_clear()
+        .env("PATH", SYSTEM_DIRECTORIES.join(":"))
+        .env("LC_ALL", "C.UTF-8")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .map_err(start)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        let input = input.to_vec();
+        // One that does not read its input must not hold us up; whether it did is its own business.
+        thread::spawn(move || drop(stdin.write_all(&input)));
+    }
+    let started = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(start)? {
+            break status;
+        }
+        if started.elapsed() >= limit {
+            let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(0));
+            let _ = killpg(group, Signal::SIGKILL);
+            break child.wait().map_err(start)?;
+        }
+        thread::sleep(Duration::from_millis(10));
+    };
+    if status.success() {
+        return Ok(());
+    }
+    let stderr =
+        if started.elapsed() >= limit { format!("not done after {} s", limit.as_secs()) } else { String::new() };
+    Err(CommandError::Failed { program: shown(), status, stderr })
+}
+
 /// Finds a program in the system's directories, or in those of `PATH`.
 pub fn find(program: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -104,5 +150,20 @@ mod tests {
         assert_eq!(run_within(5, "printf", &["%s", "hello"]).unwrap(), b"hello");
         let message = run_within(1, "sleep", &["60"]).unwrap_err().to_string();
         assert_eq!(message, "`timeout --signal=KILL 1 sleep 60` failed (signal: 9 (SIGKILL))");
+    }
+
+    #[test]
+    fn a_program_that_does_not_end_is_ended() {
+        let shell = |script: &str, limit| feed(Path::new("/bin/sh"), &["-c", script], &vec![b'x'; 1 << 20], limit);
+        shell("exit 0", Duration::from_secs(20)).unwrap();
+        shell("[ -z \"$HOME\" ] && [ $(wc -c) = 1048576 ]", Duration::from_secs(20)).unwrap();
+        let message = shell("exit 3", Duration::from_secs(20)).unwrap_err().to_string();
+        assert_eq!(message, "`/bin/sh -c exit 3` failed (exit status: 3)");
+        let started = Instant::now();
+        let message = shell("sleep 60 & sleep 60", Duration::from_millis(100)).unwrap_err().to_string();
+        assert_eq!(message, "`/bin/sh -c sleep 60 & sleep 60` failed (signal: 9 (SIGKILL)): not done after 0 s");
+        assert!(started.elapsed() < Duration::from_secs(20));
+        let message = feed(Path::new("/no/such/program"), &[], b"", Duration::ZERO).unwrap_err().to_string();
+        assert_eq!(message, "cannot run `/no/such/program`");
     }
 }

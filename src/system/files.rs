@@ -34,6 +34,12 @@ pub fn replace_script(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_with(path, bytes, "local", executable)
 }
 
+/// As [`replace`], for everybody to read, whatever the umask is.
+pub fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let readable = |file: &File| file.set_permissions(fs::Permissions::from_mode(0o644));
+    replace_with(path, bytes, "local", readable)
+}
+
 /// As [`replace`]; `writer` (the node's name) keeps temporary files of two nodes with the same process id apart.
 ///
 /// The temporary name is of the form that Proxmox VE itself uses. Mode and owner are left to the file system: pmxcfs

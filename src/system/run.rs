@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::files;
@@ -262,14 +263,19 @@ impl RunState {
 
     /// What the guard noted last; `None`: it has not run since the node booted.
     pub fn guard_note(paths: &Paths) -> Option<GuardNote> {
-        let bytes = files::read_limited(&paths.run().join("guard"), 1 << 20).ok()?;
+        Self::note(paths, "guard")
+    }
+
+    /// What was noted under this name since the node booted.
+    pub fn note<T: DeserializeOwned>(paths: &Paths, name: &str) -> Option<T> {
+        let bytes = files::read_limited(&paths.run().join(name), 16 << 20).ok()?;
         serde_json::from_slice(&bytes).ok()
     }
 
-    /// Notes how the guard is; needs no lock, because there is one guard, and helps only those who look.
-    pub fn set_guard_note(paths: &Paths, note: &GuardNote) {
+    /// Notes something of the guard's; needs no lock, because there is one guard, and helps only those who look.
+    pub fn set_note<T: Serialize>(paths: &Paths, name: &str, note: &T) {
         let Ok(bytes) = serde_json::to_vec(note) else { return };
-        let _ = files::replace(&paths.run().join("guard"), &bytes);
+        let _ = files::replace(&paths.run().join(name), &bytes);
     }
 
     /// What this kernel has shown that it can do since it booted.

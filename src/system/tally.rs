@@ -19,6 +19,9 @@ const OBJECT_DATA: u16 = 4;
 const ELEMENT_KEY: u16 = 1;
 const ELEMENT_TIMEOUT: u16 = 4;
 const ELEMENT_EXPIRATION: u16 = 5;
+/// Timeout of the sets that the rules fill, as `sets.nft` has it, in milliseconds.
+const KEPT: u64 = 86_400_000;
+
 const ELEMENT_EXPRESSION: u16 = 7;
 const DATA_VALUE: u16 = 1;
 const EXPRESSION_DATA: u16 = 2;
@@ -92,8 +95,10 @@ fn entry(item: &[u8]) -> Option<Entry> {
     let port = text(key.get(..16)?).parse().ok()?;
     let mac = key.get(16..22).and_then(|octets| <[u8; 6]>::try_from(octets).ok()).map(MacAddr::from_octets);
     let counter = attribute(item, ELEMENT_EXPRESSION).and_then(|expression| attribute(expression, EXPRESSION_DATA));
-    let milliseconds = |kind| attribute(item, kind).map(number).unwrap_or_default();
-    let age = milliseconds(ELEMENT_TIMEOUT).saturating_sub(milliseconds(ELEMENT_EXPIRATION));
+    let milliseconds = |kind| attribute(item, kind).map(number);
+    // The kernel does not tell a timeout that is the set's own.
+    let timeout = milliseconds(ELEMENT_TIMEOUT).unwrap_or(KEPT);
+    let age = milliseconds(ELEMENT_EXPIRATION).map_or(0, |left| timeout.saturating_sub(left));
     Some(Entry { port, mac, count: counter.map(count).unwrap_or_default(), age: Duration::from_millis(age) })
 }
 

@@ -1,24 +1,8 @@
-//! `metrics`: what `status` shows, in the text format of Prometheus.
+//! What there is to say of a node in the text format of Prometheus.
 
 use std::fmt::Write as _;
 
-use anyhow::Context as _;
-use serde_json::json;
-
-use super::Metrics;
-use super::output::Output;
-use super::status::{View, view};
-use crate::reconcile::Node;
-use crate::system::files;
-
-pub(super) fn metrics(node: &Node, command: &Metrics) -> anyhow::Result<Output> {
-    let view = view(node);
-    let text = exposition(&view);
-    let Some(path) = &command.output else { return Ok(Output::new(text, json!(view))) };
-    files::replace(path, text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
-    let lines = text.lines().filter(|line| !line.starts_with('#')).count();
-    Ok(Output::new(format!("{lines} metrics written to {}", path.display()), json!(view)))
-}
+use super::{State, View, seconds};
 
 /// Gathers the samples of one metric under its help and type.
 struct Text(String);
@@ -49,7 +33,8 @@ fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-fn exposition(view: &View) -> String {
+/// Everything that does not need words. Names and units are those that Prometheus asks for.
+pub fn exposition(view: &View) -> String {
     let mut text = Text(String::new());
     let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
     text.metric("pve_public_ip_build_info", "gauge", "Release of pve-public-ip.", [(version, "1".to_owned())]);
@@ -74,10 +59,9 @@ fn exposition(view: &View) -> String {
         "Sources of these metrics that could not be read.",
         &view.trouble.len(),
     );
-    let states = ["protected", "NOT PROTECTED", "problem", "starting", "arriving", "reserved", "elsewhere", "unknown"];
-    let interfaces = states.map(|state| {
+    let interfaces = State::ALL.map(|state| {
         let count = view.guests.iter().filter(|nic| nic.state == state).count();
-        (vec![("state", state.to_lowercase().replace(' ', "_"))], count.to_string())
+        (vec![("state", state.to_string().to_lowercase().replace(' ', "_"))], count.to_string())
     });
     text.metric(
         "pve_public_ip_guest_interfaces",
@@ -117,6 +101,10 @@ fn exposition(view: &View) -> String {
     });
     let help = "Frames dropped from a port, by reason; the series goes a day after the last one.";
     text.metric("pve_public_ip_port_dropped_packets_total", "counter", help, ports);
+    let help = "MACs that a guest sends to the provider, and that no pool knows.";
+    text.single("pve_public_ip_unregistered_macs", "gauge", help, &view.unregistered.len());
+    let help = "When these metrics were gathered.";
+    text.single("pve_public_ip_collected_timestamp_seconds", "gauge", help, &seconds());
     let guard = view.guard.as_ref();
     text.single(
         "pve_public_ip_guard_up",
@@ -129,13 +117,28 @@ fn exposition(view: &View) -> String {
         text.single(
             "pve_public_ip_guard_trouble",
             "gauge",
-            "Whether something keeps it from its work.",
+            "Whether something keeps the guard from its work.",
             &u8::from(note.trouble.is_some()),
         );
-        let help = "When it last compared the node with the registry.";
+        let help = "When the guard last compared the node with the registry.";
         text.single("pve_public_ip_guard_last_look_timestamp_seconds", "gauge", help, &note.last_look);
-        text.single("pve_public_ip_guard_looks_total", "counter", "How often it has.", &note.looks);
-        text.single("pve_public_ip_guard_repairs_total", "counter", "Differences that it repaired.", &note.repairs);
+        let help = "How long it took to compare them.";
+        let took = std::time::Duration::from_millis(note.last_look_ms).as_secs_f64();
+        text.single("pve_public_ip_guard_last_look_duration_seconds", "gauge", help, &took);
+        let help = "When the guard last changed something.";
+        text.single("pve_public_ip_guard_last_change_timestamp_seconds", "gauge", help, &note.last_change);
+        text.single(
+            "pve_public_ip_guard_looks_total",
+            "counter",
+            "How often the guard has compared them.",
+            &note.looks,
+        );
+        text.single(
+            "pve_public_ip_guard_repairs_total",
+            "counter",
+            "Differences that the guard repaired.",
+            &note.repairs,
+        );
     }
     text.0
 }

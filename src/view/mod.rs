@@ -1,0 +1,362 @@
+//! How a node is: gathered once, shown by `status`, by `metrics` and by the guard. What could not be read is one of the
+//! things that there are to say.
+
+pub mod exposition;
+mod history;
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+pub use history::History;
+
+use crate::model::{GuestKind, IfName, MacAddr, PoolName, Vmid};
+use crate::plan::{Inputs, Presence, Problem, Step, guest_of_port};
+use crate::registry::document::Pool;
+use crate::registry::{Registry, capacity, plain};
+use crate::ruleset::reasons;
+use crate::system::run::GuardNote;
+use crate::system::tally::{Count, Tallies};
+
+/// How the guard is.
+#[derive(Debug, Serialize)]
+pub struct Guard {
+    /// Whether its process is there.
+    pub runs: bool,
+    /// What it noted last.
+    #[serde(flatten)]
+    pub note: GuardNote,
+}
+
+/// How full a pool is.
+#[derive(Debug, Serialize)]
+pub struct PoolUse {
+    /// Its name.
+    pub name: String,
+    /// The provider's layout.
+    pub profile: String,
+    /// Its bridge.
+    pub bridge: IfName,
+    /// What becomes of frames with MACs that the provider does not know.
+    pub uplink_guard: &'static str,
+    /// Family, addresses that are assigned, addresses that there are.
+    pub families: Vec<(u8, u128, u128)>,
+}
+
+/// How a NIC with addresses is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// Its guest runs, and the kernel has all that protects it.
+    Protected,
+    /// Its guest runs, or may, and something of that is missing.
+    NotProtected,
+    /// Something stands in the way of its guest's assignment.
+    Problem,
+    /// Its guest is being started.
+    Starting,
+    /// Its guest comes by live migration.
+    Arriving,
+    /// Its guest is on this node, and off.
+    Reserved,
+    /// Its guest is on another node.
+    Elsewhere,
+    /// The node could not be compared.
+    Unknown,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Protected,
+        Self::NotProtected,
+        Self::Problem,
+        Self::Starting,
+        Self::Arriving,
+        Self::Reserved,
+        Self::Elsewhere,
+        Self::Unknown,
+    ];
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Protected => "protected",
+            // In the one place where nobody must overlook it.
+            Self::NotProtected => "NOT PROTECTED",
+            Self::Problem => "problem",
+            Self::Starting => "starting",
+            Self::Arriving => "arriving",
+            Self::Reserved => "reserved",
+            Self::Elsewhere => "elsewhere",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+impl Serialize for State {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// One NIC of a guest.
+#[derive(Debug, Serialize)]
+pub struct GuestNic {
+    /// The guest.
+    pub vmid: Vmid,
+    /// The NIC.
+    pub interface: String,
+    /// The node's side of it.
+    pub port: IfName,
+    /// Its MAC by the registry.
+    pub mac: MacAddr,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+    /// How it is.
+    pub state: State,
+}
+
+/// Frames that were dropped, by reason and port. An entry goes a day after its last frame.
+#[derive(Debug, Serialize)]
+pub struct Dropped {
+    /// Where they came from.
+    pub port: IfName,
+    /// Whose port that is.
+    pub vmid: Option<Vmid>,
+    /// The counter.
+    pub reason: &'static str,
+    /// The same in words.
+    pub sentence: &'static str,
+    /// How many in the last hour, as far as that is known: the guard notes it.
+    pub last_hour: Option<u64>,
+    /// How many since the entry was made.
+    #[serde(flatten)]
+    pub count: Count,
+    /// Since the last one.
+    pub seconds_ago: u64,
+}
+
+/// A MAC that the provider does not know.
+#[derive(Debug, Serialize)]
+pub struct Stranger {
+    /// Where its frames come from.
+    pub port: IfName,
+    /// Whose port that is.
+    pub vmid: Option<Vmid>,
+    /// The MAC.
+    pub mac: Option<MacAddr>,
+    /// How many frames.
+    #[serde(flatten)]
+    pub count: Count,
+}
+
+/// What came of comparing the node with its desired state.
+#[derive(Debug, Clone, Copy)]
+pub struct Comparison<'a> {
+    /// What would have to be done.
+    pub steps: &'a [Step],
+    /// What stands in the way of assignments.
+    pub problems: &'a [Problem],
+    /// What may surprise.
+    pub notes: &'a [Problem],
+}
+
+/// What is known of the node.
+#[derive(Debug)]
+pub struct Known<'a> {
+    /// Its files and interfaces; none if they could not be read.
+    pub inputs: Option<&'a Inputs>,
+    /// None if it could not be compared.
+    pub comparison: Option<Comparison<'a>>,
+    /// What the rules have counted.
+    pub tallies: &'a Tallies,
+    /// What they had counted before.
+    pub history: &'a History,
+    /// The guard, if it has run since the node booted.
+    pub guard: Option<Guard>,
+    /// How many claim what somebody else has, as far as nobody has acknowledged it.
+    pub conflicts: usize,
+    /// What could not be read.
+    pub trouble: Vec<String>,
+}
+
+/// All that there is to say.
+#[derive(Debug, Serialize)]
+pub struct View {
+    /// The node.
+    pub node: String,
+    /// This release.
+    pub version: &'static str,
+    /// Whether the kernel is as it should be; `None`: it could not be compared.
+    pub in_line: Option<bool>,
+    /// Differences that `verify` would name.
+    pub differences: usize,
+    /// The guard.
+    pub guard: Option<Guard>,
+    /// Pools.
+    pub pools: Vec<PoolUse>,
+    /// NICs with addresses.
+    pub guests: Vec<GuestNic>,
+    /// Frames dropped in the last day.
+    pub dropped: Vec<Dropped>,
+    /// Frames dropped since the table was made.
+    pub reasons: BTreeMap<&'static str, Count>,
+    /// MACs that the provider does not know.
+    pub unregistered: Vec<Stranger>,
+    /// Conflicts that nobody has acknowledged.
+    pub conflicts: usize,
+    /// What stands in the way of assignments.
+    pub problems: Vec<Problem>,
+    /// What may surprise.
+    pub notes: Vec<Problem>,
+    /// What could not be read.
+    pub trouble: Vec<String>,
+}
+
+/// Seconds since 1970.
+pub fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+impl View {
+    /// Puts together what is known.
+    pub fn of(node: &impl fmt::Display, known: Known<'_>) -> Self {
+        let Known { inputs, comparison, tallies, history, guard, conflicts, trouble } = known;
+        let steps = comparison.map_or(&[][..], |comparison| comparison.steps);
+        Self {
+            node: node.to_string(),
+            version: env!("CARGO_PKG_VERSION"),
+            in_line: comparison.map(|comparison| comparison.steps.is_empty()),
+            differences: steps.iter().map(|step| step.meanings().len()).sum(),
+            guard,
+            pools: inputs.map(|inputs| pools(&inputs.registry)).unwrap_or_default(),
+            guests: inputs.map(|inputs| guest_nics(inputs, comparison)).unwrap_or_default(),
+            dropped: dropped(tallies, history),
+            reasons: tallies.reasons.clone(),
+            unregistered: strangers(tallies),
+            conflicts,
+            problems: comparison.map(|comparison| comparison.problems.to_vec()).unwrap_or_default(),
+            notes: comparison.map(|comparison| comparison.notes.to_vec()).unwrap_or_default(),
+            trouble,
+        }
+    }
+
+    /// Frames dropped from each port in the last hour, whatever the reason.
+    pub fn attempts(&self) -> BTreeMap<IfName, u64> {
+        let mut attempts = BTreeMap::new();
+        for entry in &self.dropped {
+            *attempts.entry(entry.port).or_default() += entry.last_hour.unwrap_or_default();
+        }
+        attempts
+    }
+}
+
+fn pools(registry: &Registry) -> Vec<PoolUse> {
+    let mut used: BTreeMap<(&PoolName, u8), u128> = BTreeMap::new();
+    for (.., assigned) in registry.assignments() {
+        let net = assigned.address.net();
+        let size = 1u128.checked_shl((net.max_prefix_len() - net.prefix_len()).into()).unwrap_or(u128::MAX);
+        let used = used.entry((&assigned.pool, assigned.address.family())).or_default();
+        *used = used.saturating_add(size);
+    }
+    let of = |(name, pool): (&PoolName, &Pool)| {
+        let family = |family: u8| {
+            let entries = pool.addresses.iter().filter(|entry| entry.address.family() == family);
+            let all = entries.map(capacity).fold(0u128, u128::saturating_add);
+            (family, used.get(&(name, family)).copied().unwrap_or_default(), all)
+        };
+        PoolUse {
+            name: name.to_string(),
+            profile: pool.profile_name().to_owned(),
+            bridge: pool.bridge,
+            uplink_guard: pool.uplink_guard().as_str(),
+            families: [family(4), family(6)].into_iter().filter(|(_, _, all)| *all > 0).collect(),
+        }
+    };
+    registry.pools.pools.iter().map(of).collect()
+}
+
+fn guest_nics(inputs: &Inputs, comparison: Option<Comparison<'_>>) -> Vec<GuestNic> {
+    let missing = comparison.map(|comparison| Missing::of(comparison.steps)).unwrap_or_default();
+    let problems = comparison.map_or(&[][..], |comparison| comparison.problems);
+    let troubled: HashSet<Vmid> = problems.iter().filter_map(|problem| problem.vmid).collect();
+    let mut nics = Vec::new();
+    for (vmid, guest) in inputs.registry.guests.iter().filter(|(_, guest)| !guest.is_empty()) {
+        let place = inputs.guests.get(vmid);
+        let kind = place.map_or(GuestKind::Qemu, |place| place.config.kind);
+        for (id, interface) in &guest.interfaces {
+            let port = kind.port(*vmid, *id);
+            let state = match inputs.presence.get(vmid) {
+                _ if comparison.is_none() => State::Unknown,
+                _ if troubled.contains(vmid) => State::Problem,
+                Some(_) if missing.concerns(port, interface.mac) => State::NotProtected,
+                Some(Presence::Running) => State::Protected,
+                Some(Presence::Starting) => State::Starting,
+                Some(Presence::Incoming) => State::Arriving,
+                None if place.is_some_and(|place| place.node == inputs.node) => State::Reserved,
+                None => State::Elsewhere,
+            };
+            let addresses = interface.addresses.iter().map(|assigned| plain(assigned.address)).collect();
+            nics.push(GuestNic { vmid: *vmid, interface: id.to_string(), port, mac: interface.mac, addresses, state });
+        }
+    }
+    nics
+}
+
+/// What the kernel lacks of what protects ports.
+#[derive(Default)]
+struct Missing {
+    everything: bool,
+    /// Ports and MACs that elements which are missing name.
+    words: HashSet<String>,
+}
+
+impl Missing {
+    fn of(steps: &[Step]) -> Self {
+        let mut missing = Self::default();
+        for step in steps {
+            match step {
+                Step::DeclareSets(_) | Step::LoadRules(_) => missing.everything = true,
+                Step::ChangeElements { add, .. } => {
+                    let elements = add.iter().map(ToString::to_string);
+                    missing
+                        .words
+                        .extend(elements.flat_map(|text| text.split(' ').map(str::to_owned).collect::<Vec<_>>()));
+                }
+                _ => {}
+            }
+        }
+        missing
+    }
+
+    fn concerns(&self, port: IfName, mac: MacAddr) -> bool {
+        self.everything || [port.to_string(), mac.to_string()].iter().any(|word| self.words.contains(word))
+    }
+}
+
+fn dropped(tallies: &Tallies, history: &History) -> Vec<Dropped> {
+    let sentences: BTreeMap<_, _> = reasons().collect();
+    let now = seconds();
+    let entries = tallies.ports.iter().map(|(reason, entry)| Dropped {
+        port: entry.port,
+        vmid: guest_of_port(entry.port),
+        reason,
+        sentence: sentences.get(reason).copied().unwrap_or_default(),
+        last_hour: history.last_hour(now, reason, entry),
+        count: entry.count,
+        seconds_ago: entry.age.as_secs(),
+    });
+    let mut dropped: Vec<Dropped> = entries.collect();
+    dropped.sort_by_key(|entry| (entry.seconds_ago, entry.port, entry.reason));
+    dropped
+}
+
+fn strangers(tallies: &Tallies) -> Vec<Stranger> {
+    let strangers = tallies.unregistered.iter();
+    strangers
+        .map(|entry| Stranger { port: entry.port, vmid: guest_of_port(entry.port), mac: entry.mac, count: entry.count })
+        .collect()
+}

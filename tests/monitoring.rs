@@ -1,0 +1,451 @@
+//! What the guard tells others: metrics for Prometheus, and messages to the administrator.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test stops at the first surprise")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Node, Run, need};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use pve_public_ip::selftest::frames::{BROADCAST, IP4, UDP, ether, ip4, udp};
+use pve_public_ip::system::packet;
+
+/// Longer than anything here takes, on the slowest machine.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A guard that runs; it ends with this value.
+struct Guard<'a> {
+    node: &'a Node,
+    child: Child,
+}
+
+impl<'a> Guard<'a> {
+    fn start(node: &'a Node, options: &[&str]) -> Self {
+        let log = File::create(node.tree.path("guard.log")).unwrap();
+        let child = node.command(&["guard"]).args(options).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let guard = Self { node, child };
+        guard.until("it is ready", || guard.log().contains("guard: watching node n1"));
+        guard
+    }
+
+    fn log(&self) -> String {
+        self.node.tree.read("guard.log")
+    }
+
+    #[track_caller]
+    fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let started = Instant::now();
+        while !is_so() {
+            assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn stop(mut self) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGTERM).unwrap();
+        assert!(self.child.wait().unwrap().success(), "{}", self.log());
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Guest 100 runs with `203.0.113.10`; 200, which holds nothing, is plugged in, and so is an uplink.
+fn node() -> Node {
+    let node = Node::with_pool();
+    node.net.sh("echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6");
+    node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    node.run("hook 100 pre-start").ok();
+    for port in ["tap100i0", "veth200i0", "eno1"] {
+        node.plug(port);
+        node.net.sh(&format!("ip link set g{} up", &port[1..]));
+    }
+    node.run("hook 100 post-start").ok();
+    node.is_in_line();
+    node
+}
+
+/// Guest 200 uses guest 100's address.
+fn spoof(node: &Node, frames: usize) {
+    let packet = ip4([203, 0, 113, 10].into(), [203, 0, 113, 1].into(), UDP, 0, &udp(1, 2, b"data"));
+    let frame = ether(BROADCAST, [2, 0, 0, 0xaa, 0xbb, 2], IP4, &packet);
+    let frames = vec![frame; frames];
+    node.net.inside(|| packet::send("geth200i0".parse().unwrap(), &frames)).unwrap();
+}
+
+fn settings(node: &Node, more: &str) {
+    node.tree.write("etc/pve/public-ip/nodes/n1.json", format!("{{\"version\": 1, \"metrics_seconds\": 1{more}}}"));
+}
+
+fn promtool(args: &[&str], input: &str) -> Run {
+    need(&["promtool"]);
+    let mut child = Command::new("promtool")
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    Run::of(format!("promtool {}", args.join(" ")), &child.wait_with_output().unwrap())
+}
+
+fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("prometheus").join(name)
+}
+
+fn names_of(metrics: &str) -> BTreeSet<String> {
+    let samples = metrics.lines().filter(|line| !line.starts_with('#'));
+    samples.map(|line| line.split(['{', ' ']).next().unwrap().to_owned()).collect()
+}
+
+/// The metrics that an expression names.
+fn names_in(expression: &str) -> BTreeSet<String> {
+    let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("pve_public_ip_")).map(str::to_owned).collect()
+}
+
+#[test]
+fn metrics_are_what_prometheus_asks_for() {
+    let node = node();
+    settings(&node, "");
+    fs::create_dir_all(node.tree.path("var/lib/prometheus/node-exporter")).unwrap();
+    let file = "var/lib/prometheus/node-exporter/pve-public-ip.prom";
+    let guard = Guard::start(&node, &[]);
+    spoof(&node, 7);
+    let dropped = r#"pve_public_ip_port_dropped_packets_total{port="veth200i0",vmid="200",reason="bound_address"} 7"#;
+    guard.until("the guard has noticed", || node.tree.path(file).exists() && node.tree.read(file).contains(dropped));
+    let written = node.tree.read(file);
+    assert_eq!(
+        fs::metadata(node.tree.path(file)).unwrap().permissions().mode() & 0o777,
+        0o644,
+        "node_exporter is not root"
+    );
+    assert_eq!(fs::read_dir(node.tree.path(file).parent().unwrap()).unwrap().count(), 1, "nothing else for it to find");
+    let printed = node.run("metrics").ok().out;
+    for text in [&written, &printed] {
+        promtool(&["check", "metrics"], text).prints("");
+        assert!(text.contains("pve_public_ip_in_line 1\n"), "{text}");
+        assert!(text.contains("pve_public_ip_guard_up 1\n"), "{text}");
+        assert!(text.contains("pve_public_ip_guest_interfaces{state=\"protected\"} 1\n"), "{text}");
+    }
+    assert_eq!(names_of(&written), names_of(&printed), "the guard and the command say the same");
+    let status = node.run("status").ok().out;
+    assert!(status.contains("| 200 (veth200i0) | 7         | 7      | "), "{status}");
+
+    // The rules and the dashboard speak of nothing else.
+    let names = names_of(&written);
+    let rules = fs::read_to_string(shipped("pve-public-ip.rules.yml")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_slice(&fs::read(shipped("dashboard.json")).unwrap()).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let shown: Vec<&str> = targets.map(|target| target["expr"].as_str().unwrap()).collect();
+    let asked = rules.lines().filter_map(|line| line.trim().strip_prefix("expr: "));
+    let asked: BTreeSet<String> = asked.chain(shown.iter().copied()).flat_map(names_in).collect();
+    assert!(asked.len() > 12, "{asked:?}");
+    assert_eq!(asked.difference(&names).collect::<Vec<_>>(), [""; 0]);
+    let unasked: Vec<&String> = names.difference(&asked).collect();
+    assert_eq!(unasked, [""; 0], "a metric that neither a rule nor the dashboard shows");
+    let mut recorded = "groups:\n  - name: dashboard\n    rules:\n".to_owned();
+    for (number, expression) in shown.iter().enumerate() {
+        recorded += &format!("      - record: panel:{number}\n        expr: {}\n", serde_json::json!(expression));
+    }
+    node.tree.write("dashboard.yml", recorded);
+    let run = promtool(&["check", "rules", node.tree.path("dashboard.yml").to_str().unwrap()], "").ok();
+    assert!(run.out.contains(&format!("{} rules found", shown.len())), "{run}");
+
+    // A guard that stops says so; one that was told to write nothing does not.
+    guard.stop();
+    assert!(node.tree.read(file).contains("pve_public_ip_guard_up 0\n"));
+    fs::remove_file(node.tree.path(file)).unwrap();
+    node.tree.write("etc/pve/public-ip/nodes/n1.json", "{\"version\": 1, \"metrics_seconds\": 0}");
+    Guard::start(&node, &[]).stop();
+    assert!(!node.tree.path(file).exists());
+}
+
+#[test]
+fn rules_fire_when_they_should() {
+    let rules = shipped("pve-public-ip.rules.yml");
+    promtool(&["check", "rules", rules.to_str().unwrap()], "").ok();
+    promtool(&["test", "rules", shipped("pve-public-ip.test.yml").to_str().unwrap()], "").ok();
+    // A rule that no test speaks of would be tested by nothing.
+    let tests = fs::read_to_string(shipped("pve-public-ip.test.yml")).unwrap();
+    let text = fs::read_to_string(rules).unwrap();
+    let alerts: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() >= 10, "{alerts:?}");
+    for alert in alerts {
+        assert!(tests.contains(&format!("- {{ alertname: {alert}, ")), "{alert} is not shown to be silent");
+        assert!(tests.contains(&format!("- alertname: {alert}\n")), "{alert} is not shown to fire");
+    }
+}
+
+fn is_bound(node: &Node) -> bool {
+    node.run("verify").out.contains("the kernel is as it should be")
+}
+
+/// What a client gets who sends this.
+fn ask(node: &Node, bytes: &[u8]) -> String {
+    let mut stream = node.net.inside(|| TcpStream::connect("127.0.0.1:9731")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // It may have heard enough before it has heard everything.
+    let _ = stream.write_all(bytes);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8(answer).unwrap()
+}
+
+#[test]
+fn the_page_is_served_to_this_node_and_survives_everybody() {
+    let node = node();
+    settings(&node, "");
+    for address in ["0.0.0.0:9731", "203.0.113.250:9731", "[::]:9731", "[::ffff:127.0.0.1]:9731"] {
+        let run = node.run(&format!("guard --listen {address}"));
+        assert_eq!(run.code, 2, "{run}");
+        assert!(run.err.contains("the metrics are for this node only: 127.0.0.1 or [::1]"), "{run}");
+    }
+    let guard = Guard::start(&node, &["--listen", "127.0.0.1:9731"]);
+    let get = || ask(&node, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nUser-Agent: Prometheus\r\n\r\n");
+    guard.until("it is served", || get().contains("pve_public_ip_in_line 1\n"));
+    let answer = get();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let length = format!("Content-Length: {}", body.len());
+    assert_eq!(
+        head.split("\r\n").collect::<Vec<_>>(),
+        ["HTTP/1.1 200 OK", "Content-Type: text/plain; version=0.0.4; charset=utf-8", &length, "Connection: close"]
+    );
+    promtool(&["check", "metrics"], body).prints("");
+    assert_eq!(ask(&node, b"HEAD /metrics HTTP/1.0\r\n\r\n").split_once("\r\n\r\n").unwrap().1, "");
+    for (request, status) in [
+        (&b"GET / HTTP/1.1\r\n\r\n"[..], "404 Not Found"),
+        (b"POST /metrics HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n", "405 Method Not Allowed\r\nAllow: GET, HEAD"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", "400 Bad Request"),
+        (b"\n\n", "400 Bad Request"),
+        (&[b'x'; 10_000], "431 Request Header Fields Too Large"),
+        (&[0; 10_000], "431 Request Header Fields Too Large"),
+    ] {
+        let answer = ask(&node, request);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{answer:?}");
+    }
+    // Some that say nothing, one that says it slowly, one that leaves: they hold up nobody but themselves, and not for long.
+    let connect = || node.net.inside(|| TcpStream::connect("127.0.0.1:9731")).unwrap();
+    drop(connect());
+    let started = Instant::now();
+    let mut slow = connect();
+    let mute: Vec<TcpStream> = (0..8).map(|_| connect()).collect();
+    assert!(get().starts_with("HTTP/1.1 200 OK"), "there is room for others");
+    assert!(started.elapsed() < Duration::from_secs(4), "at once: {:?}", started.elapsed());
+    let many: Vec<TcpStream> = (0..100).map(|_| connect()).collect();
+    let mut answer = String::new();
+    slow.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    while started.elapsed() < PATIENCE && answer.is_empty() {
+        let _ = slow.write_all(b"G");
+        let _ = slow.read_to_string(&mut answer);
+    }
+    assert!(answer.starts_with("HTTP/1.1 408 Request Timeout"), "{answer:?}");
+    guard.until("those who wait for nothing are gone", || get().starts_with("HTTP/1.1 200 OK"));
+    drop((mute, many));
+    // All the while the guard has done its work.
+    node.net.sh("nft flush ruleset");
+    guard.until("the filter is back", || is_bound(&node));
+    assert!(!guard.log().contains("panicked"), "{}", guard.log());
+    // Where somebody else listens, it does its work without.
+    let second = Guard::start(&node, &["--listen", "127.0.0.1:9731"]);
+    assert!(
+        second.log().contains(
+            "error: cannot listen at 127.0.0.1:9731 (Address already in use (os error 98)): the metrics are not served"
+        ),
+        "{}",
+        second.log()
+    );
+}
+
+/// The mails that the stand-in was given, each with its arguments in the first line.
+fn mails(node: &Node) -> Vec<String> {
+    let path = node.tree.path("mails");
+    let mut names: Vec<PathBuf> = fs::read_dir(path).into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
+    names.retain(|name| name.extension().is_some_and(|extension| extension == "mail"));
+    names.sort();
+    names.iter().map(|name| fs::read_to_string(name).unwrap()).collect()
+}
+
+/// `sendmail` and a hook of the administrator's that keep what they get.
+fn stand_ins(node: &Node) -> PathBuf {
+    let keep = |name: &str, kind: &str| {
+        let script = format!(
+            "cd {} && n=$(date +%s%N) && {{ echo \"$@\"; cat; }} > $n.tmp && mv $n.tmp $n.{kind}\n",
+            node.tree.path("mails").display()
+        );
+        node.tree.script(name, &script)
+    };
+    fs::create_dir_all(node.tree.path("mails")).unwrap();
+    keep("stand-ins/sendmail", "mail");
+    keep("alert hook", "json")
+}
+
+#[test]
+fn the_administrator_is_told_once() {
+    let node = node();
+    let hook = stand_ins(&node);
+    settings(&node, &format!(", \"alert_attempts\": 50, \"alert_exec\": \"{}\"", hook.display()));
+    let guard = Guard::start(&node, &[]);
+    let said = |words: &str| mails(&node).iter().filter(|mail| mail.contains(words)).count();
+
+    node.net.sh("nft flush ruleset");
+    guard.until("the flush is told", || said("repaired: the table is missing") == 1);
+    let mail = mails(&node).concat();
+    assert!(
+        mail.starts_with("-t -oi\nTo: root\nSubject: pve-public-ip on n1: repaired: the table is missing"),
+        "{mail}"
+    );
+    assert!(mail.contains("(nf_tables was changed by `nft`)"), "{mail}");
+    guard.until("the filter is back", || is_bound(&node));
+    node.net.sh("nft flush ruleset");
+    guard.until("the filter is back again", || is_bound(&node));
+
+    spoof(&node, 49);
+    node.net.sh("ip neigh del 203.0.113.10 dev vmbr0");
+    guard.until("the neighbour is told", || said("repaired: 203.0.113.10 is not fixed to 02:00:00:aa:bb:00") == 1);
+    spoof(&node, 10);
+    guard.until("attempts are told", || {
+        said("59 frames from veth200i0 of guest 200 were dropped in the last hour") == 1
+    });
+
+    // What lasts is told when it has lasted, and when it is over.
+    let config = node.tree.read("etc/pve/nodes/n1/qemu-server/100.conf");
+    // As Proxmox VE writes: a file in the place of another.
+    let replace = |relative: &str, text: &str| {
+        node.tree.write(&format!("{relative}.new"), text);
+        fs::rename(node.tree.path(&format!("{relative}.new")), node.tree.path(relative)).unwrap();
+    };
+    let conf = "etc/pve/nodes/n1/qemu-server/100.conf";
+    replace(conf, &config.replace("AA:BB:00", "AA:BB:99"));
+    guard.until("the problem is told", || said("02:00:00:aa:bb:99") == 1);
+    replace(conf, &config);
+    guard.until("its end is told", || said("\nover: ") == 1);
+    let file = "etc/pve/public-ip/guests/100.json";
+    let kept = node.tree.read(file);
+    replace(file, "{");
+    guard.until("a registry that cannot be read is told", || said("100.json` is not valid JSON") == 1);
+    replace(file, &kept);
+    guard.until("and its end", || said("\nover: ") == 2);
+
+    assert_eq!(said("the table is missing"), 1, "{:#?}", mails(&node));
+    assert_eq!(fs::read_dir(node.tree.path("run/pve-public-ip/alerts")).unwrap().count(), 0);
+    // The hook was told the same, in a form for programs.
+    let given = || {
+        let files = fs::read_dir(node.tree.path("mails")).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|kind| kind == "json")).collect::<Vec<PathBuf>>()
+    };
+    guard.until("the hook has all of it", || given().len() == mails(&node).len());
+    let given = given();
+    let first = given.iter().min().unwrap();
+    let text = fs::read_to_string(first).unwrap();
+    let message: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
+    assert_eq!((&message["version"], &message["node"], &message["more"]), (&1.into(), &"n1".into(), &0.into()));
+    assert_eq!((&message["alerts"][0]["kind"], &message["alerts"][0]["recovered"]), (&"table".into(), &false.into()));
+
+    // Another guard knows what was said.
+    guard.stop();
+    let guard = Guard::start(&node, &[]);
+    node.net.sh("nft flush ruleset");
+    guard.until("the filter is back", || is_bound(&node));
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(said("the table is missing"), 1, "{:#?}", mails(&node));
+}
+
+#[test]
+fn what_cannot_be_delivered_holds_up_nothing() {
+    let node = Node::with_pool();
+    let message = |mail: &str, exec: Option<&Path>| {
+        let alert = serde_json::json!({"kind": "trouble", "object": "o", "sentence": "it is so", "hint": null, "recovered": false, "at": 1});
+        let text =
+            serde_json::json!({"version": 1, "node": "n1", "alerts": [alert], "more": 0, "mail": mail, "exec": exec});
+        node.tree.write("run/pve-public-ip/alerts/1-00.json", text.to_string());
+    };
+    let deliver = || {
+        let run = node.run("deliver").ok();
+        assert_eq!(fs::read_dir(node.tree.path("run/pve-public-ip/alerts")).unwrap().count(), 0, "{run}");
+        run
+    };
+    message("root", None);
+    let sendmail_is_there =
+        common::SYSTEM_PATH.split(':').any(|directory| Path::new(directory).join("sendmail").exists());
+    assert!(!sendmail_is_there, "this test needs a machine without `sendmail`");
+    assert_eq!(
+        deliver().err,
+        "warning: there is no `sendmail` on this node, so nobody gets mail from the guard\n\
+        warning: hint: `apt install postfix`, or `\"alert_mail\": \"\"` in the node's file of the registry\n"
+    );
+    message("root", None);
+    assert_eq!(deliver().err, "", "that is said once");
+    let fails = node.tree.script("stand-ins/sendmail", "exit 75\n");
+    message("root", None);
+    let said = format!(
+        "warning: the mail `pve-public-ip on n1: it is so` could not be sent: `{} -t -oi` failed (exit status: 75)\n",
+        fails.display()
+    );
+    assert_eq!(deliver().err, said);
+    message("", None);
+    assert_eq!(deliver().err, "", "nobody wants mail");
+
+    let hook = node.tree.script("hook", "exit 1\n");
+    let refused = |why: &str| {
+        format!("warning: `{}` did not take the message `pve-public-ip on n1: it is so`: {why}\n", hook.display())
+    };
+    message("", Some(&hook));
+    assert_eq!(deliver().err, refused(&format!("`{}` failed (exit status: 1)", hook.display())));
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o777)).unwrap();
+    message("", Some(&hook));
+    assert_eq!(deliver().err, refused("others than root may write it; `chown root`, `chmod go-w`"));
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o644)).unwrap();
+    message("", Some(&hook));
+    assert_eq!(deliver().err, refused("it is no program"));
+    fs::remove_file(&hook).unwrap();
+    message("", Some(&hook));
+    assert_eq!(deliver().err, refused("No such file or directory (os error 2)"));
+
+    node.tree.write("run/pve-public-ip/alerts/1-00.json", "{");
+    assert_eq!(
+        deliver().err,
+        "warning: a message to the administrator cannot be read: EOF while parsing an object at line 1 column 1\n"
+    );
+    node.tree.write("run/pve-public-ip/alerts/README", "not ours");
+    assert_eq!(deliver().err, "");
+    node.run("--dry-run deliver").fails(
+        1,
+        "messages are sent or not",
+        "`ls /run/pve-public-ip/alerts` shows what waits",
+    );
+}
+
+#[test]
+fn settings_that_make_no_sense_are_refused() {
+    let node = Node::with_pool();
+    for (setting, reason) in [
+        ("\"metrics_seconds\": 3601", "has metrics_seconds 3601; it is a number from 0 to 3600"),
+        ("\"metrics_directory\": \"here\"", "has metrics_directory `here`; it is a whole path, which begins with /"),
+        ("\"alert_exec\": \"mail.sh\"", "has alert_exec `mail.sh`; it is a whole path, which begins with /"),
+        (
+            "\"alert_mail\": \"root\\nBcc: all\"",
+            "has alert_mail `root\nBcc: all`; it is a user of this node or one mail address",
+        ),
+        ("\"alert_mail\": \"-oQ/tmp\"", "has alert_mail `-oQ/tmp`; it is a user of this node or one mail address"),
+    ] {
+        node.tree.write("etc/pve/public-ip/nodes/n1.json", format!("{{\"version\": 1, {setting}}}"));
+        let run = node.run("verify");
+        assert!(run.out.contains(reason), "{reason}: {run}");
+    }
+}
