@@ -323,24 +323,31 @@ fn the_administrator_is_told_once() {
         said("59 frames from veth200i0 of guest 200 were dropped in the last hour") == 1
     });
 
-    // What lasts is told when it has lasted, and when it is over.
-    let config = node.tree.read("etc/pve/nodes/n1/qemu-server/100.conf");
     // As Proxmox VE writes: a file in the place of another.
     let replace = |relative: &str, text: &str| {
         node.tree.write(&format!("{relative}.new"), text);
         fs::rename(node.tree.path(&format!("{relative}.new")), node.tree.path(relative)).unwrap();
     };
+    // Guest 101 is configured with the address of guest 100.
+    let conf = node.tree.read("etc/pve/nodes/n1/qemu-server/101.conf");
+    replace("etc/pve/nodes/n1/qemu-server/101.conf", &format!("ipconfig0: ip=203.0.113.10/24\n{conf}"));
+    guard.until("the conflict is told", || said("guest 101 is configured with") >= 1);
+    replace("etc/pve/nodes/n1/qemu-server/101.conf", &conf);
+    guard.until("its end is told", || said("\nover: ") == 1);
+
+    // What lasts is told when it has lasted, and when it is over.
+    let config = node.tree.read("etc/pve/nodes/n1/qemu-server/100.conf");
     let conf = "etc/pve/nodes/n1/qemu-server/100.conf";
     replace(conf, &config.replace("AA:BB:00", "AA:BB:99"));
     guard.until("the problem is told", || said("02:00:00:aa:bb:99") == 1);
     replace(conf, &config);
-    guard.until("its end is told", || said("\nover: ") == 1);
+    guard.until("its end is told", || said("\nover: ") == 2);
     let file = "etc/pve/public-ip/guests/100.json";
     let kept = node.tree.read(file);
     replace(file, "{");
     guard.until("a registry that cannot be read is told", || said("100.json` is not valid JSON") == 1);
     replace(file, &kept);
-    guard.until("and its end", || said("\nover: ") == 2);
+    guard.until("and its end", || said("\nover: ") == 3);
 
     assert_eq!(said("the table is missing"), 1, "{:#?}", mails(&node));
     assert_eq!(fs::read_dir(node.tree.path("run/pve-public-ip/alerts")).unwrap().count(), 0);

@@ -36,6 +36,8 @@ pub enum Kind {
     Problem,
     /// Something keeps the guard from its work.
     Trouble,
+    /// Two claim the same.
+    Conflict,
     /// A guest tries what it may not.
     Attempts,
 }
@@ -43,11 +45,11 @@ pub enum Kind {
 impl Kind {
     /// Whether it lasts until it is over; the others are repaired by the time they are said.
     fn lasts(self) -> bool {
-        matches!(self, Self::Problem | Self::Trouble | Self::Attempts)
+        matches!(self, Self::Problem | Self::Trouble | Self::Conflict | Self::Attempts)
     }
 
     fn patience(self) -> u64 {
-        if matches!(self, Self::Problem | Self::Trouble) { PATIENCE } else { 0 }
+        if matches!(self, Self::Problem | Self::Trouble | Self::Conflict) { PATIENCE } else { 0 }
     }
 }
 

@@ -24,11 +24,13 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::audit::{self, Change};
+use crate::conflict::{Conflict, Files, in_files};
 use crate::plan::{self, Event, Links, NetState, Problem, Rules, latest};
 use crate::reconcile::{Mode, Node, ReconcileError, Report, Sources, Trust, reference};
 use crate::registry::document::NodeFile;
 use crate::ruleset::Table;
-use crate::system::journal::Durability;
+use crate::system::claims;
+use crate::system::journal::{self, Durability};
 use crate::system::run::{GuardNote, RunError, RunState};
 use crate::system::service::{Request, ServiceManager, Signals};
 use crate::system::tally::Tallies;
@@ -106,6 +108,8 @@ pub fn run(node: Node, listen: Option<SocketAddr>) -> Result<(), GuardError> {
         gathered: Duration::ZERO,
         problems: Vec::new(),
         notes: Vec::new(),
+        in_files: Vec::new(),
+        unexamined: true,
         unwritten: None,
         node,
         reader,
@@ -155,6 +159,10 @@ struct Guard {
     /// What the last look found.
     problems: Vec<Problem>,
     notes: Vec<Problem>,
+    /// Who claims what somebody else has, by the files as they were examined last.
+    in_files: Vec<Conflict>,
+    /// They have changed since.
+    unexamined: bool,
     /// Why the metrics could not be written, once it was said.
     unwritten: Option<io::ErrorKind>,
 }
@@ -216,6 +224,26 @@ impl Guard {
         seconds.map_or(METRICS_INTERVAL, Duration::from_secs)
     }
 
+    /// Who claims what somebody else has, as far as the guard sees it: the files that it knows, and what was noted of the
+    /// network. It looks at no file of others, because their file system may hang.
+    fn conflicts(&mut self) -> Vec<Conflict> {
+        let Some(inputs) = self.sources.as_ref().map(Sources::inputs) else { return Vec::new() };
+        if self.unexamined {
+            self.unexamined = false;
+            let own = inputs.links.0.iter();
+            let own = own.flat_map(|(name, link)| link.addresses.iter().map(|net| (*name, net.addr()))).collect();
+            let guests = inputs.guests.iter().map(|(vmid, place)| (*vmid, place.config.clone())).collect();
+            self.in_files = in_files(&Files { registry: inputs.registry.clone(), guests, own, ..Files::default() });
+        }
+        let here = inputs.guests.iter().filter(|(_, place)| place.node == inputs.node).map(|(vmid, _)| *vmid).collect();
+        let claims = claims::load(&self.node.paths);
+        let mut conflicts = self.in_files.clone();
+        conflicts.extend(claims.conflicts(&inputs.registry, &here, journal::now()));
+        claims.mark(&mut conflicts);
+        conflicts.retain(|conflict| !conflict.acknowledged);
+        conflicts
+    }
+
     /// Reads what the rules have counted, and leaves it with all else that there is to know where Prometheus finds it.
     fn gather(&mut self, runs: bool) {
         self.gathered = self.now();
@@ -229,6 +257,8 @@ impl Guard {
             Tallies::default()
         });
         let now = seconds();
+        let conflicts = self.conflicts();
+        self.sayings.conflicts(&conflicts, now);
         if self.history.note(now, &tallies) {
             RunState::set_note(&self.node.paths, "history", &self.history);
         }
@@ -239,6 +269,7 @@ impl Guard {
             tallies: &tallies,
             history: &self.history,
             guard: Some(view::Guard { runs, note: self.note.clone() }),
+            conflicts: conflicts.len(),
             trouble,
         };
         let view = View::of(&self.node.name, known);
@@ -461,6 +492,7 @@ impl Guard {
             self.desired.routed_rules = self.desired.routed_rules.min(Rules::Different);
         }
         self.sources = Some(sources);
+        self.unexamined = true;
     }
 
     fn reconcile(&mut self, run: &RunState, trust: Trust) -> Result<Option<Report>, ReconcileError> {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use log::Level;
 
 use super::alerts::{Alerts, Kind};
+use crate::conflict::Conflict;
 use crate::model::{IfName, Vmid};
 use crate::plan::{NetState, Problem, Step, diff, guest_of_port};
 use crate::ruleset::Table;
@@ -86,6 +87,12 @@ impl Sayings {
         self.alerts.stand(Kind::Problem, &now.iter().map(said).collect::<Vec<_>>(), clock);
         self.problems = now;
         lines
+    }
+
+    /// Two claim the same: `conflicts list` says it to whoever reads the log anyway.
+    pub fn conflicts(&mut self, conflicts: &[Conflict], now: u64) {
+        let said = |conflict: &Conflict| (conflict.id.clone(), conflict.sentence.clone(), Some(conflict.hint.clone()));
+        self.alerts.stand(Kind::Conflict, &conflicts.iter().map(said).collect::<Vec<_>>(), now);
     }
 
     /// Frames dropped from each port in the last hour: who tries too much? `threshold` 0: nobody does.
