@@ -105,6 +105,11 @@ pub fn exposition(view: &View) -> String {
     text.single("pve_public_ip_unregistered_macs", "gauge", help, &view.unregistered.len());
     let help = "When these metrics were gathered.";
     text.single("pve_public_ip_collected_timestamp_seconds", "gauge", help, &seconds());
+    add_guard(&mut text, view);
+    text.0
+}
+
+fn add_guard(text: &mut Text, view: &View) {
     let guard = view.guard.as_ref();
     text.single(
         "pve_public_ip_guard_up",
@@ -140,5 +145,4 @@ pub fn exposition(view: &View) -> String {
             &note.repairs,
         );
     }
-    text.0
 }
