@@ -292,7 +292,8 @@ fn look_at_scripts(
         let named = place.config.hookscript.as_deref().filter(|volume| held.is_some() || is_ours(volume));
         volumes.extend(named.into_iter().chain(held.and_then(|held| held.hookscript.as_deref())));
     }
-    if !registry.pools.pools.is_empty() {
+    // Without Proxmox VE somebody else calls us.
+    if paths.pmxcfs_database().exists() && !registry.pools.pools.is_empty() {
         volumes.insert(VOLUME);
     }
     // Their storages may hang while `/etc/pve` is well.

@@ -40,7 +40,11 @@ pub(super) fn doctor(paths: &Paths, command: &Doctor, dry_run: bool) -> anyhow::
     let mut examination = examine(&facts);
     let mut deeds = Vec::new();
     if command.fix {
-        deeds = fix(paths, &examination.findings, dry_run)?;
+        deeds = match &facts.files {
+            Ok(_) => fix(&Node::open(paths.clone())?, &examination.findings, dry_run),
+            // Whoever opened the node now might wait for ever.
+            Err(reason) => leave(&examination.findings, reason),
+        };
         if !dry_run && !deeds.is_empty() {
             facts = survey::facts(paths);
             examination = examine(&facts);
@@ -123,22 +127,38 @@ fn deed_text(deed: &Deed, dry_run: bool) -> String {
     }
 }
 
-/// Puts right what can be put right, each once.
-fn fix(paths: &Paths, findings: &[Finding], dry_run: bool) -> anyhow::Result<Vec<Deed>> {
-    let node = Node::open(paths.clone())?;
-    let mut done: Vec<&Fix> = Vec::new();
-    let mut deeds = Vec::new();
+/// Findings that can be put right, each way once.
+fn fixable(findings: &[Finding]) -> Vec<(&Finding, &Fix)> {
+    let mut found: Vec<(&Finding, &Fix)> = Vec::new();
     for finding in findings {
-        let Some(fix) = finding.fix.as_ref().filter(|fix| !done.contains(fix)) else { continue };
-        done.push(fix);
-        let (what, outcome) = perform(&node, fix, dry_run);
+        if let Some(fix) = finding.fix.as_ref().filter(|fix| found.iter().all(|(_, known)| known != fix)) {
+            found.push((finding, fix));
+        }
+    }
+    found
+}
+
+fn fix(node: &Node, findings: &[Finding], dry_run: bool) -> Vec<Deed> {
+    let deed = |(finding, fix): (&Finding, &Fix)| {
+        let (what, outcome) = perform(node, fix, dry_run);
         let error = outcome.err().map(|error| format!("{error:#}"));
         if error.is_none() && !dry_run {
             node.store.journal.record(vec![Change::said(Event::Repaired, what.as_str())], Durability::Soon);
         }
-        deeds.push(Deed { code: finding.code, subject: finding.subject.clone(), what, error });
-    }
-    Ok(deeds)
+        Deed { code: finding.code, subject: finding.subject.clone(), what, error }
+    };
+    fixable(findings).into_iter().map(deed).collect()
+}
+
+/// Nothing is done, for this reason.
+fn leave(findings: &[Finding], reason: &str) -> Vec<Deed> {
+    let deed = |(finding, _): (&Finding, &Fix)| Deed {
+        code: finding.code,
+        subject: finding.subject.clone(),
+        what: finding.remedy.clone(),
+        error: Some(reason.to_owned()),
+    };
+    fixable(findings).into_iter().map(deed).collect()
 }
 
 /// What a fix does, in words, and how it went.

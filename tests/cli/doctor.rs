@@ -134,6 +134,15 @@ fn the_hookscript_is_put_in_place() {
 }
 
 #[test]
+fn without_proxmox_nobody_needs_the_hookscript() {
+    let node = Node::with_pool();
+    node.tree.write("etc/network/interfaces", "");
+    assert_eq!(own_codes(&node), Vec::<String>::new());
+    node.tree.write("var/lib/pve-cluster/config.db", "");
+    assert_eq!(own_codes(&node), ["hookscript-missing"]);
+}
+
+#[test]
 fn a_guest_without_hookscript_gets_ours() {
     let node = node();
     node.tree.qemu(100, "net0: virtio=02:00:00:AA:BB:00,bridge=vmbr0\n");
@@ -301,6 +310,10 @@ fn without_etc_pve_there_is_still_something_to_say() {
     node.tree.write("var/lib/pve-cluster/config.db", "");
     let run = node.run("doctor");
     assert!(run.out.contains("not checked, because the cluster file system is not mounted at"), "{run}");
+    node.tree.write("lib/systemd/system/pve-public-ip.service", "[Unit]\n");
+    let run = node.run("doctor --fix");
+    let told = "not fixed: guard-not-running: `systemctl enable --now pve-public-ip.service`: the cluster file system is not mounted at";
+    assert!(run.out.starts_with(told), "{run}");
 }
 
 #[test]
