@@ -21,7 +21,7 @@ use crate::inspect::{self, Moment};
 use crate::model::{GuestKind, IfName, MacAddr, NodeName, Prefix, Vmid};
 use crate::plan::{
     Index, Inputs, Links, NetState, Place, Presence, Rules, Support, check_configured, check_guest, check_own,
-    check_stranger, desired_for, diff, is_configured_beyond, pool_bridges,
+    check_stranger, desired_for, diff, is_configured_beyond, is_filtered_by_chains, pool_bridges,
 };
 use crate::reconcile::{
     Mode, Node, ReconcileError, announce_addresses, binding_changes, node_basis, observe_share, presence_of,
@@ -29,7 +29,7 @@ use crate::reconcile::{
 use crate::registry::document::{CloudInitCheck, DocumentError, GuestFile, PoolsFile};
 use crate::registry::store::StoreError;
 use crate::registry::{Registry, plain};
-use crate::ruleset::{Element, SetId, Table};
+use crate::ruleset::{Backend, Element, SetId, Table};
 use crate::system::journal::Durability;
 use crate::system::run::{Mark, MarkPhase, PoolsPart, RunError, RunState, fingerprint};
 use crate::system::{FilterError, Kernel, KernelError, Reference, command};
@@ -281,7 +281,9 @@ impl Hook<'_> {
         };
         // A gateway that goes can take with it what other guests need.
         let keeps_gateways = mark.support.without(&wanted.support).gateways.is_empty();
-        if Self::are_loaded(&mut kernel, &recorded)? && run.node_applied(&basis) && keeps_gateways {
+        let by_chains = run.backend().is_some_and(|note| is_filtered_by_chains(note.backend, &registry, &mark.applied));
+        let is_alone = keeps_gateways && !by_chains;
+        if is_alone && Self::are_loaded(&mut kernel, &recorded)? && run.node_applied(&basis) {
             let observed = observe_share(&mut kernel, &wanted, &recorded)?;
             kernel.apply(&diff(&wanted, &observed))?;
         } else {
@@ -338,6 +340,7 @@ impl Hook<'_> {
             inputs.links.0.extend(kernel.links_around(&devices)?.0);
             inputs.exits = kernel.exits()?;
             inputs.registry.node = self.node.store.node_file()?;
+            inputs.backend = self.backend(run, &inputs.registry)?;
         }
         if let Some((sentence, hint)) = check_own(&inputs.links, file) {
             return Err(HookError::Refused { sentence, hint });
@@ -348,6 +351,8 @@ impl Hook<'_> {
             let presence = presence_of(self.vmid, kind, true, Some(&mark), &inputs.links);
             inputs.presence.extend(presence.map(|presence| (self.vmid, presence)));
         }
+        let is_routed = |guest| is_filtered_by_chains(inputs.backend, &inputs.registry, guest);
+        let by_chains = is_routed(file) || known.as_ref().is_some_and(|mark| is_routed(&mark.applied));
         let mut wanted = desired_for(&inputs, file);
         mark.support = wanted.support.clone();
         let before = match &known {
@@ -363,7 +368,8 @@ impl Hook<'_> {
         }
         run.set_mark(self.vmid, &mark)?;
         let basis = node_basis(pools.part.source, &inputs.registry.pools, &inputs.links);
-        if !Self::are_loaded(&mut kernel, &wanted)? || !run.node_applied(&basis) || !keeps_gateways {
+        let is_alone = keeps_gateways && !by_chains;
+        if !is_alone || !Self::are_loaded(&mut kernel, &wanted)? || !run.node_applied(&basis) {
             self.node.reconcile_locked(run, Mode::Apply)?;
             // A port left over from before may have made the guest look started already.
             run.set_mark(self.vmid, &mark)?;
@@ -376,6 +382,17 @@ impl Hook<'_> {
             log::debug!("{step}");
         }
         Ok(inputs.links)
+    }
+
+    /// What filters routed traffic.
+    fn backend(&self, run: &RunState, registry: &Registry) -> Result<Backend, HookError> {
+        let mut settings = Registry { pools: registry.pools.clone(), ..Registry::default() };
+        match self.node.store.load_node()? {
+            Some(Ok(node)) => settings.node = Some(node),
+            Some(Err(error)) => settings.broken.push(error),
+            None => {}
+        }
+        Ok(self.node.routed_filter(run, &settings, Mode::Apply)?.backend)
     }
 
     /// Whether the rules are those that a share needs.
@@ -438,7 +455,9 @@ impl Hook<'_> {
         let guests = BTreeMap::from([(self.vmid, file.clone())]);
         let registry = Registry { pools, guests, ..Registry::default() };
         let place = Place { node: located.node, config: located.config };
-        Inputs::new(self.node.name.clone(), registry, BTreeMap::from([(self.vmid, place)]))
+        let note = RunState::unlocked(&self.node.paths).backend();
+        let backend = note.map(|note| note.backend).unwrap_or_default();
+        Inputs { backend, ..Inputs::new(self.node.name.clone(), registry, BTreeMap::from([(self.vmid, place)])) }
     }
 
     /// The guest's ports, also behind the NIC firewall.

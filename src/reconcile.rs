@@ -14,12 +14,12 @@ use crate::plan::{
     Desired, Exits, Inputs, Links, NetState, Place, Presence, Problem, Step, desired, diff, notes, support,
 };
 use crate::registry::Registry;
-use crate::registry::document::{GuestFile, Mode as PoolMode, PoolsFile};
+use crate::registry::document::{BackendChoice, GuestFile, Mode as PoolMode, PoolsFile};
 use crate::registry::store::{Store, StoreError};
-use crate::ruleset::{Element, SetId, Storage};
+use crate::ruleset::{Backend, Element, SetId, Storage, Variant};
 use crate::system::journal::Durability;
-use crate::system::run::{Mark, MarkPhase, RunError, RunState, fingerprint};
-use crate::system::{FilterError, Kernel, KernelError, Nftables, Reference, packet};
+use crate::system::run::{BackendNote, Mark, MarkPhase, RunError, RunState, fingerprint};
+use crate::system::{FilterError, Kernel, KernelError, Nftables, Reference, packet, xtables};
 
 /// How long a command waits for another one that changes this node.
 pub(crate) const NODE_LOCK_LIMIT: Duration = Duration::from_secs(30);
@@ -102,6 +102,11 @@ impl Sources {
     /// The nflog group that the node's file names.
     pub fn log_group(&self) -> Option<u16> {
         self.inputs.registry.node.as_ref().and_then(|node| node.log_group)
+    }
+
+    /// What filtered routed traffic when these files were last compared with the kernel.
+    pub fn backend(&self) -> Backend {
+        self.inputs.backend
     }
 
     /// Whether every file could be read and understood. What could not may look another way next time, without a sign.
@@ -220,6 +225,9 @@ impl Node {
     ) -> Result<Report, ReconcileError> {
         sources.look_at_network(kernel)?;
         let unreadable = self.look_at_guests(run, sources);
+        let filter = self.routed_filter(run, &sources.inputs.registry, mode)?;
+        sources.inputs.backend = filter.backend;
+        kernel.look_into(filter.variants.clone());
         let inputs = &sources.inputs;
         let Desired { state, mut problems } = desired(inputs);
         // Of a guest whose configuration cannot be read nothing else is known.
@@ -234,9 +242,9 @@ impl Node {
             None => kernel.observe(&inputs.links, &state.support)?,
         };
         // Borrowed, because to copy it would cost as much as to read it.
-        let mut borrowed = left.map(|left| &mut left.elements);
-        if let Some(elements) = &mut borrowed {
-            std::mem::swap(&mut observed.elements, *elements);
+        let mut borrowed = left;
+        if let Some(left) = &mut borrowed {
+            observed.swap_filter(left);
         }
         let mut steps = diff(&state, &observed);
         if trust == Trust::OldButSafe || !inputs.registry.broken.is_empty() {
@@ -244,8 +252,8 @@ impl Node {
             let kept = self.kept(&inputs.registry, &observed);
             steps = steps.into_iter().filter_map(|step| additive(step, &kept)).collect();
         }
-        if let Some(elements) = borrowed {
-            std::mem::swap(&mut observed.elements, elements);
+        if let Some(left) = borrowed {
+            observed.swap_filter(left);
         }
         let mut arrived = Vec::new();
         if mode == Mode::Apply {
@@ -263,11 +271,54 @@ impl Node {
                 if !run.node_applied(&basis) {
                     run.set_node_applied(&basis);
                 }
+                let variants = state.chains.keys().map(|place| place.variant).collect();
+                if filter.variants != variants {
+                    run.set_backend(&BackendNote { variants, ..filter })?;
+                }
             }
             self.store.journal.record(changes, Durability::Soon);
         }
         let notes = notes(inputs);
         Ok(Report { steps, problems, notes, presence: inputs.presence.clone(), desired: state, arrived })
+    }
+
+    /// What filters routed traffic on this node: what was decided since it booted, as long as nobody asks for another one.
+    ///
+    /// It does not change by itself, because the node's own rules come and go: what is chosen before pve-firewall has
+    /// started would be another one a minute later.
+    pub(crate) fn routed_filter(
+        &self,
+        run: &RunState,
+        registry: &Registry,
+        mode: Mode,
+    ) -> Result<BackendNote, ReconcileError> {
+        let known = run.backend();
+        let file = self.paths.node_file(&self.name);
+        let is_known = !registry.broken.iter().any(|error| error.path == file);
+        let choice = registry.node.as_ref().and_then(|node| node.backend).unwrap_or_default();
+        let nothing = BackendNote { choice: None, backend: Backend::default(), variants: BTreeSet::new() };
+        let variants = match known {
+            Some(known) if known.choice.is_some_and(|decided| decided == choice || !is_known) => return Ok(known),
+            // With nothing to route there is nothing to decide, and what stands goes.
+            known if !registry.has_routed() => return Ok(known.unwrap_or(nothing)),
+            known => known.unwrap_or(nothing).variants,
+        };
+        let backend = match choice {
+            BackendChoice::Nftables => Backend::Nftables,
+            BackendChoice::Auto => xtables::in_use().map_or(Backend::Nftables, xtables::backend),
+            BackendChoice::Iptables => xtables::backend(xtables::preferred().map_err(KernelError::from)?),
+            BackendChoice::IptablesLegacy => xtables::backend(Variant::Legacy),
+            BackendChoice::IptablesNft => xtables::backend(Variant::Nft),
+        };
+        let mut note = BackendNote { choice: Some(choice), backend, variants };
+        if let Backend::Iptables { variant, .. } = backend {
+            note.variants.insert(variant);
+        }
+        if mode == Mode::Apply {
+            log::info!("routed traffic is filtered by {backend}");
+            run.set_backend(&note)?;
+        }
+        Ok(note)
     }
 
     /// Sets to which nothing may be added as long as a file cannot be read.
@@ -467,7 +518,14 @@ fn additive(step: Step, kept: &BTreeSet<SetId>) -> Option<Step> {
         | Step::RemoveGateway(..)
         | Step::RestoreSetting(_)
         | Step::RemoveForwarding(..)
-        | Step::RemoveTable(_) => None,
+        | Step::RemoveTable(_)
+        | Step::RemoveIpSet(_) => None,
+        Step::ChangeIpSet { set, create, add, .. } => {
+            let change = create || !add.is_empty();
+            change.then_some(Step::ChangeIpSet { set, create, add, remove: BTreeSet::new() })
+        }
+        // Chains are changed whole. As long as nothing that is wanted is missing, what is there besides may be meant.
+        Step::LoadChains { wanted, found, .. } if wanted.is_empty() || wanted.is_part_of(&found) => None,
         Step::ChangeElements { mut add, .. } => {
             add.retain(|element| !kept.contains(&element.set()));
             (!add.is_empty()).then_some(Step::ChangeElements { add, remove: Vec::new() })
@@ -497,6 +555,9 @@ pub(crate) fn observe_share(
     Ok(NetState {
         rules: wanted.rules,
         routed_rules: wanted.routed_rules,
+        // They are the whole node's.
+        chains: BTreeMap::new(),
+        ipsets: BTreeMap::new(),
         elements: kernel.find_elements(&keys)?,
         deaf_bridges: wanted.deaf_bridges.clone(),
         // Not asked for: what is wanted is set (again), what is only recorded is removed. Both are idempotent.

@@ -15,6 +15,7 @@ mod pools;
 mod provider_mac;
 mod proxmox;
 mod selftest;
+mod settings;
 mod setup;
 mod status;
 mod topology;
@@ -32,7 +33,8 @@ use crate::paths::Paths;
 use crate::reconcile::{Node, ReconcileError};
 use crate::registry::RuleError;
 use crate::registry::document::{
-    CloudInitCheck, DocumentError, GuestFile, GuestOs, NodeFile, PoolsFile, Profile, ReleasedFile, UplinkGuard,
+    BackendChoice, CloudInitCheck, DocumentError, GuestFile, GuestOs, NodeFile, PoolsFile, Profile, ReleasedFile,
+    UplinkGuard,
 };
 use crate::registry::layout::Layout;
 use crate::registry::store::StoreError;
@@ -97,6 +99,9 @@ pub enum Command {
     /// A guest whose snippet is missing does not start. The storage `local` is another one on each node; this one lies
     /// beside the registry, in Proxmox VE's cluster file system. Says what it would change, and changes it with --yes.
     Setup(Setup),
+    /// Show or change what is set for this node alone
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Give addresses to a guest
     ///
     /// The MAC is that of the guest's NIC. Without an address the next free one of each family of the pool is taken.
@@ -245,6 +250,55 @@ pub enum PoolCommand {
         #[command(flatten)]
         reason: Reason,
     },
+}
+
+/// `node`
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Show the settings, and what filters routed traffic
+    Show,
+    /// Change settings
+    ///
+    /// They lie in nodes/NODE.json of the registry. The guard follows them at once.
+    Set(NodeSet),
+}
+
+/// `node set`
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct NodeSet {
+    /// What filters routed traffic. It holds for hooks, guard and commands until it is changed; auto is decided again at
+    /// each boot, and whenever it is given here
+    #[arg(long, value_enum)]
+    backend: Option<BackendChoice>,
+    /// nflog group (1 to 65535) to which dropped frames are sent, or none
+    #[arg(long, value_name = "NUMBER|none")]
+    log_group: Option<LogGroup>,
+    /// Bridge port that leads to the provider; may be repeated
+    #[arg(long, value_name = "PORT")]
+    uplink: Vec<IfName>,
+    /// Interface by which the node reaches the provider of routed pools [default: that of the default route]
+    #[arg(long, value_name = "INTERFACE")]
+    route_uplink: Option<IfName>,
+    /// Know the uplinks by their names and the default route again
+    #[arg(long, conflicts_with = "uplink")]
+    any_uplink: bool,
+}
+
+/// An nflog group, or none.
+#[derive(Debug, Clone, Copy)]
+pub struct LogGroup(Option<u16>);
+
+impl std::str::FromStr for LogGroup {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let group = text.parse().ok().filter(|group| *group != 0);
+        group.map(|group| Self(Some(group))).ok_or_else(|| "a group is a number from 1 to 65535, or none".to_owned())
+    }
 }
 
 /// `pool create`
@@ -775,6 +829,7 @@ impl Cli {
                 node.store.journal.reason = command.reason().cloned();
                 match command {
                     Command::Pool(command) => pools::run(&node, command, global.dry_run),
+                    Command::Node(command) => settings::run(&node, &command, global.dry_run),
                     Command::Setup(command) => setup::setup(&node, &command, global.dry_run),
                     Command::Assign(command) => assignments::assign(&node, &command, global.dry_run),
                     Command::Release(command) => assignments::release(&node, &command, global.dry_run),

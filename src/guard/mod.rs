@@ -25,7 +25,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::audit::{self, Change};
 use crate::conflict::{Conflict, Files, in_files};
-use crate::plan::{self, Event, Links, NetState, Problem, Rules, latest};
+use crate::plan::{self, Event, Links, NetState, Problem, Rules, Step, latest};
 use crate::reconcile::{Mode, Node, ReconcileError, Report, Sources, Trust, reference};
 use crate::registry::document::NodeFile;
 use crate::ruleset::Table;
@@ -60,6 +60,8 @@ const METRICS_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Frames dropped from one port in an hour that are too many, unless the node's file says otherwise.
 const ATTEMPTS: u64 = 1000;
+/// How often iptables is asked whether it has changed, which takes half a dozen processes.
+const CHAINS_INTERVAL: Duration = Duration::from_millis(1500);
 
 /// A cluster file system that does not answer for so long is in trouble.
 const SILENCE_LIMIT: Duration = Duration::from_secs(5);
@@ -121,6 +123,8 @@ pub fn run(node: Node, listen: Option<SocketAddr>) -> Result<(), GuardError> {
         generation: 0,
         is_exact: false,
         changed_by: None,
+        chains_mark: None,
+        chains_due: Duration::ZERO,
         schedule: Schedule::new(),
         sayings,
         note: GuardNote { pid: std::process::id(), ..GuardNote::default() },
@@ -146,6 +150,9 @@ struct Guard {
     is_exact: bool,
     /// Who changed our table since the last look.
     changed_by: Option<String>,
+    /// By what a change of iptables is known, and when to look for one.
+    chains_mark: Option<u64>,
+    chains_due: Duration,
     schedule: Schedule,
     sayings: Sayings,
     note: GuardNote,
@@ -175,6 +182,7 @@ impl Guard {
         loop {
             let now = self.now();
             let sleep = self.schedule.left(now).min((self.gathered + self.interval()).saturating_sub(now));
+            let sleep = if self.chains_mark.is_some() { sleep.min(self.chains_due.saturating_sub(now)) } else { sleep };
             let sleep = watchdog.map_or(sleep, |interval| sleep.min((alive_at + interval).saturating_sub(now)));
             self.wait(&monitor, signals, sleep)?;
             if watchdog.is_some_and(|interval| self.now() >= alive_at + interval) {
@@ -196,6 +204,7 @@ impl Guard {
             }
             let events = monitor.drain()?;
             self.hear(events);
+            self.look_at_chains();
             if self.schedule.left(self.now()).is_zero() {
                 let is_done = self.look()?;
                 if is_done && !is_ready {
@@ -363,6 +372,7 @@ impl Guard {
                     causes.insert(Cause::Filter);
                     self.changed_by = Some(by);
                 }
+                Event::Chains => self.chains_due = self.now().min(self.chains_due),
                 Event::Lost => drop(causes.insert(Cause::Filter)),
                 Event::Link(name, _) | Event::LinkGone(name) => {
                     causes.insert(Cause::Network);
@@ -380,6 +390,20 @@ impl Guard {
         }
         for cause in causes {
             self.wake(cause);
+        }
+    }
+
+    /// iptables tells nobody when it changes, so it is asked now and then.
+    fn look_at_chains(&mut self) {
+        let (Some(mark), Some(kernel), Some(sources)) = (self.chains_mark, &self.kernel, &self.sources) else { return };
+        if self.now() < self.chains_due {
+            return;
+        }
+        // What cannot be read is found out by the look.
+        let is_same = kernel.chains_mark(sources.backend()).is_ok_and(|now| now == Some(mark));
+        self.chains_due = self.now() + CHAINS_INTERVAL;
+        if !is_same {
+            self.wake(Cause::Filter);
         }
     }
 
@@ -502,9 +526,15 @@ impl Guard {
             None => Kernel::open(reference(run, sources.log_group())?)?.noting(run),
         };
         let before = kernel.generation()?;
-        let left = (self.is_exact && before == self.generation).then_some(&mut self.desired);
+        let backend = sources.backend();
+        let mark = kernel.chains_mark(backend)?;
+        let is_as_left = before == self.generation && mark == self.chains_mark;
+        let left = (self.is_exact && is_as_left).then_some(&mut self.desired);
         self.is_exact = false;
         let mut report = self.node.reconcile_from(run, &mut kernel, sources, trust, left, Mode::Apply)?;
+        let is_same = backend == sources.backend() && !report.steps.iter().any(Step::is_of_chains);
+        self.chains_mark = if is_same { mark } else { kernel.chains_mark(sources.backend())? };
+        self.chains_due = self.started.elapsed() + CHAINS_INTERVAL;
         let own = report.steps.iter().filter(|step| step.is_transaction()).count();
         let after = kernel.generation()?;
         // If there were others meanwhile, they have to be looked at.

@@ -15,7 +15,7 @@ use crate::model::address::{ranges4, ranges6};
 use crate::model::{IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
 use crate::registry::Registry;
 use crate::registry::document::{Assigned, GuestFile, Interface, Mode, Pool, UplinkGuard};
-use crate::ruleset::{Element, Routed, SetId};
+use crate::ruleset::{Backend, Element, Routed, SetId};
 
 /// A decision: the state, and the assignments that cannot be realised.
 #[derive(Debug, Clone, Default)]
@@ -44,9 +44,15 @@ pub fn desired(inputs: &Inputs) -> Desired {
         routed::guest_share(inputs, guest, &mut routed);
         desired.problems.extend(check_guest(inputs, &index, guest));
     }
-    if is_routing {
-        desired.state.routed_rules = Rules::Loaded;
-        desired.state.elements.extend(routed.elements());
+    match inputs.backend {
+        _ if !is_routing => {}
+        Backend::Nftables => {
+            desired.state.routed_rules = Rules::Loaded;
+            desired.state.elements.extend(routed.elements());
+        }
+        Backend::Iptables { variant, ipset, ipv6 } => {
+            (desired.state.chains, desired.state.ipsets) = routed.chains(variant, ipset, ipv6);
+        }
     }
     desired.problems.extend(support::problems(inputs));
     desired
@@ -58,11 +64,17 @@ pub fn desired_for(inputs: &Inputs, guest: &GuestFile) -> NetState {
     add_guest(inputs, guest, &mut state);
     let mut routed = Routed::default();
     routed::guest_share(inputs, guest, &mut routed);
-    if routed != Routed::default() {
+    // Chains have an order, so that one guest's share of them cannot be told from the whole.
+    if routed != Routed::default() && inputs.backend == Backend::Nftables {
         state.routed_rules = Rules::Loaded;
         state.elements.extend(routed.elements());
     }
     state
+}
+
+/// Whether a guest's routed traffic is filtered by chains, of which it has no share of its own.
+pub fn is_filtered_by_chains(backend: Backend, registry: &Registry, guest: &GuestFile) -> bool {
+    backend != Backend::Nftables && routed::is_routed(registry, guest)
 }
 
 /// What does not depend on which guests run here: pools, gateways, the node itself, uplinks.
@@ -497,6 +509,7 @@ mod tests {
             presence: presence.map(|presence| (guest.vmid, presence)).into_iter().collect(),
             links: Links(links),
             exits: Exits::default(),
+            backend: Backend::default(),
         }
     }
 

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::state::{NetState, Route, Rules, Setting};
 use crate::model::{IfName, MacAddr};
-use crate::ruleset::{Element, Table};
+use crate::ruleset::{Chains, Element, IpSetName, Place, Table};
 
 /// One change. Every step is idempotent: `Set` creates or replaces, `Remove` of what is absent is fine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,28 @@ pub enum Step {
         /// Members that go.
         remove: Vec<Element>,
     },
+    /// Change a set of `ipset`.
+    ChangeIpSet {
+        /// Which.
+        set: IpSetName,
+        /// Whether it is new.
+        create: bool,
+        /// New members.
+        add: BTreeSet<String>,
+        /// Members that go, after the new ones have come.
+        remove: BTreeSet<String>,
+    },
+    /// Make the chains of a table of iptables what is wanted, in one transaction.
+    LoadChains {
+        /// Where.
+        place: Place,
+        /// What should be.
+        wanted: Chains,
+        /// What is there.
+        found: Chains,
+    },
+    /// Remove a set of `ipset` that no chain names any more.
+    RemoveIpSet(IpSetName),
     /// Replace a table's rules in one transaction; the sets stay as they are.
     LoadRules(Table),
     /// Remove a table that is not needed any more.
@@ -82,8 +104,23 @@ pub fn diff(desired: &NetState, observed: &NetState) -> Vec<Step> {
     if !add.is_empty() || !remove.is_empty() {
         steps.push(Step::ChangeElements { add, remove });
     }
+    steps
+        .extend(desired.ipsets.iter().filter_map(|(set, members)| change_set(*set, members, observed.ipsets.get(set))));
     let load = rules.iter().filter(|(_, wanted, found)| *wanted == Rules::Loaded && *found < Rules::Loaded);
     steps.extend(load.map(|(table, ..)| Step::LoadRules(*table)));
+    let none = Chains::default();
+    steps.extend(news(&desired.chains, &observed.chains).map(|(place, wanted)| Step::LoadChains {
+        place: *place,
+        wanted: wanted.clone(),
+        found: observed.chains.get(place).unwrap_or(&none).clone(),
+    }));
+    // What filters in another way goes when its successor stands.
+    steps.extend(gone(&desired.chains, &observed.chains).map(|(place, found)| Step::LoadChains {
+        place: *place,
+        wanted: Chains::default(),
+        found: found.clone(),
+    }));
+    steps.extend(gone(&desired.ipsets, &observed.ipsets).map(|(set, _)| Step::RemoveIpSet(*set)));
     let end = rules.iter().filter(|(_, wanted, found)| *wanted == Rules::Absent && *found > Rules::Absent);
     steps.extend(end.map(|(table, ..)| Step::RemoveTable(*table)));
 
@@ -103,6 +140,15 @@ pub fn diff(desired: &NetState, observed: &NetState) -> Vec<Step> {
     let routes: BTreeMap<_, _> = news(&desired.routes, &observed.routes).chain(lost).collect();
     steps.extend(routes.into_iter().map(|(net, route)| Step::SetRoute(*net, *route)));
     steps
+}
+
+fn change_set(set: IpSetName, wanted: &BTreeSet<String>, found: Option<&BTreeSet<String>>) -> Option<Step> {
+    let none = BTreeSet::new();
+    let there = found.unwrap_or(&none);
+    let add: BTreeSet<String> = wanted.difference(there).cloned().collect();
+    let remove: BTreeSet<String> = there.difference(wanted).cloned().collect();
+    let is_change = found.is_none() || !add.is_empty() || !remove.is_empty();
+    is_change.then_some(Step::ChangeIpSet { set, create: found.is_none(), add, remove })
 }
 
 fn missing(of: &BTreeSet<Element>, from: &BTreeSet<Element>) -> Vec<Element> {
@@ -143,6 +189,14 @@ impl Step {
                 *state.rules_of_mut(*table) = Rules::Absent;
                 state.elements.retain(|element| element.set().table() != *table);
             }
+            Self::ChangeIpSet { set, add, remove, .. } => {
+                let members = state.ipsets.entry(*set).or_default();
+                members.extend(add.iter().cloned());
+                members.retain(|member| !remove.contains(member));
+            }
+            Self::LoadChains { place, wanted, .. } if wanted.is_empty() => drop(state.chains.remove(place)),
+            Self::LoadChains { place, wanted, .. } => drop(state.chains.insert(*place, wanted.clone())),
+            Self::RemoveIpSet(set) => drop(state.ipsets.remove(set)),
             Self::SetDeafBridge(bridge) => drop(state.deaf_bridges.insert(*bridge)),
             Self::SetForwarding(port, mac) => drop(state.forwarding.insert((*port, *mac))),
             Self::ChangeSetting(setting) => drop(state.support.settings.insert(*setting)),
@@ -156,6 +210,11 @@ impl Step {
     /// Whether it is one transaction in nf_tables.
     pub fn is_transaction(&self) -> bool {
         matches!(self, Self::DeclareSets(_) | Self::ChangeElements { .. } | Self::LoadRules(_) | Self::RemoveTable(_))
+    }
+
+    /// Whether it changes iptables or ipset.
+    pub fn is_of_chains(&self) -> bool {
+        matches!(self, Self::ChangeIpSet { .. } | Self::LoadChains { .. } | Self::RemoveIpSet(_))
     }
 
     /// What drift of this kind means for the network: the step undoes it.
@@ -202,6 +261,13 @@ impl Step {
             Self::LoadRules(Table::Bridge) => {
                 vec!["the rules are missing or were changed: protection on this node is not proven".to_owned()]
             }
+            Self::ChangeIpSet { set, create: true, .. } => vec![format!("the set {set} of ipset is missing")],
+            Self::ChangeIpSet { set, add, remove, .. } => {
+                let missing = add.iter().map(|member| format!("missing {member} in the set {set} of ipset"));
+                missing.chain(remove.iter().map(|member| format!("extra {member} in the set {set} of ipset"))).collect()
+            }
+            Self::LoadChains { place, wanted, found } => wanted.meanings(found, *place),
+            Self::RemoveIpSet(set) => vec![format!("the set {set} of ipset is there, although nothing needs it")],
             Self::SetDeafBridge(bridge) => {
                 vec![format!(
                     "{bridge} learns from link-local frames: a guest can divert traffic by an LLDP frame with a foreign MAC"
@@ -245,6 +311,12 @@ impl Step {
 /// How many elements of a large change are printed.
 const SHOWN: usize = 40;
 
+fn write_some(f: &mut fmt::Formatter<'_>, lines: Vec<String>, of_what: &str) -> fmt::Result {
+    let more = lines.len().saturating_sub(SHOWN);
+    f.write_str(&lines.into_iter().take(SHOWN).collect::<Vec<_>>().join("\n"))?;
+    if more > 0 { write!(f, "\n  ... and {more} {of_what} more") } else { Ok(()) }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -257,14 +329,35 @@ impl fmt::Display for Step {
             Self::DeclareSets(table) => write!(f, "+ {table} with its sets"),
             Self::ChangeElements { add, remove } => {
                 let added = add.iter().map(|element| format!("+ {element}"));
-                let lines: Vec<String> = added.chain(remove.iter().map(|element| format!("- {element}"))).collect();
-                f.write_str(&lines.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("\n"))?;
-                if lines.len() > SHOWN {
-                    write!(f, "\n  ... and {} elements more", lines.len() - SHOWN)
-                } else {
-                    Ok(())
-                }
+                let lines = added.chain(remove.iter().map(|element| format!("- {element}"))).collect();
+                write_some(f, lines, "elements")
             }
+            Self::ChangeIpSet { set, create, add, remove } => {
+                let new = create.then(|| format!("+ ipset {set}"));
+                let added = add.iter().map(|member| format!("+ ipset {set} {member}"));
+                let removed = remove.iter().map(|member| format!("- ipset {set} {member}"));
+                write_some(f, new.into_iter().chain(added).chain(removed).collect(), "members")
+            }
+            Self::LoadChains { place, wanted, .. } if wanted.is_empty() => {
+                write!(f, "- {place} {}", crate::ruleset::CHAIN)
+            }
+            Self::LoadChains { place, wanted, found } => {
+                let old = |name: &String| found.rules.get(name).map(Vec::as_slice).unwrap_or_default();
+                let jumps = wanted.jumps.iter().filter(|(hook, places)| found.jumps.get(*hook) != Some(places));
+                let mut lines: Vec<String> =
+                    jumps.map(|(hook, _)| format!("~ {place} -I {hook} 1 -j {}", crate::ruleset::CHAIN)).collect();
+                for (name, rules) in &wanted.rules {
+                    let new = rules.iter().filter(|rule| !old(name).contains(rule));
+                    lines.extend(new.map(|rule| format!("+ {place} {name} {rule}")));
+                    let gone = old(name).iter().filter(|rule| !rules.contains(rule));
+                    lines.extend(gone.map(|rule| format!("- {place} {name} {rule}")));
+                }
+                if lines.is_empty() {
+                    lines.push(format!("~ {place} {}", crate::ruleset::CHAIN));
+                }
+                write_some(f, lines, "rules")
+            }
+            Self::RemoveIpSet(set) => write!(f, "- ipset {set}"),
             Self::LoadRules(table) => write!(f, "~ rules of {table}"),
             Self::RemoveTable(table) => write!(f, "- {table}"),
             Self::SetDeafBridge(bridge) => write!(f, "~ {bridge} no_linklocal_learn 1"),
@@ -293,7 +386,7 @@ mod tests {
 
     use super::*;
     use crate::plan::Support;
-    use crate::ruleset::SetId;
+    use crate::ruleset::{Routed, SetId, Variant};
 
     fn port() -> impl Strategy<Value = IfName> {
         (100u32..104, 0u8..2).prop_map(|(vmid, nic)| format!("tap{vmid}i{nic}").parse().unwrap())
@@ -332,11 +425,25 @@ mod tests {
         }
     }
 
+    fn chains() -> impl Strategy<Value = (BTreeMap<Place, Chains>, BTreeMap<IpSetName, BTreeSet<String>>)> {
+        let of = |addresses: BTreeSet<IpAddr>, variant, ipset| {
+            let here: BTreeSet<IpNet> = addresses.into_iter().map(IpNet::from).collect();
+            Routed { pools: here.clone(), here, ..Routed::default() }.chains(variant, ipset, true)
+        };
+        let addresses = proptest::collection::btree_set(address(), 0..4);
+        let some = (addresses, prop_oneof![Just(Variant::Legacy), Just(Variant::Nft)], any::<bool>());
+        prop_oneof![
+            Just((BTreeMap::new(), BTreeMap::new())),
+            some.prop_map(move |(all, variant, ipset)| of(all, variant, ipset))
+        ]
+    }
+
     prop_compose! {
         fn state()(
             rules in rules(),
             routed_rules in rules(),
             routed in proptest::collection::btree_set(address(), 0..4),
+            (chains, ipsets) in chains(),
             elements in proptest::collection::btree_set((port(), mac()).prop_map(|(port, mac)| Element::port_mac(port, mac).remove(0)), 0..6),
             ports in proptest::collection::btree_set(port().prop_map(|port| Element::port(SetId::Ports, port)), 0..4),
             support in support(),
@@ -355,6 +462,8 @@ mod tests {
                     .chain(routed.into_iter().filter(|_| routed_rules > Rules::Absent).flat_map(|ip| Element::routed_here(ip.into())))
                     .collect(),
                 deaf_bridges: BTreeSet::new(),
+                ipsets,
+                chains,
                 forwarding,
                 support,
                 neighbours,

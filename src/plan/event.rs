@@ -89,6 +89,8 @@ pub enum Event {
         /// The program that did it.
         by: String,
     },
+    /// A transaction in nf_tables that touched the tables of iptables.
+    Chains,
     /// There was more than could be told: anything may have changed.
     Lost,
 }
@@ -112,6 +114,7 @@ enum Subject {
     DefaultRoute(DefaultRoute),
     Settings(bool, u32, bool),
     Filter,
+    Chains,
     Lost,
 }
 
@@ -126,6 +129,7 @@ impl Event {
             Self::Forwarding { index, mac, .. } => Subject::Forwarding(*index, *mac),
             Self::Route { net, .. } => Subject::Route(*net),
             Self::Filter { .. } => Subject::Filter,
+            Self::Chains => Subject::Chains,
             Self::Lost => Subject::Lost,
         }
     }
@@ -184,7 +188,7 @@ impl Known<'_> {
                 // One that is not known yet tells of itself.
                 link.is_some_and(|link| link.addresses.contains(net) != *present)
             }
-            Event::Lost => true,
+            Event::Chains | Event::Lost => true,
             Event::Neighbour { index, address, mac } => {
                 self.name(*index).is_some_and(|name| self.desired.neighbours.get(&(name, *address)) != mac.as_ref())
             }

@@ -9,6 +9,7 @@ use super::desired::{pool_bridges, segments};
 use crate::guest::GuestConfig;
 use crate::model::{GuestKind, IfName, MacAddr, NicId, NodeName, Vmid};
 use crate::registry::Registry;
+use crate::ruleset::Backend;
 
 /// The node's view of the world at one moment.
 #[derive(Debug, Clone)]
@@ -25,13 +26,15 @@ pub struct Inputs {
     pub links: Links,
     /// Its ways to the world; looked up only if there are routed pools.
     pub exits: Exits,
+    /// What filters the traffic that it routes.
+    pub backend: Backend,
 }
 
 impl Inputs {
     /// What files say; whoever runs here, and what the network is like, is still to be looked up.
     pub fn new(node: NodeName, registry: Registry, guests: BTreeMap<Vmid, Place>) -> Self {
         let (presence, links, exits) = (BTreeMap::new(), Links::default(), Exits::default());
-        Self { node, registry, guests, presence, links, exits }
+        Self { node, registry, guests, presence, links, exits, backend: Backend::default() }
     }
 }
 

@@ -15,8 +15,8 @@ mod support;
 pub use assume::{Surroundings, assume_bridge, assume_gateways};
 pub use checks::{Index, Problem, check_configured, check_guest, check_own, check_stranger, is_configured_beyond};
 pub use desired::{
-    Desired, Stranger, desired, desired_for, is_segment_of, is_uplink_name, notes, pool_bridges, router_lans,
-    strangers, unregistered,
+    Desired, Stranger, desired, desired_for, is_filtered_by_chains, is_segment_of, is_uplink_name, notes, pool_bridges,
+    router_lans, strangers, unregistered,
 };
 pub use diff::{Step, diff};
 pub use event::{Event, Known, latest};

@@ -62,6 +62,11 @@ pub(super) fn guest_share(inputs: &Inputs, guest: &GuestFile, routed: &mut Route
     }
 }
 
+/// Whether a guest has addresses of routed pools.
+pub(super) fn is_routed(registry: &Registry, guest: &GuestFile) -> bool {
+    assigned(registry, guest).next().is_some()
+}
+
 /// A guest's assignments from routed pools.
 fn assigned<'a>(registry: &'a Registry, guest: &'a GuestFile) -> impl Iterator<Item = (&'a Interface, &'a Assigned)> {
     let pool = |assigned: &Assigned| registry.pools.pools.get(&assigned.pool);

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{IfName, MacAddr};
-use crate::ruleset::{Element, Table};
+use crate::ruleset::{Chains, Element, IpSetName, Place, Table};
 
 /// State that carries our mark. Keys are what the kernel treats as identity, values are what may differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,6 +18,10 @@ pub struct NetState {
     pub routed_rules: Rules,
     /// Members of the sets.
     pub elements: BTreeSet<Element>,
+    /// Members of the sets of `ipset`.
+    pub ipsets: BTreeMap<IpSetName, BTreeSet<String>>,
+    /// What iptables has of ours.
+    pub chains: BTreeMap<Place, Chains>,
     /// Bridges that must not learn from link-local frames (these skip every filter, and are learnt all the same).
     pub deaf_bridges: BTreeSet<IfName>,
     /// Forwarding entries `static sticky`: a bound MAC stays at its port.
@@ -45,6 +49,13 @@ impl NetState {
             Table::Bridge => &mut self.rules,
             Table::Inet => &mut self.routed_rules,
         }
+    }
+
+    /// Exchanges what the filters consist of, but for how much of the tables' text is loaded.
+    pub fn swap_filter(&mut self, other: &mut Self) {
+        std::mem::swap(&mut self.elements, &mut other.elements);
+        std::mem::swap(&mut self.ipsets, &mut other.ipsets);
+        std::mem::swap(&mut self.chains, &mut other.chains);
     }
 
     /// Drops what the kernel may have dropped by itself because this interface has changed: what hangs on a port goes when

@@ -316,6 +316,7 @@ mod tests {
             registry: Registry { pools, guests: BTreeMap::from([(guest.vmid, guest)]), ..Registry::default() },
             links: Links(links),
             exits,
+            backend: crate::ruleset::Backend::default(),
         }
     }
 

@@ -529,6 +529,39 @@ pub struct NodeFile {
     /// Frames dropped from one port in an hour from which on the guard reports that; 0: never. Default: 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alert_attempts: Option<u64>,
+    /// What filters routed traffic. Default: auto.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<BackendChoice>,
+}
+
+/// What shall filter routed traffic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackendChoice {
+    /// iptables if the node has rules there (the one that has them), else nftables. It holds until the node boots.
+    #[default]
+    Auto,
+    /// `table inet pve-public-ip`.
+    Nftables,
+    /// The iptables in which the node has rules, else the one that `iptables` is.
+    Iptables,
+    /// iptables of the old kernel interface.
+    IptablesLegacy,
+    /// iptables in nf_tables.
+    IptablesNft,
+}
+
+impl BackendChoice {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Nftables => "nftables",
+            Self::Iptables => "iptables",
+            Self::IptablesLegacy => "iptables-legacy",
+            Self::IptablesNft => "iptables-nft",
+        }
+    }
 }
 
 /// A file of the registry that cannot be used as it is.

@@ -172,9 +172,13 @@ impl Store {
 
     /// This node's file. One that cannot be understood is as good as none: the rules stand without it.
     pub fn node_file(&self) -> Result<Option<NodeFile>, StoreError> {
+        Ok(self.load_node()?.and_then(Result::ok))
+    }
+
+    /// Reads this node's file; `None` if there is none.
+    pub fn load_node(&self) -> Result<Option<Result<NodeFile, DocumentError>>, StoreError> {
         let path = self.paths.node_file(&self.node);
-        let Some(bytes) = read(&path)? else { return Ok(None) };
-        Ok(document::parse::<NodeFile>(&path, &bytes).ok())
+        Ok(read(&path)?.map(|bytes| document::parse(&path, &bytes)))
     }
 
     /// Reads one guest's file and its exact bytes; `None` if there is none.
@@ -232,6 +236,10 @@ impl Store {
         if before.pools != after.pools {
             let path = self.paths.pools_file();
             writes.push((path.clone(), Some(rendered(&path, &after.pools)?)));
+        }
+        if let Some(node) = after.node.as_ref().filter(|node| before.node.as_ref() != Some(node)) {
+            let path = self.paths.node_file(&self.node);
+            writes.push((path.clone(), Some(rendered(&path, node)?)));
         }
         for vmid in before.guests.keys().chain(after.guests.keys()) {
             let (old, new) = (before.guests.get(vmid), after.guests.get(vmid));

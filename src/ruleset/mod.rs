@@ -3,12 +3,14 @@
 //! The text never changes with the number of bindings; only sets grow. It is loaded in two halves, so that rules can
 //! be replaced under traffic without touching the sets: `sets.nft`, then the elements, then `rules.nft`.
 
+mod chains;
 mod element;
 mod routed;
 
 use std::borrow::Cow;
 use std::fmt;
 
+pub use chains::{Backend, CHAIN, Chains, IpSetName, Place, Variant};
 pub use element::{Element, SetId, Storage};
 pub use routed::Routed;
 

@@ -14,6 +14,7 @@ use crate::model::{GuestKind, IfName, MacAddr, NicId, NodeName, Vmid};
 use crate::plan::{DefaultRoute, Exits, Inputs, Links, Place, Presence};
 use crate::registry::Registry;
 use crate::registry::document::{self, DocumentError};
+use crate::ruleset::Backend;
 
 /// The bridge of the guests.
 pub const BRIDGE: &str = "vmbr0";
@@ -560,7 +561,7 @@ impl Topology {
         let by_uplink = |v4| DefaultRoute { device: name(UPLINK), via: None, metric: 0, v4 };
         let routes = if self.segment == Segment::Routed { vec![by_uplink(true), by_uplink(false)] } else { Vec::new() };
         let exits = Exits { routes, ..Exits::default() };
-        Ok(Inputs { node, registry, guests, presence, links, exits })
+        Ok(Inputs { node, registry, guests, presence, links, exits, backend: Backend::default() })
     }
 
     fn pools(&self) -> Value {

@@ -7,9 +7,10 @@ use super::routing::{Routing, RoutingError};
 use super::run::RunState;
 use super::settings::{self, SettingError, Settings};
 use super::tally::Tallies;
+use super::xtables::{self, XtablesError};
 use crate::model::IfName;
 use crate::plan::{Exits, Link, Links, NetState, Rules, Setting, Step, Support, Surroundings};
-use crate::ruleset::{Element, Table};
+use crate::ruleset::{Backend, Element, Table, Variant};
 
 /// The kernel could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,9 @@ pub enum KernelError {
     /// Kernel settings.
     #[error(transparent)]
     Setting(#[from] SettingError),
+    /// iptables, ipset.
+    #[error(transparent)]
+    Xtables(#[from] XtablesError),
 }
 
 impl From<super::netlink::NetlinkError> for KernelError {
@@ -35,6 +39,7 @@ impl KernelError {
     /// The administrator's next step.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Xtables(error) => Some(error.hint()),
             Self::Filter(FilterError::Nft { .. }) => {
                 Some("is `nft` installed, and of version 1.0.6 or later? `nft --version`".to_owned())
             }
@@ -60,13 +65,15 @@ pub struct Kernel {
     routing: Routing,
     settings: Settings,
     reference: Reference,
+    /// In which iptables there may be something of ours.
+    variants: BTreeSet<Variant>,
 }
 
 impl Kernel {
     /// Connects. `reference` is what this release's rules should be (see [`Nftables::reference`]).
     pub fn open(reference: Reference) -> Result<Self, KernelError> {
-        let settings = Settings::default();
-        Ok(Self { nftables: Nftables::open()?, routing: Routing::open()?, settings, reference })
+        let (nftables, routing) = (Nftables::open()?, Routing::open()?);
+        Ok(Self { nftables, routing, settings: Settings::default(), reference, variants: BTreeSet::new() })
     }
 
     /// Notes what kernel settings were before they are changed, so that another process can put them back. Without it
@@ -74,6 +81,19 @@ impl Kernel {
     #[must_use]
     pub fn noting(self, run: &RunState) -> Self {
         Self { settings: Settings::noted_in(run.directory()), ..self }
+    }
+
+    /// Looks there, too: by itself it asks no iptables, because that takes processes.
+    pub fn look_into(&mut self, variants: BTreeSet<Variant>) {
+        self.variants = variants;
+    }
+
+    /// A number that changes when iptables or ipset do, for this backend; none where the kernel tells of changes.
+    pub fn chains_mark(&self, backend: Backend) -> Result<Option<u64>, KernelError> {
+        match backend {
+            Backend::Nftables => Ok(None),
+            Backend::Iptables { variant, ipset, .. } => Ok(Some(xtables::fingerprint(variant, ipset)?)),
+        }
     }
 
     /// Interfaces and addresses.
@@ -146,6 +166,10 @@ impl Kernel {
                 state.elements.extend(self.nftables.observe_elements(table)?);
             }
         }
+        if !self.variants.is_empty() {
+            state.chains = xtables::observe_chains(&self.variants)?;
+            state.ipsets = xtables::observe_sets()?;
+        }
         Ok(state)
     }
 
@@ -191,6 +215,9 @@ impl Kernel {
             Step::RemoveForwarding(port, mac) => Ok(self.routing.remove_forwarding(*port, *mac)?),
             Step::DeclareSets(table) => Ok(self.nftables.declare_sets(*table)?),
             Step::ChangeElements { add, remove } => Ok(self.nftables.change_elements(add, remove)?),
+            Step::ChangeIpSet { set, create, add, remove } => Ok(xtables::change_set(*set, *create, add, remove)?),
+            Step::LoadChains { place, wanted, found } => Ok(xtables::load_chains(*place, wanted, found)?),
+            Step::RemoveIpSet(set) => Ok(xtables::remove_set(*set)?),
             Step::RemoveTable(table) => Ok(self.nftables.remove_table(*table)?),
             Step::LoadRules(table) => {
                 self.nftables.load_rules(*table, self.reference.log_group)?;

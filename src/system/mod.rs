@@ -20,6 +20,7 @@ pub mod service;
 mod settings;
 pub mod tally;
 pub mod tun;
+pub mod xtables;
 
 pub use chains::{foreign_chains, legacy_chains};
 pub use fence::Fence;
@@ -27,3 +28,4 @@ pub use kernel::{Kernel, KernelError};
 pub use monitor::Monitor;
 pub use nftables::{FilterError, Nftables, Reference};
 pub use routing::RoutingError;
+pub use xtables::XtablesError;

@@ -199,8 +199,12 @@ impl Nftables {
             let mut nftables = Self::open()?;
             let mut fingerprints = [0; 2];
             for (table, fingerprint) in Table::ALL.into_iter().zip(&mut fingerprints) {
-                nftables.declare_sets(table)?;
-                nftables.load_rules(table, log_group)?;
+                let loaded = nftables.declare_sets(table).and_then(|()| nftables.load_rules(table, log_group));
+                match loaded {
+                    // A kernel without this family protects bridges all the same; who needs the table hears why it fails.
+                    Err(FilterError::Nft { table: Table::Inet, source, .. }) if is_plain_no(&source) => continue,
+                    loaded => loaded?,
+                }
                 let declared = nftables.declared_sets(table)?;
                 *fingerprint = nftables.fingerprint(table, &declared)?;
             }
@@ -468,18 +472,26 @@ fn generation_id(attributes: &[u8]) -> Option<u32> {
     attribute(attributes, GENERATION_ID)?.first_chunk().copied().map(u32::from_be_bytes)
 }
 
+/// `NFPROTO_IPV4` and `NFPROTO_IPV6`, in which iptables-nft has its tables.
+const IPTABLES_FAMILIES: [u8; 2] = [2, 10];
+
 /// Hears of transactions that touch our tables.
 #[derive(Debug)]
 pub(super) struct Transactions {
     pub(super) socket: Socket,
     touched: bool,
+    touched_chains: bool,
 }
 
 impl Transactions {
     pub(super) fn open() -> Result<Self, NetlinkError> {
         /// Mask of `NFNLGRP_NFTABLES`. Source: Linux `include/uapi/linux/netfilter/nfnetlink.h`.
         const GROUP: u32 = 1 << 6;
-        Ok(Self { socket: Socket::listen(SockProtocol::NetlinkNetFilter, GROUP)?, touched: false })
+        Ok(Self {
+            socket: Socket::listen(SockProtocol::NetlinkNetFilter, GROUP)?,
+            touched: false,
+            touched_chains: false,
+        })
     }
 
     /// What is waiting. A transaction is told change by change, and ends with its number.
@@ -499,8 +511,16 @@ impl Transactions {
                 // The first attribute of every object is the name of its table.
                 if frame.kind != NEW_GENERATION {
                     let is_family = Table::ALL.iter().any(|table| header(*table)[0] == family[0]);
-                    self.touched |= is_family && attribute(rest, 1).is_some_and(|name| text(name) == TABLE);
-                } else if std::mem::take(&mut self.touched) {
+                    let table = attribute(rest, 1).map(text);
+                    self.touched |= is_family && table == Some(TABLE);
+                    self.touched_chains |=
+                        IPTABLES_FAMILIES.contains(&family[0]) && matches!(table, Some("filter" | "raw"));
+                    continue;
+                }
+                if std::mem::take(&mut self.touched_chains) {
+                    events.push(Event::Chains);
+                }
+                if std::mem::take(&mut self.touched) {
                     let by = attribute(rest, GENERATION_PROGRAM).map(text).unwrap_or_default().to_owned();
                     events.push(generation_id(rest).map_or(Event::Lost, |generation| Event::Filter { generation, by }));
                 }

@@ -21,7 +21,8 @@ use super::files;
 use crate::model::{GuestKind, Vmid};
 use crate::paths::Paths;
 use crate::plan::Support;
-use crate::registry::document::{GuestFile, PoolsFile};
+use crate::registry::document::{BackendChoice, GuestFile, PoolsFile};
+use crate::ruleset::{Backend, Variant};
 
 /// How long a start may take between pre-start and the appearance of its port, once its task is gone.
 const START_LIMIT: Duration = Duration::from_secs(600);
@@ -70,6 +71,17 @@ pub struct PoolsPart {
     pub about: BTreeSet<String>,
     /// All pools, each with these entries only.
     pub pools: PoolsFile,
+}
+
+/// What filters routed traffic, and how that came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendNote {
+    /// What was asked for when it was decided; `None`: it has to be decided again.
+    pub choice: Option<BackendChoice>,
+    /// What it was decided to be.
+    pub backend: Backend,
+    /// In which iptables there may be something of ours.
+    pub variants: BTreeSet<Variant>,
 }
 
 /// How the guard is. Times are in seconds since 1970.
@@ -288,6 +300,26 @@ impl RunState {
     pub fn set_proven_features(paths: &Paths, features: &BTreeSet<String>) {
         let lines: String = features.iter().map(|feature| format!("{feature}\n")).collect();
         let _ = files::replace(&paths.run().join("features"), lines.as_bytes());
+    }
+
+    /// What filters routed traffic since the node booted, if that was decided.
+    pub fn backend(&self) -> Option<BackendNote> {
+        let bytes = files::read_limited(&self.directory.join("backend"), 1 << 16).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Notes it; before the kernel changes, so that what is put there is found again.
+    pub fn set_backend(&self, note: &BackendNote) -> Result<(), RunError> {
+        let path = self.directory.join("backend");
+        let failed = |source| RunError::Io { path: path.clone(), source };
+        let bytes = serde_json::to_vec(note).map_err(|error| failed(error.into()))?;
+        files::replace(&path, &bytes).map_err(failed)
+    }
+
+    /// Has it decided once more, at the next look.
+    pub fn forget_backend(&self) -> Result<(), RunError> {
+        let known = self.backend();
+        known.map_or(Ok(()), |known| self.set_backend(&BackendNote { choice: None, ..known }))
     }
 
     /// Whether the node's share of the state (pools, gateways, the node itself) was applied for exactly this basis.

@@ -11,7 +11,7 @@ use pve_public_ip::oracle::{Bindings, BoundPort, Holdings, PortRole};
 use pve_public_ip::plan::{self, BridgeOptions, Exits, Inputs, Link, Links, Place, Presence};
 use pve_public_ip::registry::Registry;
 use pve_public_ip::registry::document::{GuestFile, parse};
-use pve_public_ip::ruleset::{Element, SetId};
+use pve_public_ip::ruleset::{Backend, Element, SetId};
 
 use super::Mac;
 use super::lab::{link_local, text};
@@ -141,7 +141,8 @@ fn inputs(node_mac: Mac, guarded: bool) -> Inputs {
         let link = Link { master: Some(bridge.parse().unwrap()), ..Link::default() };
         links.0.insert(port.parse().unwrap(), link);
     }
-    Inputs { node: "n1".parse().unwrap(), registry, guests, presence, links, exits: Exits::default() }
+    let (exits, backend) = (Exits::default(), Backend::default());
+    Inputs { node: "n1".parse().unwrap(), registry, guests, presence, links, exits, backend }
 }
 
 /// Everything that goes into the sets: what the program decides, and one port that may be a router, for the pool's

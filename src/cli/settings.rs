@@ -1,0 +1,89 @@
+//! `node ...`: what is set for this node alone.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::node::settle;
+use super::output::Output;
+use super::pools::change;
+use super::{NodeCommand, NodeSet};
+use crate::reconcile::{Mode, Node};
+use crate::registry::document::{NodeFile, VERSION};
+use crate::registry::{Registry, RuleError};
+use crate::system::run::RunState;
+
+/// How long to wait for a hook or another command.
+const LOCK_LIMIT: Duration = Duration::from_secs(30);
+
+pub(super) fn run(node: &Node, command: &NodeCommand, dry_run: bool) -> anyhow::Result<Output> {
+    match command {
+        NodeCommand::Show => show(node),
+        NodeCommand::Set(command) => set(node, command, dry_run),
+    }
+}
+
+fn show(node: &Node) -> anyhow::Result<Output> {
+    // A file that cannot be read is an error here: nothing else is asked for.
+    let file = node.store.load_node()?.transpose()?.unwrap_or_else(new_file);
+    let registry = Registry { node: Some(file.clone()), ..node.store.load()?.registry };
+    let choice = file.backend.unwrap_or_default();
+    let in_force = if registry.has_routed() {
+        let run = RunState::unlocked(&node.paths);
+        node.routed_filter(&run, &registry, Mode::Plan)?.backend.to_string()
+    } else {
+        "nothing, because no pool is routed".to_owned()
+    };
+    let uplinks = file.uplinks.as_ref().map_or_else(
+        || "by their names".to_owned(),
+        |names| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    );
+    let route = file.route_uplink.map_or_else(|| "that of the default route".to_owned(), |device| device.to_string());
+    let log_group = file.log_group.map_or_else(|| "none".to_owned(), |group| group.to_string());
+    let text = format!(
+        "node          {}\nuplinks       {uplinks}\nroute uplink  {route}\nlog group     {log_group}\nbackend       {}\n\
+         routed by     {in_force}\n",
+        node.name,
+        choice.as_str()
+    );
+    let data = json!({
+        "node": node.name, "uplinks": file.uplinks, "route_uplink": file.route_uplink, "log_group": file.log_group,
+        "backend": choice, "routed_traffic_is_filtered_by": in_force,
+    });
+    Ok(Output::new(text, data))
+}
+
+/// One that says nothing.
+fn new_file() -> NodeFile {
+    NodeFile { version: VERSION, ..NodeFile::default() }
+}
+
+fn set(node: &Node, command: &NodeSet, dry_run: bool) -> anyhow::Result<Output> {
+    let file = change(node, dry_run, |registry| {
+        let file = registry.node.get_or_insert_with(new_file);
+        if let Some(backend) = command.backend {
+            file.backend = Some(backend);
+        }
+        if let Some(group) = command.log_group {
+            file.log_group = group.0;
+        }
+        if command.any_uplink {
+            file.uplinks = None;
+        } else if !command.uplink.is_empty() {
+            file.uplinks = Some(command.uplink.iter().copied().collect());
+        }
+        if let Some(device) = command.route_uplink {
+            file.route_uplink = Some(device);
+        } else if command.any_uplink {
+            file.route_uplink = None;
+        }
+        Ok::<_, RuleError>(file.clone())
+    })?;
+    if command.backend.is_some() && !dry_run {
+        // `auto` asks to look again at what the node runs.
+        RunState::lock(&node.paths, LOCK_LIMIT)?.forget_backend()?;
+    }
+    let output =
+        Output::new(format!("settings of node {} changed", node.name), json!({ "node": node.name, "settings": file }));
+    settle(node, dry_run, output)
+}

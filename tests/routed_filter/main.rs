@@ -1,0 +1,15 @@
+//! The filter of routed traffic on a real kernel: who may send what through the node and to it, whichever program filters,
+//! and whoever else has rules there.
+//!
+//! Needs root, `nft`, `ip`, `bridge`, iptables, ipset, firewalld and D-Bus; a missing one is a failure, never a skipped test.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod backends;
+mod coexistence;
+#[path = "../kernel/lab.rs"]
+#[expect(dead_code, reason = "shared with the other tests of the kernel")]
+mod lab;
+mod scene;
+
+use pve_public_ip::selftest::frames::{self, Mac};
