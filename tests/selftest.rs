@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use common::{BINARY, Namespace, Run};
-use pve_public_ip::ruleset::RULES;
+use pve_public_ip::ruleset::{RULES, Variant};
 use pve_public_ip::selftest::topologies::TOPOLOGIES;
 use pve_public_ip::selftest::{self, Report, Selection};
 
@@ -149,7 +149,7 @@ fn killed_in_the_middle_it_leaves_nothing_behind() {
 /// Plays one topology or all against other rules than the program's own.
 fn against(rules: &str, topology: Option<&str>) -> Report {
     common::need(&["ip", "nft", "bridge"]);
-    let selection = Selection { class: None, topology: topology.map(str::to_owned) };
+    let selection = Selection { topology: topology.map(str::to_owned), ..Selection::default() };
     selftest::run(&selection, rules).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -216,5 +216,16 @@ fn a_rule_too_few_or_too_many_is_noticed() {
         // Where not even honest broadcasts arrive there are no rows.
         let deaf = !leaks && report.not_run.iter().any(|entry| entry.reason.contains("an honest broadcast"));
         assert!(!report.is_good() && (found || deaf), "`{rule}` is missed by nobody in {group}:\n{}", wrong(&report));
+    }
+}
+
+#[test]
+fn routed_packets_meet_the_same_fate_by_iptables() {
+    common::need(&["ip", "nft", "bridge", "iptables-legacy", "iptables-nft"]);
+    for variant in Variant::ALL {
+        let selection =
+            Selection { topology: Some("routed".to_owned()), variant: Some(variant), ..Selection::default() };
+        let report = selftest::run(&selection, RULES).unwrap_or_else(|error| panic!("{error}"));
+        assert!(report.is_good() && report.rows.len() > 100, "{variant}: {}", wrong(&report));
     }
 }

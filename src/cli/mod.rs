@@ -723,6 +723,9 @@ pub struct Selftest {
     /// Only topologies with this in their name
     #[arg(long, value_name = "TEXT")]
     topology: Option<String>,
+    /// What filters routed traffic [default: nftables; auto is the same here, because a new namespace has no rules]
+    #[arg(long, value_enum)]
+    backend: Option<BackendChoice>,
 }
 
 /// `hook`

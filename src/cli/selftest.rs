@@ -6,14 +6,22 @@ use serde_json::{Value, json};
 
 use super::output::{Output, table};
 use super::{Selftest, advice};
-use crate::ruleset::RULES;
+use crate::registry::document::BackendChoice;
+use crate::ruleset::{RULES, Variant};
 use crate::selftest::{self, Report, Row, Selection};
+use crate::system::{KernelError, xtables};
 
 pub(super) fn run(command: Selftest, verbose: bool) -> anyhow::Result<Output> {
     if !nix::unistd::geteuid().is_root() {
         return Err(advice("the selftest makes network namespaces, which only root may", "run it as root"));
     }
-    let selection = Selection { class: command.class, topology: command.topology };
+    let variant = match command.backend.unwrap_or_default() {
+        BackendChoice::Auto | BackendChoice::Nftables => None,
+        BackendChoice::Iptables => Some(xtables::preferred().map_err(KernelError::from)?),
+        BackendChoice::IptablesLegacy => Some(Variant::Legacy),
+        BackendChoice::IptablesNft => Some(Variant::Nft),
+    };
+    let selection = Selection { class: command.class, topology: command.topology, variant };
     let report = selftest::run(&selection, RULES).map_err(|error| match error {
         selftest::Error::NothingSelected => {
             advice(error.to_string(), "`pve-public-ip selftest --verbose` names all classes and topologies")

@@ -209,7 +209,7 @@ fn add_problems(inputs: &Inputs, one: &Routed<'_>, found: &mut BTreeSet<Problem>
         return;
     }
     let needs = format!("pool `{name}` needs an interface on which the node answers for its IPv{family} addresses");
-    let hint = format!("name it: {{\"version\": 1, \"route_uplink\": \"INTERFACE\"}} in nodes/{}.json", inputs.node);
+    let hint = "name it: `pve-public-ip node set --route-uplink INTERFACE` on this node".to_owned();
     match &uplinks(inputs, one.v4())[..] {
         [] => drop(add(format!("{needs}, but the node has no IPv{family} default route"), hint)),
         [uplink] if *uplink == one.device => drop(add(

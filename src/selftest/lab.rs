@@ -15,11 +15,11 @@ use super::verdicts::Case;
 use super::{Error, Got};
 use crate::model::{GuestKind, IfName, MacAddr};
 use crate::plan::{Desired, desired, diff};
-use crate::ruleset::RULES;
+use crate::ruleset::{Backend, RULES, Variant};
 use crate::system::namespace::{Namespace, set_parameter};
 use crate::system::packet::{Wire, in_time};
 use crate::system::tun::{CardWork, Tap};
-use crate::system::{Kernel, Reference, command};
+use crate::system::{Kernel, Reference, command, xtables};
 
 /// Local experimental ethertype: traffic that no rule knows.
 pub(super) const EXPERIMENTAL: u16 = 0x88b5;
@@ -194,12 +194,20 @@ impl Lab {
 
     /// Brings the node to its desired state, exactly as `apply` does; then puts `rules` in the place of the program's own,
     /// if they are others.
-    pub(super) fn load(&mut self, home: &Namespace, reference: Reference, rules: &str) -> Result<(), Error> {
+    pub(super) fn load(
+        &mut self,
+        home: &Namespace,
+        reference: Reference,
+        rules: &str,
+        variant: Option<Variant>,
+    ) -> Result<(), Error> {
         if Namespace::current()?.is(home)? {
             return Err(Error::Home);
         }
         let mut kernel = Kernel::open(reference)?;
-        let inputs = self.topology.inputs(kernel.links()?)?;
+        let mut inputs = self.topology.inputs(kernel.links()?)?;
+        inputs.backend = variant.map_or(Backend::Nftables, xtables::backend);
+        kernel.look_into(variant.into_iter().collect());
         let Desired { state, problems } = desired(&inputs);
         if let Some(problem) = problems.into_iter().next() {
             return Err(Error::Inputs(problem.sentence));

@@ -29,6 +29,7 @@ use verdicts::Case;
 
 use crate::model::IfName;
 use crate::registry::document::DocumentError;
+use crate::ruleset::Variant;
 use crate::system::command::{self, CommandError};
 use crate::system::namespace::Namespace;
 use crate::system::tun::Tap;
@@ -41,6 +42,8 @@ pub struct Selection {
     pub class: Option<String>,
     /// Part of the name of a topology, in any case.
     pub topology: Option<String>,
+    /// The iptables that filters routed traffic; none: nftables.
+    pub variant: Option<Variant>,
 }
 
 /// Why a topology, or the whole test, cannot be run.
@@ -262,7 +265,7 @@ fn play(selection: &Selection, rules: &str, home: &Namespace, report: &mut Repor
         anything = true;
         let mut rows = Vec::new();
         let played = Lab::build(topology).and_then(|mut lab| {
-            lab.load(home, reference, rules)?;
+            lab.load(home, reference, rules, selection.variant)?;
             lab.settle()?;
             for (play, cases) in &plays {
                 let cases: Vec<&Case> = cases.iter().filter(|case| selection.has_case(case)).collect();
@@ -440,7 +443,11 @@ mod tests {
             (Some("another guest's, own IPv4"), None, true, true),
             (Some("no such class"), Some("no such topology"), false, false),
         ] {
-            let selection = Selection { class: class.map(str::to_owned), topology: topology.map(str::to_owned) };
+            let selection = Selection {
+                class: class.map(str::to_owned),
+                topology: topology.map(str::to_owned),
+                ..Selection::default()
+            };
             assert_eq!(selection.has_case(case), has_case, "{class:?}");
             assert_eq!(selection.has_topology(&TOPOLOGIES[0]), has_topology, "{topology:?}");
         }
