@@ -10,7 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use proptest::prelude::*;
-use pve_public_ip::topology::{Edge, Item, Kind, Map, dot, mermaid, text};
+use pve_public_ip::guest::GuestConfig;
+use pve_public_ip::interfaces::Interfaces;
+use pve_public_ip::model::GuestKind;
+use pve_public_ip::plan::{Inputs, Place};
+use pve_public_ip::registry::Registry;
+use pve_public_ip::topology::{Edge, Item, Kind, Map, check, dot, draw, mermaid, text};
 use serde_json::Value;
 
 fn cases() -> Vec<PathBuf> {
@@ -201,7 +206,54 @@ fn dot_is_closed(graph: &str) -> bool {
     })
 }
 
+/// Guests with NICs anywhere, on bridges that may have an uplink, an address of the node, both or neither.
+fn any_node() -> impl Strategy<Value = (Inputs, Interfaces)> {
+    let nic = (0..4u8, prop_oneof![Just(""), Just(",tag=7"), Just(",tag=8")]);
+    let guests = proptest::collection::vec(proptest::collection::vec(nic, 0..4), 0..7);
+    (guests, proptest::collection::vec((any::<bool>(), any::<bool>(), any::<bool>()), 4)).prop_map(
+        |(guests, bridges)| {
+            let mut interfaces = Interfaces::default();
+            for (number, (_, uplink, address)) in bridges.into_iter().enumerate().filter(|(_, (there, ..))| *there) {
+                let ports = if uplink { format!("eno{number}") } else { "none".to_owned() };
+                let address = if address { format!(" address 10.{number}.0.1/24\n") } else { String::new() };
+                interfaces.read(&format!("iface vmbr{number} inet manual\n bridge-ports {ports}\n{address}"));
+            }
+            let place = |nics: Vec<(u8, &str)>| {
+                let line =
+                    |(id, (bridge, tag)): (usize, (u8, &str))| format!("net{id}: virtio,bridge=vmbr{bridge}{tag}\n");
+                let text: String = nics.into_iter().enumerate().map(line).collect();
+                Place { node: "n1".parse().unwrap(), config: GuestConfig::parse(GuestKind::Qemu, text.as_bytes()) }
+            };
+            let guests = guests
+                .into_iter()
+                .enumerate()
+                .map(|(number, nics)| ((100 + number).to_string().parse().unwrap(), place(nics)));
+            let mut inputs = Inputs::new("n1".parse().unwrap(), Registry::default(), guests.collect());
+            inputs.links = interfaces.links();
+            (inputs, interfaces)
+        },
+    )
+}
+
 proptest! {
+    /// Also where guests lead round in circles: everything is drawn, once.
+    #[test]
+    fn every_guest_and_nic_is_drawn_once((inputs, interfaces) in any_node()) {
+        let map = draw(&inputs, &interfaces);
+        let guests = map.items.iter().filter(|item| item.kind == Kind::Guest).count();
+        prop_assert_eq!(guests, inputs.guests.len());
+        let nics: usize = inputs.guests.values().map(|place| place.config.nics.len()).sum();
+        prop_assert_eq!(map.edges.iter().filter(|edge| edge.nic.is_some()).count(), nics);
+        let titles: BTreeSet<&str> = map.items.iter().map(|item| item.title.as_str()).collect();
+        prop_assert_eq!(titles.len(), map.items.len());
+        let tree = text(&map, true);
+        for title in titles {
+            prop_assert!(tree.contains(title), "{} is not in\n{}", title, tree);
+        }
+        prop_assert_eq!(draw(&inputs, &interfaces), map);
+        let _ = check(&inputs, &interfaces);
+    }
+
     #[test]
     fn no_name_breaks_out(names in proptest::collection::vec(any::<String>(), 1..5), nic in any::<String>()) {
         let item = |title: &String| Item { kind: Kind::Guest, title: title.clone(), details: vec![title.clone()] };

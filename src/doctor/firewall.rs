@@ -143,6 +143,8 @@ impl Firewall {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn drops(text: &str, cluster: &str, address: &str) -> Option<String> {
@@ -210,6 +212,13 @@ mod tests {
         let drops =
             |address: &str| firewall.dropping_set(vmid, &config, NicId::FIRST, address.parse().unwrap()).is_some();
         assert_eq!([drops("203.0.113.10"), drops("203.0.113.11")], [false, true]);
+    }
+
+    proptest! {
+        #[test]
+        fn survives_anything(text in "(\\[|\\]|IPSET|OPTIONS|ALIASES|ipfilter-net0|ipfilter: 1|!|#|:|[ \n/a-z0-9.]){0,40}") {
+            let _ = drops(&text, &text, "203.0.113.10");
+        }
     }
 
     #[test]
