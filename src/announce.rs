@@ -49,7 +49,7 @@ fn neighbour_advertisement(mac: MacAddr, address: Ipv6Addr) -> Vec<u8> {
 }
 
 /// Checksum of an `ICMPv6` message with its pseudo-header (RFC 8200 section 8.1).
-fn checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
+pub(crate) fn checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
     let pseudo = [&source.octets()[..], &destination.octets(), &length, &[0, 0, 0, 58], message].concat();
     let sum: u32 = pseudo.chunks(2).map(|pair| (u32::from(pair[0]) << 8) | u32::from(*pair.get(1).unwrap_or(&0))).sum();

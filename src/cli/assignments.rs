@@ -11,9 +11,9 @@ use super::network::{self, Changed, Told};
 use super::node::settle;
 use super::output::{Output, table};
 use super::pools::{change, readable};
-use super::provider_mac;
 use super::proxmox::{self, Failure, Outcome};
 use super::{Assign, List, Release, Show, advice};
+use super::{probe, provider_mac};
 use crate::cloudinit;
 use crate::guest::{GuestError, Located};
 use crate::hookscript;
@@ -60,6 +60,8 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
         contested: BTreeMap::new(),
         now: now(),
     };
+    let request =
+        if dry_run { request } else { probe::checked(node, command, &located, request).with_context(trying)? };
     let mut warm = Vec::new();
     let (new, guest, pools) = change(node, dry_run, |registry| {
         let request = AssignRequest { contested: contested(node, registry), ..request.clone() };
@@ -116,7 +118,7 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
 }
 
 /// Addresses that somebody claims without right, and by which number that is acknowledged.
-fn contested(node: &Node, registry: &Registry) -> BTreeMap<Prefix, (String, String)> {
+pub(super) fn contested(node: &Node, registry: &Registry) -> BTreeMap<Prefix, (String, String)> {
     let conflicts = blocking(node, registry).into_iter();
     conflicts.filter_map(|conflict| Some((conflict.address?, (conflict.sentence, conflict.id)))).collect()
 }

@@ -12,6 +12,7 @@ mod network;
 mod node;
 pub mod output;
 mod pools;
+mod probe;
 mod provider_mac;
 mod proxmox;
 mod selftest;
@@ -33,8 +34,8 @@ use crate::paths::Paths;
 use crate::reconcile::{Node, ReconcileError};
 use crate::registry::RuleError;
 use crate::registry::document::{
-    BackendChoice, CloudInitCheck, DocumentError, GuestFile, GuestOs, NodeFile, PoolsFile, Profile, ReleasedFile,
-    UplinkGuard,
+    BackendChoice, CloudInitCheck, DocumentError, GuestFile, GuestOs, NodeFile, PoolsFile, Probe, Profile,
+    ReleasedFile, UplinkGuard,
 };
 use crate::registry::layout::Layout;
 use crate::registry::store::StoreError;
@@ -334,6 +335,9 @@ pub struct PoolCreate {
     allow_mac: Vec<MacAddr>,
     /// Addresses and prefixes
     addresses: Vec<Prefix>,
+    /// Whether the network is asked who has an address before it is assigned [default: assign for generic-bridged and generic-routed, else never]
+    #[arg(long, value_enum, value_name = "WHEN")]
+    probe: Option<Probe>,
     /// For how long an address that was released is not handed out by itself: 30m, 1h, 2days; 0: not at all [default: 1h]
     #[arg(long, value_name = "TIME")]
     cool_down: Option<CoolDown>,
@@ -398,6 +402,9 @@ pub struct PoolSet {
     /// Whether guests on the bridge that hold no address may be routers and DHCP servers
     #[arg(long, value_name = "BOOL")]
     guest_routers: Option<bool>,
+    /// Whether the network is asked who has an address before it is assigned
+    #[arg(long, value_enum, value_name = "WHEN")]
+    probe: Option<Probe>,
     /// For how long an address that was released is not handed out by itself: 30m, 1h, 2days; 0: not at all
     #[arg(long, value_name = "TIME")]
     cool_down: Option<CoolDown>,
@@ -508,6 +515,12 @@ pub struct Assign {
     /// Give the guest's NIC the MAC that the provider bound to the addresses (the guest must be stopped)
     #[arg(long, requires = "addresses")]
     set_mac: bool,
+    /// Ask the network first whether somebody has the address [default: what the pool says]
+    #[arg(long, overrides_with = "no_probe")]
+    probe: bool,
+    /// Do not ask it
+    #[arg(long, overrides_with = "probe")]
+    no_probe: bool,
     /// Do not register the hookscript
     #[arg(long)]
     no_hookscript: bool,

@@ -86,6 +86,7 @@ fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Out
         guest_routers,
         uplink_guard: command.uplink_guard,
         allowed_macs: command.allow_mac.into_iter().collect(),
+        probe: command.probe,
         cool_down: command.cool_down,
         ..Pool::new(profile, bridge, entries)
     };
@@ -163,13 +164,15 @@ fn add(node: &Node, command: &PoolAdd, dry_run: bool) -> anyhow::Result<Output> 
 }
 
 fn set(node: &Node, command: PoolSet, dry_run: bool) -> anyhow::Result<Output> {
-    let PoolSet { name, uplink_guard, allow_mac, forbid_mac, gateway_mac, guest_routers, cool_down, .. } = command;
+    let PoolSet { name, uplink_guard, allow_mac, forbid_mac, gateway_mac, guest_routers, probe, cool_down, .. } =
+        command;
     let set = |pool: &mut Pool| {
         pool.uplink_guard = uplink_guard.or(pool.uplink_guard);
         pool.allowed_macs.extend(&allow_mac);
         pool.allowed_macs.retain(|mac| !forbid_mac.contains(mac));
         pool.gateway_mac = gateway_mac.or(pool.gateway_mac);
         pool.guest_routers = guest_routers.unwrap_or(pool.guest_routers);
+        pool.probe = probe.or(pool.probe);
         pool.cool_down = cool_down.or(pool.cool_down);
         pool.clone()
     };
@@ -183,7 +186,7 @@ fn set(node: &Node, command: PoolSet, dry_run: bool) -> anyhow::Result<Output> {
 /// What holds for all addresses of a pool, apart from profile, bridge and gateways.
 fn properties(pool: &Pool) -> String {
     let mut words = vec![format!("uplink guard {}", pool.uplink_guard().as_str())];
-    words.push(format!("cool-down {}", pool.cool_down()));
+    words.push(format!("probe {}, cool-down {}", pool.probe().as_str(), pool.cool_down()));
     let macs: Vec<String> = pool.allowed_macs.iter().map(ToString::to_string).collect();
     words.extend((!macs.is_empty()).then(|| format!("MACs allowed besides: {}", macs.join(" "))));
     words.extend(pool.gateway_mac.map(|mac| format!("gateway's MAC {mac}")));
@@ -195,8 +198,8 @@ fn pool_data(pool: &Pool) -> serde_json::Value {
     json!({
         "profile": pool.profile, "mode": pool.mode(), "bridge": pool.bridge,
         "gateway4": pool.gateway4, "gateway6": pool.gateway6, "gateway_mac": pool.gateway_mac,
-        "proxy": pool.proxy(), "guest_routers": pool.guest_routers, "uplink_guard": pool.uplink_guard(), "allowed_macs": pool.allowed_macs,
-        "cool_down": pool.cool_down(),
+        "proxy": pool.proxy(), "guest_routers": pool.guest_routers, "uplink_guard": pool.uplink_guard(),
+        "allowed_macs": pool.allowed_macs, "probe": pool.probe(), "cool_down": pool.cool_down(),
     })
 }
 

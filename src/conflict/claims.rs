@@ -89,6 +89,12 @@ impl Claims {
         self.acknowledged.extend(other.acknowledged);
     }
 
+    /// These were asked for again: what was answered before does not count any more.
+    pub fn forget_answers(&mut self, addresses: &BTreeSet<Prefix>) {
+        let asked = |claim: &Claim| claim.address.is_some_and(|address| addresses.contains(&address));
+        self.seen.retain(|(claim, _)| claim.source != Source::Probe || !asked(claim));
+    }
+
     /// Whether nothing was noted.
     pub fn is_empty(&self) -> bool {
         self.seen.is_empty() && self.acknowledged.is_empty()
@@ -255,6 +261,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20))]
+
         /// Whatever guests make up: the memory is bounded, and what the uplink did stays.
         #[test]
         fn a_flood_is_counted_and_pushes_nobody_out(

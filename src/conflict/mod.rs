@@ -7,12 +7,14 @@
 
 mod claims;
 mod files;
+mod frames;
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 pub use claims::{Claim, Claims, Source};
 pub use files::{Allocation, Files, allocations, in_files};
+pub use frames::{claimed, question};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{MacAddr, Moment, Prefix, Vmid};

@@ -64,6 +64,9 @@ pub struct Pool {
     /// MACs that the provider knows although no address of the pool has them: those of guests without assignments.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub allowed_macs: BTreeSet<MacAddr>,
+    /// Whether the network is asked who has an address before it is given to a guest. Default: what the profile says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probe>,
     /// For how long an address that was released is not handed out by itself. Default: 1h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cool_down: Option<CoolDown>,
@@ -85,6 +88,7 @@ impl Pool {
             guest_routers: false,
             uplink_guard: None,
             allowed_macs: BTreeSet::new(),
+            probe: None,
             cool_down: None,
             addresses,
         }
@@ -98,6 +102,13 @@ impl Pool {
     /// What the provider's layout says becomes of them.
     pub fn usual_guard(&self) -> UplinkGuard {
         self.layout.as_ref().map_or_else(|| self.profile.uplink_guard(), |layout| layout.uplink_guard)
+    }
+
+    /// Whether the network is asked who has an address. Where the provider punishes ARP that it does not expect, or nobody
+    /// knows whether it does, only if somebody says so.
+    pub fn probe(&self) -> Probe {
+        let is_free = matches!(self.profile, Profile::GenericBridged | Profile::GenericRouted);
+        self.probe.unwrap_or(if is_free { Probe::Assign } else { Probe::Never })
     }
 
     /// For how long an address that was released is not handed out by itself.
@@ -254,6 +265,26 @@ impl UplinkGuard {
             Self::Off => "off",
             Self::Report => "report",
             Self::Enforce => "enforce",
+        }
+    }
+}
+
+/// When the network is asked who has an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Probe {
+    /// Not without being told to.
+    Never,
+    /// Before it is assigned.
+    Assign,
+}
+
+impl Probe {
+    /// The name used on the command line and in `pools.json`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::Assign => "assign",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The kernel as the plan sees it: observe the state that is ours, apply steps to it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::nftables::{FilterError, Nftables, Reference};
 use super::routing::{Routing, RoutingError};
@@ -8,7 +8,7 @@ use super::run::RunState;
 use super::settings::{self, SettingError, Settings};
 use super::tally::Tallies;
 use super::xtables::{self, XtablesError};
-use crate::model::IfName;
+use crate::model::{IfName, MacAddr};
 use crate::plan::{Exits, Link, Links, NetState, Rules, Setting, Step, Support, Surroundings};
 use crate::ruleset::{Backend, Element, Table, Variant};
 
@@ -129,6 +129,11 @@ impl Kernel {
         }
         links.0.extend(more.0);
         Ok(links)
+    }
+
+    /// Behind which port of a bridge a station was heard last.
+    pub fn learnt(&mut self) -> Result<BTreeMap<MacAddr, IfName>, KernelError> {
+        Ok(self.routing.learnt()?)
     }
 
     /// What the rules have counted.

@@ -14,6 +14,7 @@ pub mod namespace;
 pub mod netlink;
 mod nftables;
 pub mod packet;
+pub mod probe;
 mod routing;
 pub mod run;
 pub mod service;

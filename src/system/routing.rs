@@ -204,6 +204,16 @@ impl Routing {
         Ok(exits)
     }
 
+    /// Behind which port of a bridge a station was heard last.
+    pub(super) fn learnt(&mut self) -> Result<BTreeMap<MacAddr, IfName>, NetlinkError> {
+        let links = self.dump(GET_LINK, &[0; 16], "list the interfaces")?;
+        let names: BTreeMap<u32, IfName> = links.iter().filter_map(|frame| index_and_name(frame)).collect();
+        let frames = self.dump(GET_NEIGHBOUR, &neighbour(AF_BRIDGE, 0, 0, 0), "list the forwarding entries")?;
+        // The ports' own MACs are permanent.
+        let learnt = frames.iter().filter(|frame| read_u16(frame, 8) & STATE_PERMANENT == 0);
+        Ok(learnt.filter_map(|frame| Some((lladdr(frame)?, *names.get(&read_u32(frame, 4))?))).collect())
+    }
+
     /// What carries our mark.
     pub(super) fn observe(&mut self) -> Result<Observed, NetlinkError> {
         let mut observed = Observed::default();

@@ -1,8 +1,10 @@
 //! Conflicts as the administrator sees them, and what they keep from being handed out.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
-use crate::common::Node;
+use crate::common::{Namespace, Node};
 
 /// Guest 100 holds .10; guest 101 has it in its configuration; SDN has given .11 away.
 fn contested() -> Node {
@@ -90,4 +92,74 @@ fn a_configuration_blocks_nothing() {
     node.tree.qemu(101, "ipconfig0: ip=203.0.113.10/24\nnet0: virtio=02:00:00:AA:BB:01,bridge=vmbr0\n");
     let assigned = node.run("assign 100 -4 --dry-run --no-hookscript").ok();
     assert!(assigned.out.starts_with("203.0.113.10 would be assigned to guest 100 net0"), "{assigned}");
+}
+
+/// The bridge has an uplink, and behind it somebody with these addresses.
+fn with_somebody_outside(node: &Node, addresses: &[&str]) -> Namespace {
+    let outside = Namespace::new();
+    node.net.sh("ip link add eno1 type veth peer name outside && ip link set eno1 master vmbr0 up");
+    node.net.sh(&format!("ip link set outside netns /proc/{}/ns/net", outside.pid()));
+    outside.sh("ip link set outside address 02:00:00:00:00:99 up");
+    for address in addresses {
+        outside.sh(&format!("ip addr add {address} dev outside nodad"));
+    }
+    outside
+}
+
+#[test]
+fn somebody_who_has_the_address_is_asked_before_it_is_given_away() {
+    let node = Node::with_pool();
+    let outside = with_somebody_outside(&node, &["203.0.113.10/24", "2001:db8:0:1::10/64"]);
+    let started = Instant::now();
+    for (address, shown) in [("203.0.113.10", "203.0.113.10"), ("2001:db8:0:1::10", "2001:db8:0:1::10")] {
+        let run = node.changes_nothing(&format!("assign 100 {address}"));
+        let sentence = format!(
+            "error: cannot assign to guest 100: {shown} is contested: MAC 02:00:00:00:00:99 on eno1 answered for {shown}\n"
+        );
+        run.fails_with(1, &[&sentence, "to assign it all the same, first `pve-public-ip conflicts ack "]);
+    }
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    // The next free one is another one, with and without asking again.
+    for how in ["", " --no-probe"] {
+        let run = node.run(&format!("assign 101 -4 --no-hookscript{how}")).ok();
+        assert!(run.out.starts_with("203.0.113.1"), "{run}");
+        assert!(!run.out.starts_with("203.0.113.10 "), "{run}");
+        node.run("release 101 --no-hookscript").ok();
+    }
+    let found = list(&node);
+    assert_eq!(found.iter().map(|one| &one["kind"]).collect::<Vec<_>>(), ["probe", "probe"]);
+    assert_eq!((&found[0]["blocks"], &found[0]["mac"]), (&true.into(), &"02:00:00:00:00:99".into()));
+    // Who knows of it may go on; and when nobody answers any more, nobody is asked to.
+    node.run(&format!("conflicts ack {}", found[0]["id"].as_str().unwrap())).ok();
+    node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    outside.sh("ip addr flush dev outside");
+    node.run("assign 100 2001:db8:0:1::10 --no-hookscript").ok();
+}
+
+/// What a guest answers is dropped: it takes no address from others by that.
+#[test]
+fn a_guest_that_answers_takes_nothing() {
+    let node = Node::with_pool();
+    let _outside = with_somebody_outside(&node, &[]);
+    let guest = Namespace::new();
+    node.net.sh("ip link add tap200i0 type veth peer name inside && ip link set tap200i0 master vmbr0 up");
+    node.net.sh(&format!("ip link set inside netns /proc/{}/ns/net", guest.pid()));
+    guest.sh("ip link set inside up && ip addr add 203.0.113.10/24 dev inside");
+    let run = node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    assert!(run.out.starts_with("203.0.113.10 assigned to guest 100"), "{run}");
+    node.run("conflicts list").prints("no conflicts\n");
+}
+
+#[test]
+fn a_provider_that_punishes_it_is_not_asked_by_itself() {
+    let node = Node::new();
+    let _outside = with_somebody_outside(&node, &["203.0.113.10/24"]);
+    node.run("pool create hz --profile hetzner-bridged --bridge vmbr0 --gateway4 203.0.113.1").ok();
+    node.run("pool add hz 203.0.113.10 --mac 02:00:00:aa:bb:00").ok();
+    node.run("assign 100 203.0.113.10 --probe")
+        .fails_with(1, &["MAC 02:00:00:00:00:99 on eno1 answered for 203.0.113.10"]);
+    node.run("conflicts ack --all").ok();
+    node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    let shown = node.run("pool set hz --probe assign").ok();
+    assert!(shown.out.contains("probe assign"), "{shown}");
 }

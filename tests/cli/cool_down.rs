@@ -16,7 +16,7 @@ fn a_released_address_is_not_handed_out_by_itself() {
     node.run("assign 100 203.0.113.10 --no-hookscript").ok();
     node.run("release 100 --no-hookscript").ok();
     let shown = node.run("pool show ovh-rbx").ok();
-    assert!(shown.out.contains("bridge vmbr0, uplink guard report, cool-down 1h\n"), "{shown}");
+    assert!(shown.out.contains("bridge vmbr0, uplink guard report, probe assign, cool-down 1h\n"), "{shown}");
     assert!(without_times(&shown.out).contains("| cools down until TIME (was 100's) |"), "{shown}");
     let data = node.run("pool show ovh-rbx --output-format json").ok().json();
     assert_eq!((&data["addresses"][0]["cooling"][0]["vmid"], &data["cool_down"]), (&100.into(), &"1h".into()));

@@ -162,7 +162,7 @@ fn pools_are_shown_in_every_form() {
     let (text, data) = in_every_form(&node, "pool show lan");
     assert_eq!(
         text,
-        "pool lan: generic-bridged, bridge vmbr0, uplink guard report, cool-down 1h\n\
+        "pool lan: generic-bridged, bridge vmbr0, uplink guard report, probe assign, cool-down 1h\n\
          +-----------------+-----+-------------+------+-------------------------+\n\
          | address         | mac | gateway     | cost | held by                 |\n\
          +-----------------+-----+-------------+------+-------------------------+\n\
@@ -447,7 +447,7 @@ fn what_a_pool_and_a_nic_may_do_is_changed_by_command() {
     );
     node.run("pool set lan --uplink-guard enforce --allow-mac 02:00:00:00:00:01 --allow-mac 02:00:00:aa:bb:01 --allow-mac 02:00:00:aa:bb:02").ok();
     node.run("pool set lan --forbid-mac 02:00:00:00:00:01 --guest-routers true").prints(
-        "pool lan changed: uplink guard enforce, cool-down 1h, MACs allowed besides: 02:00:00:aa:bb:01 02:00:00:aa:bb:02, guest routers\n\
+        "pool lan changed: uplink guard enforce, probe assign, cool-down 1h, MACs allowed besides: 02:00:00:aa:bb:01 02:00:00:aa:bb:02, guest routers\n\
          note: guest 100 net0 does not reach the provider: no pool knows its MAC 02:00:00:aa:bb:00\n  \
          hint: if the provider knows this MAC: `pve-public-ip pool set lan --allow-mac 02:00:00:aa:bb:00`\n",
     );
