@@ -109,6 +109,12 @@ impl Sources {
         self.inputs.backend
     }
 
+    /// The nflog group that the guard listens to for conflicts, and the uplinks that the node's file names.
+    pub fn watched(&self) -> Option<(u16, Option<BTreeSet<IfName>>)> {
+        let file = self.inputs.registry.node.as_ref().filter(|file| file.watch != Some(false))?;
+        Some((file.log_group?, file.uplinks.clone()))
+    }
+
     /// Whether every file could be read and understood. What could not may look another way next time, without a sign.
     pub fn are_whole(&self) -> bool {
         self.unreadable.is_empty() && self.inputs.registry.broken.is_empty()

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{CREATE_ROUTED, Node, PROVIDER};
+use common::{CREATE_ROUTED, Namespace, Node, PROVIDER};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pve_public_ip::paths::Paths;
@@ -502,4 +502,84 @@ fn what_routed_guests_need_comes_back_at_once() {
         net.support() == running
     });
     guard.repairs("ip link del tap100i0", || net.support() == before);
+}
+
+/// A port of the bridge with a machine behind it.
+fn machine_behind(node: &Node, port: &str, mac: &str, address: &str) -> Namespace {
+    let machine = Namespace::new();
+    node.net.sh(&format!("ip link add {port} type veth peer name inside && ip link set {port} master vmbr0 up"));
+    node.net.sh(&format!("ip link set inside netns /proc/{}/ns/net", machine.pid()));
+    machine.sh(&format!("ip link set inside address {mac} up && ip addr add {address} dev inside"));
+    machine
+}
+
+/// It speaks for its address: asks for somebody who is not there.
+fn speak(machine: &Namespace) {
+    machine.sh("ping -q -c 1 -W 1 203.0.113.77 >/dev/null || true");
+}
+
+#[test]
+fn who_claims_what_somebody_else_has_is_told_once() {
+    let node = with_guest();
+    node.tree.write("etc/pve/public-ip/nodes/n1.json", r#"{"version": 1, "log_group": 121}"#);
+    let guard = Guard::start(&node);
+    let outside = machine_behind(&node, "eno1", "02:00:00:00:00:99", "203.0.113.10/24");
+    let other = machine_behind(&node, "tap200i0", "02:00:00:aa:bb:02", "203.0.113.10/24");
+    let twin = machine_behind(&node, "tap201i0", "02:00:00:aa:bb:00", "203.0.113.250/24");
+    guard.rests();
+    let sentences = || -> Vec<String> {
+        let data = node.run("conflicts list --output-format json").ok().json();
+        let found = data["conflicts"].as_array().unwrap().iter();
+        let line = |one: &serde_json::Value| {
+            format!("{}{}", one["sentence"].as_str().unwrap(), if one["blocks"] == true { "!" } else { "" })
+        };
+        let mut found: Vec<String> = found.map(line).collect();
+        found.sort_unstable();
+        found
+    };
+    let expected = [
+        "MAC 02:00:00:00:00:99 on eno1 claims 203.0.113.10, which is guest 100's!",
+        "guest 200 (tap200i0, MAC 02:00:00:aa:bb:02) tried to use 203.0.113.10, which is guest 100's",
+        "guest 201 (tap201i0, MAC 02:00:00:aa:bb:00) tried to use MAC 02:00:00:aa:bb:00, which is guest 100's",
+    ];
+    let started = Instant::now();
+    while sentences() != expected {
+        assert!(started.elapsed() < PATIENCE, "{:?}\n{}", sentences(), guard.log());
+        [&outside, &other, &twin].into_iter().for_each(speak);
+    }
+    for _ in 0..3 {
+        speak(&outside);
+    }
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(sentences(), expected);
+    assert_eq!(guard.count("conflict: MAC 02:00:00:00:00:99 was seen on eno1, for 203.0.113.10"), 1, "{}", guard.log());
+    assert_eq!(guard.count("conflict: "), 3, "{}", guard.log());
+
+    // The address stays with its guest, and goes to nobody after it while it is claimed.
+    node.run("pool set ovh-rbx --cool-down 0").ok();
+    node.run("release 100 --no-hookscript").ok();
+    let given = node.run("assign 101 -4 --no-hookscript --no-probe --dry-run").ok();
+    assert!(given.out.starts_with("203.0.113.11 would be assigned"), "{given}");
+    node.run("conflicts ack --all").ok();
+    let given = node.run("assign 101 -4 --no-hookscript --no-probe --dry-run").ok();
+    assert!(given.out.starts_with("203.0.113.10 would be assigned"), "{given}");
+    guard.stop(Signal::SIGTERM);
+}
+
+#[test]
+fn what_is_changed_by_hand_or_elsewhere_is_written_down() {
+    let node = with_guest();
+    let guard = Guard::start(&node);
+    node.tree.assign_by_hand(200, "02:00:00:aa:bb:02", "203.0.113.12/32", "ovh-rbx");
+    let log = || node.tree.read("var/lib/pve-public-ip/audit.log");
+    let is_found = || {
+        let found =
+            |line: &str| line.contains("\"event\":\"assigned\",\"vmid\":200") && line.contains("\"found\":true");
+        log().lines().any(found)
+    };
+    guard.within(PATIENCE, "the audit log knows it", is_found);
+    guard.repairs("nft flush ruleset", || node.net.filter().is_some());
+    guard.within(PATIENCE, "the repair is written down", || log().contains("\"event\":\"repaired\""));
+    assert_eq!(log().matches("\"vmid\":200").count(), 1, "{}", log());
+    guard.stop(Signal::SIGTERM);
 }

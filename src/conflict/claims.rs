@@ -135,10 +135,14 @@ fn conflict(
     here: &BTreeSet<Vmid>,
 ) -> Option<Conflict> {
     let Claim { source, port, mac, address } = claim;
-    let holder = address.and_then(|address| {
+    let holding = address.and_then(|address| {
         let mut all = registry.assignments();
-        all.find(|(.., assigned)| assigned.address.overlaps(address)).map(|(vmid, ..)| vmid)
+        all.find(|(.., assigned)| assigned.address.overlaps(address))
+            .map(|(vmid, _, interface, _)| (vmid, interface.mac))
     });
+    // With the holder's own MAC it is not the address that two have.
+    let address = &address.filter(|_| holding.is_none_or(|(_, own)| *mac != Some(own)));
+    let holder = holding.map(|(vmid, _)| vmid);
     let claimant = match (source, guest_of_port(*port), mac) {
         (Source::Guest, Some(vmid), Some(mac)) => format!("guest {vmid} ({port}, MAC {mac})"),
         (Source::Guest, Some(vmid), None) => format!("guest {vmid} ({port})"),

@@ -8,6 +8,7 @@
 mod claims;
 mod files;
 mod frames;
+mod sighting;
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -16,6 +17,7 @@ pub use claims::{Claim, Claims, Source};
 pub use files::{Allocation, Files, allocations, in_files};
 pub use frames::{claimed, question};
 use serde::{Deserialize, Serialize};
+pub use sighting::sighted;
 
 use crate::model::{MacAddr, Moment, Prefix, Vmid};
 

@@ -10,6 +10,7 @@
 pub mod alerts;
 pub mod courier;
 pub mod files;
+pub mod listener;
 pub mod page;
 pub mod sayings;
 pub mod schedule;
@@ -39,6 +40,7 @@ use crate::view::exposition::exposition;
 use crate::view::{self, Comparison, History, Known, View, seconds};
 use alerts::Message;
 use files::{Answer, Ask, Reader};
+use listener::{Listener, Subject};
 use page::Page;
 use sayings::{Line, Sayings, drift};
 use schedule::{Cause, Schedule};
@@ -129,6 +131,7 @@ pub fn run(node: Node, listen: Option<SocketAddr>) -> Result<(), GuardError> {
         sayings,
         note: GuardNote { pid: std::process::id(), ..GuardNote::default() },
         manager,
+        listener: None,
     };
     guard.run(monitor, &signals)
 }
@@ -157,6 +160,8 @@ struct Guard {
     sayings: Sayings,
     note: GuardNote,
     manager: ServiceManager,
+    /// Listens to what the filter drops, if this node's file wants that.
+    listener: Option<Listener>,
     /// Where the metrics are served.
     page: Option<Page>,
     /// What the rules had counted before.
@@ -507,8 +512,21 @@ impl Guard {
         if self.sources.is_some() { self.reconcile(run, Trust::OldButSafe).map(drop) } else { Ok(()) }
     }
 
+    /// Listens to this, and to nothing else.
+    fn watch(&mut self, subject: Option<Subject>) {
+        if self.listener.as_ref().map(|listener| &listener.subject) == subject.as_ref() {
+            return;
+        }
+        self.listener = None;
+        match subject.map(|subject| Listener::start(&self.node.paths, subject)).transpose() {
+            Ok(listener) => self.listener = listener,
+            Err(error) => log::warn!("guard: conflicts are not watched: {}", chain(&error)),
+        }
+    }
+
     /// From now on by these files.
     fn take(&mut self, sources: Sources) {
+        self.watch(sources.watched());
         if self.sources.as_ref().is_some_and(|known| known.log_group() != sources.log_group()) {
             // Other rules are wanted; to load them is no repair.
             self.kernel = None;

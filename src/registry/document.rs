@@ -541,9 +541,13 @@ pub struct NodeFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route_uplink: Option<IfName>,
     /// nflog group (1 to 65535) to which dropped frames are sent, with the reason as prefix; at most ten of a reason in a
-    /// second. Default: they are counted only.
+    /// second. Default: they are counted only, because not every kernel has the module for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_group: Option<u16>,
+    /// `false` leaves the nflog group to somebody else: it can have one listener, and that is the guard, who looks for
+    /// conflicts. Default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watch: Option<bool>,
     /// Directory in which the guard leaves metrics for `node_exporter`. Default: /var/lib/prometheus/node-exporter, if it is
     /// there.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -12,6 +12,7 @@ mod kernel;
 mod monitor;
 pub mod namespace;
 pub mod netlink;
+pub mod nflog;
 mod nftables;
 pub mod packet;
 pub mod probe;
