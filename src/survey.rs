@@ -19,7 +19,7 @@ use crate::paths::Paths;
 use crate::plan::{Inputs, Links, Place};
 use crate::reconcile::Node;
 use crate::registry::Registry;
-use crate::ruleset::Table;
+use crate::ruleset::{Backend, Table};
 use crate::selftest;
 use crate::system::run::RunState;
 use crate::system::{Kernel, Reference, command, files, foreign_chains, legacy_chains};
@@ -40,7 +40,7 @@ const FILE_LIMIT: usize = 1 << 20;
 pub fn facts(paths: &Paths) -> Facts {
     let until = Instant::now() + LIMIT;
     let cluster = begin(paths, look_at_files);
-    let kernel = begin(paths, |_| Ok(look_at_kernel()));
+    let kernel = begin(paths, |paths| Ok(look_at_kernel(paths)));
     let features = begin(paths, look_at_features);
     let programs = begin(paths, |_| Ok(look_at_programs()));
     let machine = begin(paths, |paths| Ok((look_at_interfaces(paths), Ok(look_at_guard(paths)))));
@@ -134,7 +134,7 @@ fn reason(error: &dyn std::error::Error) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn look_at_kernel() -> (Known<Links>, Known<Vec<BaseChain>>, Known<Vec<Table>>) {
+fn look_at_kernel(paths: &Paths) -> (Known<Links>, Known<Vec<BaseChain>>, Known<Vec<Table>>) {
     let chains = foreign_chains().map_err(|error| reason(&error)).and_then(|mut chains| {
         chains.extend(legacy_chains().map_err(|error| reason(&error))?);
         Ok(chains)
@@ -144,7 +144,9 @@ fn look_at_kernel() -> (Known<Links>, Known<Vec<BaseChain>>, Known<Vec<Table>>) 
         Err(error) => return (Err(reason(&error)), chains, Err(reason(&error))),
     };
     let mut void = Ok(Vec::new());
-    for table in Table::ALL {
+    // Where iptables filters routed traffic there is no table for it.
+    let by_chains = RunState::unlocked(paths).backend().is_some_and(|note| note.backend != Backend::Nftables);
+    for table in Table::ALL.into_iter().filter(|table| *table == Table::Bridge || !by_chains) {
         match (kernel.is_void(table), &mut void) {
             (Ok(true), Ok(void)) => void.push(table),
             (Err(error), void) => *void = Err(reason(&error)),

@@ -218,6 +218,19 @@ fn the_kernel_is_looked_at() {
     assert_eq!(own_codes(&node), ["filter-missing", "bridge-missing"]);
 }
 
+#[test]
+fn a_table_is_missed_only_where_it_is_used() {
+    let node = node();
+    node.run("pool create routed --profile generic-routed --bridge vmbr0 198.51.100.0/30").ok();
+    assert!(!own_codes(&node).contains(&"filter-missing".to_owned()));
+    node.net.sh("nft delete table inet pve-public-ip");
+    let sentence = finding(&json(&node), "filter-missing")["sentence"].clone();
+    assert_eq!(sentence, "table inet pve-public-ip or its rules are missing");
+    node.run("node set --backend iptables-nft").ok();
+    node.run("apply").ok();
+    assert!(!own_codes(&node).contains(&"filter-missing".to_owned()));
+}
+
 /// To try them takes longer than all else.
 #[test]
 fn what_the_kernel_has_shown_is_not_tried_again() {
