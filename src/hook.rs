@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,13 +21,13 @@ use crate::hookscript;
 use crate::inspect::{self, Moment};
 use crate::model::{GuestKind, IfName, MacAddr, NodeName, Prefix, Vmid};
 use crate::plan::{
-    Index, Inputs, Links, NetState, Place, Presence, Rules, Support, check_configured, check_guest, check_own,
-    check_stranger, desired_for, diff, is_configured_beyond, is_filtered_by_chains, pool_bridges,
+    Index, Inputs, Links, NetState, Place, Presence, Problem, Rules, Support, check_configured, check_guest, check_own,
+    check_stranger, desired_for, diff, is_configured_beyond, is_filtered_by_chains, pool_bridges, support_problems,
 };
 use crate::reconcile::{
     Mode, Node, ReconcileError, announce_addresses, binding_changes, node_basis, observe_share, presence_of,
 };
-use crate::registry::document::{CloudInitCheck, DocumentError, GuestFile, PoolsFile};
+use crate::registry::document::{CloudInitCheck, DocumentError, GuestFile, Pool, PoolsFile};
 use crate::registry::store::StoreError;
 use crate::registry::{Registry, plain};
 use crate::ruleset::{Backend, Element, SetId, Table};
@@ -298,8 +299,8 @@ impl Hook<'_> {
         Ok(())
     }
 
-    /// The pools as far as this guest needs them: the entries that hold its addresses, and those that it is configured
-    /// with.
+    /// The pools as far as this guest needs them: the entries that hold its addresses, those that it is configured with,
+    /// and those of gateways.
     fn pools(&self, file: &GuestFile, configured: &BTreeSet<IpNet>) -> Result<Pools, HookError> {
         let bytes = self.node.store.read_pools()?;
         let source = fingerprint(&bytes);
@@ -310,9 +311,11 @@ impl Hook<'_> {
         if let Some(part) = known.filter(|known| known.source == source && known.about.is_superset(&about)) {
             return Ok(Pools { part, is_new: false });
         }
-        let pools = self.node.store.parse_pools(&bytes)?.only(|entry| {
-            assigned.iter().any(|address| entry.contains(*address))
-                || configured.iter().any(|net| entry.net().contains(&net.addr()))
+        let pools = self.node.store.parse_pools(&bytes)?;
+        let gateways: BTreeSet<IpAddr> = pools.pools.values().flat_map(Pool::gateways).collect();
+        let pools = pools.only(|entry| {
+            let mut inside = configured.iter().map(IpNet::addr).chain(gateways.iter().copied());
+            assigned.iter().any(|address| entry.contains(*address)) || inside.any(|ip| entry.net().contains(&ip))
         });
         Ok(Pools { part: PoolsPart { source, about, pools }, is_new: true })
     }
@@ -341,6 +344,13 @@ impl Hook<'_> {
             inputs.exits = kernel.exits()?;
             inputs.registry.node = self.node.store.node_file()?;
             inputs.backend = self.backend(run, &inputs.registry)?;
+            let named = inputs.registry.node.as_ref().and_then(|node| node.route_uplink);
+            inputs.links.0.extend(kernel.links_named(&named.into_iter().collect())?.0);
+            let said = if phase == MarkPhase::Starting { support_problems(&inputs) } else { BTreeSet::new() };
+            for Problem { sentence, hint, .. } in said {
+                log::warn!("{sentence}");
+                log::warn!("hint: {hint}");
+            }
         }
         if let Some((sentence, hint)) = check_own(&inputs.links, file) {
             return Err(HookError::Refused { sentence, hint });
@@ -472,7 +482,7 @@ impl Hook<'_> {
         let config = &inputs.guests[&self.vmid].config;
         for (nic, _, assigned) in file.addresses() {
             let Some(pool) = inputs.registry.pools.pools.get(&assigned.pool) else { continue };
-            let tag = config.nics.get(&nic).and_then(|nic| nic.as_ref().ok()).and_then(|nic| nic.tag);
+            let tag = config.tag(nic);
             for separator in tag.map(|_| [".", "v"]).into_iter().flatten() {
                 devices.extend(format!("{}{separator}{}", pool.bridge, tag.unwrap_or_default()).parse::<IfName>());
             }

@@ -489,7 +489,7 @@ pub(crate) fn announce_addresses(inputs: &Inputs, file: &GuestFile, links: &Link
             continue;
         };
         let config = &inputs.guests[&file.vmid].config;
-        let tag = config.nics.get(&nic).and_then(|nic| nic.as_ref().ok()).and_then(|nic| nic.tag);
+        let tag = config.tag(nic);
         let Some(device) = links.segment(pool.bridge, tag).filter(|_| pool.mode() == PoolMode::Bridged) else {
             continue;
         };

@@ -81,6 +81,11 @@ const MODELS: [&str; 14] = [
 ];
 
 impl GuestConfig {
+    /// The VLAN of a NIC.
+    pub fn tag(&self, nic: NicId) -> Option<u16> {
+        self.nics.get(&nic)?.as_ref().ok()?.tag
+    }
+
     /// Reads a configuration. Never fails: Proxmox VE itself skips lines that it does not understand.
     pub fn parse(kind: GuestKind, bytes: &[u8]) -> Self {
         let mut config = Self {

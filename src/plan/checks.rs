@@ -99,7 +99,7 @@ fn check_bridges(inputs: &Inputs, guest: &GuestFile, config: &GuestConfig) -> Ve
     let mut found = Vec::new();
     for (nic, _, assigned) in guest.addresses() {
         let pool = inputs.registry.pools.pools.get(&assigned.pool).filter(|pool| pool.mode() == Mode::Routed);
-        let tag = config.nics.get(&nic).and_then(|nic| nic.as_ref().ok()).and_then(|nic| nic.tag);
+        let tag = config.tag(nic);
         let device = pool.and_then(|pool| inputs.links.segment(pool.bridge, tag));
         if let Some((why, hint)) = device.and_then(|device| unfit(&inputs.links, device)) {
             let address = plain(assigned.address);

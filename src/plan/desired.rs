@@ -130,12 +130,7 @@ fn node_state(inputs: &Inputs) -> NetState {
 
 /// Addresses of the gateways and of the node.
 pub(super) fn infrastructure_addresses(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BTreeSet<IpAddr> {
-    let gateways = inputs
-        .registry
-        .pools
-        .pools
-        .values()
-        .flat_map(|pool| pool.gateways().chain(pool.addresses.iter().filter_map(|entry| entry.gateway)));
+    let gateways = inputs.registry.pools.pools.values().flat_map(Pool::gateways);
     gateways.chain(inputs.links.own_addresses(segments)).collect()
 }
 

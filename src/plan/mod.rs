@@ -26,4 +26,4 @@ pub use inputs::{
 };
 pub use macs::{SharedMac, macs_of_the_node, macs_of_two_guests};
 pub use state::{NetState, Route, Rules, Setting, Support};
-pub use support::{outlook, support, unfit};
+pub use support::{outlook, problems as support_problems, support, unfit};

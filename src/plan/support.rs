@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::checks::Problem;
 use super::inputs::{Inputs, Links, Presence};
 use super::state::{Setting, Support};
@@ -13,8 +15,8 @@ use crate::model::{IfName, PoolName, Prefix};
 use crate::registry::document::{GuestFile, Mode, Pool};
 use crate::registry::plain;
 
-/// The node answers for each address of a prefix by itself; more than these (a /24) would be a flood of entries.
-const MOST_PROXIES: u32 = 256;
+/// The node answers for each address of a prefix by itself; of a shorter one there would be a flood of entries.
+const SHORTEST_PROXIED: u8 = 24;
 
 /// An address that is routed to a guest, or would be.
 struct Routed<'a> {
@@ -39,7 +41,7 @@ fn routed<'a>(inputs: &'a Inputs, guest: &'a GuestFile) -> impl Iterator<Item = 
         if pool.mode() != Mode::Routed {
             return None;
         }
-        let tag = config?.nics.get(&nic).and_then(|nic| nic.as_ref().ok()).and_then(|nic| nic.tag);
+        let tag = config?.tag(nic);
         let device = inputs.links.segment(pool.bridge, tag)?;
         let address = assigned.address;
         let gateway = assigned.gateway.or_else(|| pool.gateway(address));
@@ -117,8 +119,8 @@ fn in_words(support: &Support) -> Option<String> {
 
 /// The interfaces of the node's default route; more than one if it leads by several at the same metric.
 fn uplinks(inputs: &Inputs, v4: bool) -> Vec<IfName> {
-    if let Some(named) = inputs.registry.node.as_ref().and_then(|node| node.route_uplink) {
-        return vec![named];
+    if let Some(named) = named_uplink(inputs) {
+        return if inputs.links.get(named).is_some() { vec![named] } else { Vec::new() };
     }
     let routes = || inputs.exits.routes.iter().filter(|route| route.v4 == v4);
     let best = routes().next().map(|route| route.metric);
@@ -127,13 +129,17 @@ fn uplinks(inputs: &Inputs, v4: bool) -> Vec<IfName> {
     devices.into_iter().collect()
 }
 
+fn named_uplink(inputs: &Inputs) -> Option<IfName> {
+    inputs.registry.node.as_ref()?.route_uplink
+}
+
 /// The addresses to answer for; none if they are too many to name.
 fn proxies(prefix: Prefix) -> Vec<IpAddr> {
     match (prefix.single(), prefix.net()) {
         (Some(address), _) => vec![address],
-        (None, ipnet::IpNet::V4(net)) if 1u64 << (32 - net.prefix_len()) <= u64::from(MOST_PROXIES) => {
-            let first = u32::from(net.network());
-            (first..=u32::from(net.broadcast())).map(|number| IpAddr::V4(number.into())).collect()
+        (None, IpNet::V4(net)) if net.prefix_len() >= SHORTEST_PROXIED => {
+            let (first, last) = (u32::from(net.network()), u32::from(net.broadcast()));
+            (first..=last).map(|number| IpAddr::V4(number.into())).collect()
         }
         (None, _) => Vec::new(),
     }
@@ -183,7 +189,7 @@ fn place(inputs: &Inputs, device: IfName, gateway: IpAddr) -> Place {
 }
 
 /// What keeps routed guests that run here from the world, apart from the guests themselves.
-pub(super) fn problems(inputs: &Inputs) -> BTreeSet<Problem> {
+pub fn problems(inputs: &Inputs) -> BTreeSet<Problem> {
     let mut found = BTreeSet::new();
     let here = inputs.registry.guests.values().filter(|guest| inputs.presence.contains_key(&guest.vmid));
     for one in here.flat_map(|guest| routed(inputs, guest)) {
@@ -205,12 +211,19 @@ fn add_problems(inputs: &Inputs, one: &Routed<'_>, found: &mut BTreeSet<Problem>
             add(format!("the gateway {gateway} of pool `{name}` {why}: its guests here reach nothing"), hint);
         }
     }
+    let uplinks = uplinks(inputs, one.v4());
+    let file = format!("nodes/{}.json", inputs.node);
+    if let Some(named) = named_uplink(inputs).filter(|_| uplinks.is_empty()) {
+        let hint = "`ip -br link` lists them; without the key it is that of the default route".to_owned();
+        add(format!("route_uplink `{named}` in {file} is no interface of this node"), hint);
+        return;
+    }
     if !one.pool.proxy() {
         return;
     }
     let needs = format!("pool `{name}` needs an interface on which the node answers for its IPv{family} addresses");
     let hint = "name it: `pve-public-ip node set --route-uplink INTERFACE` on this node".to_owned();
-    match &uplinks(inputs, one.v4())[..] {
+    match &uplinks[..] {
         [] => drop(add(format!("{needs}, but the node has no IPv{family} default route"), hint)),
         [uplink] if *uplink == one.device => drop(add(
             format!("{needs}, but its guests are on {uplink} themselves, by which the node reaches the provider"),
@@ -417,6 +430,8 @@ mod tests {
         let lost = |family: u8| format!("{needs} IPv{family} addresses, but the node has no IPv{family} default route");
         assert_eq!(sentences(&inputs), [lost(4), lost(6)]);
         inputs.registry.node = serde_json::from_str(r#"{"version":1,"route_uplink":"eno2"}"#).ok();
+        assert_eq!(sentences(&inputs), ["route_uplink `eno2` in nodes/n1.json is no interface of this node"]);
+        inputs.links.0.insert(name("eno2"), Link::default());
         assert_eq!(sentences(&inputs), [""; 0]);
         assert!(shown(&inputs).contains(&"proxy 203.0.113.10 eno2".to_owned()));
         inputs.registry.node = serde_json::from_str(r#"{"version":1,"route_uplink":"vmbr1"}"#).ok();

@@ -141,9 +141,10 @@ impl Pool {
         self.layout.as_ref().map_or_else(|| self.profile.gateway_rules(), |layout| (layout.gateway4, layout.gateway6))
     }
 
-    /// The gateways of both families that are not an entry's own.
+    /// Every gateway: those of both families, and the entries' own.
     pub fn gateways(&self) -> impl Iterator<Item = IpAddr> {
-        [self.gateway4.map(IpAddr::V4), self.gateway6.map(IpAddr::V6)].into_iter().flatten()
+        let common = [self.gateway4.map(IpAddr::V4), self.gateway6.map(IpAddr::V6)];
+        common.into_iter().flatten().chain(self.addresses.iter().filter_map(|entry| entry.gateway))
     }
 
     /// The entry that holds `prefix` whole.

@@ -543,8 +543,7 @@ impl Registry {
         let mut withheld: Vec<(IpAddr, String)> =
             own.iter().map(|address| (*address, "an address of this node".to_owned())).collect();
         for (name, pool) in &self.pools.pools {
-            let gateways = pool.addresses.iter().filter_map(|entry| entry.gateway).chain(pool.gateways());
-            withheld.extend(gateways.map(|gateway| (gateway, format!("the gateway of pool `{name}`"))));
+            withheld.extend(pool.gateways().map(|gateway| (gateway, format!("the gateway of pool `{name}`"))));
         }
         withheld
     }
