@@ -30,11 +30,15 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// As [`replace`], for a script that everybody may execute as soon as it is there.
 pub fn replace_script(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let executable = |file: &File| file.set_permissions(fs::Permissions::from_mode(0o755));
+    let executable = |file: &File| {
+        file.set_permissions(fs::Permissions::from_mode(0o755))?;
+        file.sync_all()
+    };
     replace_with(path, bytes, "local", executable)
 }
 
-/// As [`replace`], for everybody to read, whatever the umask is.
+/// As [`replace`], for everybody to read, whatever the umask is. Not left to the disk at once: it is soon written anew, and
+/// who writes it has better things to do than to wait for a disk.
 pub fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let readable = |file: &File| file.set_permissions(fs::Permissions::from_mode(0o644));
     replace_with(path, bytes, "local", readable)
@@ -45,7 +49,7 @@ pub fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// The temporary name is of the form that Proxmox VE itself uses. Mode and owner are left to the file system: pmxcfs
 /// decides by path and refuses `chmod`.
 pub fn replace_as(path: &Path, bytes: &[u8], writer: &str) -> io::Result<()> {
-    replace_with(path, bytes, writer, |_| Ok(()))
+    replace_with(path, bytes, writer, File::sync_all)
 }
 
 fn replace_with(
@@ -73,8 +77,7 @@ fn write_new(path: &Path, bytes: &[u8], finish: impl FnOnce(&File) -> io::Result
         .custom_flags(OFlag::O_NOFOLLOW.bits())
         .open(path)?;
     file.write_all(bytes)?;
-    finish(&file)?;
-    file.sync_all()
+    finish(&file)
 }
 
 /// Removes a file; one that is not there is removed already.
