@@ -20,7 +20,7 @@ use crate::hookscript;
 use crate::model::{MacAddr, NicId, Prefix, Vmid};
 use crate::plan::{Links, Presence};
 use crate::reconcile::{Node, ReconcileError, presence_of};
-use crate::registry::document::{Assigned, GuestFile};
+use crate::registry::document::{Assigned, GuestFile, PoolIndex};
 use crate::registry::{AssignRequest, Registry, RuleError, plain};
 use crate::system::journal::now;
 use crate::system::run::RunState;
@@ -387,6 +387,7 @@ pub(super) fn list(node: &Node, command: &List) -> anyhow::Result<Output> {
     }
     let interfaces = observe_links().unwrap_or_default();
     let run = RunState::unlocked(&node.paths);
+    let index = PoolIndex::new(&registry.pools);
     let mut rows = Vec::new();
     let mut data = Vec::new();
     for (vmid, guest) in &registry.guests {
@@ -410,7 +411,7 @@ pub(super) fn list(node: &Node, command: &List) -> anyhow::Result<Output> {
             data.push(json!({
                 "vmid": vmid, "interface": nic, "address": assigned.address, "mac": interface.mac, "pool": assigned.pool,
                 "gateway": assigned.gateway, "organization": assigned.organization, "assigned_at": assigned.assigned_at,
-                "monthly_cost_cents": cost(&registry, assigned.address), "node": place.node, "state": place.state,
+                "monthly_cost_cents": cost(&index, assigned.address), "node": place.node, "state": place.state,
             }));
         }
     }
@@ -422,9 +423,9 @@ pub(super) fn list(node: &Node, command: &List) -> anyhow::Result<Output> {
     Ok(Output::new(text, data.into()))
 }
 
-fn cost(registry: &Registry, address: Prefix) -> Option<u64> {
-    let (_, pool) = registry.pool_of(address)?;
-    pool.entry(address)?.monthly_cost_cents
+fn cost(index: &PoolIndex<'_>, address: Prefix) -> Option<u64> {
+    let pool = index.pool_of(address.first())?;
+    index.entry(pool, address)?.monthly_cost_cents
 }
 
 pub(super) fn show(node: &Node, command: &Show) -> anyhow::Result<Output> {
@@ -445,6 +446,7 @@ pub(super) fn show(node: &Node, command: &Show) -> anyhow::Result<Output> {
         Some(name) => format!("guest {vmid} ({name}) on node {}: {}\n", place.node, place.state),
         None => format!("guest {vmid} on node {}: {}\n", place.node, place.state),
     };
+    let index = PoolIndex::new(&registry.pools);
     for (nic, interface) in &guest.interfaces {
         let port =
             config.as_ref().map_or_else(String::new, |config| format!(", port {}", config.kind.port(vmid, *nic)));
@@ -460,7 +462,7 @@ pub(super) fn show(node: &Node, command: &Show) -> anyhow::Result<Output> {
             if let Some(organization) = &assigned.organization {
                 text += &format!(", organization {organization}");
             }
-            if let Some(cents) = cost(&registry, assigned.address) {
+            if let Some(cents) = cost(&index, assigned.address) {
                 text += &format!(", {}.{:02} a month", cents / 100, cents % 100);
             }
             text.push('\n');
