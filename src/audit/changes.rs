@@ -22,6 +22,10 @@ pub fn changes(before: &Registry, after: &Registry) -> Vec<Change> {
     for (name, [old, new]) in both(&before.pools.pools, &after.pools.pools) {
         pool_changes(name, old, new, &mut taken, &mut pools);
     }
+    if before.node != after.node {
+        let [was, is] = [before, after].map(|registry| registry.node.as_ref().and_then(|node| value(node, "version")));
+        pools.push(Change { before: was, after: is, ..Change::new(Event::NodeChanged) });
+    }
     taken.into_iter().chain(pools).chain(given).collect()
 }
 
@@ -226,6 +230,11 @@ mod tests {
         );
         assert_eq!(found[0].before.as_ref().unwrap()["assigned_at"], "2026-11-22T10:00:00Z");
         assert_eq!(found[0].mac.unwrap().to_string(), "02:00:00:aa:bb:00");
+        let mut set = one.clone();
+        set.node = serde_json::from_str(r#"{"version":1,"log_group":121}"#).ok();
+        let found = changes(&one, &set);
+        assert_eq!(words(&found), ["node-changed"]);
+        assert_eq!((&found[0].before, &found[0].after), (&None, &Some(json!({"log_group": 121}))));
         let mut told = one.clone();
         told.guests.values_mut().next().unwrap().hookscript = Some("local:snippets/own".to_owned());
         assert_eq!(words(&changes(&one, &told)), ["guest-changed 100"]);

@@ -126,6 +126,8 @@ pub enum Event {
     NicChanged,
     /// How a guest is told its addresses, or the hookscript that it had before, was changed.
     GuestChanged,
+    /// What is set for this node alone was changed.
+    NodeChanged,
     /// A guest's NIC was given another MAC in its own configuration.
     MacGiven,
     /// A storage for cloud-init data was added.

@@ -284,6 +284,12 @@ pub struct NodeSet {
     /// Know the uplinks by their names and the default route again
     #[arg(long, conflicts_with = "uplink")]
     any_uplink: bool,
+    /// Whether the guard listens to that group for conflicts; a group has one listener [default: true]
+    #[arg(long, value_name = "BOOL")]
+    watch: Option<bool>,
+    /// Why
+    #[command(flatten)]
+    reason: Reason,
 }
 
 /// An nflog group, or none.
@@ -817,6 +823,7 @@ impl Command {
             Self::Pool(PoolCommand::Add(command)) => &command.reason,
             Self::Pool(PoolCommand::Set(command)) => &command.reason,
             Self::Pool(PoolCommand::Remove { reason, .. }) => reason,
+            Self::Node(NodeCommand::Set(command)) => &command.reason,
             Self::Setup(command) => &command.reason,
             Self::Assign(command) => &command.reason,
             Self::Release(command) => &command.reason,

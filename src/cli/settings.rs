@@ -39,7 +39,8 @@ fn show(node: &Node) -> anyhow::Result<Output> {
         |names| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     );
     let route = file.route_uplink.map_or_else(|| "that of the default route".to_owned(), |device| device.to_string());
-    let log_group = file.log_group.map_or_else(|| "none".to_owned(), |group| group.to_string());
+    let listener = if file.watch == Some(false) { ", left to others" } else { ", watched for conflicts" };
+    let log_group = file.log_group.map_or_else(|| "none".to_owned(), |group| format!("{group}{listener}"));
     let text = format!(
         "node          {}\nuplinks       {uplinks}\nroute uplink  {route}\nlog group     {log_group}\nbackend       {}\n\
          routed by     {in_force}\n",
@@ -48,6 +49,7 @@ fn show(node: &Node) -> anyhow::Result<Output> {
     );
     let data = json!({
         "node": node.name, "uplinks": file.uplinks, "route_uplink": file.route_uplink, "log_group": file.log_group,
+        "watch": file.watch != Some(false),
         "backend": choice, "routed_traffic_is_filtered_by": in_force,
     });
     Ok(Output::new(text, data))
@@ -67,6 +69,7 @@ fn set(node: &Node, command: &NodeSet, dry_run: bool) -> anyhow::Result<Output> 
         if let Some(group) = command.log_group {
             file.log_group = group.0;
         }
+        file.watch = command.watch.or(file.watch).filter(|watch| !watch);
         if command.any_uplink {
             file.uplinks = None;
         } else if !command.uplink.is_empty() {

@@ -12,9 +12,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread::sleep;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use serde::{Deserialize, Serialize};
@@ -24,10 +25,14 @@ use crate::audit::{self, Change, Entry, Query, Selection, changes, select};
 use crate::model::{Moment, NodeName, Vmid};
 use crate::paths::Paths;
 use crate::registry::Registry;
-use crate::registry::document::{GuestFile, PoolsFile};
+use crate::registry::document::{GuestFile, NodeFile, PoolsFile};
 
 /// Whether the last entry could not be written and that was said.
 static SAID: AtomicBool = AtomicBool::new(false);
+
+/// How often, and how long in between, to wait for another writer: a tenth of a second in all.
+const LOCK_ATTEMPTS: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
 /// Whether an entry must be on the disk before the command goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +62,7 @@ pub struct Found {
     pub unreadable: usize,
     /// Files that could not be searched, and why.
     pub not_searched: Vec<String>,
-    /// The time of the first entry of all.
+    /// The time of the first entry of all, if all were searched.
     pub begins: Option<Moment>,
 }
 
@@ -66,6 +71,7 @@ pub struct Found {
 struct Known {
     pools: PoolsFile,
     guests: BTreeMap<Vmid, GuestFile>,
+    node: Option<NodeFile>,
 }
 
 impl Journal {
@@ -86,23 +92,39 @@ impl Journal {
     /// locked against other processes of this node.
     pub fn follow(&self, before: &Registry, after: &Registry) {
         let known = self.known();
-        let found = changes(&known, &seen(before, &known, &self.paths));
+        let found = changes(&known, &self.seen(before, &known));
         let mut entries: Vec<Entry> = self.entries(found, true).collect();
         entries.extend(self.entries(changes(before, after), false));
         if entries.is_empty() {
             return;
         }
-        let Registry { pools, guests, .. } = seen(after, &known, &self.paths);
+        let Registry { pools, guests, node, .. } = self.seen(after, &known);
         said(self.append(&entries, Durability::Synced).and_then(|()| {
-            let bytes = serde_json::to_vec(&Known { pools, guests })?;
+            let bytes = serde_json::to_vec(&Known { pools, guests, node })?;
             files::replace(&self.paths.audited(), &bytes)
         }));
     }
 
     fn known(&self) -> Registry {
         let bytes = fs::read(self.paths.audited()).unwrap_or_default();
-        let Known { pools, guests } = serde_json::from_slice(&bytes).unwrap_or_default();
-        Registry { pools, guests, ..Registry::default() }
+        let Known { pools, guests, node } = serde_json::from_slice(&bytes).unwrap_or_default();
+        Registry { pools, guests, node, ..Registry::default() }
+    }
+
+    /// The registry with what is known of the files that cannot be read now: they are not gone.
+    fn seen(&self, registry: &Registry, known: &Registry) -> Registry {
+        let mut registry = registry.clone();
+        for error in &registry.broken {
+            let vmid = error.path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+            if error.path == self.paths.pools_file() {
+                registry.pools = known.pools.clone();
+            } else if error.path == self.paths.node_file(&self.node) {
+                registry.node.clone_from(&known.node);
+            } else if let Some((vmid, guest)) = vmid.and_then(|vmid| known.guests.get_key_value(&vmid)) {
+                registry.guests.insert(*vmid, guest.clone());
+            }
+        }
+        registry
     }
 
     fn entries(&self, changes: Vec<Change>, found: bool) -> impl Iterator<Item = Entry> {
@@ -124,12 +146,12 @@ impl Journal {
         let path = self.paths.audit_log();
         files::directories(&self.paths.state())?;
         let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-        let file =
+        let mut file =
             OpenOptions::new().read(true).append(true).create(true).mode(0o640).custom_flags(flags).open(&path)?;
         if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        let mut file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+        let lock = locked(file.try_clone()?);
         let length = file.metadata()?.len();
         if length == 0 {
             // Whatever the umask says.
@@ -144,52 +166,66 @@ impl Journal {
         let written = file.write(text.as_bytes())?;
         if written < text.len() {
             // Better no entry than half of one.
-            file.set_len(length)?;
+            if lock.is_some() {
+                file.set_len(length)?;
+            }
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let file = file.unlock().map_err(|(_, errno)| errno)?;
+        drop(lock);
         if durability == Durability::Synced { file.sync_data() } else { Ok(()) }
     }
 
-    /// The entries that are wanted, the last `limit` of them.
+    /// The entries that are wanted, the last `limit` of them. Files that cannot have any are not opened.
     pub fn search(&self, query: &Query, limit: usize) -> Found {
-        let (texts, not_searched) = self.texts();
-        let mut texts: Vec<(Option<Moment>, Vec<u8>)> = texts.into_iter().map(|text| (begin(&text), text)).collect();
-        // Rotated files have all kinds of names.
-        texts.sort_by_key(|(begins, _)| *begins);
-        let mut found =
-            Found { not_searched, begins: texts.iter().find_map(|(begins, _)| *begins), ..Found::default() };
-        for (_, text) in texts.iter().rev() {
-            let Selection { mut entries, unreadable } = select(text, query, limit - found.entries.len());
-            entries.append(&mut found.entries);
-            found.entries = entries;
-            found.unreadable += unreadable;
+        let mut found = Found::default();
+        let (mut parts, mut count, mut is_whole) = (Vec::new(), 0, true);
+        for (written, path) in self.files() {
+            if count >= limit || query.since.is_some_and(|since| written < since) {
+                is_whole = false;
+                break;
+            }
+            match read(&path) {
+                Ok(text) => {
+                    let Selection { entries, unreadable } = select(&text, query, limit - count);
+                    count += entries.len();
+                    found.unreadable += unreadable;
+                    parts.push((begin(&text), entries));
+                }
+                Err(error) => found.not_searched.push(format!("`{}` is not searched: {error}", path.display())),
+            }
         }
+        // Copied files may have any time.
+        parts.sort_by_key(|(begins, _)| *begins);
+        found.begins = parts.iter().find_map(|(begins, _)| *begins).filter(|_| is_whole);
+        found.entries = parts.into_iter().flat_map(|(_, entries)| entries).collect();
         found
     }
 
-    /// The log and what was rotated away of it.
-    fn texts(&self) -> (Vec<Vec<u8>>, Vec<String>) {
-        let (mut texts, mut trouble) = (Vec::new(), Vec::new());
-        let directory = self.paths.state();
-        let log = self.paths.audit_log();
-        let prefix = log.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        for name in files::names(&directory).into_iter().filter(|name| name.starts_with(&prefix)) {
-            let path: PathBuf = directory.join(&name);
-            let read = match path.extension().and_then(|extension| extension.to_str()) {
-                Some("gz") => {
-                    let path = path.to_string_lossy();
-                    command::run("gzip", &["-dc", "--", &path], b"").map_err(|error| error.to_string())
-                }
-                Some("xz" | "zst" | "bz2") => Err("is compressed in another way than by gzip".to_owned()),
-                _ => files::read_limited(&path, usize::MAX - 1).map_err(|error| error.to_string()),
-            };
-            match read {
-                Ok(text) => texts.push(text),
-                Err(error) => trouble.push(format!("`{}` is not searched: {error}", path.display())),
-            }
+    /// The log and what was rotated away of it, with the time at which each was written last, the youngest first.
+    fn files(&self) -> Vec<(Moment, PathBuf)> {
+        let (directory, log) = (self.paths.state(), self.paths.audit_log());
+        let prefix = log.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let names = files::names(&directory).into_iter().filter(|name| name.starts_with(prefix));
+        let mut found: Vec<(Moment, PathBuf)> = names
+            .map(|name| {
+                let path = directory.join(name);
+                let written = fs::metadata(&path).and_then(|meta| meta.modified()).unwrap_or(UNIX_EPOCH);
+                (Moment(written.duration_since(UNIX_EPOCH).unwrap_or_default()), path)
+            })
+            .collect();
+        found.sort_unstable_by(|one, two| two.cmp(one));
+        found
+    }
+}
+
+/// A file of the log, compressed or not.
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("gz") => {
+            command::run("gzip", &["-dc", "--", &path.to_string_lossy()], b"").map_err(|error| error.to_string())
         }
-        (texts, trouble)
+        Some("xz" | "zst" | "bz2") => Err("it is compressed in another way than by gzip".to_owned()),
+        _ => files::read_limited(path, usize::MAX - 1).map_err(|error| error.to_string()),
     }
 }
 
@@ -204,18 +240,18 @@ pub fn now() -> Moment {
     Moment(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
-/// The registry with what is known of the files that cannot be read now: they are not gone.
-fn seen(registry: &Registry, known: &Registry, paths: &Paths) -> Registry {
-    let mut registry = registry.clone();
-    for error in &registry.broken {
-        let vmid = error.path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
-        if error.path == paths.pools_file() {
-            registry.pools = known.pools.clone();
-        } else if let Some((vmid, guest)) = vmid.and_then(|vmid| known.guests.get_key_value(&vmid)) {
-            registry.guests.insert(*vmid, guest.clone());
+/// Keeps other writers away, so that what one of them left unfinished is seen. If one does not go on, lines go in between
+/// all the same: a guest does not wait for a stopped process, and each line is written at once.
+fn locked(file: File) -> Option<Flock<File>> {
+    let mut file = file;
+    for _ in 0..LOCK_ATTEMPTS {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Some(lock),
+            Err((same, _)) => file = same,
         }
+        sleep(LOCK_PAUSE);
     }
-    registry
+    None
 }
 
 fn ends_line(file: &File, length: u64) -> io::Result<bool> {
@@ -272,9 +308,10 @@ mod tests {
                 thread::yield_now();
             }
         });
+        journal.record(text(1000), Durability::Soon);
         let mut all = texts(journal.search(&Query::default(), usize::MAX));
         all.sort_unstable();
-        assert_eq!(all, (0..1000).collect::<Vec<_>>());
+        assert_eq!(all, (0..=1000).collect::<Vec<_>>());
         assert_eq!(fs::metadata(log).unwrap().mode() & 0o7777, 0o640);
     }
 
@@ -291,6 +328,17 @@ mod tests {
         journal.record(text(2), Durability::Synced);
         let found = journal.search(&Query::default(), 9);
         assert_eq!((found.unreadable, texts(Found { unreadable: 0, ..found })), (1, vec![1, 2]));
+    }
+
+    #[test]
+    fn a_stopped_writer_holds_up_nobody() {
+        let root = tempfile::tempdir().unwrap();
+        let journal = journal(root.path());
+        journal.record(text(1), Durability::Soon);
+        let held = Flock::lock(File::open(journal.paths.audit_log()).unwrap(), FlockArg::LockExclusive).unwrap();
+        journal.record(text(2), Durability::Soon);
+        drop(held);
+        assert_eq!(texts(journal.search(&Query::default(), 9)), [1, 2]);
     }
 
     #[test]

@@ -183,7 +183,7 @@ fn rotation_loses_nothing_and_what_is_compressed_is_searched() {
     node.tree.write("var/lib/pve-public-ip/audit.log.4.zst", "?");
     let run = node.run("audit --vmid 100");
     let remark = format!(
-        "note: `{}` is not searched: is compressed in another way than by gzip\n",
+        "note: `{}` is not searched: it is compressed in another way than by gzip\n",
         log.with_extension("log.4.zst").display()
     );
     assert!(run.code == 1 && run.out.ends_with(&remark), "{run}");

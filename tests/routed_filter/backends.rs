@@ -176,7 +176,7 @@ fn settings_of_the_node_are_checked_and_shown() {
     }
     let shown = lab.ok("node show");
     assert!(
-        shown.contains("uplinks       eno1, eno2\nroute uplink  eno1\nlog group     121\nbackend       iptables\n"),
+        shown.contains("uplinks       eno1, eno2\nroute uplink  eno1\nlog group     121, watched for conflicts\nbackend       iptables\n"),
         "{shown}"
     );
     lab.ok("node set --any-uplink --log-group none");
