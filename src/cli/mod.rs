@@ -287,9 +287,9 @@ pub struct NodeSet {
     /// Whether the guard listens to that group for conflicts; a group has one listener [default: true]
     #[arg(long, value_name = "BOOL")]
     watch: Option<bool>,
-    /// Why
-    #[command(flatten)]
-    reason: Reason,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT", value_parser = plain_text)]
+    reason: Option<String>,
 }
 
 /// An nflog group, or none.
@@ -823,7 +823,7 @@ impl Command {
             Self::Pool(PoolCommand::Add(command)) => &command.reason,
             Self::Pool(PoolCommand::Set(command)) => &command.reason,
             Self::Pool(PoolCommand::Remove { reason, .. }) => reason,
-            Self::Node(NodeCommand::Set(command)) => &command.reason,
+            Self::Node(NodeCommand::Set(command)) => return command.reason.as_ref(),
             Self::Setup(command) => &command.reason,
             Self::Assign(command) => &command.reason,
             Self::Release(command) => &command.reason,

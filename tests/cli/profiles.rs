@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::common::Node;
+use crate::common::{Node, Run};
 
 /// A node as the installer leaves it: the card in vmbr0, and a bridge for private networks.
 fn node() -> Node {
@@ -38,7 +38,9 @@ fn bridge_and_gateway_are_found_out_and_said() {
          assumed: IPv4 gateway 198.51.100.1, the node's own (vmbr0); compare it with what the provider says of the address\n\
          assumed: IPv6 gateway fe80::1, as always with hetzner-bridged\n",
     );
-    node.run("pool create net --profile hetzner-routed --bridge vmbr1 192.0.2.0/28").prints(
+    let run = node.run("pool create net --profile hetzner-routed --bridge vmbr1 192.0.2.0/28");
+    assert_eq!(run.err, "pve-public-ip: routed traffic is filtered by nftables\n", "once, when it is decided");
+    Run { err: String::new(), ..run }.prints(
         "pool net created: hetzner-routed, bridge vmbr1, 1 entry\n\
          assumed: IPv4 gateway 10.0.0.1, the node's address on vmbr1\n\
          while a guest of it runs here, the node forwards IPv4 on vmbr0 and vmbr1\n",
@@ -81,7 +83,7 @@ fn a_routed_pool_says_what_becomes_of_the_node() {
         json!([{
             "vmid": null,
             "sentence": "pool `net` needs an interface on which the node answers for its IPv4 addresses, but the IPv4 default route leads by eno2 and by vmbr0",
-            "hint": "name it: {\"version\": 1, \"route_uplink\": \"INTERFACE\"} in nodes/n1.json",
+            "hint": "name it: `pve-public-ip node set --route-uplink INTERFACE` on this node",
         }])
     );
     node.tree.write("etc/pve/public-ip/nodes/n1.json", r#"{"version": 1, "route_uplink": "eno2"}"#);
