@@ -455,4 +455,13 @@ fn settings_that_make_no_sense_are_refused() {
         let run = node.run("verify");
         assert!(run.out.contains(reason), "{reason}: {run}");
     }
+    std::fs::remove_file(node.tree.path("etc/pve/public-ip/nodes/n1.json")).unwrap();
+    node.run("node set --alert-mail noc@example.org --alert-exec /usr/local/sbin/tell --alert-attempts 0").ok();
+    node.run("node set --metrics-seconds 60").ok();
+    let shown = node.run("node show").ok().out;
+    let said = "alerts        mail to noc@example.org, /usr/local/sbin/tell; attempts are not reported\n\
+        metrics       every 60 s, directory: node_exporter's\n";
+    assert!(shown.ends_with(said), "{shown}");
+    let wrong = "the node's file would be wrong: it has metrics_seconds 9999; it is a number from 0 to 3600";
+    node.run("node set --metrics-seconds 9999").fails(1, wrong, "nothing was changed");
 }

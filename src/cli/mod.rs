@@ -284,6 +284,21 @@ pub struct NodeSet {
     /// Know the uplinks by their names and the default route again
     #[arg(long, conflicts_with = "uplink")]
     any_uplink: bool,
+    /// To whom the guard writes when something is wrong; empty: to nobody
+    #[arg(long, value_name = "ADDRESS")]
+    alert_mail: Option<String>,
+    /// Program that gets the same as JSON on its standard input
+    #[arg(long, value_name = "PROGRAM")]
+    alert_exec: Option<PathBuf>,
+    /// Frames dropped from one port in an hour from which on the guard reports that; 0: never
+    #[arg(long, value_name = "N")]
+    alert_attempts: Option<u64>,
+    /// Seconds between two gatherings of metrics by the guard; 0: none are gathered
+    #[arg(long, value_name = "N")]
+    metrics_seconds: Option<u64>,
+    /// Directory in which the guard leaves them for `node_exporter`
+    #[arg(long, value_name = "DIR")]
+    metrics_directory: Option<PathBuf>,
     /// Whether the guard listens to that group for conflicts; a group has one listener [default: true]
     #[arg(long, value_name = "BOOL")]
     watch: Option<bool>,

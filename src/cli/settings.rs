@@ -7,9 +7,10 @@ use serde_json::json;
 use super::node::settle;
 use super::output::Output;
 use super::pools::change;
-use super::{NodeCommand, NodeSet};
+use super::{NodeCommand, NodeSet, advice};
+use crate::guard::{ATTEMPTS, METRICS_INTERVAL};
 use crate::reconcile::{Mode, Node};
-use crate::registry::document::{NodeFile, VERSION};
+use crate::registry::document::{Document as _, NodeFile, VERSION};
 use crate::registry::{Registry, RuleError};
 use crate::system::run::RunState;
 
@@ -43,16 +44,43 @@ fn show(node: &Node) -> anyhow::Result<Output> {
     let log_group = file.log_group.map_or_else(|| "none".to_owned(), |group| format!("{group}{listener}"));
     let text = format!(
         "node          {}\nuplinks       {uplinks}\nroute uplink  {route}\nlog group     {log_group}\nbackend       {}\n\
-         routed by     {in_force}\n",
+         routed by     {in_force}\nalerts        {}\nmetrics       {}\n",
         node.name,
-        choice.as_str()
+        choice.as_str(),
+        alerts_text(&file),
+        metrics_text(&file)
     );
     let data = json!({
         "node": node.name, "uplinks": file.uplinks, "route_uplink": file.route_uplink, "log_group": file.log_group,
         "watch": file.watch != Some(false),
-        "backend": choice, "routed_traffic_is_filtered_by": in_force,
+        "backend": choice, "routed_traffic_is_filtered_by": in_force, "alert_mail": file.alert_mail,
+        "alert_exec": file.alert_exec, "alert_attempts": file.alert_attempts, "metrics_seconds": file.metrics_seconds,
+        "metrics_directory": file.metrics_directory,
     });
     Ok(Output::new(text, data))
+}
+
+fn alerts_text(file: &NodeFile) -> String {
+    let mail = match file.alert_mail.as_deref() {
+        None => "mail to root".to_owned(),
+        Some("") => "no mail".to_owned(),
+        Some(to) => format!("mail to {to}"),
+    };
+    let exec = file.alert_exec.as_ref().map_or_else(String::new, |program| format!(", {}", program.display()));
+    let attempts = match file.alert_attempts.unwrap_or(ATTEMPTS) {
+        0 => "attempts are not reported".to_owned(),
+        frames => format!("attempts from {frames} frames an hour on"),
+    };
+    format!("{mail}{exec}; {attempts}")
+}
+
+fn metrics_text(file: &NodeFile) -> String {
+    let directory = file.metrics_directory.as_ref();
+    let directory = directory.map_or_else(|| "node_exporter's".to_owned(), |path| path.display().to_string());
+    match file.metrics_seconds.unwrap_or(METRICS_INTERVAL.as_secs()) {
+        0 => "none".to_owned(),
+        seconds => format!("every {seconds} s, directory: {directory}"),
+    }
 }
 
 /// One that says nothing.
@@ -60,7 +88,22 @@ fn new_file() -> NodeFile {
     NodeFile { version: VERSION, ..NodeFile::default() }
 }
 
+/// What the guard tells others. Only what is given here is changed.
+fn tell(file: &mut NodeFile, command: &NodeSet) {
+    let NodeSet { alert_mail, alert_exec, alert_attempts, metrics_seconds, metrics_directory, .. } = command;
+    file.alert_mail = alert_mail.clone().or(file.alert_mail.take());
+    file.alert_exec = alert_exec.clone().or(file.alert_exec.take());
+    file.alert_attempts = alert_attempts.or(file.alert_attempts);
+    file.metrics_seconds = metrics_seconds.or(file.metrics_seconds);
+    file.metrics_directory = metrics_directory.clone().or(file.metrics_directory.take());
+}
+
 fn set(node: &Node, command: &NodeSet, dry_run: bool) -> anyhow::Result<Output> {
+    let mut given = new_file();
+    tell(&mut given, command);
+    if let Some(reason) = given.contradiction() {
+        return Err(advice(format!("the node's file would be wrong: it {reason}"), "nothing was changed"));
+    }
     let file = change(node, dry_run, |registry| {
         let file = registry.node.get_or_insert_with(new_file);
         if let Some(backend) = command.backend {
@@ -80,6 +123,7 @@ fn set(node: &Node, command: &NodeSet, dry_run: bool) -> anyhow::Result<Output> 
         } else if command.any_uplink {
             file.route_uplink = None;
         }
+        tell(file, command);
         Ok::<_, RuleError>(file.clone())
     })?;
     if command.backend.is_some() && !dry_run {

@@ -58,10 +58,10 @@ const FIRST_READ_LIMIT: Duration = Duration::from_secs(20);
 const READ_LIMIT: Duration = Duration::from_millis(200);
 
 /// Between two gatherings of metrics, unless the node's file says otherwise.
-const METRICS_INTERVAL: Duration = Duration::from_secs(15);
+pub const METRICS_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Frames dropped from one port in an hour that are too many, unless the node's file says otherwise.
-const ATTEMPTS: u64 = 1000;
+pub const ATTEMPTS: u64 = 1000;
 /// How often iptables is asked whether it has changed, which takes half a dozen processes.
 const CHAINS_INTERVAL: Duration = Duration::from_millis(1500);
 

@@ -167,7 +167,7 @@ fn settings_of_the_node_are_checked_and_shown() {
     let lab = Lab::new();
     assert_eq!(
         lab.ok("node show"),
-        "node          n1\nuplinks       by their names\nroute uplink  that of the default route\nlog group     none\nbackend       auto\nrouted by     nothing, because no pool is routed\n"
+        "node          n1\nuplinks       by their names\nroute uplink  that of the default route\nlog group     none\nbackend       auto\nrouted by     nothing, because no pool is routed\nalerts        mail to root; attempts from 1000 frames an hour on\nmetrics       every 15 s, directory: node_exporter's\n"
     );
     lab.ok("node set --uplink eno1 --uplink eno2 --route-uplink eno1 --log-group 121 --backend iptables");
     let file = std::fs::read_to_string(lab.path("etc/pve/public-ip/nodes/n1.json")).unwrap();
