@@ -34,6 +34,10 @@ fn quick() -> Namespace {
     namespace
 }
 
+/// As with Proxmox VE's firewall: what is only bridged goes through the filters of routed traffic, too.
+const BRIDGED_IS_FILTERED: &str =
+    "for name in ip ip6; do echo 1 > /proc/sys/net/bridge/bridge-nf-call-${name}tables; done";
+
 const ASKED: &str = "pool create net --profile ovh-routed --bridge vmbr1 --gateway4 169.254.0.1 --gateway6 fe80::1 \
     203.0.113.8/29 192.0.2.64/29 2001:db8:1::/64";
 
@@ -251,8 +255,7 @@ fn routes_learnt_from_the_provider_survive() {
 fn a_prefix_is_routed_behind_a_firewall_guest() {
     let mut site = Site::with_guests(Delivery::Asks, ASKED);
     site.provider.sh("ip -6 route replace 2001:db8:1::/64 via 2001:db8:7::2 dev wan");
-    site.node.net.sh("! [ -e /proc/sys/net/bridge ] || echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables");
-    site.node.net.sh("! [ -e /proc/sys/net/bridge ] || echo 0 > /proc/sys/net/bridge/bridge-nf-call-ip6tables");
+    site.node.net.sh(BRIDGED_IS_FILTERED);
     site.node.net.sh("ip link add vmbr2 type bridge forward_delay 0; ip link set vmbr2 up");
     site.configure(100, "net1: virtio=02:00:00:00:01:40,bridge=vmbr2\n");
     site.node.tree.qemu(300, "net0: virtio=02:00:00:00:01:2C,bridge=vmbr2\n");
@@ -308,4 +311,21 @@ fn on_a_bridge_that_spans_nodes_no_guest_is_routed() {
     let verify = site.node.run("verify");
     assert_eq!(verify.code, 1, "{verify}");
     assert!(verify.out.contains(&format!("problem: {sentence}\n  hint: {hint}\n")), "{verify}");
+}
+
+#[test]
+fn the_nic_firewall_and_br_netfilter_stand_in_nobodys_way() {
+    let mut site = Site::with_guests(Delivery::Asks, ASKED);
+    site.node.net.sh(BRIDGED_IS_FILTERED);
+    site.node.tree.qemu(100, "net0: virtio=02:00:00:00:00:40,bridge=vmbr1,firewall=1\n");
+    site.start(100, 10);
+    site.node.net.sh(
+        "ip link add fwbr100i0 type bridge forward_delay 0; ip link add fwln100i0 type veth peer name fwpr100p0; \
+         ip link set tap100i0 master fwbr100i0; ip link set fwln100i0 master fwbr100i0 up; \
+         ip link set fwpr100p0 master vmbr1 up; ip link set fwbr100i0 up",
+    );
+    site.node.run("hook 100 post-start").ok();
+    site.node.run("apply").ok();
+    pinged(&site.guests[&100], &["192.0.2.1", "2001:db8:99::1"]);
+    pinged(&site.provider, &["203.0.113.10", "2001:db8:1::10"]);
 }

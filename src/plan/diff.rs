@@ -282,6 +282,11 @@ impl Step {
                     Setting::AcceptRa(device) => {
                         format!("the node does not learn its IPv6 routes on {device} any more")
                     }
+                    Setting::ArpIgnore(device) => {
+                        format!(
+                            "{device} answers for the gateway of the guest behind it, and loses what the guest sends"
+                        )
+                    }
                     Setting::Forwarding4(device) => format!(
                         "what comes in on {device} does not reach routed guests, or the world from them, by IPv4"
                     ),
@@ -408,6 +413,7 @@ mod tests {
         let device = || port();
         prop_oneof![
             device().prop_map(Setting::AcceptRa),
+            device().prop_map(Setting::ArpIgnore),
             device().prop_map(Setting::Forwarding4),
             Just(Setting::Forwarding6),
             device().prop_map(Setting::Router6),

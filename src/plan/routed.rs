@@ -29,14 +29,14 @@ pub(super) fn node_share(inputs: &Inputs) -> Routed {
     }
     let is_routed = |name: &IfName| routed.routed_bridges.contains_key(name);
     let lans = router_lans(inputs);
-    // Guests' ports have addresses of their own where nobody has switched IPv6 off on them.
-    let others = inputs.links.0.iter().filter(|(name, _)| !is_routed(name) && !is_guest_port(name.as_str()));
+    let is_guests = |name: &IfName| is_guest_port(name.as_str()) || name.as_str().starts_with("fwbr");
+    // Guests' ports and the bridges of their firewalls have addresses of their own where nobody has switched IPv6 off on them.
+    let others = inputs.links.0.iter().filter(|(name, _)| !is_routed(name) && !is_guests(name));
     for (name, link) in others {
         let is_lan = || lans.iter().any(|lan| is_segment_of(*name, *lan));
-        if link.bridge.is_some() && !name.as_str().starts_with("fwbr") && !carries_uplink(inputs, *name) {
-            if !is_lan() {
-                routed.guest_bridges.insert(*name);
-            }
+        if link.bridge.is_some() && !carries_uplink(inputs, *name) {
+            let bridges = if is_lan() { &mut routed.lan_bridges } else { &mut routed.guest_bridges };
+            bridges.insert(*name);
         } else if let (Some(mac), false) = (known_mac(link), link.addresses.is_empty()) {
             routed.loops.insert(*name, mac);
         }

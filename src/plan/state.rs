@@ -112,6 +112,9 @@ pub enum Setting {
     /// Go on listening to router advertisements although the node forwards. First, because without it the kernel forgets
     /// the default routes that it has learnt as soon as it forwards.
     AcceptRa(IfName),
+    /// Do not answer ARP here for addresses of other interfaces: the bridge of a guest's NIC firewall would else answer for
+    /// the guest's gateway, too, and get its packets, which it does not forward.
+    ArpIgnore(IfName),
     /// Forward IPv4 packets that come in here; the kernel asks the interface alone.
     Forwarding4(IfName),
     /// Forward IPv6 packets. Only Linux 6.17 can be told to do it for single interfaces, and even there the node has to be
@@ -128,6 +131,7 @@ impl Setting {
     pub fn path(&self) -> String {
         match self {
             Self::AcceptRa(device) => format!("net/ipv6/conf/{device}/accept_ra"),
+            Self::ArpIgnore(device) => format!("net/ipv4/conf/{device}/arp_ignore"),
             Self::Forwarding4(device) => format!("net/ipv4/conf/{device}/forwarding"),
             Self::Forwarding6 => "net/ipv6/conf/all/forwarding".to_owned(),
             Self::Router6(device) => format!("net/ipv6/conf/{device}/forwarding"),
@@ -143,9 +147,11 @@ impl Setting {
     /// The interface, unless it is about the whole node.
     pub fn device(&self) -> Option<IfName> {
         match self {
-            Self::AcceptRa(device) | Self::Forwarding4(device) | Self::Router6(device) | Self::ProxyNdp(device) => {
-                Some(*device)
-            }
+            Self::AcceptRa(device)
+            | Self::ArpIgnore(device)
+            | Self::Forwarding4(device)
+            | Self::Router6(device)
+            | Self::ProxyNdp(device) => Some(*device),
             Self::Forwarding6 => None,
         }
     }

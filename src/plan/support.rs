@@ -25,6 +25,8 @@ struct Routed<'a> {
     address: Prefix,
     gateway: Option<IpAddr>,
     device: IfName,
+    /// The bridge of the NIC firewall that it is behind.
+    firewall: Option<IfName>,
 }
 
 impl Routed<'_> {
@@ -45,7 +47,9 @@ fn routed<'a>(inputs: &'a Inputs, guest: &'a GuestFile) -> impl Iterator<Item = 
         let device = inputs.links.segment(pool.bridge, tag)?;
         let address = assigned.address;
         let gateway = assigned.gateway.or_else(|| pool.gateway(address));
-        unfit(&inputs.links, device).is_none().then_some(Routed { name, pool, address, gateway, device })
+        let port = inputs.links.get(config?.kind.port(guest.vmid, nic));
+        let firewall = port.and_then(|port| port.master).filter(|bridge| bridge.as_str().starts_with("fwbr"));
+        unfit(&inputs.links, device).is_none().then_some(Routed { name, pool, address, gateway, device, firewall })
     })
 }
 
@@ -65,6 +69,7 @@ fn add_needs(inputs: &Inputs, one: &Routed<'_>, support: &mut Support) {
     let uplinks = uplinks(inputs, one.v4());
     if one.v4() {
         support.settings.extend(uplinks.iter().copied().chain([one.device]).map(Setting::Forwarding4));
+        support.settings.extend(one.firewall.map(Setting::ArpIgnore));
     } else {
         support.settings.extend(inputs.exits.advertised.iter().copied().map(Setting::AcceptRa));
         support.settings.insert(Setting::Forwarding6);
@@ -90,7 +95,7 @@ pub fn outlook(inputs: &Inputs, name: &PoolName) -> (Option<String>, BTreeSet<Pr
     for (family, pool) in [4, 6].into_iter().filter_map(|family| pool.map(|pool| (family, pool))) {
         let entry = pool.addresses.iter().map(|entry| entry.address).find(|prefix| prefix.family() == family);
         let Some(address) = entry.and_then(|prefix| Prefix::host(prefix.first()).ok()) else { continue };
-        let one = Routed { name, pool, address, gateway: pool.gateway(address), device: pool.bridge };
+        let one = Routed { name, pool, address, gateway: pool.gateway(address), device: pool.bridge, firewall: None };
         add_needs(inputs, &one, &mut support);
         add_problems(inputs, &one, &mut problems);
     }

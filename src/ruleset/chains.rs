@@ -375,6 +375,9 @@ impl Routed {
         first.extend(self.routed_bridges.keys().map(|bridge| format!("-i {bridge} -g {GUEST}")));
         first.extend(self.shared_bridges.iter().map(|bridge| format!("-i {bridge} -g {SHARED}")));
         first.extend(self.guest_bridges.iter().map(|bridge| format!("-i {bridge} -g {POOL}")));
+        first.extend(self.lan_bridges.iter().map(|bridge| format!("-i {bridge} -j RETURN")));
+        // Bridged only, and seen again behind the NIC firewall.
+        first.push("-i fwbr+ -j RETURN".to_owned());
         first.push(format!("-j {OTHER}"));
 
         let mut own = Vec::new();
@@ -468,6 +471,7 @@ mod tests {
             routed_bridges: BTreeMap::from([("vmbr1".parse().unwrap(), Some("02:00:00:00:b1:00".parse().unwrap()))]),
             shared_bridges: BTreeSet::from(["vmbr0".parse().unwrap()]),
             guest_bridges: BTreeSet::from(["vmbr2".parse().unwrap()]),
+            lan_bridges: BTreeSet::from(["vmbr3".parse().unwrap()]),
             loops: BTreeMap::from([("eno1".parse().unwrap(), far)]),
             pools: BTreeSet::from([net("203.0.113.8/29"), net("198.51.0.0/16"), net("2001:db8:1::/64")]),
             from: BTreeSet::from([
@@ -497,6 +501,8 @@ mod tests {
                 "-A PVE-PUBLIC-IP -i vmbr1 -g PVE-PUBLIC-IP-GUEST",
                 "-A PVE-PUBLIC-IP -i vmbr0 -g PVE-PUBLIC-IP-SHARED",
                 "-A PVE-PUBLIC-IP -i vmbr2 -g PVE-PUBLIC-IP-POOL",
+                "-A PVE-PUBLIC-IP -i vmbr3 -j RETURN",
+                "-A PVE-PUBLIC-IP -i fwbr+ -j RETURN",
                 "-A PVE-PUBLIC-IP -j PVE-PUBLIC-IP-OTHER",
                 "-A PVE-PUBLIC-IP-GUEST -m set --match-set pve-public-ip-from4 src,src -j RETURN",
                 "-A PVE-PUBLIC-IP-GUEST -s 198.51.0.0/23 -m mac --mac-source 02:00:00:00:00:64 -j RETURN",
@@ -526,7 +532,7 @@ mod tests {
     #[test]
     fn without_sets_each_address_is_a_rule() {
         assert_eq!(
-            shown(false, true, ChainTable::Filter)[5..9],
+            shown(false, true, ChainTable::Filter)[7..11],
             [
                 "-A PVE-PUBLIC-IP-GUEST -s 2001:db8:1::10/128 -m mac --mac-source 02:00:00:00:00:64 -j RETURN",
                 "-A PVE-PUBLIC-IP-GUEST -g PVE-PUBLIC-IP-POOL",

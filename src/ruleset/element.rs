@@ -145,6 +145,7 @@ sets! { Bridge {
     RoutedBridges "routed_bridges" [Port] Hash;
     SharedBridges "shared_bridges" [Port] Hash;
     GuestBridges "guest_bridges" [Port] Hash;
+    LanBridges "lan_bridges" [Port] Hash;
     BridgeMac "bridge_mac" [Port Mac] Hash;
     Loops "loops" [Port Port Mac] Hash;
     FromIp4 "from_ip4" [Mac Ip4] Hash;
@@ -487,7 +488,7 @@ impl Element {
                 "frames with MACs that the provider does not know are not counted on this uplink",
                 "frames with MACs that no pool has are counted on this uplink without need",
             ),
-            SetId::RoutedBridges | SetId::SharedBridges | SetId::GuestBridges => (
+            SetId::RoutedBridges | SetId::SharedBridges | SetId::GuestBridges | SetId::LanBridges => (
                 "what comes from this bridge is taken for what comes from outside",
                 "what comes from this bridge is taken for what comes from guests",
             ),

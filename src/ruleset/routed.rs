@@ -16,6 +16,8 @@ pub struct Routed {
     pub shared_bridges: BTreeSet<IfName>,
     /// Other bridges that carry guests only.
     pub guest_bridges: BTreeSet<IfName>,
+    /// Bridges behind guests that route a prefix: its addresses are used there by right.
+    pub lan_bridges: BTreeSet<IfName>,
     /// Interfaces that a packet for a pool must not leave by when it came in there, with their MACs.
     pub loops: BTreeMap<IfName, MacAddr>,
     /// Every address of a routed pool.
@@ -36,6 +38,7 @@ impl Routed {
         elements.extend(ports(SetId::RoutedBridges, &mut self.routed_bridges.keys()));
         elements.extend(ports(SetId::SharedBridges, &mut self.shared_bridges.iter()));
         elements.extend(ports(SetId::GuestBridges, &mut self.guest_bridges.iter()));
+        elements.extend(ports(SetId::LanBridges, &mut self.lan_bridges.iter()));
         let macs = self.routed_bridges.iter().filter_map(|(bridge, mac)| Some((*bridge, (*mac)?)));
         elements.extend(macs.map(|(bridge, mac)| Element::mac_on_port(SetId::BridgeMac, bridge, mac)));
         elements.extend(self.loops.iter().map(|(device, mac)| Element::routed_loop(*device, *mac)));

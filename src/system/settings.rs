@@ -134,7 +134,7 @@ fn umbrella(setting: Setting) -> Option<String> {
     match setting {
         Setting::Forwarding4(_) => Some("net/ipv4/conf/all/forwarding".to_owned()),
         Setting::Router6(_) => Some(Setting::Forwarding6.path()),
-        Setting::AcceptRa(_) | Setting::Forwarding6 | Setting::ProxyNdp(_) => None,
+        Setting::AcceptRa(_) | Setting::ArpIgnore(_) | Setting::Forwarding6 | Setting::ProxyNdp(_) => None,
     }
 }
 
