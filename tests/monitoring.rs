@@ -388,9 +388,9 @@ fn what_cannot_be_delivered_holds_up_nothing() {
         run
     };
     message("root", None);
-    let sendmail_is_there =
-        common::SYSTEM_PATH.split(':').any(|directory| Path::new(directory).join("sendmail").exists());
-    assert!(!sendmail_is_there, "this test needs a machine without `sendmail`");
+    // Where there is one, nobody in this namespace sees it.
+    node.net
+        .sh("for mta in /usr/sbin/sendmail /usr/bin/sendmail; do [ ! -e $mta ] || mount --bind /dev/null $mta; done");
     assert_eq!(
         deliver().err,
         "warning: there is no `sendmail` on this node, so nobody gets mail from the guard\n\
