@@ -29,7 +29,7 @@ use crate::conflict::{Conflict, Files, in_files};
 use crate::plan::{self, Event, Links, NetState, Problem, Rules, Step, latest};
 use crate::reconcile::{Mode, Node, ReconcileError, Report, Sources, Trust, reference};
 use crate::registry::document::NodeFile;
-use crate::ruleset::Table;
+use crate::ruleset::{Backend, Table, Variant};
 use crate::system::claims;
 use crate::system::journal::{self, Durability};
 use crate::system::run::{GuardNote, RunError, RunState};
@@ -63,7 +63,10 @@ pub const METRICS_INTERVAL: Duration = Duration::from_secs(15);
 /// Frames dropped from one port in an hour that are too many, unless the node's file says otherwise.
 pub const ATTEMPTS: u64 = 1000;
 /// How often iptables is asked whether it has changed, which takes half a dozen processes.
-const CHAINS_INTERVAL: Duration = Duration::from_millis(1500);
+const CHAINS_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The same where nf_tables tells of it, and only the sets of `ipset` change in silence.
+const TOLD_CHAINS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A cluster file system that does not answer for so long is in trouble.
 const SILENCE_LIMIT: Duration = Duration::from_secs(5);
@@ -85,6 +88,13 @@ pub enum GuardError {
     /// The rules have to be compiled, which the service itself is not allowed to do.
     #[error("other rules are wanted: starting again to have them compiled")]
     Uncompiled,
+}
+
+fn chains_interval(backend: Backend) -> Duration {
+    match backend {
+        Backend::Iptables { variant: Variant::Nft, .. } => TOLD_CHAINS_INTERVAL,
+        Backend::Iptables { .. } | Backend::Nftables => CHAINS_INTERVAL,
+    }
 }
 
 fn failed<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> GuardError {
@@ -406,7 +416,7 @@ impl Guard {
         }
         // What cannot be read is found out by the look.
         let is_same = kernel.chains_mark(sources.backend()).is_ok_and(|now| now == Some(mark));
-        self.chains_due = self.now() + CHAINS_INTERVAL;
+        self.chains_due = self.now() + chains_interval(sources.backend());
         if !is_same {
             self.wake(Cause::Filter);
         }
@@ -552,7 +562,7 @@ impl Guard {
         let mut report = self.node.reconcile_from(run, &mut kernel, sources, trust, left, Mode::Apply)?;
         let is_same = backend == sources.backend() && !report.steps.iter().any(Step::is_of_chains);
         self.chains_mark = if is_same { mark } else { kernel.chains_mark(sources.backend())? };
-        self.chains_due = self.started.elapsed() + CHAINS_INTERVAL;
+        self.chains_due = self.started.elapsed() + chains_interval(sources.backend());
         let own = report.steps.iter().filter(|step| step.is_transaction()).count();
         let after = kernel.generation()?;
         // If there were others meanwhile, they have to be looked at.
