@@ -35,6 +35,9 @@ enum Task {
         directory: PathBuf,
         /// Bindings: guest 100 has one, the others have ten each
         bindings: u32,
+        /// They are routed, and of few guests; guest 100 has the one in the middle
+        #[arg(long)]
+        routed: bool,
     },
     /// Print the rules that a script would have made for that many bindings
     Linear {
@@ -96,7 +99,7 @@ struct Rounds {
 
 fn main() -> Result<()> {
     match Task::parse() {
-        Task::Tree { directory, bindings } => tree(&directory, bindings),
+        Task::Tree { directory, bindings, routed } => tree(&directory, bindings, routed),
         Task::Linear { tool, bindings } => linear(&tool, bindings),
         Task::Packets { rounds, labs } => packets(&rounds, &labs),
         Task::Tcp { rounds, labs } => tcp(&rounds, &labs),
@@ -131,7 +134,7 @@ fn prefix_of(binding: u32) -> String {
     if binding % 2 == 0 { format!("{}/32", address4(binding)) } else { format!("{}/128", address6(binding)) }
 }
 
-fn tree(root: &Path, bindings: u32) -> Result<()> {
+fn tree(root: &Path, bindings: u32, routed: bool) -> Result<()> {
     let pve = root.join("etc/pve");
     let (configs, registry) = (pve.join("nodes/bench/qemu-server"), pve.join("public-ip"));
     for directory in [&configs, &registry.join("guests"), &root.join("run"), &root.join("var/lib/vz/snippets")] {
@@ -143,15 +146,21 @@ fn tree(root: &Path, bindings: u32) -> Result<()> {
     symlink("nodes/bench/qemu-server", pve.join("qemu-server"))?;
 
     let addresses: Vec<_> = (0..bindings).map(|binding| json!({ "address": prefix_of(binding) })).collect();
-    let pool = json!({
-        "profile": "generic-bridged", "bridge": "vmbr0",
-        "gateway4": "198.18.0.1", "gateway6": "2001:db8:1::1", "addresses": addresses,
-    });
+    let pool = if routed {
+        json!({ "profile": "hetzner-routed", "bridge": "vmbr0", "uplink_guard": "off", "addresses": addresses })
+    } else {
+        json!({
+            "profile": "generic-bridged", "bridge": "vmbr0",
+            "gateway4": "198.18.0.1", "gateway6": "2001:db8:1::1", "addresses": addresses,
+        })
+    };
     save_document::<PoolsFile>(&registry.join("pools.json"), json!({ "version": 1, "pools": { "bench": pool } }))?;
 
     let mut guests: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for binding in 0..bindings {
-        guests.entry(guest_of(binding)).or_default().push(binding);
+        // A thousand each, as many as a file may hold, and guest 100 those in the middle.
+        let routed_guest = || if binding / 1000 == bindings / 2000 { 100 } else { 101 + binding / 1000 };
+        guests.entry(if routed { routed_guest() } else { guest_of(binding) }).or_default().push(binding);
     }
     for (vmid, held) in guests {
         let mac = mac_of(vmid);
@@ -281,12 +290,14 @@ fn frame(target: &str, mac: &str, address: Ipv4Addr) -> Result<Vec<u8>> {
 fn open_packet_lab(spec: &str) -> Result<PacketLab> {
     let [name, guest, interface, mac, address, provider, receiver] = fields(spec)?;
     enter(provider)?;
+    let (receiver, next) = receiver.split_once('/').map_or((receiver, None), |(own, next)| (own, Some(next)));
     let target = link(receiver)?.addr().context("no MAC")?.map(|octet| format!("{octet:02x}")).join(":");
     let counter = Counter::open(receiver)?;
     enter(guest)?;
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
     bind(socket.as_raw_fd(), &link(interface)?)?;
-    Ok(PacketLab { name: name.to_owned(), socket, frame: frame(&target, mac, address.parse()?)?, counter })
+    let target = next.unwrap_or(&target);
+    Ok(PacketLab { name: name.to_owned(), socket, frame: frame(target, mac, address.parse()?)?, counter })
 }
 
 fn link(interface: &str) -> Result<LinkAddr> {
