@@ -140,6 +140,63 @@ fn manual_examples_parse() {
     assert!(seen > 5, "only {seen} examples found");
 }
 
+/// What a reader of the project finds beside the program, with the name of the file.
+fn guides() -> Vec<(String, String)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let files = fs::read_dir(directory).expect("the directory can be read");
+    let mut names: Vec<String> =
+        files.map(|file| format!("docs/{}", file.expect("a file").file_name().to_string_lossy())).collect();
+    names.extend(["README.md", "CHANGELOG.md"].map(str::to_owned));
+    names.sort_unstable();
+    names.into_iter().map(|name| (name.clone(), source(&name))).collect()
+}
+
+/// A command that somebody copies has to be one.
+#[test]
+fn commands_in_the_guides_parse() {
+    use clap::Parser as _;
+    let mut seen = 0;
+    for (name, text) in guides() {
+        let text = text.replace("\\\n", " ");
+        let prompted = text.lines().filter_map(|line| {
+            ["", "# ", "$ ", "node# "]
+                .iter()
+                .find_map(|prompt| line.strip_prefix(prompt).filter(|rest| rest.starts_with("pve-public-ip ")))
+        });
+        // Inline, where a line may end in the middle of one.
+        let joined = text.replace('\n', " ");
+        let quoted = joined.split('`').filter(|quoted| quoted.starts_with("pve-public-ip "));
+        for command in prompted.chain(quoted) {
+            let command = command.split(['|', '>', ';', '#']).next().unwrap_or_default();
+            // Placeholders stand for what cannot be guessed, dots for what is left out.
+            if command.contains("...") || command.contains("NAME") || command.contains("ID") {
+                continue;
+            }
+            let parsed = pve_public_ip::cli::Cli::try_parse_from(command.split_whitespace());
+            assert!(parsed.is_ok(), "{name}: `{command}`: {}", parsed.map(|_| ()).unwrap_err());
+            seen += 1;
+        }
+    }
+    assert!(seen > 40, "only {seen} commands found");
+}
+
+#[test]
+fn links_in_the_guides_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut seen = 0;
+    for (name, text) in guides() {
+        let directory = root.join(&name).parent().expect("a directory").to_owned();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.starts_with("https://") {
+                continue;
+            }
+            assert!(directory.join(target).exists(), "{name}: there is no {target}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 5, "only {seen} links found");
+}
+
 /// What bash offers after `line`, by the shipped script.
 fn bash_offers(script: &Path, line: &str) -> BTreeSet<String> {
     let words: Vec<&str> = line.split(' ').collect();
