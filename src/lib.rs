@@ -20,7 +20,7 @@
 //! | [`registry`] | pools and assignments, their rules; `store` and `lock` write them | only `store`, `lock` |
 //! | [`guest`] | Proxmox VE's guest configurations and where they lie | reads |
 //! | [`plan`] | inputs -> desired -> diff -> steps; problems; what a new pool is assumed to have; what the oracle is told | no |
-//! | [`ruleset`] | the filter's text and the keys of its sets | no |
+//! | [`ruleset`] | the filters: their text, the keys of their sets, the same for routed traffic in the words of iptables | no |
 //! | [`oracle`] | what must become of a frame, worked out without the filter: to check it, and to explain | no |
 //! | [`cloudinit`] | what a guest has to find inside, and the words in which it is told | no |
 //! | [`audit`] | what changed, who did it, who held what: the entries of the audit log | no |

@@ -4,7 +4,9 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use super::lab::{Lab, background, sh, write};
-use super::scene::{CARD, Ears, PROVIDER, foreign, node, settle};
+use super::scene::{
+    BRIDGE, CARD, Ears, OTHER_BRIDGE, PORT, PROVIDER, WORLD4, WORLD6, datagram, foreign, mac, node, settle,
+};
 
 /// The guard's bound, with room for a busy machine.
 const BOUND: Duration = Duration::from_secs(10);
@@ -147,6 +149,40 @@ fn pve_firewall_writes_every_second() {
         lab.ok("verify");
         let theirs = foreign("legacy");
         assert!(theirs.iter().any(|line| line.contains("PVESIG")), "{theirs:?}");
+    }
+}
+
+#[test]
+fn an_established_connection_opens_no_way() {
+    const ESTABLISHED: &str = "-m conntrack --ctstate ESTABLISHED -j ACCEPT";
+    for backend in ["nftables", "iptables-legacy", "iptables-nft"] {
+        let lab = node(backend);
+        settle(&lab);
+        sh(&format!("iptables-legacy -A FORWARD {ESTABLISHED}; ip6tables-legacy -A FORWARD {ESTABLISHED}"));
+        // The bridge table would stop the guests before they reach what is tested here.
+        sh("nft flush table bridge pve-public-ip");
+        let mut ears = Ears::new(&lab);
+        for (own, world) in [("203.0.113.10", WORLD4), ("2001:db8:1::10", WORLD6)] {
+            assert_eq!(ears.play("tap100i0", mac(100), BRIDGE, own, world), ["eno1"], "{backend}");
+            let answer = datagram((PROVIDER, CARD), (world, PORT), (own, 4000), "answer");
+            lab.end("eno1").wire.send(&answer);
+            assert_eq!(ears.play("tap100i0", mac(100), BRIDGE, own, world), ["eno1"], "{backend}");
+            // Of the same connection, from whoever has not begun it.
+            for (port, mac, bridge) in [
+                ("tap101i0", mac(101), BRIDGE),
+                ("tap200i0", mac(200), BRIDGE),
+                ("tap201i0", mac(201), OTHER_BRIDGE),
+                ("eno1", PROVIDER, CARD),
+            ] {
+                let seen = ears.play(port, mac, bridge, own, world);
+                assert_eq!(seen, Vec::<String>::new(), "{backend}: {own} from {port}");
+            }
+        }
+        for tool in ["iptables-legacy", "ip6tables-legacy"] {
+            let counted = sh(&format!("{tool} -nvxL FORWARD"));
+            let line = counted.lines().find(|line| line.contains("ESTABLISHED")).unwrap();
+            assert_ne!(line.split_whitespace().next(), Some("0"), "{backend}: nothing was established: {counted}");
+        }
     }
 }
 

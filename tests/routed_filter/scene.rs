@@ -69,7 +69,17 @@ pub(crate) fn guest(vmid: u32) -> Mac {
 
 /// A packet in a frame; `mark` is in its data.
 pub(crate) fn packet(from_mac: Mac, to_mac: Mac, from: &str, to: &str, mark: &str) -> Vec<u8> {
-    let data = frames::udp(4000, PORT, mark.as_bytes());
+    datagram((from_mac, to_mac), (from, 4000), (to, PORT), mark)
+}
+
+/// The same with its ports.
+pub(crate) fn datagram(
+    (from_mac, to_mac): (Mac, Mac),
+    (from, source): (&str, u16),
+    (to, target): (&str, u16),
+    mark: &str,
+) -> Vec<u8> {
+    let data = frames::udp(source, target, mark.as_bytes());
     match (from.parse().unwrap(), to.parse().unwrap()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             frames::ether(to_mac, from_mac, frames::IP4, &frames::ip4(from, to, frames::UDP, 0, &data))
