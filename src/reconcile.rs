@@ -278,7 +278,8 @@ impl Node {
                     run.set_node_applied(&basis);
                 }
                 let variants = state.chains.keys().map(|place| place.variant).collect();
-                if filter.variants != variants {
+                // What cannot be read may have kept chains in place that are not wanted by the rest.
+                if filter.variants != variants && inputs.registry.broken.is_empty() {
                     run.set_backend(&BackendNote { variants, ..filter })?;
                 }
             }

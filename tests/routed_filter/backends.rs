@@ -1,6 +1,6 @@
 //! Each way to filter: the same verdicts, drift named and repaired, one put up before another one goes.
 
-use super::lab::{Lab, NODE, nft, sh, text, try_sh};
+use super::lab::{Lab, NODE, nft, sh, text, try_sh, write};
 use super::scene::{Ears, choose, foreign, guest, must_drop, node, play, set_br_netfilter, settle};
 
 /// With both lines, and with the second alone; with and without `br_netfilter`.
@@ -304,6 +304,28 @@ fn the_new_filter_stands_before_the_old_one_goes() {
         play(&lab, backend);
         let shown = lab.ok("node show");
         assert!(shown.contains(&format!("backend       {backend}\nrouted by     {backend}")), "{shown}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_changes_no_chain() {
+    for backend in ["nftables", "iptables-legacy", "iptables-nft"] {
+        let lab = node(backend);
+        settle(&lab);
+        let pools = lab.path("etc/pve/public-ip/pools.json");
+        let whole = std::fs::read_to_string(&pools).unwrap();
+        for broken in ["{", "{\"version\": 1, \"pools\": 7}"] {
+            write(pools.to_str().unwrap(), broken);
+            lab.ok("apply");
+            play(&lab, &format!("{backend}, pools.json broken"));
+            write(pools.to_str().unwrap(), &whole);
+            assert_eq!(lab.ok("plan"), "nothing to do\n", "{backend}");
+        }
+        write(lab.path("etc/pve/public-ip/nodes/n1.json").to_str().unwrap(), "{");
+        lab.ok("apply");
+        play(&lab, &format!("{backend}, the node's file broken"));
+        lab.ok("apply");
+        play(&lab, &format!("{backend}, the node's file still broken"));
     }
 }
 
