@@ -352,7 +352,7 @@ impl Hook<'_> {
                 log::warn!("hint: {hint}");
             }
         }
-        if let Some((sentence, hint)) = check_own(&inputs.links, file) {
+        if let Some(Problem { sentence, hint, .. }) = check_own(&inputs.links.by_address(), file) {
             return Err(HookError::Refused { sentence, hint });
         }
         let mut mark = Mark::now(phase, kind, file.clone());

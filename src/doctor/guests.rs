@@ -6,7 +6,9 @@ use std::path::Path;
 use super::{Files, Fix, Hit, Known, Script, View, listed};
 use crate::hookscript::{self, VOLUME};
 use crate::model::{NodeName, Vmid};
-use crate::plan::{Place, Stranger, check_guest, check_stranger, macs_of_the_node, macs_of_two_guests, strangers};
+use crate::plan::{
+    Place, Stranger, check_guest, check_own, check_stranger, macs_of_the_node, macs_of_two_guests, strangers,
+};
 use crate::registry::document::{GuestFile, Pool, UplinkGuard};
 use crate::registry::plain;
 
@@ -120,7 +122,9 @@ pub(super) fn unreadable(view: &View<'_>) -> Known<Vec<Hit>> {
 pub(super) fn assignment_problem(view: &View<'_>) -> Known<Vec<Hit>> {
     let files = view.files()?;
     let index = view.index(files);
-    let problems = placed(files).flat_map(|(held, _)| check_guest(&files.inputs, index, held));
+    let own = files.inputs.links.by_address();
+    let problems = placed(files)
+        .flat_map(|(held, _)| check_guest(&files.inputs, index, held).into_iter().chain(check_own(&own, held)));
     let hit = |problem: crate::plan::Problem| {
         let subject = problem.vmid.map(guest).unwrap_or_default();
         Hit::new(&subject, problem.sentence, problem.hint)

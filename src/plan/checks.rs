@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::guest::GuestConfig;
-use crate::model::{MacAddr, NicId, Prefix, Vmid};
+use crate::model::{IfName, MacAddr, NicId, Prefix, Vmid};
 use crate::registry::document::{GuestFile, Mode, PoolIndex, PoolsFile};
 use crate::registry::{Registry, plain};
 
 use super::desired::is_segment_of;
-use super::inputs::{Inputs, Link, Links};
+use super::inputs::Inputs;
 use super::support::unfit;
 
 /// An assignment that cannot be realised: one sentence and one hint.
@@ -39,8 +39,7 @@ pub fn check_guest(inputs: &Inputs, index: &Index<'_>, guest: &GuestFile) -> Vec
     let found = check_config(&inputs.registry, index, guest, &place.config).into_iter();
     let foreign = check_configured(index, guest, &place.config);
     let unfit = if place.node == inputs.node { check_bridges(inputs, guest, &place.config) } else { Vec::new() };
-    let own = check_own(&inputs.links, guest);
-    found.chain(foreign).chain(own).chain(unfit).map(|(sentence, hint)| problem(sentence, hint)).collect()
+    found.chain(foreign).chain(unfit).map(|(sentence, hint)| problem(sentence, hint)).collect()
 }
 
 /// The registry sorted by addresses, for whoever looks up many.
@@ -80,17 +79,17 @@ impl<'a> Index<'a> {
     }
 }
 
-/// Says which of the guest's addresses the node has itself; sentence and hint.
-pub fn check_own(links: &Links, guest: &GuestFile) -> Option<(String, String)> {
+/// Says which of the guest's addresses the node has itself, of those in `own`.
+pub fn check_own(own: &BTreeMap<IpAddr, IfName>, guest: &GuestFile) -> Option<Problem> {
     let vmid = guest.vmid;
     guest.addresses().find_map(|(.., assigned)| {
         let address = assigned.address.single()?;
-        let has = |link: &Link| link.addresses.iter().any(|net| net.addr() == address);
-        let (device, _) = links.0.iter().find(|(_, link)| has(link))?;
-        Some((
-            format!("{address} of guest {vmid} is an address of this node ({device})"),
-            format!("take it off the node, or `pve-public-ip release {vmid} {address}`"),
-        ))
+        let device = own.get(&address)?;
+        Some(Problem {
+            vmid: Some(vmid),
+            sentence: format!("{address} of guest {vmid} is an address of this node ({device})"),
+            hint: format!("take it off the node, or `pve-public-ip release {vmid} {address}`"),
+        })
     })
 }
 

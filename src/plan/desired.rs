@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::checks::{Index, Problem, check_guest};
+use super::checks::{Index, Problem, check_guest, check_own};
 use super::inputs::{Inputs, Presence, is_guest_port};
 use super::routed;
 use super::state::{NetState, Route, Rules};
@@ -36,13 +36,14 @@ pub fn desired(inputs: &Inputs) -> Desired {
         let hint = "release one of them, or correct the file by hand".to_owned();
         desired.problems.push(Problem { vmid: guests.last().copied(), sentence, hint });
     }
-    let index = Index::new(&inputs.registry);
+    let (index, own) = (Index::new(&inputs.registry), inputs.links.by_address());
     let is_routing = inputs.registry.has_routed();
     let mut routed = if is_routing { routed::node_share(inputs) } else { Routed::default() };
     for guest in inputs.registry.guests.values() {
         add_guest(inputs, guest, &mut desired.state);
         routed::guest_share(inputs, guest, &mut routed);
         desired.problems.extend(check_guest(inputs, &index, guest));
+        desired.problems.extend(check_own(&own, guest));
     }
     match inputs.backend {
         _ if !is_routing => {}

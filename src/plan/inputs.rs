@@ -169,6 +169,12 @@ impl Links {
         self.get(device).is_some_and(|link| link.addresses.iter().any(usable))
     }
 
+    /// Every address of the node, with an interface that has it.
+    pub fn by_address(&self) -> BTreeMap<IpAddr, IfName> {
+        let links = self.0.iter().flat_map(|(name, link)| link.addresses.iter().map(|net| (net.addr(), *name)));
+        links.collect()
+    }
+
     /// Every address of the node on these interfaces.
     pub fn own_addresses(&self, devices: &BTreeSet<IfName>) -> Vec<IpAddr> {
         let links = devices.iter().filter_map(|device| self.get(*device));
