@@ -127,7 +127,7 @@ fn what_cannot_be_built_is_named_and_is_a_failure() {
 fn killed_in_the_middle_it_leaves_nothing_behind() {
     let namespace = Namespace::new();
     let before = (surroundings(&namespace), namespace.processes());
-    for (signal, after) in [(nix::sys::signal::Signal::SIGINT, 400), (nix::sys::signal::Signal::SIGKILL, 1200)] {
+    for (signal, after) in [(nix::sys::signal::Signal::SIGTERM, 400), (nix::sys::signal::Signal::SIGKILL, 1200)] {
         let mut command = namespace.command(BINARY);
         let mut child = command.arg("selftest").stdout(Stdio::piped()).spawn().expect("the program starts");
         std::thread::sleep(Duration::from_millis(after));
