@@ -51,9 +51,8 @@ pub(super) fn all(node: &Node, registry: Registry) -> (Vec<Conflict>, Vec<String
         not_compared.push("the node's own addresses".to_owned());
         Links::default()
     });
-    let own = links.0.iter().flat_map(|(name, link)| link.addresses.iter().map(|net| (*name, net.addr())));
     let files = Files {
-        own: own.collect(),
+        own: links.addresses().collect(),
         allocations: given_by_sdn(node),
         allowed: allowed(node, &guests),
         registry,

@@ -254,8 +254,7 @@ impl Guard {
         let Some(inputs) = self.sources.as_ref().map(Sources::inputs) else { return Vec::new() };
         if self.unexamined {
             self.unexamined = false;
-            let own = inputs.links.0.iter();
-            let own = own.flat_map(|(name, link)| link.addresses.iter().map(|net| (*name, net.addr()))).collect();
+            let own = inputs.links.addresses().collect();
             let guests = inputs.guests.iter().map(|(vmid, place)| (*vmid, place.config.clone())).collect();
             self.in_files = in_files(&Files { registry: inputs.registry.clone(), guests, own, ..Files::default() });
         }

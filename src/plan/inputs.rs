@@ -169,10 +169,14 @@ impl Links {
         self.get(device).is_some_and(|link| link.addresses.iter().any(usable))
     }
 
-    /// Every address of the node, with an interface that has it.
+    /// Every address of the node, with its interface.
+    pub fn addresses(&self) -> impl Iterator<Item = (IfName, IpAddr)> {
+        self.0.iter().flat_map(|(name, link)| link.addresses.iter().map(|net| (*name, net.addr())))
+    }
+
+    /// The same, to be looked up; of several interfaces with one address the last.
     pub fn by_address(&self) -> BTreeMap<IpAddr, IfName> {
-        let links = self.0.iter().flat_map(|(name, link)| link.addresses.iter().map(|net| (net.addr(), *name)));
-        links.collect()
+        self.addresses().map(|(name, address)| (address, name)).collect()
     }
 
     /// Every address of the node on these interfaces.
