@@ -875,7 +875,7 @@ mod tests {
             ("{".to_owned(), "is not valid JSON"),
             ("[]".to_owned(), "is not valid JSON"),
             ("{}".to_owned(), "has no key `version`"),
-            (edited("\"version\":1", "\"version\":7"), "has version 7, but pve-public-ip 0.1.0 reads version 1"),
+            (edited("\"version\":1", "\"version\":7"), "has version 7, but pve-public-ip 0.2.0 reads version 1"),
             (edited("\"version\":1", "\"version\":\"1\""), "version: `\"1\"` is not 1"),
             (edited("\"vmid\":100", "\"vmid\":7"), "vmid: `7` is not a VMID"),
             (edited("\"address\"", "\"adress\""), "did you mean"),
