@@ -176,6 +176,61 @@ fn metrics_are_what_prometheus_asks_for() {
     assert!(!node.tree.path(file).exists());
 }
 
+/// The numbers of addresses in prefixes pass 2^53, 2^64 and nearly 2^128.
+#[test]
+fn pools_of_any_size_are_shown() {
+    let node = Node::new();
+    let pools = [
+        ("a", "2001:db8:1::/64 203.0.113.8/29", "18446744073709551616"),
+        ("b", "2001:db8:8000::/65 2001:db8:9000::/128", "9223372036854775809"),
+        ("c", "2001:db8:2:8::/75 2001:db8:3::/128", "9007199254740993"),
+        ("d", "2001:db8:4::/75", "9007199254740992"),
+        ("e", "2001:db8:5::/76", "4503599627370496"),
+        ("f", "2a00::/24", "20282409603651670423947251286016"),
+    ];
+    for (name, prefixes, _) in &pools {
+        node.run(&format!("pool create {name} --profile generic-bridged --bridge vmbr0 {prefixes}")).ok();
+    }
+    node.run("assign 100 2001:db8:1::/64 --no-hookscript --no-probe").ok();
+    node.run("pool add a 203.0.113.77 --monthly-cost-cents 18446744073709551615").ok();
+    let exact = |digits: &str| digits.parse::<u64>().is_ok_and(|number| number < 1 << 53);
+    for command in ["status", "metrics"] {
+        let view = node.run(&format!("{command} --output-format json")).ok().json();
+        for ((name, _, all), pool) in pools.iter().zip(view["pools"].as_array().unwrap()) {
+            let last = pool["families"].as_array().unwrap().last().unwrap();
+            let wanted = if exact(all) { serde_json::from_str(all).unwrap() } else { serde_json::json!(all) };
+            assert_eq!((pool["name"].as_str(), &last[2]), (Some(*name), &wanted), "{command}");
+        }
+        assert_eq!(view["pools"][0]["families"][1][1], "18446744073709551616", "assigned");
+        for format in ["json-pretty", "yaml"] {
+            let text = node.run(&format!("{command} --output-format {format}")).ok().out;
+            assert!(text.contains("\"20282409603651670423947251286016\""), "{text}");
+        }
+    }
+    let status = node.run("status").ok().out;
+    for shown in ["[##########] 2^64 of 2^64 IPv6", "[..........] 0 of 2^104 IPv6", "[..........] 0 of 9 IPv4"] {
+        assert!(status.contains(shown), "{status}");
+    }
+    let metrics = node.run("metrics").ok().out;
+    promtool(&["check", "metrics"], &metrics).prints("");
+    for (name, _, all) in &pools {
+        let line = format!("pve_public_ip_pool_addresses{{pool=\"{name}\",family=\"ipv6\"}} {all}\n");
+        assert!(metrics.contains(&line), "{metrics}");
+    }
+    node.run("metrics --output-format json --output /dev/null").ok();
+    // What something costs is not counted, but has as many digits.
+    let shown = node.run("pool show a --output-format json").ok().json();
+    let costs: Vec<_> =
+        shown["addresses"].as_array().unwrap().iter().map(|entry| &entry["monthly_cost_cents"]).collect();
+    assert!(costs.contains(&&serde_json::json!("18446744073709551615")), "{costs:?}");
+    for command in ["pool list", "pool show f", "audit log", "plan", "verify", "doctor", "topology"] {
+        for format in ["text", "json", "yaml"] {
+            let run = node.run(&format!("{command} --output-format {format}"));
+            assert!(run.code < 128 && !run.err.contains("panicked"), "{run}");
+        }
+    }
+}
+
 #[test]
 fn rules_fire_when_they_should() {
     let rules = shipped("pve-public-ip.rules.yml");

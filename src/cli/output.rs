@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use crate::model::EXACT;
+
 /// Form of the data on stdout, as Proxmox VE's own tools have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum OutputFormat {
@@ -37,16 +39,30 @@ impl Output {
 
     /// In the form that was asked for, with a newline at the end unless it is empty.
     pub fn render(&self, format: OutputFormat) -> String {
+        let exact = || exact(self.data.clone());
         let mut text = match format {
             OutputFormat::Text => self.text.clone(),
-            OutputFormat::Json => self.data.to_string(),
-            OutputFormat::JsonPretty => serde_json::to_string_pretty(&self.data).unwrap_or_default(),
-            OutputFormat::Yaml => yaml(&self.data),
+            OutputFormat::Json => exact().to_string(),
+            OutputFormat::JsonPretty => serde_json::to_string_pretty(&exact()).unwrap_or_default(),
+            OutputFormat::Yaml => yaml(&exact()),
         };
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
         text
+    }
+}
+
+/// Numbers that a reader of JSON may round become strings, wherever they stand: a counter of bytes reaches 2^53, too.
+fn exact(data: Value) -> Value {
+    match data {
+        Value::Number(number) if number.as_u64().is_some_and(|number| number > EXACT) => number.to_string().into(),
+        Value::Number(number) if number.as_i64().is_some_and(|number| number.unsigned_abs() > EXACT) => {
+            number.to_string().into()
+        }
+        Value::Array(list) => list.into_iter().map(exact).collect(),
+        Value::Object(map) => map.into_iter().map(|(key, value)| (key, exact(value))).collect(),
+        other => other,
     }
 }
 
@@ -139,7 +155,8 @@ pub fn table_within(limit: usize, headers: &[&str], rows: &[Vec<String>]) -> Str
         let line = |number: usize| {
             let padded = cells.iter().zip(&widths).map(|(lines, width)| {
                 let text = lines.get(number).map_or("", String::as_str);
-                format!(" {text:<width$} ")
+                // A width in a format has 16 bits, and a cell may be longer.
+                format!(" {text}{} ", " ".repeat(width.saturating_sub(text.chars().count())))
             });
             format!("{bar}{}{bar}\n", padded.collect::<Vec<_>>().join(&bar.to_string()))
         };
@@ -191,6 +208,28 @@ mod tests {
             text,
             "\"list\":\n  - \"a\": 1\n    \"b\":\n      - \"x\"\n  - \"on\"\n\"mac\": \"52:54:00:12:34:56\"\n\"n\": null\n\"no\": []\n"
         );
+    }
+
+    #[test]
+    fn large_numbers_are_strings_in_every_form() {
+        let data = serde_json::json!({"a": [u64::MAX, EXACT + 1, i64::MIN], "b": {"c": EXACT, "d": -1, "e": 1e300}});
+        let output = Output::new("", data);
+        let (large, small) = (
+            r#""a":["18446744073709551615","9007199254740992","-9223372036854775808"]"#,
+            r#""b":{"c":9007199254740991,"d":-1,"e":1e+300}"#,
+        );
+        assert_eq!(output.render(OutputFormat::Json), format!("{{{large},{small}}}\n"));
+        for format in [OutputFormat::JsonPretty, OutputFormat::Yaml] {
+            let text = output.render(format);
+            assert!(text.contains("\"18446744073709551615\"") && text.contains("9007199254740991\n"), "{text}");
+        }
+    }
+
+    #[test]
+    fn cells_have_any_length() {
+        let text =
+            table(&["addresses", "state"], &[vec!["x".repeat(70_000), "on".into()], vec!["y".into(), "off".into()]]);
+        assert_eq!(text.lines().map(|line| line.chars().count()).max(), Some(70_000 + 15), "{}", text.len());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::output::{Output, OutputFormat, table_within};
 use super::{Metrics, Status, conflicts};
-use crate::model::{IfName, Vmid};
+use crate::model::{Amount, IfName, Vmid};
 use crate::reconcile::{Mode, Node, ReconcileError, Sources};
 use crate::system::run::RunState;
 use crate::system::{Kernel, Reference};
@@ -218,7 +218,7 @@ fn ago(seconds: u64) -> String {
 /// `[##........] 2 of 8 IPv4`.
 fn pool_row(pool: &PoolUse) -> Vec<String> {
     let count = |number: u128| if number < 1 << 32 { number.to_string() } else { format!("2^{}", number.ilog2()) };
-    let family = |(family, used, all): &(u8, u128, u128)| {
+    let family = |(family, Amount(used), Amount(all)): &(u8, Amount, Amount)| {
         let share = BAR as u128;
         // Never empty as long as anything is assigned, never full as long as anything is free.
         let filled = (used.saturating_mul(share) / all).clamp(u128::from(*used > 0), share - u128::from(used < all));

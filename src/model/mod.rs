@@ -4,12 +4,14 @@
 //! string in JSON. Nothing in this module does input or output.
 
 pub(crate) mod address;
+mod amount;
 mod guest;
 mod mac;
 mod moment;
 mod names;
 
 pub use address::{Prefix, PrefixError};
+pub use amount::{Amount, EXACT};
 pub use guest::{GuestKind, NicId, NicIdError, Vmid, VmidError};
 pub use mac::{MacAddr, MacError};
 pub use moment::{CoolDown, CoolDownError, Moment};

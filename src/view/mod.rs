@@ -12,7 +12,7 @@ use serde::Serialize;
 
 pub use history::History;
 
-use crate::model::{GuestKind, IfName, MacAddr, PoolName, Vmid};
+use crate::model::{Amount, GuestKind, IfName, MacAddr, PoolName, Vmid};
 use crate::plan::{Inputs, Presence, Problem, Step, guest_of_port};
 use crate::registry::document::Pool;
 use crate::registry::{Registry, capacity, plain};
@@ -42,7 +42,7 @@ pub struct PoolUse {
     /// What becomes of frames with MACs that the provider does not know.
     pub uplink_guard: &'static str,
     /// Family, addresses that are assigned, addresses that there are.
-    pub families: Vec<(u8, u128, u128)>,
+    pub families: Vec<(u8, Amount, Amount)>,
 }
 
 /// How a NIC with addresses is.
@@ -255,17 +255,17 @@ impl View {
 }
 
 fn pools(registry: &Registry) -> Vec<PoolUse> {
-    let mut used: BTreeMap<(&PoolName, u8), u128> = BTreeMap::new();
+    let mut used: BTreeMap<(&PoolName, u8), Amount> = BTreeMap::new();
     for (.., assigned) in registry.assignments() {
         let net = assigned.address.net();
         let size = 1u128.checked_shl((net.max_prefix_len() - net.prefix_len()).into()).unwrap_or(u128::MAX);
         let used = used.entry((&assigned.pool, assigned.address.family())).or_default();
-        *used = used.saturating_add(size);
+        *used = used.plus(size);
     }
     let of = |(name, pool): (&PoolName, &Pool)| {
         let family = |family: u8| {
             let entries = pool.addresses.iter().filter(|entry| entry.address.family() == family);
-            let all = entries.map(capacity).fold(0u128, u128::saturating_add);
+            let all = entries.map(capacity).fold(Amount::default(), Amount::plus);
             (family, used.get(&(name, family)).copied().unwrap_or_default(), all)
         };
         PoolUse {
@@ -273,7 +273,7 @@ fn pools(registry: &Registry) -> Vec<PoolUse> {
             profile: pool.profile_name().to_owned(),
             bridge: pool.bridge,
             uplink_guard: pool.uplink_guard().as_str(),
-            families: [family(4), family(6)].into_iter().filter(|(_, _, all)| *all > 0).collect(),
+            families: [family(4), family(6)].into_iter().filter(|(_, _, all)| all.0 > 0).collect(),
         }
     };
     registry.pools.pools.iter().map(of).collect()
