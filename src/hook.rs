@@ -21,8 +21,9 @@ use crate::hookscript;
 use crate::inspect::{self, Moment};
 use crate::model::{GuestKind, IfName, MacAddr, NodeName, Prefix, Vmid};
 use crate::plan::{
-    Index, Inputs, Links, NetState, Place, Presence, Problem, Rules, Support, check_configured, check_guest, check_own,
-    check_stranger, desired_for, diff, is_configured_beyond, is_filtered_by_chains, pool_bridges, support_problems,
+    Index, Inputs, Links, NetState, Place, Presence, Problem, Rules, Support, check_configured, check_filtered,
+    check_guest, check_own, check_stranger, desired_for, diff, is_configured_beyond, is_filtered_by_chains,
+    pool_bridges, support_problems,
 };
 use crate::reconcile::{
     Mode, Node, ReconcileError, announce_addresses, binding_changes, node_basis, observe_share, presence_of,
@@ -211,13 +212,20 @@ impl Hook<'_> {
         let presence = if self.is_incoming(&located) { Presence::Incoming } else { Presence::Starting };
         let mut inputs = self.inputs(pools.part.pools.clone(), &file, located);
         inputs.presence.insert(self.vmid, presence);
-        if inputs.registry.has_routed() {
-            inputs.links = Kernel::open(Reference::default())?.links_around(&self.devices(&inputs, &file))?;
-        }
+        let mut kernel = Kernel::open(Reference::default())?;
+        let config = &inputs.guests[&self.vmid].config;
+        let nics = config.nics.values().flatten().filter_map(|nic| nic.bridge);
+        let devices = self.devices(&inputs, &file).into_iter().chain(nics).collect();
+        inputs.links =
+            if inputs.registry.has_routed() { kernel.links_around(&devices)? } else { kernel.links_named(&devices)? };
+        drop(kernel);
         if let Some(problem) = check_guest(&inputs, &Index::new(&inputs.registry), &file).into_iter().next() {
             return Err(HookError::Refused { sentence: problem.sentence, hint: problem.hint });
         }
         let config = &inputs.guests[&self.vmid].config;
+        if let Some((sentence, hint)) = check_filtered(&inputs.links, &file, config) {
+            return Err(HookError::Refused { sentence, hint });
+        }
         if is_configured_beyond(&inputs.registry.pools, &file, config) {
             let whole = self.node.store.load()?.registry;
             if let Some((sentence, hint)) = check_configured(&Index::new(&whole), &file, config) {

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::model::{IfName, MacAddr};
-use crate::plan::{BridgeOptions, Link, Links};
+use crate::plan::{BridgeOptions, Link, Links, OPEN_VSWITCH};
 
 /// The interfaces that the files describe.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -112,7 +112,13 @@ impl Interfaces {
             let options = BridgeOptions { vlan_filtering: interface.vlan_aware, ..BridgeOptions::default() };
             let bridge = (interface.kind == Kind::Bridge).then_some(options);
             let (mac, addresses) = (interface.mac, interface.addresses.clone());
-            links.0.insert(*name, Link { mac, addresses, bridge, ..Link::default() });
+            let kind = match interface.kind {
+                Kind::Plain => "",
+                Kind::Bond => "bond",
+                Kind::Bridge => "bridge",
+                Kind::OpenVswitch => OPEN_VSWITCH,
+            };
+            links.0.insert(*name, Link { mac, addresses, bridge, kind: kind.to_owned(), ..Link::default() });
         }
         for (name, interface) in &self.0 {
             for port in &interface.ports {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
+use super::bridges;
 use super::conflicts::blocking;
 use super::inside::by_hand;
 use super::network::{self, Changed, Told};
@@ -33,7 +34,7 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
     node.store.check_mounted().map_err(ReconcileError::from).with_context(trying)?;
     let mut located = node.guests.find(vmid, None).map_err(ReconcileError::from).with_context(trying)?;
     let mut nics = nics(vmid, &located, &command.net).with_context(trying)?;
-    let mut lines = Vec::new();
+    let mut lines = check_filtered(node, &located, &command.net).with_context(trying)?;
     if command.set_mac {
         let running = is_running(node, vmid, &located);
         let given = provider_mac::give(node, vmid, &located, &command.net, &command.addresses, running, dry_run);
@@ -115,6 +116,22 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
     let mut output = settle(node, dry_run, Output::new(lines.join("\n"), data))?;
     let live = if told.failure.is_none() { inside_now(&changed, command, &mut output) } else { None };
     failed([hookscript.failure(), told.failure, live], output)
+}
+
+/// Refuses a NIC on a bridge of this node whose frames no filter sees; says which bridge is missing.
+fn check_filtered(node: &Node, located: &Located, wanted: &[NicId]) -> anyhow::Result<Vec<String>> {
+    if located.node != node.name {
+        // Other nodes have other interfaces, and their own pre-start.
+        return Ok(Vec::new());
+    }
+    let surroundings = bridges::surroundings(node)?;
+    let nics = wanted.iter().filter_map(|id| located.config.nics.get(id)?.as_ref().ok()?.bridge);
+    let mut said = Vec::new();
+    for bridge in nics.collect::<BTreeSet<_>>() {
+        let missing = bridges::check(node, &surroundings, bridge)?;
+        said.extend(missing.map(|problem| format!("problem: {}\n  hint: {}", problem.sentence, problem.hint)));
+    }
+    Ok(said)
 }
 
 /// Addresses that somebody claims without right, and by which number that is acknowledged.

@@ -3,6 +3,7 @@
 mod active;
 mod assignments;
 mod audit;
+mod bridges;
 mod conflicts;
 mod doctor;
 mod explain;

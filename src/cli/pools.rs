@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use super::assignments::own_addresses;
+use super::bridges;
 use super::node::settle_pool;
 use super::output::{Output, table};
 use super::{PoolAdd, PoolCommand, PoolCreate, PoolSet, ProfileOrFile, advice};
@@ -20,9 +21,8 @@ use crate::registry::document::{
 use crate::registry::layout::Layout;
 use crate::registry::store::StoreError;
 use crate::registry::{Registry, RuleError, capacity, plain};
-use crate::survey::look_at_interfaces;
+use crate::system::files;
 use crate::system::journal::now;
-use crate::system::{Kernel, Reference, files};
 
 pub(super) fn run(node: &Node, command: PoolCommand, dry_run: bool) -> anyhow::Result<Output> {
     match command {
@@ -51,12 +51,7 @@ pub(super) fn change<T>(
 fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Output> {
     let PoolCreate { name, gateway4, gateway6, gateway_mac, guest_routers, .. } = command;
     let count = command.addresses.len();
-    let mut surroundings = Kernel::open(Reference::default())?.surroundings()?;
-    surroundings.in_cluster = node.guests.nodes().len() > 1;
-    // Not every node has one; what is missing then is said below.
-    if let Ok(configured) = look_at_interfaces(&node.paths) {
-        surroundings.complete(&configured);
-    }
+    let surroundings = bridges::surroundings(node)?;
     let entries: Vec<PoolAddress> = command.addresses.into_iter().map(PoolAddress::new).collect();
     let (profile, layout) = match command.profile {
         ProfileOrFile::Profile(profile) => (profile, None),
@@ -75,6 +70,8 @@ fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Out
         said.push(format!("assumed: {why}"));
         bridge
     };
+    let missing =
+        bridges::check(node, &surroundings, bridge).with_context(|| format!("cannot create pool `{name}`"))?;
     if let Some((why, hint)) = unfit(&surroundings.links, bridge).filter(|_| mode == Mode::Routed) {
         return Err(advice(format!("cannot create pool `{name}`: {why}"), hint));
     }
@@ -109,8 +106,9 @@ fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Out
     text.extend(withheld(&registry, &name, &own).iter().map(|line| format!("\n{line}")));
     let guests = BTreeMap::new();
     let Surroundings { links, exits, .. } = surroundings;
-    let (outlook, problems) =
+    let (outlook, mut problems) =
         outlook(&Inputs { links, exits, ..Inputs::new(node.name.clone(), registry.clone(), guests) }, &name);
+    problems.extend(missing);
     text.extend(outlook.iter().map(|line| format!("\n{line}")));
     for Problem { sentence, hint, .. } in &problems {
         text += &format!("\nproblem: {sentence}\n  hint: {hint}");

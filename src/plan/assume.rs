@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::inputs::{DefaultRoute, Exits, Link, Links, is_guest_port};
+use super::support::OPEN_VSWITCH;
 use crate::interfaces::Interfaces;
 use crate::model::{IfName, Prefix};
 use crate::registry::document::{Mode, Pool};
@@ -35,8 +36,13 @@ impl Surroundings {
                 self.filed.insert(name);
             }
             self.exits.addresses.extend(addresses.iter().map(|net| (name, *net)));
-            let blank = Link { addresses: Vec::new(), ..link };
-            self.links.0.entry(name).or_insert(blank).addresses.extend(addresses);
+            let blank = Link { addresses: Vec::new(), ..link.clone() };
+            let known = self.links.0.entry(name).or_insert(blank);
+            known.addresses.extend(addresses);
+            if link.kind == OPEN_VSWITCH && known.bridge.is_none() {
+                // The kernel may have another device of that name for it.
+                known.kind = link.kind;
+            }
         }
         let is_known = |v4: bool| self.exits.routes.iter().any(|route| route.v4 == v4);
         let known = [true, false].map(|v4| is_known(v4).then_some(v4));

@@ -11,8 +11,8 @@ use crate::registry::document::{GuestFile, Mode, PoolIndex, PoolsFile};
 use crate::registry::{Registry, plain};
 
 use super::desired::is_segment_of;
-use super::inputs::Inputs;
-use super::support::unfit;
+use super::inputs::{Inputs, Links, Presence};
+use super::support::{unfiltered, unfit};
 
 /// An assignment that cannot be realised: one sentence and one hint.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -36,10 +36,14 @@ pub fn check_guest(inputs: &Inputs, index: &Index<'_>, guest: &GuestFile) -> Vec
         let sentence = format!("guest {vmid} has public addresses, but its configuration cannot be found");
         return vec![problem(sentence, format!("if it was destroyed: `pve-public-ip release {vmid}`"))];
     };
-    let found = check_config(&inputs.registry, index, guest, &place.config).into_iter();
+    let found = check_config(&inputs.registry, index, guest, &place.config);
     let foreign = check_configured(index, guest, &place.config);
-    let unfit = if place.node == inputs.node { check_bridges(inputs, guest, &place.config) } else { Vec::new() };
-    found.chain(foreign).chain(unfit).map(|(sentence, hint)| problem(sentence, hint)).collect()
+    let is_here = place.node == inputs.node || inputs.presence.get(&vmid) == Some(&Presence::Incoming);
+    let unfit = if is_here { check_bridges(inputs, guest, &place.config) } else { Vec::new() };
+    // Without any interface the node was not looked at; and of a NIC on a wrong bridge more has been said.
+    let is_seen = is_here && found.is_empty() && !inputs.links.0.is_empty();
+    let open = is_seen.then(|| check_filtered(&inputs.links, guest, &place.config)).flatten();
+    found.into_iter().chain(foreign).chain(open).chain(unfit).map(|(sentence, hint)| problem(sentence, hint)).collect()
 }
 
 /// The registry sorted by addresses, for whoever looks up many.
@@ -90,6 +94,22 @@ pub fn check_own(own: &BTreeMap<IpAddr, IfName>, guest: &GuestFile) -> Option<Pr
             sentence: format!("{address} of guest {vmid} is an address of this node ({device})"),
             hint: format!("take it off the node, or `pve-public-ip release {vmid} {address}`"),
         })
+    })
+}
+
+/// Says which NIC with addresses is, or is configured to be, on something whose frames no filter sees; sentence and hint.
+///
+/// `links` must have the bridges of the guest's NICs, if these exist.
+pub fn check_filtered(links: &Links, guest: &GuestFile, config: &GuestConfig) -> Option<(String, String)> {
+    let vmid = guest.vmid;
+    let held = guest.interfaces.iter().filter(|(_, interface)| !interface.addresses.is_empty());
+    held.map(|(id, _)| *id).find_map(|id| {
+        let configured = config.nics.get(&id).and_then(|nic| nic.as_ref().ok()).and_then(|nic| nic.bridge);
+        // What is plugged in now may be elsewhere: moved by hand, or by a change that is still to come.
+        let plugged = links.bridge_of(config.kind, vmid, id);
+        let mut bridges = configured.into_iter().chain(plugged);
+        let (why, hint) = bridges.find_map(|bridge| unfiltered(links, bridge))?;
+        Some((format!("guest {vmid} {id} cannot be protected: {why}"), hint))
     })
 }
 

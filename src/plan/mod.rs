@@ -13,7 +13,9 @@ mod state;
 mod support;
 
 pub use assume::{Surroundings, assume_bridge, assume_gateways};
-pub use checks::{Index, Problem, check_configured, check_guest, check_own, check_stranger, is_configured_beyond};
+pub use checks::{
+    Index, Problem, check_configured, check_filtered, check_guest, check_own, check_stranger, is_configured_beyond,
+};
 pub use desired::{
     Desired, Stranger, desired, desired_for, is_filtered_by_chains, is_segment_of, is_uplink_name, notes, pool_bridges,
     router_lans, strangers, unregistered,
@@ -26,4 +28,4 @@ pub use inputs::{
 };
 pub use macs::{SharedMac, macs_of_the_node, macs_of_two_guests};
 pub use state::{NetState, Route, Rules, Setting, Support};
-pub use support::{outlook, problems as support_problems, support, unfit};
+pub use support::{OPEN_VSWITCH, outlook, problems as support_problems, support, unfiltered, unfit};

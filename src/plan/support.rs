@@ -264,16 +264,37 @@ pub(super) fn notes(inputs: &Inputs) -> Vec<Problem> {
     found
 }
 
-/// Why guests cannot be routed on this bridge, and what to do about it.
+/// Why frames on this bridge pass no filter of the kernel, and what to do about it; `None`: they are filtered.
+///
+/// nftables sees the frames of Linux bridges only: not those of Open vSwitch, and nothing on what is no bridge at all.
+pub fn unfiltered(links: &Links, bridge: IfName) -> Option<(String, String)> {
+    let Some(link) = links.get(bridge) else {
+        let hint = "make it a Linux bridge in /etc/network/interfaces, then `ifreload -a`".to_owned();
+        return Some((format!("{bridge} does not exist on this node"), hint));
+    };
+    if link.bridge.is_some() {
+        return None;
+    }
+    let hint = "make it a Linux bridge, or take another bridge for the pool and its guests".to_owned();
+    let kind = match link.kind.as_str() {
+        OPEN_VSWITCH => {
+            let why = format!("{bridge} is an Open vSwitch bridge, whose frames pass no filter of the kernel");
+            return Some((why, hint));
+        }
+        "" => "a network card".to_owned(),
+        kind => format!("an interface of type {kind}"),
+    };
+    Some((format!("{bridge} is {kind} and no Linux bridge: nothing on it is filtered"), hint))
+}
+
+/// What the kernel calls a bridge of Open vSwitch.
+pub const OPEN_VSWITCH: &str = "openvswitch";
+
+/// Why guests cannot be routed on this bridge, and what to do about it. Whether its frames are filtered is another
+/// question: [`unfiltered`].
 pub fn unfit(links: &Links, bridge: IfName) -> Option<(String, String)> {
     let link = links.get(bridge)?;
     let elsewhere = |what: &str| format!("{what}, or take a bridge of its own for the pool");
-    if link.kind == "openvswitch" {
-        return Some((
-            format!("{bridge} is an Open vSwitch bridge, whose frames pass no filter of the kernel"),
-            elsewhere("make it a Linux bridge"),
-        ));
-    }
     if let Some(vrf) = link.master.filter(|master| links.get(*master).is_some_and(|master| master.kind == "vrf")) {
         return Some((
             format!("{bridge} is part of the VRF {vrf}, which routes by a table of its own and not by the node's"),
@@ -484,10 +505,29 @@ mod tests {
             why(&inputs).as_deref(),
             Some("vmbr1 is part of the VRF vrf_z1, which routes by a table of its own and not by the node's")
         );
-        inputs.links.0.insert(bridge, kind("openvswitch", None));
+        for (kind_of, why) in [
+            ("openvswitch", "vmbr1 is an Open vSwitch bridge, whose frames pass no filter of the kernel"),
+            ("veth", "vmbr1 is an interface of type veth and no Linux bridge: nothing on it is filtered"),
+            ("", "vmbr1 is a network card and no Linux bridge: nothing on it is filtered"),
+        ] {
+            inputs.links.0.insert(bridge, kind(kind_of, None));
+            let found = crate::plan::desired(&inputs);
+            let problem = found.problems.first().unwrap();
+            assert_eq!(problem.sentence, format!("guest 100 net0 cannot be protected: {why}"));
+        }
+        // What it is plugged into counts, too, wherever it should be: a port of Open vSwitch has this master.
+        inputs.links.0.insert(bridge, Link { bridge: Some(BridgeOptions::default()), ..kind("bridge", None) });
+        inputs.links.0.insert(name("tap100i0"), kind("tun", Some(name("ovs-system"))));
+        inputs.links.0.insert(name("ovs-system"), kind("openvswitch", None));
+        let said = |inputs: &Inputs| crate::plan::desired(inputs).problems.first().unwrap().sentence.clone();
         assert_eq!(
-            why(&inputs).as_deref(),
-            Some("vmbr1 is an Open vSwitch bridge, whose frames pass no filter of the kernel")
+            said(&inputs),
+            "guest 100 net0 cannot be protected: ovs-system is an Open vSwitch bridge, whose frames pass no filter of the kernel"
+        );
+        inputs.links.0.remove(&bridge);
+        assert_eq!(
+            crate::plan::desired(&inputs).problems.first().unwrap().sentence,
+            "guest 100 net0 cannot be protected: vmbr1 does not exist on this node"
         );
     }
 }

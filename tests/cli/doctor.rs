@@ -215,7 +215,7 @@ fn the_kernel_is_looked_at() {
     );
 
     node.net.sh("nft flush ruleset; ip link del vmbr0");
-    assert_eq!(own_codes(&node), ["filter-missing", "bridge-missing"]);
+    assert_eq!(own_codes(&node), ["filter-missing", "assignment-problem", "bridge-missing"]);
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn a_guest_file_that_is_not_understood_stops_its_guest_and_says_why() {
         ("{\"name\": \"left-pad\", \"license\": \"MIT\"}".to_owned(), "is not a file of this program: it has no key `version`".to_owned(), RESTORE.to_owned()),
         (
             replaced("\"version\": 1", "\"version\": 2"),
-            "has version 2, but pve-public-ip 0.1.0 reads version 1: it was written by a newer release".to_owned(),
+            "has version 2, but pve-public-ip 0.2.0 reads version 1: it was written by a newer release".to_owned(),
             "upgrade this node: `apt update && apt install pve-public-ip`".to_owned(),
         ),
         (replaced("\"version\": 1", "\"version\": 0"), "is not valid: version: `0` is not 1".to_owned(), RESTORE.to_owned()),
@@ -174,7 +174,7 @@ fn a_spoilt_pools_file_opens_nothing() {
         ("", "is empty", RESTORE),
         (
             "{\"version\": 7}",
-            "has version 7, but pve-public-ip 0.1.0 reads version 1: it was written by a newer release",
+            "has version 7, but pve-public-ip 0.2.0 reads version 1: it was written by a newer release",
             "upgrade this node: `apt update && apt install pve-public-ip`",
         ),
         (
