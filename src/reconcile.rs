@@ -243,9 +243,9 @@ impl Node {
             Some(left) => NetState {
                 rules: left.rules,
                 routed_rules: left.routed_rules,
-                ..kernel.observe_unfiltered(&inputs.links, &state.support)?
+                ..kernel.observe_unfiltered(&inputs.links, &state)?
             },
-            None => kernel.observe(&inputs.links, &state.support)?,
+            None => kernel.observe(&inputs.links, &state)?,
         };
         // Borrowed, because to copy it would cost as much as to read it.
         let mut borrowed = left;
@@ -568,7 +568,12 @@ pub(crate) fn observe_share(
         elements: kernel.find_elements(&keys)?,
         deaf_bridges: wanted.deaf_bridges.clone(),
         // Not asked for: what is wanted is set (again), what is only recorded is removed. Both are idempotent.
-        forwarding: recorded.forwarding.difference(&wanted.forwarding).copied().collect(),
+        forwarding: recorded
+            .forwarding
+            .iter()
+            .filter(|(key, _)| !wanted.forwarding.contains_key(key))
+            .map(|(k, v)| (*k, v.clone()))
+            .collect(),
         support: recorded.support.without(&wanted.support),
         neighbours: recorded
             .neighbours

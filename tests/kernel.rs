@@ -872,9 +872,9 @@ except TimeoutError:
                 "02:00:00:00:00:64 is not pinned to tap100i0",
             ),
             (
-                "a forwarding entry too many",
-                "bridge fdb add 02:00:00:99:99:99 dev tap200i0 master static sticky",
-                "02:00:00:99:99:99 is pinned to tap200i0",
+                "a bound MAC pinned to another guest",
+                "bridge fdb replace 02:00:00:00:00:64 dev tap200i0 master static sticky",
+                "02:00:00:00:00:64 is pinned to tap200i0",
             ),
             (
                 "the bridge learns",
@@ -897,7 +897,7 @@ except TimeoutError:
         {
             sh(vanish);
             kernel
-                .apply(&[Step::SetForwarding(port.parse().unwrap(), mac)])
+                .apply(&[Step::SetForwarding(port.parse().unwrap(), mac, BTreeSet::new())])
                 .unwrap_or_else(|error| panic!("{vanish}: {error}"));
         }
         assert_eq!(port_of(guest_mac(100, 0)), "nowhere");

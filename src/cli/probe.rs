@@ -93,7 +93,7 @@ fn ask(node: &Node, questions: &BTreeMap<IfName, Vec<IpAddr>>, links: &Links, re
             Err(error) => log::warn!("cannot ask on {device} whether somebody has the address: {error}"),
         }
     }
-    let ports = port_of(&answers.iter().map(|(.., mac)| *mac).collect());
+    let ports = port_of(links, &answers.iter().map(|(device, _, mac)| (*device, *mac)).collect());
     let asked: BTreeSet<Prefix> =
         questions.values().flatten().filter_map(|address| Prefix::host(*address).ok()).collect();
     let noted = claims::change(&node.paths, |claims| {
@@ -109,11 +109,8 @@ fn ask(node: &Node, questions: &BTreeMap<IfName, Vec<IpAddr>>, links: &Links, re
     }
 }
 
-/// The bridge ports behind which these stations are.
-fn port_of(macs: &BTreeSet<MacAddr>) -> BTreeMap<MacAddr, IfName> {
-    if macs.is_empty() {
-        return BTreeMap::new();
-    }
-    let learnt = Kernel::open(Reference::default()).and_then(|mut kernel| kernel.learnt());
-    learnt.unwrap_or_default().into_iter().filter(|(mac, _)| macs.contains(mac)).collect()
+/// The bridge ports behind which these stations are, as far as the kernel knows: a claim names the device otherwise.
+fn port_of(links: &Links, stations: &BTreeSet<(IfName, MacAddr)>) -> BTreeMap<MacAddr, IfName> {
+    let found = Kernel::open(Reference::default()).and_then(|mut kernel| kernel.heard_behind(links, stations));
+    found.unwrap_or_default()
 }

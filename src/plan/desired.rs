@@ -424,7 +424,7 @@ fn add_reachability(
     let links = &inputs.links;
     for candidate in [port, crate::model::GuestKind::firewall_port(vmid, id)] {
         if links.get(candidate).is_some_and(|link| link.master.is_some()) {
-            state.forwarding.insert((candidate, interface.mac));
+            state.forwarding.insert((candidate, interface.mac), interface.trunk.clone());
         }
     }
     for assigned in &interface.addresses {

@@ -62,8 +62,8 @@ pub enum Step {
     RemoveTable(Table),
     /// Stop a bridge from learning from link-local frames.
     SetDeafBridge(IfName),
-    /// Pin a MAC to its port.
-    SetForwarding(IfName, MacAddr),
+    /// Pin a MAC to its port, for untagged frames and in these VLANs.
+    SetForwarding(IfName, MacAddr, BTreeSet<u16>),
     /// Change a kernel setting.
     ChangeSetting(Setting),
     /// Put the guests' gateway on the bridge.
@@ -90,9 +90,8 @@ pub fn diff(desired: &NetState, observed: &NetState) -> Vec<Step> {
     steps.extend(surplus.gateways.iter().map(|(on, ip)| Step::RemoveGateway(*on, *ip)));
     // In the reverse order, because they depend on each other.
     steps.extend(surplus.settings.iter().rev().map(|setting| Step::RestoreSetting(*setting)));
-    steps.extend(
-        observed.forwarding.difference(&desired.forwarding).map(|(port, mac)| Step::RemoveForwarding(*port, *mac)),
-    );
+    let unpinned = gone(&desired.forwarding, &observed.forwarding);
+    steps.extend(unpinned.map(|((port, mac), _)| Step::RemoveForwarding(*port, *mac)));
 
     let rules = Table::ALL.map(|table| (table, desired.rules_of(table), observed.rules_of(table)));
     let declare = rules.iter().filter(|(_, wanted, found)| *wanted > Rules::Absent && *found == Rules::Absent);
@@ -125,9 +124,8 @@ pub fn diff(desired: &NetState, observed: &NetState) -> Vec<Step> {
     steps.extend(end.map(|(table, ..)| Step::RemoveTable(*table)));
 
     steps.extend(desired.deaf_bridges.difference(&observed.deaf_bridges).map(|bridge| Step::SetDeafBridge(*bridge)));
-    steps.extend(
-        desired.forwarding.difference(&observed.forwarding).map(|(port, mac)| Step::SetForwarding(*port, *mac)),
-    );
+    let pinned = news(&desired.forwarding, &observed.forwarding);
+    steps.extend(pinned.map(|((port, mac), vlans)| Step::SetForwarding(*port, *mac, vlans.clone())));
     steps.extend(lacking.settings.iter().map(|setting| Step::ChangeSetting(*setting)));
     steps.extend(lacking.gateways.iter().map(|(on, ip)| Step::SetGateway(*on, *ip)));
     // With the last IPv4 address of an interface the kernel drops its IPv4 neighbours and routes, whoever needs them.
@@ -198,7 +196,7 @@ impl Step {
             Self::LoadChains { place, wanted, .. } => drop(state.chains.insert(*place, wanted.clone())),
             Self::RemoveIpSet(set) => drop(state.ipsets.remove(set)),
             Self::SetDeafBridge(bridge) => drop(state.deaf_bridges.insert(*bridge)),
-            Self::SetForwarding(port, mac) => drop(state.forwarding.insert((*port, *mac))),
+            Self::SetForwarding(port, mac, vlans) => drop(state.forwarding.insert((*port, *mac), vlans.clone())),
             Self::ChangeSetting(setting) => drop(state.support.settings.insert(*setting)),
             Self::SetGateway(on, ip) => drop(state.support.gateways.insert((*on, *ip))),
             Self::SetNeighbour(on, ip, mac) => drop(state.neighbours.insert((*on, *ip), *mac)),
@@ -273,7 +271,7 @@ impl Step {
                     "{bridge} learns from link-local frames: a guest can divert traffic by an LLDP frame with a foreign MAC"
                 )]
             }
-            Self::SetForwarding(port, mac) => {
+            Self::SetForwarding(port, mac, _) => {
                 vec![format!("{mac} is not pinned to {port}: the bridge may move it to another port")]
             }
             Self::ChangeSetting(setting) => {
@@ -366,8 +364,9 @@ impl fmt::Display for Step {
             Self::LoadRules(table) => write!(f, "~ rules of {table}"),
             Self::RemoveTable(table) => write!(f, "- {table}"),
             Self::SetDeafBridge(bridge) => write!(f, "~ {bridge} no_linklocal_learn 1"),
-            Self::SetForwarding(port, mac) => {
-                write!(f, "+ forwarding entry {mac} dev {port} static sticky")
+            Self::SetForwarding(port, mac, vlans) => {
+                write!(f, "+ forwarding entry {mac} dev {port} static sticky")?;
+                vlans.iter().try_for_each(|vlan| write!(f, ", vlan {vlan}"))
             }
             Self::ChangeSetting(setting) => write!(f, "+ {} {}", setting.path(), setting.value()),
             Self::SetGateway(on, ip) => write!(f, "+ gateway {ip} dev {on}"),
@@ -453,7 +452,7 @@ mod tests {
             elements in proptest::collection::btree_set((port(), mac()).prop_map(|(port, mac)| Element::port_mac(port, mac).remove(0)), 0..6),
             ports in proptest::collection::btree_set(port().prop_map(|port| Element::port(SetId::Ports, port)), 0..4),
             support in support(),
-            forwarding in proptest::collection::btree_set((port(), mac()), 0..4),
+            forwarding in proptest::collection::btree_map((port(), mac()), proptest::collection::btree_set(1u16..4, 0..2), 0..4),
             neighbours in proptest::collection::btree_map((port(), address()), mac(), 0..4),
             routes in proptest::collection::btree_map(address().prop_map(IpNet::from), (port(), proptest::option::of(address())), 0..4),
         ) -> NetState {
@@ -507,7 +506,7 @@ mod tests {
             rules: Rules::Loaded,
             elements: BTreeSet::from([Element::port(SetId::Ports, port)]),
             deaf_bridges: BTreeSet::from([bridge]),
-            forwarding: BTreeSet::from([(port, mac)]),
+            forwarding: BTreeMap::from([((port, mac), BTreeSet::new())]),
             support: Support {
                 settings: BTreeSet::from([
                     Setting::Forwarding6,

@@ -193,18 +193,12 @@ impl Known<'_> {
                 self.name(*index).is_some_and(|name| self.desired.neighbours.get(&(name, *address)) != mac.as_ref())
             }
             Event::Forwarding { index, mac, sticky } => {
-                let mut wanted = self.desired.forwarding.iter().filter(|(_, wanted)| wanted == mac).peekable();
-                match (wanted.peek().is_some(), sticky) {
-                    // Learnt and forgotten all the time.
-                    (false, false) => false,
-                    (true, false) => {
-                        let port = self.name(*index);
-                        wanted.any(|(wanted, _)| Some(*wanted) == port)
-                    }
-                    (_, true) => {
-                        let port = self.name(*index);
-                        port.is_some() && wanted.all(|(wanted, _)| Some(*wanted) != port)
-                    }
+                let mut wanted = self.desired.forwarding.keys().filter(|(_, wanted)| wanted == mac).peekable();
+                // An entry for a MAC that nobody here has is somebody else's.
+                wanted.peek().is_some() && {
+                    let port = self.name(*index);
+                    let is_here = wanted.any(|(wanted, _)| Some(*wanted) == port);
+                    if *sticky { port.is_some() && !is_here } else { is_here }
                 }
             }
             Event::Route { net, index, via, present } => {
@@ -248,7 +242,7 @@ mod tests {
         let exits = Exits { routes: vec![way(bridge)], ..Exits::default() };
         let links = Links(BTreeMap::from([(bridge, link(2, None)), (tap, link(3, Some(bridge)))]));
         let desired = NetState {
-            forwarding: BTreeSet::from([(tap, mac)]),
+            forwarding: BTreeMap::from([((tap, mac), BTreeSet::new())]),
             neighbours: BTreeMap::from([((bridge, address), mac)]),
             routes: BTreeMap::from([(address.into(), Route { device: bridge, via: None })]),
             support: Support {
@@ -313,7 +307,7 @@ mod tests {
         assert!(!matters(forwarding(2, mac, false)), "forgotten elsewhere");
         assert!(matters(forwarding(3, mac, false)));
         assert!(matters(forwarding(2, mac, true)), "pinned to another port");
-        assert!(matters(forwarding(3, other, true)), "pinned, although nobody has it");
+        assert!(!matters(forwarding(3, other, true)), "somebody else's");
 
         let route = |index, present| Event::Route { net: address.into(), index, via: None, present };
         assert!(!matters(route(2, true)));

@@ -24,8 +24,9 @@ pub struct NetState {
     pub chains: BTreeMap<Place, Chains>,
     /// Bridges that must not learn from link-local frames (these skip every filter, and are learnt all the same).
     pub deaf_bridges: BTreeSet<IfName>,
-    /// Forwarding entries `static sticky`: a bound MAC stays at its port.
-    pub forwarding: BTreeSet<(IfName, MacAddr)>,
+    /// Forwarding entries `static sticky`: a bound MAC stays at its port. They hold for untagged frames; the value lists
+    /// the VLANs in which the guest may send tagged frames, too.
+    pub forwarding: BTreeMap<(IfName, MacAddr), BTreeSet<u16>>,
     /// What routed guests need of the node around them.
     pub support: Support,
     /// Permanent neighbours by device and address.
@@ -61,7 +62,7 @@ impl NetState {
     /// Drops what the kernel may have dropped by itself because this interface has changed: what hangs on a port goes when
     /// it is plugged elsewhere, routes and neighbours go when their bridge goes down.
     pub fn forget_what_hangs_on(&mut self, device: IfName) {
-        self.forwarding.retain(|(port, _)| *port != device);
+        self.forwarding.retain(|(port, _), _| *port != device);
         self.neighbours.retain(|(on, _), _| *on != device);
         self.routes.retain(|_, route| route.device != device);
         self.support.settings.retain(|setting| setting.device() != Some(device));

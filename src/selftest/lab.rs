@@ -212,10 +212,10 @@ impl Lab {
         if let Some(problem) = problems.into_iter().next() {
             return Err(Error::Inputs(problem.sentence));
         }
-        let steps = diff(&state, &kernel.observe(&inputs.links, &state.support)?);
+        let steps = diff(&state, &kernel.observe(&inputs.links, &state)?);
         kernel.apply(&steps)?;
         let links = kernel.links()?;
-        if let Some(step) = diff(&state, &kernel.observe(&links, &state.support)?).first() {
+        if let Some(step) = diff(&state, &kernel.observe(&links, &state)?).first() {
             return Err(Error::Inputs(format!("the kernel does not keep what it is told: {step}")));
         }
         if rules != RULES {

@@ -23,6 +23,16 @@ pub fn read_limited(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// As [`read_limited`], but a longer file is an error: nobody should take its beginning for the whole.
+pub fn read_whole(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    let bytes = read_limited(path, limit)?;
+    if bytes.len() > limit {
+        let message = format!("it is larger than {limit} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    Ok(bytes)
+}
+
 /// Replaces a file by a new one with these bytes: temporary file beside it, sync, rename.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_as(path, bytes, "local")

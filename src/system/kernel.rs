@@ -80,7 +80,8 @@ impl Kernel {
     /// this is only remembered, which will do for a namespace that does not outlive the program.
     #[must_use]
     pub fn noting(self, run: &RunState) -> Self {
-        Self { settings: Settings::noted_in(run.directory()), ..self }
+        let routing = self.routing.noting(run.directory());
+        Self { routing, settings: Settings::noted_in(run.directory()), ..self }
     }
 
     /// Looks there, too: by itself it asks no iptables, because that takes processes.
@@ -131,9 +132,13 @@ impl Kernel {
         Ok(links)
     }
 
-    /// Behind which port of a bridge a station was heard last.
-    pub fn learnt(&mut self) -> Result<BTreeMap<MacAddr, IfName>, KernelError> {
-        Ok(self.routing.learnt()?)
+    /// Behind which port of a bridge these stations were heard last, each asked for on the device that it is reached by.
+    pub fn heard_behind(
+        &mut self,
+        links: &Links,
+        stations: &BTreeSet<(IfName, MacAddr)>,
+    ) -> Result<BTreeMap<MacAddr, IfName>, KernelError> {
+        Ok(self.routing.heard_behind(links, stations)?)
     }
 
     /// What the rules have counted.
@@ -161,8 +166,8 @@ impl Kernel {
         Ok(self.nftables.generation()?)
     }
 
-    /// Everything that is ours. Of the kernel's settings `wanted` says which to look at besides.
-    pub fn observe(&mut self, links: &Links, wanted: &Support) -> Result<NetState, KernelError> {
+    /// Everything that is ours. What the kernel cannot mark as ours is looked at as far as it is `wanted`, or noted.
+    pub fn observe(&mut self, links: &Links, wanted: &NetState) -> Result<NetState, KernelError> {
         let mut state = self.observe_unfiltered(links, wanted)?;
         for table in Table::ALL {
             let rules = self.observe_rules(table)?;
@@ -179,15 +184,15 @@ impl Kernel {
     }
 
     /// Everything that is ours but for the filter.
-    pub fn observe_unfiltered(&mut self, links: &Links, wanted: &Support) -> Result<NetState, KernelError> {
-        let routing = self.routing.observe()?;
+    pub fn observe_unfiltered(&mut self, links: &Links, wanted: &NetState) -> Result<NetState, KernelError> {
+        let routing = self.routing.observe(links, &wanted.forwarding)?;
         let gateways = |(name, link): (&IfName, &Link)| link.gateways.iter().map(|ip| (*name, *ip)).collect::<Vec<_>>();
         let is_deaf = |link: &Link| link.bridge.is_some_and(|bridge| bridge.no_linklocal_learn);
         Ok(NetState {
             deaf_bridges: links.0.iter().filter(|(_, link)| is_deaf(link)).map(|(name, _)| *name).collect(),
             forwarding: routing.forwarding,
             support: Support {
-                settings: self.settings.observe(&wanted.settings)?,
+                settings: self.settings.observe(&wanted.support.settings)?,
                 gateways: links.0.iter().flat_map(gateways).collect(),
                 proxies: routing.proxies,
             },
@@ -229,7 +234,7 @@ impl Kernel {
                 if self.observe_rules(*table)? == Rules::Loaded { Ok(()) } else { Err(FilterError::NotTaken.into()) }
             }
             Step::SetDeafBridge(bridge) => Ok(self.routing.set_deaf_bridge(*bridge)?),
-            Step::SetForwarding(port, mac) => Ok(self.routing.set_forwarding(*port, *mac)?),
+            Step::SetForwarding(port, mac, vlans) => Ok(self.routing.set_forwarding(*port, *mac, vlans)?),
             Step::ChangeSetting(setting) => Ok(self.settings.change(*setting)?),
             Step::SetGateway(device, address) => Ok(self.routing.set_gateway(*device, *address)?),
             Step::SetProxy(device, address) => Ok(self.routing.set_proxy(*device, *address)?),

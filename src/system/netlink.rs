@@ -5,12 +5,15 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket,
     sockopt,
 };
+use nix::sys::time::{TimeVal, TimeValLike as _};
 
 /// Flags of a request. Source: Linux `include/uapi/linux/netlink.h`.
 pub mod flags {
@@ -44,6 +47,12 @@ impl NetlinkError {
     /// Wraps an I/O error with what was tried.
     pub fn new(action: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self { action: action.into(), source: source.into() }
+    }
+
+    /// The kernel did not answer in time: somebody holds a lock of its for seconds, or there is far too much to list.
+    pub fn late(action: impl Into<String>) -> Self {
+        let text = format!("no answer within {} s", LIMIT.as_secs());
+        Self::new(action, io::Error::new(io::ErrorKind::TimedOut, text))
     }
 
     /// The errno, if the kernel gave one.
@@ -100,6 +109,9 @@ const HEADER: usize = 16;
 /// The kernel never builds larger replies to one read. Source: Linux `net/netlink/af_netlink.c`, `netlink_dump`.
 const BUFFER: usize = 256 * 1024;
 
+/// How long an answer may take as a whole; a list of 100,000 elements takes 50 ms.
+const LIMIT: Duration = Duration::from_secs(5);
+
 /// Room for the acknowledgements and errors of one large transaction.
 const RECEIVE_SPACE: usize = 8 * 1024 * 1024;
 
@@ -114,6 +126,8 @@ impl Socket {
         let failed = |errno: Errno| NetlinkError::new("open a netlink socket", errno);
         let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol).map_err(failed)?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups)).map_err(failed)?;
+        let limit = TimeVal::seconds(i64::try_from(LIMIT.as_secs()).unwrap_or(1));
+        setsockopt(&fd, sockopt::ReceiveTimeout, &limit).map_err(failed)?;
         // Without CAP_NET_ADMIN the ordinary limits hold; small exchanges work all the same.
         let _ = setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_SPACE);
         Ok(Self { fd, sequence: 0, buffer: vec![0; BUFFER] })
@@ -135,7 +149,18 @@ impl Socket {
             .map_err(|errno| NetlinkError::new(format!("take a netlink message of {} bytes", bytes.len()), errno))
     }
 
-    /// The frames of the next datagram; `None` if there is none and `flags` say not to wait.
+    /// Has the kernel drop, for this socket, what the program does not accept. Without it everything is heard, as ever.
+    pub fn hear_only(&self, program: &[Instruction]) {
+        let mut compiled = compile(program);
+        let length = u16::try_from(compiled.len()).unwrap_or_default();
+        // The kernel copies what the pointer leads to during the call.
+        let program = libc::sock_fprog { len: length, filter: compiled.as_mut_ptr() };
+        if let Err(errno) = setsockopt(&self.fd, AttachFilter, &program) {
+            log::debug!("the kernel takes no filter for a netlink socket: {errno}");
+        }
+    }
+
+    /// The frames of the next datagram; `None` if there is none within the time limit, or at once if `flags` say so.
     pub fn receive(&mut self, flags: MsgFlags) -> Result<Option<Vec<Frame>>, NetlinkError> {
         let length = loop {
             match recv(self.fd.as_raw_fd(), &mut self.buffer, flags) {
@@ -151,8 +176,11 @@ impl Socket {
     /// Sends a request built for `sequence` and collects the answer: a dump to its end, or up to the acknowledgement.
     pub fn request(&mut self, bytes: &[u8], sequence: u32, action: &str) -> Result<Vec<Frame>, NetlinkError> {
         self.send(bytes)?;
+        let started = Instant::now();
         let mut answer = Vec::new();
-        while let Some(frames) = self.receive(MsgFlags::empty())? {
+        loop {
+            let frames = self.receive(MsgFlags::empty())?.filter(|_| started.elapsed() < LIMIT);
+            let frames = frames.ok_or_else(|| NetlinkError::late(action))?;
             for frame in frames.into_iter().filter(|frame| frame.sequence == sequence) {
                 match frame.error() {
                     Some(0) => return Ok(answer),
@@ -162,8 +190,98 @@ impl Socket {
                 }
             }
         }
-        Ok(answer)
     }
+}
+
+/// `SO_ATTACH_FILTER`: classic BPF, run for each message before it is queued.
+#[derive(Debug, Clone, Copy)]
+struct AttachFilter;
+
+nix::setsockopt_impl!(
+    AttachFilter,
+    libc::SOL_SOCKET,
+    libc::SO_ATTACH_FILTER,
+    libc::sock_fprog,
+    sockopt::SetStruct<'_, libc::sock_fprog>
+);
+
+/// An instruction of a program for [`Socket::hear_only`]. Jumps name the number of an instruction further on.
+#[derive(Debug, Clone, Copy)]
+pub enum Instruction {
+    /// Load 16 bits of the message, in network order.
+    Half(u32),
+    /// Load 8 bits.
+    Byte(u32),
+    /// Look for an attribute of this kind among those behind this place, and load where it is; 0: nowhere.
+    Attribute {
+        /// Where the attributes begin.
+        after: u32,
+        /// Its type.
+        kind: u32,
+    },
+    /// Load the first 8 bits of the value of the attribute that was found.
+    ByteOfAttribute,
+    /// Compare what was loaded: whether it is the value, or has any of its bits.
+    Branch {
+        /// Any of the bits.
+        bits: bool,
+        /// With what.
+        value: u32,
+        /// Where to go on if so.
+        yes: u8,
+        /// Where else.
+        no: u8,
+    },
+    /// Whether the message is heard.
+    End(bool),
+}
+
+/// The program in the kernel's words. Source: Linux `include/uapi/linux/{bpf_common,filter}.h`.
+fn compile(program: &[Instruction]) -> Vec<libc::sock_filter> {
+    const LOAD: u16 = 0x00;
+    const LOAD_INDEX: u16 = 0x01;
+    const HALF: u16 = 0x08;
+    const BYTE: u16 = 0x10;
+    const ABSOLUTE: u16 = 0x20;
+    const INDEXED: u16 = 0x40;
+    const EQUAL: u16 = 0x15;
+    const ANY_BIT: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    const TO_INDEX: u16 = 0x07;
+    /// `SKF_AD_OFF + SKF_AD_NLATTR`: searches from the place that is loaded for the type that is the index.
+    const FIND_ATTRIBUTE: u32 = 0xffff_f000 + 12;
+    let plain = |code: u16, k: u32| libc::sock_filter { code, jt: 0, jf: 0, k };
+    let length = |instruction: &Instruction| match instruction {
+        Instruction::Attribute { .. } => 3,
+        Instruction::ByteOfAttribute => 2,
+        _ => 1,
+    };
+    // Where each instruction begins; a jump counts from the next one on.
+    let places: Vec<usize> =
+        program.iter().scan(0, |end, instruction| Some(std::mem::replace(end, *end + length(instruction)))).collect();
+    let mut compiled = Vec::new();
+    for instruction in program {
+        let jump = |to: u8| {
+            let place = places.get(usize::from(to)).copied().unwrap_or_default();
+            u8::try_from(place.saturating_sub(compiled.len() + 1)).unwrap_or_default()
+        };
+        match *instruction {
+            Instruction::Half(at) => compiled.push(plain(LOAD | HALF | ABSOLUTE, at)),
+            Instruction::Byte(at) => compiled.push(plain(LOAD | BYTE | ABSOLUTE, at)),
+            Instruction::Attribute { after, kind } => {
+                compiled.extend([plain(LOAD, after), plain(LOAD_INDEX, kind), plain(LOAD | ABSOLUTE, FIND_ATTRIBUTE)]);
+            }
+            // Behind the attribute's header.
+            Instruction::ByteOfAttribute => compiled.extend([plain(TO_INDEX, 0), plain(LOAD | BYTE | INDEXED, 4)]),
+            Instruction::Branch { bits, value, yes, no } => {
+                let code = if bits { ANY_BIT } else { EQUAL };
+                let (jt, jf) = (jump(yes), jump(no));
+                compiled.push(libc::sock_filter { code, jt, jf, k: value });
+            }
+            Instruction::End(accepts) => compiled.push(plain(RETURN, if accepts { u32::MAX } else { 0 })),
+        }
+    }
+    compiled
 }
 
 fn frames(bytes: &[u8]) -> Vec<Frame> {

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
@@ -54,6 +55,9 @@ const INTERVAL_END: u32 = 1;
 const COPY: &str = "pve-public-ip-before";
 /// `NFT_SET_EVAL`.
 const FILLED_BY_RULES: u32 = 0x20;
+
+/// How long a dump is repeated because something changed meanwhile.
+const RETRY_LIMIT: Duration = Duration::from_secs(5);
 
 /// A nested attribute's length has 16 bits; stay well below.
 const LIST_LIMIT: usize = 60_000;
@@ -269,7 +273,8 @@ impl Nftables {
         self.socket.send(builder.bytes())?;
         // Each question has exactly one answer: the element, or ENOENT.
         while !asked.is_empty() {
-            let Some(frames) = self.socket.receive(MsgFlags::empty())? else { break };
+            let frames = self.socket.receive(MsgFlags::empty())?;
+            let frames = frames.ok_or_else(|| NetlinkError::late("look up elements of a set"))?;
             for frame in frames {
                 let Some(element) = asked.remove(&frame.sequence) else { continue };
                 match frame.error() {
@@ -444,7 +449,12 @@ impl Nftables {
         filter: &[(u16, &str)],
         action: &str,
     ) -> Result<Vec<Vec<u8>>, FilterError> {
+        // Somebody who changes nf_tables all the time can interrupt every dump.
+        let last = Instant::now() + RETRY_LIMIT;
         loop {
+            if Instant::now() > last {
+                return Err(NetlinkError::late(action).into());
+            }
             let sequence = self.socket.next_sequence();
             let mut builder = Builder::default();
             builder.message(kind, REQUEST | DUMP, sequence, &header);

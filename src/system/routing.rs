@@ -5,15 +5,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 
 use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, SockProtocol};
 
+use super::forwarding::Pinned;
 use super::netlink::flags::{ACKNOWLEDGE, CREATE, DUMP, EXCLUSIVE, REPLACE, REQUEST};
-use super::netlink::{Builder, Frame, NetlinkError, Socket, attribute, text};
+use super::netlink::{Builder, Frame, Instruction, NetlinkError, Socket, attribute, text};
+use super::pins::Pins;
 use crate::model::{IfName, MacAddr};
-use crate::plan::{BridgeOptions, DefaultRoute, Event, Exits, Link, Links, Route, is_guest_port};
+use crate::plan::{BridgeOptions, DefaultRoute, Event, Exits, Link, Links, Route};
 
 /// Our number among routing protocols; packaged for `ip` in `/etc/iproute2/rt_protos.d`.
 const PROTOCOL: u8 = 121;
@@ -27,13 +30,13 @@ const GET_ADDRESS: u16 = 22;
 const NEW_ROUTE: u16 = 24;
 const DELETE_ROUTE: u16 = 25;
 const GET_ROUTE: u16 = 26;
-const NEW_NEIGHBOUR: u16 = 28;
-const DELETE_NEIGHBOUR: u16 = 29;
-const GET_NEIGHBOUR: u16 = 30;
+pub(super) const NEW_NEIGHBOUR: u16 = 28;
+pub(super) const DELETE_NEIGHBOUR: u16 = 29;
+pub(super) const GET_NEIGHBOUR: u16 = 30;
 const NEW_NETCONF: u16 = 80;
 
 const AF_INET: u8 = 2;
-const AF_BRIDGE: u8 = 7;
+pub(super) const AF_BRIDGE: u8 = 7;
 const AF_INET6: u8 = 10;
 
 /// `IFF_UP`. Source: Linux `include/uapi/linux/if.h`.
@@ -63,13 +66,13 @@ const NETCONF_FORWARDING: u16 = 2;
 const NETCONF_PROXY: u16 = 5;
 
 const NEIGHBOUR_DESTINATION: u16 = 1;
-const NEIGHBOUR_LLADDR: u16 = 2;
+pub(super) const NEIGHBOUR_LLADDR: u16 = 2;
 const NEIGHBOUR_PROTOCOL: u16 = 12;
-const STATE_NOARP: u16 = 0x40;
-const STATE_PERMANENT: u16 = 0x80;
-const FLAG_MASTER: u8 = 0x04;
+pub(super) const STATE_NOARP: u16 = 0x40;
+pub(super) const STATE_PERMANENT: u16 = 0x80;
+pub(super) const FLAG_MASTER: u8 = 0x04;
 const FLAG_PROXY: u8 = 0x08;
-const FLAG_STICKY: u8 = 0x40;
+pub(super) const FLAG_STICKY: u8 = 0x40;
 
 const ROUTE_DESTINATION: u16 = 1;
 const ROUTE_OUTPUT: u16 = 4;
@@ -100,7 +103,7 @@ pub enum RoutingError {
 /// Routing state as far as it is ours.
 #[derive(Debug, Default)]
 pub(super) struct Observed {
-    pub(super) forwarding: BTreeSet<(IfName, MacAddr)>,
+    pub(super) forwarding: Pinned,
     pub(super) neighbours: BTreeMap<(IfName, IpAddr), MacAddr>,
     pub(super) proxies: BTreeSet<(IfName, IpAddr)>,
     pub(super) routes: BTreeMap<IpNet, Route>,
@@ -109,12 +112,18 @@ pub(super) struct Observed {
 /// An open connection to rtnetlink.
 #[derive(Debug)]
 pub(super) struct Routing {
-    socket: Socket,
+    pub(super) socket: Socket,
+    pub(super) pins: Pins,
 }
 
 impl Routing {
     pub(super) fn open() -> Result<Self, NetlinkError> {
-        Ok(Self { socket: Socket::open(SockProtocol::NetlinkRoute)? })
+        Ok(Self { socket: Socket::open(SockProtocol::NetlinkRoute)?, pins: Pins::default() })
+    }
+
+    /// Notes in this directory what the kernel cannot mark as ours.
+    pub(super) fn noting(self, directory: &Path) -> Self {
+        Self { pins: Pins::noted_in(directory), ..self }
     }
 
     /// All interfaces with their addresses.
@@ -204,30 +213,33 @@ impl Routing {
         Ok(exits)
     }
 
-    /// Behind which port of a bridge a station was heard last.
-    pub(super) fn learnt(&mut self) -> Result<BTreeMap<MacAddr, IfName>, NetlinkError> {
-        let links = self.dump(GET_LINK, &[0; 16], "list the interfaces")?;
-        let names: BTreeMap<u32, IfName> = links.iter().filter_map(|frame| index_and_name(frame)).collect();
-        let frames = self.dump(GET_NEIGHBOUR, &neighbour(AF_BRIDGE, 0, 0, 0), "list the forwarding entries")?;
-        // The ports' own MACs are permanent.
-        let learnt = frames.iter().filter(|frame| read_u16(frame, 8) & STATE_PERMANENT == 0);
-        Ok(learnt.filter_map(|frame| Some((lladdr(frame)?, *names.get(&read_u32(frame, 4))?))).collect())
+    /// Whether the bridge of this port looks at VLAN tags.
+    pub(super) fn looks_at_tags(&mut self, port: u32) -> Result<bool, NetlinkError> {
+        let Some(port) = self.link_numbered(port)? else { return Ok(false) };
+        let Some(master) = attribute(port.get(16..).unwrap_or_default(), LINK_MASTER) else { return Ok(false) };
+        let bridge = self.link_numbered(read_u32(master, 0))?;
+        let bridge = bridge.and_then(|frame| link(&frame, &BTreeMap::new()).bridge);
+        Ok(bridge.is_some_and(|bridge| bridge.vlan_filtering))
     }
 
-    /// What carries our mark.
-    pub(super) fn observe(&mut self) -> Result<Observed, NetlinkError> {
-        let mut observed = Observed::default();
-        let mut names = BTreeMap::new();
-        for frame in self.dump(GET_LINK, &[0; 16], "list the interfaces")? {
-            names.extend(index_and_name(&frame));
+    fn link_numbered(&mut self, index: u32) -> Result<Option<Vec<u8>>, NetlinkError> {
+        let mut fixed = [0; 16];
+        fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+        let sequence = self.socket.next_sequence();
+        let mut builder = Builder::default();
+        builder.message(GET_LINK, REQUEST | ACKNOWLEDGE, sequence, &fixed);
+        match self.socket.request(builder.bytes(), sequence, "look up an interface") {
+            Ok(answer) => Ok(answer.into_iter().next().map(|frame| frame.payload)),
+            Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(None),
+            Err(error) => Err(error),
         }
-        for frame in self.dump(GET_NEIGHBOUR, &neighbour(AF_BRIDGE, 0, 0, 0), "list the forwarding entries")? {
-            let sticky = frame.get(10).is_some_and(|flags| flags & FLAG_STICKY != 0);
-            let port = names.get(&read_u32(&frame, 4)).filter(|name| is_guest_port(name.as_str()));
-            if let (true, Some(port), Some(mac)) = (sticky, port, lladdr(&frame)) {
-                observed.forwarding.insert((*port, mac));
-            }
-        }
+    }
+
+    /// What carries our mark, and of the forwarding entries what is wanted or was set by us. How many neighbours a
+    /// guest can add is limited by the kernel (`gc_thresh3`, 1,024 of each family unless the administrator raises it).
+    pub(super) fn observe(&mut self, links: &Links, wanted: &Pinned) -> Result<Observed, NetlinkError> {
+        let mut observed = Observed { forwarding: self.pinned(links, wanted)?, ..Observed::default() };
+        let names: BTreeMap<u32, IfName> = links.0.iter().map(|(name, link)| (link.index, *name)).collect();
         for family in [AF_INET, AF_INET6] {
             for frame in self.dump(GET_NEIGHBOUR, &neighbour(family, 0, 0, 0), "list the neighbours")? {
                 let rest = &frame[12.min(frame.len())..];
@@ -273,36 +285,6 @@ impl Routing {
             message.end(info);
         })?;
         Ok(())
-    }
-
-    pub(super) fn set_forwarding(&mut self, port: IfName, mac: MacAddr) -> Result<(), RoutingError> {
-        // A guest may stop at any moment; without its port there is nothing to pin, and no reason to stop here.
-        let Ok(index) = index_of(port) else { return Ok(()) };
-        let fixed = neighbour(AF_BRIDGE, index, STATE_NOARP, FLAG_MASTER | FLAG_STICKY);
-        let action = format!("pin {mac} to {port}");
-        let put = |message: &mut Builder| {
-            message.attribute(NEIGHBOUR_LLADDR, &mac.octets());
-        };
-        // The bridge may have learnt the MAC elsewhere: only without that entry does the new one get its port.
-        let _ = self.change(DELETE_NEIGHBOUR, 0, &neighbour(AF_BRIDGE, index, 0, FLAG_MASTER), &action, put);
-        match self.change(NEW_NEIGHBOUR, CREATE | REPLACE, &fixed, &action, put) {
-            Err(error) if matches!(error.errno(), Some(Errno::ENODEV | Errno::EOPNOTSUPP)) => Ok(()),
-            result => Ok(result?),
-        }
-    }
-
-    pub(super) fn remove_forwarding(&mut self, port: IfName, mac: MacAddr) -> Result<(), RoutingError> {
-        let Ok(index) = index_of(port) else { return Ok(()) };
-        let action = format!("let {mac} go from {port}");
-        absent_is_fine(self.change(
-            DELETE_NEIGHBOUR,
-            0,
-            &neighbour(AF_BRIDGE, index, 0, FLAG_MASTER),
-            &action,
-            |message| {
-                message.attribute(NEIGHBOUR_LLADDR, &mac.octets());
-            },
-        ))
     }
 
     pub(super) fn set_proxy(&mut self, device: IfName, address: IpAddr) -> Result<(), RoutingError> {
@@ -410,7 +392,7 @@ impl Routing {
         }))
     }
 
-    fn dump(&mut self, kind: u16, fixed: &[u8], action: &str) -> Result<Vec<Vec<u8>>, NetlinkError> {
+    pub(super) fn dump(&mut self, kind: u16, fixed: &[u8], action: &str) -> Result<Vec<Vec<u8>>, NetlinkError> {
         let sequence = self.socket.next_sequence();
         let mut builder = Builder::default();
         builder.message(kind, REQUEST | DUMP, sequence, fixed);
@@ -419,7 +401,7 @@ impl Routing {
         Ok(frames.into_iter().map(|frame| frame.payload).filter(|payload| payload.len() >= fixed).collect())
     }
 
-    fn change(
+    pub(super) fn change(
         &mut self,
         kind: u16,
         flags: u16,
@@ -447,7 +429,9 @@ impl Changes {
         /// Masks of links, neighbours, IPv4 addresses and routes, IPv6 addresses and routes, IPv4 and IPv6 settings of
         /// interfaces. Source: Linux `include/uapi/linux/rtnetlink.h`.
         const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400 | 1 << 23 | 1 << 24;
-        Ok(Self { socket: Socket::listen(SockProtocol::NetlinkRoute, GROUPS)? })
+        let socket = Socket::listen(SockProtocol::NetlinkRoute, GROUPS)?;
+        socket.hear_only(&interesting());
+        Ok(Self { socket })
     }
 
     /// What is waiting, as far as it may concern us.
@@ -461,6 +445,56 @@ impl Changes {
             }
         }
     }
+}
+
+/// What the kernel is to tell at all, as a program that it runs for each message (`socket(7)`, `SO_ATTACH_FILTER`).
+///
+/// A guest makes its bridge learn as many MACs as it sends, and each is a message: to receive them would take the whole
+/// processor, and overrun the socket. So of forwarding entries only those are told that somebody has set, or that are
+/// sticky, as ours are; of neighbours and routes those with our mark, and default routes.
+fn interesting() -> Vec<Instruction> {
+    /// The type in `struct nlmsghdr`, and where the message itself begins.
+    const TYPE: u32 = 4;
+    const PAYLOAD: u32 = 16;
+    const ROUTE_LENGTH: u32 = PAYLOAD + 1;
+    const ROUTE_PROTOCOL: u32 = PAYLOAD + 5;
+    const NEIGHBOUR_STATE: u32 = PAYLOAD + 8;
+    const NEIGHBOUR_FLAGS: u32 = PAYLOAD + 10;
+    const NEIGHBOUR_ATTRIBUTES: u32 = PAYLOAD + 12;
+    // Numbers of 16 bits are in the order of this machine, and are loaded as if they came from the network.
+    let host = |value: u16| u32::from(value.to_be());
+    let is = |value: u32, yes: u8, no: u8| Instruction::Branch { bits: false, value, yes, no };
+    let any_of = |value: u32, yes: u8, no: u8| Instruction::Branch { bits: true, value, yes, no };
+    let (neighbour, address, forwarding, route, accept, ignore) = (6, 8, 12, 16, 20, 21);
+    vec![
+        Instruction::Half(TYPE),
+        is(host(NEW_NEIGHBOUR), neighbour, 2),
+        is(host(DELETE_NEIGHBOUR), neighbour, 3),
+        is(host(NEW_ROUTE), route, 4),
+        is(host(DELETE_ROUTE), route, 5),
+        is(0, accept, accept),
+        // neighbour:
+        Instruction::Byte(PAYLOAD),
+        is(u32::from(AF_BRIDGE), forwarding, address),
+        // address:
+        Instruction::Attribute { after: NEIGHBOUR_ATTRIBUTES, kind: u32::from(NEIGHBOUR_PROTOCOL) },
+        is(0, ignore, 10),
+        Instruction::ByteOfAttribute,
+        is(u32::from(PROTOCOL), accept, ignore),
+        // forwarding:
+        Instruction::Byte(NEIGHBOUR_FLAGS),
+        any_of(u32::from(FLAG_STICKY), accept, 14),
+        Instruction::Half(NEIGHBOUR_STATE),
+        any_of(host(STATE_NOARP | STATE_PERMANENT), accept, ignore),
+        // route:
+        Instruction::Byte(ROUTE_PROTOCOL),
+        is(u32::from(PROTOCOL), accept, 18),
+        Instruction::Byte(ROUTE_LENGTH),
+        is(0, accept, ignore),
+        // accept, ignore:
+        Instruction::End(true),
+        Instruction::End(false),
+    ]
 }
 
 fn event(frame: &Frame) -> Option<Event> {
@@ -509,7 +543,7 @@ fn event(frame: &Frame) -> Option<Event> {
 }
 
 /// Removing what is not there is what was wanted.
-fn absent_is_fine(result: Result<(), NetlinkError>) -> Result<(), RoutingError> {
+pub(super) fn absent_is_fine(result: Result<(), NetlinkError>) -> Result<(), RoutingError> {
     match result {
         Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ESRCH | Errno::ENODEV | Errno::EINVAL)) => {
             Ok(())
@@ -518,7 +552,7 @@ fn absent_is_fine(result: Result<(), NetlinkError>) -> Result<(), RoutingError> 
     }
 }
 
-fn index_of(name: IfName) -> Result<u32, RoutingError> {
+pub(super) fn index_of(name: IfName) -> Result<u32, RoutingError> {
     nix::net::if_::if_nametoindex(name.as_str()).map_err(|_| RoutingError::NoInterface(name))
 }
 
@@ -621,7 +655,7 @@ fn marked_route(frame: &[u8]) -> Option<(IpNet, u32, Option<IpAddr>)> {
 }
 
 /// `struct ndmsg`.
-fn neighbour(family: u8, index: u32, state: u16, flags: u8) -> [u8; 12] {
+pub(super) fn neighbour(family: u8, index: u32, state: u16, flags: u8) -> [u8; 12] {
     let mut fixed = [0; 12];
     fixed[0] = family;
     fixed[4..8].copy_from_slice(&index.to_ne_bytes());
@@ -672,12 +706,12 @@ fn lladdr(frame: &[u8]) -> Option<MacAddr> {
     attribute(frame.get(12..)?, NEIGHBOUR_LLADDR).and_then(mac)
 }
 
-fn read_u32(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn read_u32(bytes: &[u8], at: usize) -> u32 {
     let value = bytes.get(at..at + 4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
     value.map_or(0, u32::from_ne_bytes)
 }
 
-fn read_u16(bytes: &[u8], at: usize) -> u16 {
+pub(super) fn read_u16(bytes: &[u8], at: usize) -> u16 {
     let value = bytes.get(at..at + 2).and_then(|bytes| <[u8; 2]>::try_from(bytes).ok());
     value.map_or(0, u16::from_ne_bytes)
 }
