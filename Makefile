@@ -1,6 +1,7 @@
 # Everything a contributor runs. Each target installs what it needs first (Debian 12 and 13, as root).
 #
 #   make test    all tests; those of the kernel make network namespaces of their own
+#   make test-vm on Debian's own kernels, in virtual machines (QEMU without KVM, about ten minutes)
 #   make demo    a node with two guests in network namespaces, step by step
 #   make deb     the package, in build/
 #   make lint    formatting, clippy, shellcheck
@@ -31,15 +32,15 @@ BUILT = build/pve-public-ip_$(shell dpkg-parsechangelog -S Version)_$(shell dpkg
 FUZZ_SECONDS ?= 20
 CHURN_SECONDS ?= 600
 SCRIPTS := scripts/* .ci/run hookscripts/* debian/*.postinst debian/*.prerm debian/*.postrm \
-	$(wildcard demo/run benches/run benches/storm fuzz/run tests/booted/run)
+	$(wildcard demo/run benches/run benches/storm fuzz/run tests/booted/run tests/vm/init tests/vm/run tests/vm/lab tests/vm/cases/*)
 
-.PHONY: all setup fmt lint test test-library test-package deb demo bench churn doc fuzz release pages clean
+.PHONY: all setup fmt lint test test-library test-package test-vm deb demo bench churn doc fuzz release pages clean
 
 all: deb
 
 # Everything at once; each target below asks for its own part only.
 setup:
-	scripts/setup build test lint deb package demo bench fuzz
+	scripts/setup build test lint deb package vm demo bench fuzz
 
 fmt:
 	scripts/setup build lint
@@ -80,6 +81,12 @@ deb:
 test-package: deb
 	scripts/setup package
 	scripts/test-package
+
+# Other kernels, and links that namespaces of this one cannot play.
+test-vm:
+	scripts/setup build vm
+	$(MAKE) release
+	PVE_PUBLIC_IP=$(BINARY) scripts/test-vm
 
 demo:
 	scripts/setup build demo
