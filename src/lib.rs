@@ -36,6 +36,7 @@
 //! | [`view`] | how a node is, for people and for Prometheus | no, but knows what `system` counts |
 //! | [`guard`] | the same whenever something changes, as a service; `schedule`, `sayings`, `alerts` decide when to look and what to say | through `system`; `files` reads, `courier` sends, `page` serves |
 //! | [`selftest`] | attacks the rules in network namespaces of its own, and a node's own bridges; `frames`, `verdicts`, `topologies`, `targets` are its tables | only `lab` and `live`, through `system` |
+//! | [`partition`] | plans subnets for the networks behind, counts what they cost, checks a network against them | no |
 //! | [`topology`] | the node drawn, and what cannot work as it is drawn | no |
 //! | [`cli`] | arguments in, text or JSON out | prints |
 //!
@@ -56,6 +57,7 @@ pub mod inspect;
 pub mod interfaces;
 pub mod model;
 pub mod oracle;
+pub mod partition;
 pub mod paths;
 pub mod plan;
 pub mod reconcile;

@@ -25,6 +25,7 @@ const PURE: &[&str] = &[
     "src/doctor",
     "src/model",
     "src/oracle",
+    "src/partition",
     "src/plan",
     "src/ruleset",
     "src/topology",

@@ -12,6 +12,7 @@ mod interface;
 mod network;
 mod node;
 pub mod output;
+mod partition;
 mod pools;
 mod probe;
 mod provider_mac;
@@ -26,11 +27,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use ipnet::{Ipv4Net, Ipv6Net};
 pub use output::{Output, OutputFormat};
 
 use crate::audit::{Entry, Span};
 use crate::hook::{HookError, Phase};
 use crate::model::{CoolDown, IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
+use crate::partition::{Declared, Growth, Plan, Strategy, VlanRange};
 use crate::paths::Paths;
 use crate::reconcile::{Node, ReconcileError};
 use crate::registry::RuleError;
@@ -152,6 +155,11 @@ pub enum Command {
     /// asked, from /etc/network/interfaces. With --check it looks for what cannot work as it is drawn: exit status 3 if
     /// something is found.
     Topology(Topology),
+    /// Plan subnets for the networks behind: what shares one, its size, VLAN and gateway, and what may pass between
+    ///
+    /// Reads guests, tags, interfaces and SDN, and prints. It never changes the network.
+    #[command(subcommand)]
+    Partition(PartitionCommand),
     /// Say what becomes of a frame on this node, and why
     ///
     /// Worked out from the registry and the guests' configurations, not read from the filter: if a frame fares otherwise,
@@ -208,6 +216,10 @@ pub enum SchemaFile {
     Profile,
     /// A line of the audit log
     Audit,
+    /// A plan of `partition plan`
+    Partition,
+    /// A file for `partition --from`
+    Labels,
 }
 
 /// `conflicts ...`
@@ -644,6 +656,106 @@ pub enum Drawing {
     Dot,
 }
 
+/// `partition ...`
+#[derive(Debug, Subcommand)]
+pub enum PartitionCommand {
+    /// Make a plan
+    ///
+    /// Guests are grouped by their tags in Proxmox VE (app-shop, svc-db, zone-critical), or by a file that also declares flows.
+    /// Each group gets a subnet with room to grow, beside whatever is in use. With --plan the plan of before is read first: its
+    /// subnets, and who is in them, stay.
+    Plan(PartitionPlan),
+    /// Put the three strategies side by side
+    ///
+    /// Counts, for this very network: subnets, declared flows that cross a boundary, rules, guests beside critical ones, space.
+    Compare(PartitionNeeds),
+    /// Look for mistakes: overlaps, host bits, open paths between zones, guests that are not where the plan has them
+    ///
+    /// Exit status 3 if something should be done; remarks (info) do not count.
+    Check {
+        /// A plan that was saved, to compare the network with
+        #[arg(long, value_name = "FILE")]
+        plan: Option<PathBuf>,
+        /// Where labels and flows come from: `tags`, or a file (JSON, or TOML if its name ends in .toml)
+        #[arg(long, value_name = "tags|FILE", default_value = "tags")]
+        from: String,
+    },
+}
+
+/// What every plan needs to know.
+#[derive(Debug, Clone, Args)]
+pub struct PartitionNeeds {
+    /// Where subnets are taken from
+    #[arg(long, value_name = "PREFIX")]
+    base: Ipv4Net,
+    /// The same for IPv6; each subnet gets a /64 by its VLAN
+    #[arg(long, value_name = "PREFIX")]
+    base6: Option<Ipv6Net>,
+    /// Room for so many times the guests of today, 1 to 16
+    #[arg(long, value_name = "FACTOR", default_value_t)]
+    growth: Growth,
+    /// VLANs to take from
+    #[arg(long, value_name = "FIRST-LAST", default_value = "100-199")]
+    vlan_range: VlanRange,
+    /// Where labels and flows come from: `tags`, or a file (JSON, or TOML if its name ends in .toml)
+    #[arg(long, value_name = "tags|FILE", default_value = "tags")]
+    from: String,
+}
+
+/// `partition plan`
+#[derive(Debug, Args)]
+pub struct PartitionPlan {
+    /// How guests are grouped
+    #[arg(long, value_enum)]
+    strategy: Strategy,
+    /// What it needs to know
+    #[command(flatten)]
+    needs: PartitionNeeds,
+    /// A plan that was saved: its subnets stay. May not exist yet
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+    /// Save the plan there
+    #[arg(long, requires = "plan")]
+    save: bool,
+    /// Form of the result: a table, pictures of before and after, a script for Proxmox VE's SDN, or stanzas for
+    /// /etc/network/interfaces
+    #[arg(long, value_enum, default_value_t = PartitionForm::Text)]
+    format: PartitionForm,
+    /// SDN zone of the script: 2 to 8 letters and digits
+    #[arg(long, value_name = "NAME", default_value = "planned", value_parser = sdn_zone)]
+    zone: String,
+    /// VLAN-aware bridge of script and stanzas
+    #[arg(long, value_name = "BRIDGE", default_value = "vmbr1")]
+    bridge: IfName,
+}
+
+/// Form of a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum PartitionForm {
+    /// Tables
+    Text,
+    /// Two flowcharts for Markdown
+    Mermaid,
+    /// A graph for Graphviz: as planned
+    Dot,
+    /// A graph for Graphviz: as it is
+    DotBefore,
+    /// A shell script that prints commands for Proxmox VE's SDN, and runs them if told to
+    Sdn,
+    /// Stanzas for /etc/network/interfaces
+    Interfaces,
+}
+
+/// Source: pve-network `PVE/Network/SDN/Zones/Plugin.pm`, `parse_sdn_zone_id`.
+fn sdn_zone(text: &str) -> Result<String, String> {
+    let is_first = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic());
+    let is_rest = text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if is_first && is_rest && (2..=8).contains(&text.len()) {
+        return Ok(text.to_owned());
+    }
+    Err("a zone has 2 to 8 letters and digits, and begins with a letter".to_owned())
+}
+
 /// `explain`
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("frame").required(true).args(["src", "hex", "pcap"])))]
@@ -863,6 +975,9 @@ impl Cli {
                 doctor::doctor(&Paths::new(std::path::absolute(&global.root)?), &command, global.dry_run)
             }
             Command::Topology(command) => topology::topology(&Paths::new(std::path::absolute(&global.root)?), &command),
+            Command::Partition(command) => {
+                partition::run(&Paths::new(std::path::absolute(&global.root)?), &command, global.dry_run)
+            }
             command => {
                 let mut node = Node::open(Paths::new(std::path::absolute(&global.root)?))?;
                 node.store.journal.reason = command.reason().cloned();
@@ -890,7 +1005,8 @@ impl Cli {
                     | Command::Completion { .. }
                     | Command::Selftest(_)
                     | Command::Doctor(_)
-                    | Command::Topology(_) => Ok(Output::new("", serde_json::Value::Null)),
+                    | Command::Topology(_)
+                    | Command::Partition(_) => Ok(Output::new("", serde_json::Value::Null)),
                 }
             }
         }
@@ -905,6 +1021,8 @@ fn schema(file: Option<SchemaFile>) -> Output {
         SchemaFile::Node => schemars::schema_for!(NodeFile),
         SchemaFile::Profile => schemars::schema_for!(Layout),
         SchemaFile::Audit => schemars::schema_for!(Entry),
+        SchemaFile::Partition => schemars::schema_for!(Plan),
+        SchemaFile::Labels => schemars::schema_for!(Declared),
     };
     let data = match file {
         Some(file) => one(file).to_value(),
@@ -915,6 +1033,8 @@ fn schema(file: Option<SchemaFile>) -> Output {
             "nodes/NODE.json": one(SchemaFile::Node).to_value(),
             "profile": one(SchemaFile::Profile).to_value(),
             "audit.log": one(SchemaFile::Audit).to_value(),
+            "partition": one(SchemaFile::Partition).to_value(),
+            "labels": one(SchemaFile::Labels).to_value(),
         }),
     };
     Output::new(serde_json::to_string_pretty(&data).unwrap_or_default(), data)
