@@ -157,7 +157,7 @@ by_way_of_reconcile!(StoreError, GuestError, RunError, KernelError, FilterError)
 /// Runs one phase for one guest. `migrated_from` is the source node of an incoming live migration.
 pub fn run(node: &Node, vmid: Vmid, phase: Phase, migrated_from: Option<&NodeName>) -> Result<(), HookError> {
     node.store.check_mounted()?;
-    let file = match node.store.load_guest(vmid)? {
+    let file = match node.store.load_guest(vmid) {
         Some((Ok(file), bytes)) => Some((file, bytes)),
         // post-stop must go on: what to take out again is in the mark.
         Some((Err(error), _)) if phase == Phase::PostStop => {
@@ -227,7 +227,7 @@ impl Hook<'_> {
             return Err(HookError::Refused { sentence, hint });
         }
         if is_configured_beyond(&inputs.registry.pools, &file, config) {
-            let whole = self.node.store.load()?.registry;
+            let whole = self.node.store.load_known()?.0.registry;
             if let Some((sentence, hint)) = check_configured(&Index::new(&whole), &file, config) {
                 return Err(HookError::Refused { sentence, hint });
             }
@@ -310,7 +310,7 @@ impl Hook<'_> {
     /// The pools as far as this guest needs them: the entries that hold its addresses, those that it is configured with,
     /// and those of gateways.
     fn pools(&self, file: &GuestFile, configured: &BTreeSet<IpNet>) -> Result<Pools, HookError> {
-        let bytes = self.node.store.read_pools()?;
+        let bytes = self.node.store.read_pools();
         let source = fingerprint(&bytes);
         let assigned: BTreeSet<Prefix> = file.addresses().map(|(.., assigned)| assigned.address).collect();
         let names = assigned.iter().map(ToString::to_string);
@@ -319,13 +319,18 @@ impl Hook<'_> {
         if let Some(part) = known.filter(|known| known.source == source && known.about.is_superset(&about)) {
             return Ok(Pools { part, is_new: false });
         }
-        let pools = self.node.store.parse_pools(&bytes)?;
+        let (pools, error) = self.node.store.known_pools()?;
+        if let Some(DocumentError { hint, .. }) = error.as_ref().inspect(|error| log::warn!("{error}")) {
+            log::warn!("hint: {hint}");
+            log::warn!("what was known of the pools last counts for guest {}", self.vmid);
+        }
         let gateways: BTreeSet<IpAddr> = pools.pools.values().flat_map(Pool::gateways).collect();
         let pools = pools.only(|entry| {
             let mut inside = configured.iter().map(IpNet::addr).chain(gateways.iter().copied());
             assigned.iter().any(|address| entry.contains(*address)) || inside.any(|ip| entry.net().contains(&ip))
         });
-        Ok(Pools { part: PoolsPart { source, about, pools }, is_new: true })
+        // What is not what the file says is said at every start.
+        Ok(Pools { part: PoolsPart { source, about, pools }, is_new: error.is_none() })
     }
 
     /// Puts the guest's share into the kernel, the whole node's if that is not in place; returns the interfaces that
@@ -350,7 +355,7 @@ impl Hook<'_> {
         if inputs.registry.has_routed() {
             inputs.links.0.extend(kernel.links_around(&devices)?.0);
             inputs.exits = kernel.exits()?;
-            inputs.registry.node = self.node.store.node_file()?;
+            inputs.registry.node = self.node.store.node_file();
             inputs.backend = self.backend(run, &inputs.registry)?;
             let named = inputs.registry.node.as_ref().and_then(|node| node.route_uplink);
             inputs.links.0.extend(kernel.links_named(&named.into_iter().collect())?.0);
@@ -405,11 +410,8 @@ impl Hook<'_> {
     /// What filters routed traffic.
     fn backend(&self, run: &RunState, registry: &Registry) -> Result<Backend, HookError> {
         let mut settings = Registry { pools: registry.pools.clone(), ..Registry::default() };
-        match self.node.store.load_node()? {
-            Some(Ok(node)) => settings.node = Some(node),
-            Some(Err(error)) => settings.broken.push(error),
-            None => {}
-        }
+        settings.node = self.node.store.node_file();
+        settings.broken.extend(self.node.store.load_node().and_then(Result::err));
         Ok(self.node.routed_filter(run, &settings, Mode::Apply)?.backend)
     }
 
@@ -445,9 +447,9 @@ impl Hook<'_> {
     /// What stays of a guest that does not run here: its MACs are nobody else's.
     fn stopped_share(&self, applied: &GuestFile) -> NetState {
         let registered = match self.node.store.load_guest(self.vmid) {
-            Ok(Some((Ok(file), _))) => file,
-            Ok(None) => GuestFile::new(self.vmid),
-            Ok(Some((Err(_), _))) | Err(_) => applied.clone(),
+            Some((Ok(file), _)) => file,
+            None => GuestFile::new(self.vmid),
+            Some((Err(_), _)) => applied.clone(),
         };
         let located =
             Located { node: self.node.name.clone(), config: crate::guest::GuestConfig::parse(GuestKind::Qemu, b"") };
@@ -504,7 +506,7 @@ impl Hook<'_> {
 
     /// A guest without assignments is none of our business, unless it poses as one that has some.
     fn stranger(&self, located: &Located) -> Result<(), HookError> {
-        let registry = self.node.store.load()?.registry;
+        let registry = self.node.store.load_known()?.0.registry;
         let ours = located.config.hookscript.as_deref().is_some_and(hookscript::is_ours);
         match check_stranger(&Index::new(&registry), self.vmid, &located.config, ours) {
             Some(problem) => Err(HookError::Refused { sentence: problem.sentence, hint: problem.hint }),
@@ -542,7 +544,7 @@ impl Hook<'_> {
         if run.is_compared(self.vmid, bytes) {
             return Ok(());
         }
-        let snapshot = self.node.store.load()?;
+        let (snapshot, _) = self.node.store.load_known()?;
         let conflicts = snapshot.registry.conflicts();
         let conflict = conflicts.iter().find(|(guests, _)| guests.contains(&self.vmid));
         if let Some((guests, sentence)) = conflict {

@@ -85,10 +85,10 @@ pub fn node(node: &Node) -> Result<Vec<Finding>, ReconcileError> {
     let mut located = node.guests.local()?;
     located.retain(|_, config| !config.cloud_init_drives().is_empty());
     // Files that cannot be read are named by others.
-    let Ok(pools) = node.store.parse_pools(&node.store.read_pools()?) else { return Ok(Vec::new()) };
+    let Ok((pools, _)) = node.store.known_pools() else { return Ok(Vec::new()) };
     let mut findings = Vec::new();
     for (vmid, config) in located {
-        match node.store.load_guest(vmid)? {
+        match node.store.load_guest(vmid) {
             Some((Ok(guest), _)) if !guest.is_empty() => {
                 findings.extend(self::guest(&node.paths, &guest, &pools, &config, Moment::Other));
             }

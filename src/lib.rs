@@ -17,7 +17,7 @@
 //! | room | what is in it | does input or output |
 //! |---|---|---|
 //! | [`model`] | addresses, MACs, names: text becomes a type here | no |
-//! | [`registry`] | pools and assignments, their rules; `store` and `lock` write them | only `store`, `lock` |
+//! | [`registry`] | pools and assignments, their rules; `store` and `lock` write them, `last_good` copies them | only `store`, `lock`, `last_good` |
 //! | [`guest`] | Proxmox VE's guest configurations and where they lie | reads |
 //! | [`plan`] | inputs -> desired -> diff -> steps; problems; what a new pool is assumed to have; what the oracle is told | no |
 //! | [`ruleset`] | the filters: their text, the keys of their sets, the same for routed traffic in the words of iptables | no |

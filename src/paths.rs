@@ -103,9 +103,14 @@ impl Paths {
         self.registry().join("nodes").join(format!("{node}.json"))
     }
 
+    /// What nodes note for each other.
+    pub fn releases(&self) -> PathBuf {
+        self.registry().join("releases")
+    }
+
     /// What a node notes for the others: its release.
     pub fn release_file(&self, node: &NodeName) -> PathBuf {
-        self.registry().join("releases").join(format!("{node}.json"))
+        self.releases().join(format!("{node}.json"))
     }
 
     /// Firewall rules of the datacenter and of guests.
@@ -156,6 +161,16 @@ impl Paths {
     /// The registry as the audit log knows it.
     pub fn audited(&self) -> PathBuf {
         self.state().join("audited.json")
+    }
+
+    /// Copies of the registry's files as this node could read them last.
+    pub fn last_good(&self) -> PathBuf {
+        self.state().join("last-good")
+    }
+
+    /// What files of the registry were before a copy was put in their place.
+    pub fn replaced(&self) -> PathBuf {
+        self.state().join("replaced")
     }
 
     /// Where Debian's `node_exporter` looks for metrics of others.

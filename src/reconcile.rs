@@ -13,9 +13,9 @@ use crate::paths::Paths;
 use crate::plan::{
     Desired, Exits, Inputs, Links, NetState, Place, Presence, Problem, Step, desired, diff, notes, support,
 };
-use crate::registry::Registry;
 use crate::registry::document::{BackendChoice, GuestFile, Mode as PoolMode, PoolsFile};
 use crate::registry::store::{Store, StoreError};
+use crate::registry::{News, Registry};
 use crate::ruleset::{Backend, Element, SetId, Storage, Variant};
 use crate::system::journal::Durability;
 use crate::system::run::{BackendNote, Mark, MarkPhase, RunError, RunState, fingerprint};
@@ -61,6 +61,8 @@ pub struct Report {
     pub desired: NetState,
     /// Guests whose live migration to this node is complete since the last time.
     pub arrived: Vec<Vmid>,
+    /// How many files of the registry, and configurations of guests with addresses, cannot be used.
+    pub unreadable: usize,
 }
 
 /// What lies under `/etc/pve`, as it was read at one moment.
@@ -69,6 +71,8 @@ pub struct Sources {
     inputs: Inputs,
     pools_source: u64,
     unreadable: BTreeMap<Vmid, GuestError>,
+    /// What of the registry has no copy on this node yet.
+    news: News,
 }
 
 impl Sources {
@@ -187,7 +191,7 @@ impl Node {
 
     /// What this release's rules should be on this node.
     pub fn reference(&self, run: &RunState) -> Result<Reference, ReconcileError> {
-        Ok(reference(run, self.store.node_file()?.and_then(|file| file.log_group))?)
+        Ok(reference(run, self.store.node_file().and_then(|file| file.log_group))?)
     }
 
     /// Everything that decisions depend on, now.
@@ -265,6 +269,10 @@ impl Node {
         if mode == Mode::Apply {
             let mut changes = Vec::new();
             if trust == Trust::Whole {
+                let news = std::mem::take(&mut sources.news);
+                if !news.is_empty() {
+                    self.store.remember(&news);
+                }
                 arrived = note(run, inputs, &mut changes)?;
             }
             kernel.apply(&steps)?;
@@ -286,7 +294,8 @@ impl Node {
             self.store.journal.record(changes, Durability::Soon);
         }
         let notes = notes(inputs);
-        Ok(Report { steps, problems, notes, presence: inputs.presence.clone(), desired: state, arrived })
+        let unreadable = inputs.registry.broken.len() + sources.unreadable.len();
+        Ok(Report { steps, problems, notes, presence: inputs.presence.clone(), desired: state, arrived, unreadable })
     }
 
     /// What filters routed traffic on this node: what was decided since it booted, as long as nobody asks for another one.
@@ -330,13 +339,21 @@ impl Node {
 
     /// Sets to which nothing may be added as long as a file cannot be read.
     fn kept(&self, registry: &Registry, observed: &NetState) -> BTreeSet<SetId> {
-        let broken = |path: PathBuf| registry.broken.iter().any(|error| error.path == path);
+        let broken = |path: PathBuf| {
+            registry.broken.iter().any(|error| error.path == path) && !registry.recalled.contains(&path)
+        };
         let known: BTreeSet<SetId> = observed.elements.iter().map(Element::set).collect();
         // Known ranges stay as they are: the kernel refuses a second one that overlaps.
         let mut kept: BTreeSet<SetId> = known.iter().copied().filter(|set| set.storage() == Storage::Tree).collect();
         // What a port is exempt from depends on the pools' bridges and on the named uplinks.
         if broken(self.paths.pools_file()) {
             kept.extend([SetId::FreePorts, SetId::RouterPorts]);
+        }
+        // What stands is better than what is made of nothing.
+        if registry.lost_pools.is_some()
+            && known.iter().any(|set| matches!(set, SetId::GuardEnforce | SetId::GuardReport))
+        {
+            kept.extend([SetId::GuardEnforce, SetId::GuardReport, SetId::UplinkRegistered]);
         }
         let uplinks = broken(self.paths.node_file(&self.name)) && known.contains(&SetId::Uplinks);
         if uplinks {
@@ -347,8 +364,9 @@ impl Node {
 
     /// Reads what lies under `/etc/pve`: pools, assignments, guests' configurations.
     pub fn read_sources(&self) -> Result<Sources, ReconcileError> {
-        let pools_source = fingerprint(&self.store.read_pools()?);
-        let registry = self.store.load()?.registry;
+        let pools_source = fingerprint(&self.store.read_pools());
+        let (snapshot, news) = self.store.load_known()?;
+        let registry = snapshot.registry;
         let local = self.guests.local()?.into_iter();
         let mut guests: BTreeMap<Vmid, Place> =
             local.map(|(vmid, config)| (vmid, Place { node: self.name.clone(), config })).collect();
@@ -371,7 +389,7 @@ impl Node {
         // What was read while the file system went away is not what it says.
         self.store.check_mounted()?;
         let inputs = Inputs::new(self.name.clone(), registry, guests);
-        Ok(Sources { inputs, pools_source, unreadable })
+        Ok(Sources { inputs, pools_source, unreadable, news })
     }
 
     /// Who runs here, by marks and ports; says which guests' configurations could not be read.

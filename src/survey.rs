@@ -247,7 +247,7 @@ fn look_at_files(paths: &Paths) -> Known<Files> {
         return Err(format!("there is no `{}`", etc_pve.display()));
     }
     let node = Node::open(paths.clone()).map_err(|error| reason(&error))?;
-    let registry = node.store.load().map_err(|error| reason(&error))?.registry;
+    let registry = node.store.load_known().map_err(|error| reason(&error))?.0.registry;
     let (mut guests, mut unreadable) = (BTreeMap::new(), BTreeMap::new());
     for (vmid, found) in node.guests.all() {
         match found {

@@ -11,7 +11,7 @@ use super::inside::by_hand;
 use super::network::{self, Changed, Told};
 use super::node::settle;
 use super::output::{Output, table};
-use super::pools::{change, readable};
+use super::pools::{change, readable, shown};
 use super::proxmox::{self, Failure, Outcome};
 use super::{Assign, List, Release, Show, advice};
 use super::{probe, provider_mac};
@@ -351,7 +351,7 @@ pub(super) fn release(node: &Node, command: &Release, dry_run: bool) -> anyhow::
             outcome = proxmox::unregister(node, vmid, located, left.hookscript.as_deref(), dry_run);
             stays = matches!(outcome, Outcome::LeftToDo { .. } | Outcome::Failed { .. });
         }
-        if !dry_run && told.is_done() && node.store.load_guest(vmid)?.is_some() {
+        if !dry_run && told.is_done() && node.store.load_guest(vmid).is_some() {
             change(node, dry_run, |registry| {
                 forget_network(registry, vmid, stays);
                 Ok(())
@@ -432,12 +432,14 @@ pub(super) fn list(node: &Node, command: &List) -> anyhow::Result<Output> {
             }));
         }
     }
-    let text = if rows.is_empty() {
+    let text = if rows.is_empty() && !registry.broken.is_empty() {
+        "no assignment can be read".to_owned()
+    } else if rows.is_empty() {
         "no assignments; `pve-public-ip assign VMID ADDRESS` makes one".to_owned()
     } else {
         table(&["vmid", "net", "address", "mac", "pool", "node", "state"], &rows)
     };
-    Ok(Output::new(text, data.into()))
+    Ok(shown(&registry, Output::new(text, data.into())))
 }
 
 fn cost(index: &PoolIndex<'_>, address: Prefix) -> Option<u64> {
@@ -447,7 +449,7 @@ fn cost(index: &PoolIndex<'_>, address: Prefix) -> Option<u64> {
 
 pub(super) fn show(node: &Node, command: &Show) -> anyhow::Result<Output> {
     let vmid = command.vmid;
-    let guest = match node.store.load_guest(vmid)? {
+    let guest = match node.store.load_guest(vmid) {
         Some((guest, _)) => guest?,
         None => GuestFile::new(vmid),
     };
@@ -505,5 +507,5 @@ pub(super) fn show(node: &Node, command: &Show) -> anyhow::Result<Output> {
         map.insert("state".to_owned(), place.state.into());
         map.insert("hookscript_registered".to_owned(), registered.into());
     }
-    Ok(Output::new(text, data))
+    Ok(shown(&registry, Output::new(text, data)))
 }

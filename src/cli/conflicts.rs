@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use super::output::Output;
-use super::pools::readable;
+use super::pools::{readable, shown};
 use super::{ConflictsCommand, advice};
 use crate::conflict::{Claims, Conflict, Files, Seen, allocations, in_files};
 use crate::doctor::firewall::{Firewall, FirewallFile};
@@ -24,10 +24,12 @@ const FILE_LIMIT: usize = 4 << 20;
 pub(super) fn run(node: &Node, command: ConflictsCommand, dry_run: bool) -> anyhow::Result<Output> {
     match command {
         ConflictsCommand::List => {
-            let (conflicts, not_compared) = all(node, readable(node)?);
+            let registry = readable(node)?;
+            let (conflicts, not_compared) = all(node, registry.clone());
             let mut text = text(&conflicts);
             text.extend(not_compared.iter().map(|line| format!("not compared: {line}\n")));
-            Ok(Output::new(text, json!({ "conflicts": conflicts, "not_compared": not_compared })))
+            let data = json!({ "conflicts": conflicts, "not_compared": not_compared });
+            Ok(shown(&registry, Output::new(text, data)))
         }
         ConflictsCommand::Ack { ids, all: everything } => acknowledge(node, ids, everything, dry_run),
     }

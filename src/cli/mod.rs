@@ -17,6 +17,7 @@ mod pools;
 mod probe;
 mod provider_mac;
 mod proxmox;
+mod registry;
 mod selftest;
 mod settings;
 mod setup;
@@ -104,6 +105,9 @@ pub enum Command {
     /// A guest whose snippet is missing does not start. The storage `local` is another one on each node; this one lies
     /// beside the registry, in Proxmox VE's cluster file system. Says what it would change, and changes it with --yes.
     Setup(Setup),
+    /// Look for files of the registry that cannot be used, or put their last known good copies back
+    #[command(subcommand)]
+    Registry(RegistryCommand),
     /// Show or change what is set for this node alone
     #[command(subcommand)]
     Node(NodeCommand),
@@ -260,6 +264,23 @@ pub enum PoolCommand {
         name: PoolName,
         /// Only these entries
         addresses: Vec<Prefix>,
+        /// Why
+        #[command(flatten)]
+        reason: Reason,
+    },
+}
+
+/// `registry ...`
+#[derive(Debug, Subcommand)]
+pub enum RegistryCommand {
+    /// Say which files of the registry cannot be used, and whether this node has a copy of each
+    Check,
+    /// Put this node's last known good copy in the place of a file that cannot be used
+    ///
+    /// With --dry-run the copy is printed. What is replaced is kept on this node.
+    Restore {
+        /// The file as the registry calls it: pools.json, guests/100.json, nodes/pve1.json
+        file: String,
         /// Why
         #[command(flatten)]
         reason: Reason,
@@ -952,6 +973,7 @@ impl Command {
             Self::Pool(PoolCommand::Set(command)) => &command.reason,
             Self::Pool(PoolCommand::Remove { reason, .. }) => reason,
             Self::Node(NodeCommand::Set(command)) => return command.reason.as_ref(),
+            Self::Registry(RegistryCommand::Restore { reason, .. }) => reason,
             Self::Setup(command) => &command.reason,
             Self::Assign(command) => &command.reason,
             Self::Release(command) => &command.reason,
@@ -983,6 +1005,7 @@ impl Cli {
                 node.store.journal.reason = command.reason().cloned();
                 match command {
                     Command::Pool(command) => pools::run(&node, command, global.dry_run),
+                    Command::Registry(command) => registry::run(&node, &command, global.dry_run),
                     Command::Node(command) => settings::run(&node, &command, global.dry_run),
                     Command::Setup(command) => setup::setup(&node, &command, global.dry_run),
                     Command::Assign(command) => assignments::assign(&node, &command, global.dry_run),

@@ -401,7 +401,7 @@ pub(super) fn turn(node: &Node, vmid: Vmid, guest: GuestFile, dry_run: bool) -> 
     if let Err(error) = &turn {
         log::warn!("cannot wait for other commands: {error}");
     }
-    let now = node.store.load_guest(vmid).ok().flatten().and_then(|(file, _)| file.ok());
+    let now = node.store.load_guest(vmid).and_then(|(file, _)| file.ok());
     (now.unwrap_or(guest), turn.ok())
 }
 

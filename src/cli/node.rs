@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use super::output::Output;
+use super::output::{Output, UNREADABLE};
 use super::{Guard, Hook, Verify, active, advice};
 use crate::audit::{Change, Event};
 use crate::guard::{self, courier, sayings::drift};
@@ -96,7 +96,12 @@ pub(super) fn plan(node: &Node) -> anyhow::Result<Output> {
     let report = node.reconcile(Mode::Plan)?;
     let steps: String = report.steps.iter().map(|step| format!("{step}\n")).collect();
     let text = if steps.is_empty() { "nothing to do\n".to_owned() } else { steps };
-    Ok(Output::new(text + &remarks(&report), data(&report)))
+    Ok(graded(&report, Output::new(text + &remarks(&report), data(&report))))
+}
+
+/// What cannot be read makes the command fail, whatever was done in spite of it.
+fn graded(report: &Report, output: Output) -> Output {
+    if report.unreadable > 0 { Output { code: UNREADABLE, ..output } } else { output }
 }
 
 pub(super) fn apply(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
@@ -122,7 +127,7 @@ pub(super) fn apply(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
     let repaired = repaired.map(|meaning| Change::said(Event::Repaired, meaning));
     node.store.journal.record(repaired.collect(), Durability::Soon);
     let wrong = images(node, &mut report)?;
-    Ok(Output::new(text + &drift_text(&wrong) + &remarks(&report), data(&report)))
+    Ok(graded(&report, Output::new(text + &drift_text(&wrong) + &remarks(&report), data(&report))))
 }
 
 /// Repairs that get an entry of their own in the audit log; of more the number is told.
@@ -171,7 +176,7 @@ pub(super) fn verify(node: &Node, command: &Verify) -> anyhow::Result<Output> {
         (true, false) => 1,
         (true, true) => 0,
     };
-    Ok(Output { text, data, code })
+    Ok(graded(&report, Output { text, data, code }))
 }
 
 pub(super) fn guard(node: Node, command: &Guard, dry_run: bool) -> anyhow::Result<Output> {

@@ -20,6 +20,9 @@ pub enum OutputFormat {
     Yaml,
 }
 
+/// Exit status of a command that could not read all that it is about.
+pub const UNREADABLE: u8 = 4;
+
 /// The outcome of a command: the same content for people and for programs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Output {
@@ -27,7 +30,7 @@ pub struct Output {
     pub text: String,
     /// For programs.
     pub data: Value,
-    /// 0, or 3 for drift, 1 for problems.
+    /// 0, or 3 for drift, 1 for problems, [`UNREADABLE`] if not everything could be read.
     pub code: u8,
 }
 

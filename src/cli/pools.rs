@@ -10,14 +10,12 @@ use serde_json::json;
 use super::assignments::own_addresses;
 use super::bridges;
 use super::node::settle_pool;
-use super::output::{Output, table};
+use super::output::{Output, UNREADABLE, table};
 use super::{PoolAdd, PoolCommand, PoolCreate, PoolSet, ProfileOrFile, advice};
 use crate::model::{NicId, PoolName, Prefix, Vmid};
 use crate::plan::{Inputs, Problem, Surroundings, assume_bridge, assume_gateways, outlook, unfit};
 use crate::reconcile::Node;
-use crate::registry::document::{
-    self, Assigned, DocumentError, Interface, MAX_FILE_SIZE, Mode, Pool, PoolAddress, Profile,
-};
+use crate::registry::document::{self, Assigned, Interface, MAX_FILE_SIZE, Mode, Pool, PoolAddress, Profile};
 use crate::registry::layout::Layout;
 use crate::registry::store::StoreError;
 use crate::registry::{Registry, RuleError, capacity, plain};
@@ -218,13 +216,21 @@ fn remove(node: &Node, name: &PoolName, addresses: &[Prefix], dry_run: bool) -> 
     settle_pool(node, dry_run, registry, output)
 }
 
-/// The registry for looking at: broken files are said on stderr, what can be read is shown.
+/// The registry for looking at: files that cannot be used are said on stderr, what was known of them last is shown.
 pub(super) fn readable(node: &Node) -> Result<Registry, StoreError> {
-    let registry = node.store.load()?.registry;
-    for DocumentError { hint, .. } in registry.broken.iter().inspect(|error| log::warn!("{error}")) {
-        log::warn!("hint: {hint}");
+    let registry = node.store.load_known()?.0.registry;
+    for error in &registry.broken {
+        let is_known = registry.recalled.contains(&error.path);
+        let shown = if is_known { "shown is its last known good copy" } else { "what it says is missing here" };
+        log::warn!("{error}; {shown}");
+        log::warn!("hint: {}", error.hint);
     }
     Ok(registry)
+}
+
+/// What is only a part, or of the past, is no success.
+pub(super) fn shown(registry: &Registry, output: Output) -> Output {
+    if registry.broken.is_empty() { output } else { Output { code: UNREADABLE, ..output } }
 }
 
 /// How much there is to hand out: `8 IPv4, 2^64 IPv6`.
@@ -263,12 +269,14 @@ fn list(node: &Node) -> anyhow::Result<Output> {
             "entries": pool.addresses.len(), "assigned": assigned,
         }));
     }
-    let text = if rows.is_empty() {
-        "no pools; `pve-public-ip pool create` makes one".to_owned()
-    } else {
+    let text = if !rows.is_empty() {
         table(&["pool", "profile", "bridge", "gateway", "addresses", "assigned"], &rows)
+    } else if registry.lost_pools.is_some() {
+        "the pools cannot be read".to_owned()
+    } else {
+        "no pools; `pve-public-ip pool create` makes one".to_owned()
     };
-    Ok(Output::new(text, data.into()))
+    Ok(shown(&registry, Output::new(text, data.into())))
 }
 
 type Holding<'a> = (Vmid, NicId, &'a Interface, &'a Assigned);
@@ -349,5 +357,5 @@ fn show(node: &Node, name: &PoolName) -> anyhow::Result<Output> {
     let mut shown = pool_data(pool);
     shown["name"] = json!(name);
     shown["addresses"] = data.into();
-    Ok(Output::new(head + &body, shown))
+    Ok(self::shown(&registry, Output::new(head + &body, shown)))
 }

@@ -26,7 +26,7 @@ pub(super) fn run(node: &Node, command: &NodeCommand, dry_run: bool) -> anyhow::
 
 fn show(node: &Node) -> anyhow::Result<Output> {
     // A file that cannot be read is an error here: nothing else is asked for.
-    let file = node.store.load_node()?.transpose()?.unwrap_or_else(new_file);
+    let file = node.store.load_node().transpose()?.unwrap_or_else(new_file);
     let registry = Registry { node: Some(file.clone()), ..node.store.load()?.registry };
     let choice = file.backend.unwrap_or_default();
     let in_force = if registry.has_routed() {

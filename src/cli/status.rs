@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::output::{Output, OutputFormat, table_within};
+use super::output::{Output, OutputFormat, UNREADABLE, table_within};
 use super::{Metrics, Status, conflicts};
 use crate::model::{Amount, IfName, Vmid};
 use crate::reconcile::{Mode, Node, ReconcileError, Sources};
@@ -79,7 +79,7 @@ pub(super) fn status(node: &Node, command: &Status, format: OutputFormat) -> any
     let screen = Screen::of_stdout();
     let output = || {
         let view = view(node);
-        let code = u8::from(view.in_line.is_none());
+        let code = if view.unreadable > 0 { UNREADABLE } else { u8::from(view.in_line.is_none()) };
         Output { text: screen.painted(&text(&view, screen.width)), data: json!(view), code }
     };
     if !command.watch {

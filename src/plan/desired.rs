@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::Path;
 
 use ipnet::IpNet;
 
@@ -14,7 +15,7 @@ use crate::guest::Nic;
 use crate::model::address::{ranges4, ranges6};
 use crate::model::{IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
 use crate::registry::Registry;
-use crate::registry::document::{Assigned, GuestFile, Interface, Mode, Pool, UplinkGuard};
+use crate::registry::document::{Assigned, DocumentError, GuestFile, Interface, Mode, Pool, UplinkGuard};
 use crate::ruleset::{Backend, Element, Routed, SetId};
 
 /// A decision: the state, and the assignments that cannot be realised.
@@ -29,9 +30,7 @@ pub struct Desired {
 /// The whole node.
 pub fn desired(inputs: &Inputs) -> Desired {
     let mut desired = Desired { state: node_state(inputs), problems: Vec::new() };
-    for error in &inputs.registry.broken {
-        desired.problems.push(Problem { vmid: None, sentence: error.to_string(), hint: error.hint.clone() });
-    }
+    desired.problems.extend(unreadable(inputs));
     for (guests, sentence) in inputs.registry.conflicts() {
         let hint = "release one of them, or correct the file by hand".to_owned();
         desired.problems.push(Problem { vmid: guests.last().copied(), sentence, hint });
@@ -59,6 +58,45 @@ pub fn desired(inputs: &Inputs) -> Desired {
     desired
 }
 
+/// Files of the registry that cannot be used, and what counts as long as it is so.
+fn unreadable(inputs: &Inputs) -> Vec<Problem> {
+    let registry = &inputs.registry;
+    let cut_off = lost_bridges(inputs);
+    let counts = |path: &Path| {
+        if registry.recalled.contains(path) {
+            return "; as long as it is so, its last known good copy counts".to_owned();
+        }
+        if registry.lost_pools.is_none() || path.file_name().is_none_or(|name| name != "pools.json") {
+            return String::new();
+        }
+        let names: Vec<&str> = cut_off.iter().map(IfName::as_str).collect();
+        let bridges = if names.is_empty() { String::new() } else { format!(" of {}", names.join(", ")) };
+        format!("; there is no copy of it, so guests without addresses are cut off from the uplinks{bridges}")
+    };
+    let problem = |error: &DocumentError| Problem {
+        vmid: None,
+        sentence: format!("{error}{}", counts(&error.path)),
+        hint: error.hint.clone(),
+    };
+    registry.broken.iter().map(problem).collect()
+}
+
+/// If nothing is known of the pools: the bridges that may carry one. Those that the file seems to name, and those of guests
+/// with addresses; if there are none, every bridge with an uplink.
+pub(super) fn lost_bridges(inputs: &Inputs) -> BTreeSet<IfName> {
+    let Some(named) = &inputs.registry.lost_pools else { return BTreeSet::new() };
+    let holders = inputs.registry.guests.values().filter(|guest| !guest.is_empty());
+    let configs = holders.filter_map(|guest| inputs.guests.get(&guest.vmid));
+    let nics = configs.flat_map(|place| place.config.nics.values().flatten()).filter_map(|nic| nic.bridge);
+    let likely: BTreeSet<IfName> = named.iter().copied().chain(nics).collect();
+    if !likely.is_empty() {
+        return likely;
+    }
+    let is_bridge = |name: &IfName| inputs.links.get(*name).is_some_and(|link| link.bridge.is_some());
+    let bridges = inputs.links.0.keys().copied().filter(is_bridge);
+    bridges.filter(|bridge| inputs.links.ports(*bridge).any(|port| !is_guest_port(port.as_str()))).collect()
+}
+
 /// One guest's share of the state: what its start and stop change. The node's share must be in place already.
 pub fn desired_for(inputs: &Inputs, guest: &GuestFile) -> NetState {
     let mut state = NetState { rules: Rules::Loaded, ..NetState::default() };
@@ -84,7 +122,7 @@ fn node_state(inputs: &Inputs) -> NetState {
     let pools = &inputs.registry.pools.pools;
     let entries = || pools.values().flat_map(|pool| &pool.addresses);
     let assignments = || inputs.registry.assignments();
-    let bridges = pool_bridges(&inputs.registry);
+    let bridges: BTreeSet<IfName> = pool_bridges(&inputs.registry).into_iter().chain(lost_bridges(inputs)).collect();
     let segments = segments(inputs, &bridges);
 
     for bridge in &segments {
@@ -183,6 +221,15 @@ fn guard_elements(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BTreeSet<Elem
     let registered = registered_macs(&inputs.registry);
     let mut elements: BTreeSet<Element> =
         registered.iter().map(|(_, mac)| Element::mac(SetId::RegisteredMac, *mac)).collect();
+    if inputs.registry.lost_pools.is_some() {
+        let assigned: BTreeSet<MacAddr> =
+            inputs.registry.assignments().map(|(.., interface, _)| interface.mac).collect();
+        elements.extend(assigned.iter().map(|mac| Element::mac(SetId::RegisteredMac, *mac)));
+        for uplink in present_uplinks(inputs, segments) {
+            elements.insert(Element::port(SetId::GuardEnforce, uplink));
+            elements.extend(assigned.iter().map(|mac| Element::mac_on_port(SetId::UplinkRegistered, uplink, *mac)));
+        }
+    }
     for bridge in pool_bridges(&inputs.registry) {
         let guard = bridge_guard(&inputs.registry, bridge);
         let set = match guard {
@@ -307,6 +354,9 @@ pub(super) fn unbound_kinds(inputs: &Inputs, bridges: &BTreeSet<IfName>) -> Vec<
     let kind_of = |bridge: IfName| {
         let mut pools = inputs.registry.pools.pools.values().filter(|pool| is_segment_of(bridge, pool.bridge));
         if bridges.iter().any(|pool| is_segment_of(bridge, *pool)) {
+            if inputs.registry.lost_pools.is_some() {
+                return None;
+            }
             // Of two pools on one bridge both must allow it.
             return pools.all(|pool| pool.guest_routers).then_some(Unbound::Router);
         }

@@ -610,7 +610,31 @@ pub struct DocumentError {
     pub reason: String,
     /// What to do.
     pub hint: String,
+    /// What kind of fault it is.
+    pub fault: Fault,
 }
+
+/// Why a file cannot be used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Fault {
+    /// It is damaged, or was edited by hand.
+    #[default]
+    Damaged,
+    /// It has a key that this release does not know: a typing error, or the key of a newer release.
+    UnknownKey,
+    /// It says that a newer release wrote it.
+    Newer,
+}
+
+impl DocumentError {
+    /// A file that is damaged.
+    pub fn new(path: &Path, reason: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), reason: reason.into(), hint: hint.into(), fault: Fault::Damaged }
+    }
+}
+
+/// What cures every node that is older than a file of the registry.
+pub const UPGRADE: &str = "upgrade this node: `apt update && apt install pve-public-ip`";
 
 /// A file of the registry: its type-specific checks, beyond what serde sees.
 pub trait Document: DeserializeOwned + Serialize + JsonSchema {
@@ -724,12 +748,16 @@ impl Document for NodeFile {
     }
 }
 
+/// What to do about a file that says nothing, as long as nobody knows a copy of it.
+pub const RESTORE: &str =
+    "restore it from a backup, or by `pve-public-ip registry restore` on a node that has a copy of it";
+
 /// Reads a document strictly.
 ///
 /// Unknown keys, wrong types and contradictions are errors, so that a typing error never silently unprotects a guest.
 pub fn parse<T: Document>(path: &Path, bytes: &[u8]) -> Result<T, DocumentError> {
-    let error = |reason: String, hint: &str| DocumentError { path: path.to_owned(), reason, hint: hint.to_owned() };
-    let restore = "restore it from a backup, or remove it and assign the addresses again";
+    let error = |reason: String, hint: &str| DocumentError::new(path, reason, hint);
+    let restore = RESTORE;
     if bytes.len() > MAX_FILE_SIZE {
         return Err(error(
             format!("has {} bytes; the cluster file system allows {MAX_FILE_SIZE}", bytes.len()),
@@ -739,7 +767,10 @@ pub fn parse<T: Document>(path: &Path, bytes: &[u8]) -> Result<T, DocumentError>
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(error("is empty".to_owned(), restore));
     }
-    check_version(bytes).map_err(|(reason, hint)| error(reason, hint.unwrap_or(restore)))?;
+    check_version(bytes).map_err(|(reason, hint)| DocumentError {
+        fault: if hint.is_some() { Fault::Newer } else { Fault::Damaged },
+        ..error(reason, hint.unwrap_or(restore))
+    })?;
 
     let mut unknown = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
@@ -753,9 +784,12 @@ pub fn parse<T: Document>(path: &Path, bytes: &[u8]) -> Result<T, DocumentError>
             Some(known) => {
                 format!("did you mean `{known}`? `pve-public-ip schema` prints all keys")
             }
-            None => "remove it; `pve-public-ip schema` prints all keys".to_owned(),
+            None => {
+                format!("if a newer release wrote it, {UPGRADE}; `pve-public-ip schema` prints the keys of this one")
+            }
         };
-        return Err(error(format!("has an unknown key `{path}`"), &hint));
+        let error = error(format!("has an unknown key `{path}`"), &hint);
+        return Err(DocumentError { fault: Fault::UnknownKey, ..error });
     }
     let document = document.map_err(|cause| {
         let at = track.path().to_string();
@@ -793,7 +827,7 @@ fn check_version(bytes: &[u8]) -> Result<(), (String, Option<&'static str>)> {
                 "has version {newer}, but pve-public-ip {} reads version {VERSION}: it was written by a newer release",
                 env!("CARGO_PKG_VERSION")
             );
-            Err((reason, Some("upgrade this node: `apt update && apt install pve-public-ip`")))
+            Err((reason, Some(UPGRADE)))
         }
         _ => Err((format!("is not valid: version: `{value}` is not {VERSION}"), None)),
     }

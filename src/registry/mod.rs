@@ -7,18 +7,21 @@
 
 mod allocate;
 pub mod document;
+mod last_good;
 pub mod layout;
 mod lock;
 pub mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 pub use allocate::capacity;
 use document::{
     Assigned, Document, DocumentError, GuestFile, Interface, Mode, NodeFile, Pool, PoolAddress, PoolsFile, Released,
     ReleasedFile, VERSION,
 };
+pub use last_good::News;
 pub use lock::LockError;
 
 use crate::model::{IfName, MacAddr, Moment, NicId, PoolName, Prefix, Vmid};
@@ -37,6 +40,10 @@ pub struct Registry {
     /// Files that could not be used. One broken guest must not stop the others, so they are kept beside the rest;
     /// a change that needs the whole registry is refused as long as there is one.
     pub broken: Vec<DocumentError>,
+    /// Those of them in whose place the last known good copy counts. Never so in a registry that is to be changed.
+    pub recalled: BTreeSet<PathBuf>,
+    /// If `pools.json` cannot be used and no copy of it is known: the bridges that it seems to name.
+    pub lost_pools: Option<BTreeSet<IfName>>,
 }
 
 /// A change that the registry's rules forbid.
@@ -379,7 +386,9 @@ impl Registry {
     /// A pool by name.
     pub fn pool(&self, name: &PoolName) -> Result<&Pool, RuleError> {
         let missing = || RuleError::NoPool(name.clone(), self.pools.pools.keys().cloned().collect());
-        self.pools.pools.get(name).ok_or_else(missing)
+        // A pool may be missing because the file cannot be read.
+        let broken = || self.broken.iter().find(|error| error.path.ends_with("pools.json")).cloned();
+        self.pools.pools.get(name).ok_or_else(|| broken().map_or_else(missing, RuleError::Broken))
     }
 
     /// The pool whose entry holds `prefix` whole.
@@ -974,11 +983,7 @@ mod tests {
     #[test]
     fn a_broken_file_stops_every_change() {
         let mut registry = registry();
-        registry.broken.push(DocumentError {
-            path: "/x/7.json".into(),
-            reason: "is empty".into(),
-            hint: "restore it".into(),
-        });
+        registry.broken.push(DocumentError::new(std::path::Path::new("/x/7.json"), "is empty", "restore it"));
         let message = registry.assign(&request("100", A, &["203.0.113.2"])).unwrap_err().to_string();
         assert_eq!(message, "`/x/7.json` is empty");
     }

@@ -3,16 +3,17 @@
 //! A change is: lock, read everything, change in memory under the rules, check that no file changed meanwhile, write
 //! each changed file as a temporary file and rename it. A process that dies in between leaves whole files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::document::{self, Document, DocumentError, GuestFile, NodeFile, PoolsFile, ReleasedFile};
+use super::document::{self, Document, DocumentError, Fault, GuestFile, NodeFile, PoolsFile, ReleasedFile, UPGRADE};
+use super::last_good::{LastGood, News};
 use super::lock::{LockError, RegistryLock};
 use super::{Registry, RuleError};
-use crate::model::{NodeName, Vmid};
+use crate::model::{IfName, NodeName, Vmid};
 use crate::paths::Paths;
 use crate::system::files;
 use crate::system::journal::Journal;
@@ -121,6 +122,7 @@ fn write_hint(error: &io::Error) -> String {
 pub struct Store {
     paths: Paths,
     node: NodeName,
+    last_good: LastGood,
     /// Where its changes are written down.
     pub journal: Journal,
 }
@@ -148,55 +150,265 @@ impl Snapshot {
 impl Store {
     /// The registry of the node `node` under `paths`.
     pub fn new(paths: &Paths, node: &NodeName) -> Self {
-        Self { paths: paths.clone(), node: node.clone(), journal: Journal::new(paths, node) }
+        let (last_good, journal) = (LastGood::new(paths), Journal::new(paths, node));
+        Self { paths: paths.clone(), node: node.clone(), last_good, journal }
     }
 
-    /// Reads everything. Broken files are listed in [`Registry::broken`]; only an unreadable directory is an error.
+    /// Reads everything. Files that cannot be used are listed in [`Registry::broken`].
     pub fn load(&self) -> Result<Snapshot, StoreError> {
         self.check_mounted()?;
         let mut snapshot = Snapshot::default();
-        if let Some(pools) = keep(&mut snapshot, self.paths.pools_file(), document::parse::<PoolsFile>)? {
+        if let Some(pools) = self.keep(&mut snapshot, self.paths.pools_file(), document::parse::<PoolsFile>) {
             snapshot.registry.pools = pools;
         }
-        if let Some(released) = keep(&mut snapshot, self.paths.released_file(), document::parse::<ReleasedFile>)? {
+        if let Some(released) = self.keep(&mut snapshot, self.paths.released_file(), document::parse::<ReleasedFile>) {
             snapshot.registry.released = released;
         }
-        snapshot.registry.node = keep(&mut snapshot, self.paths.node_file(&self.node), document::parse)?;
-        for (vmid, path) in self.guest_files()? {
-            if let Some(guest) = keep(&mut snapshot, path, |path, bytes| parse_guest(vmid, path, bytes))? {
-                snapshot.registry.guests.insert(vmid, guest);
+        snapshot.registry.node = self.keep(&mut snapshot, self.paths.node_file(&self.node), document::parse);
+        match self.guest_files() {
+            Ok(files) => {
+                for (vmid, path) in files {
+                    if let Some(guest) = self.keep(&mut snapshot, path, |path, bytes| parse_guest(vmid, path, bytes)) {
+                        snapshot.registry.guests.insert(vmid, guest);
+                    }
+                }
             }
+            Err(error) => snapshot.registry.broken.push(self.explained(error)),
+        }
+        let holds = snapshot.registry.guests.values().any(|guest| !guest.is_empty());
+        if holds && !self.paths.pools_file().exists() {
+            snapshot.registry.broken.extend(self.missing_pools());
         }
         Ok(snapshot)
     }
 
-    /// This node's file. One that cannot be understood is as good as none: the rules stand without it.
-    pub fn node_file(&self) -> Result<Option<NodeFile>, StoreError> {
-        Ok(self.load_node()?.and_then(Result::ok))
+    /// Pools do not vanish as long as guests hold addresses of them: somebody has removed the file.
+    fn missing_pools(&self) -> Option<DocumentError> {
+        let path = self.paths.pools_file();
+        let (pools, _) = self.last_good.read::<PoolsFile>(&path)?;
+        let reason = "does not exist, although guests hold addresses of its pools";
+        let error = || self.explained(DocumentError::new(&path, reason, document::RESTORE));
+        (!pools.pools.is_empty()).then(error)
+    }
+
+    /// The registry by which guests are protected: in the place of files that cannot be used, what was known of them last.
+    /// What of it has no copy yet is for [`Self::remember`].
+    pub fn load_known(&self) -> Result<(Snapshot, News), StoreError> {
+        let mut snapshot = self.load()?;
+        let bad: BTreeSet<PathBuf> = snapshot.registry.broken.iter().map(|error| error.path.clone()).collect();
+        let good = snapshot.bytes.iter().filter(|(path, _)| !bad.contains(*path));
+        let guests = self.paths.guest_files();
+        let is_gone = |path: &Path| path.parent() == Some(&guests) && !bad.contains(path) && !bad.contains(&guests);
+        let news = self.last_good.news(good.map(|(path, bytes)| (path.as_path(), bytes.as_slice())), is_gone);
+        for path in &bad {
+            self.recall(&mut snapshot, path);
+        }
+        Ok((snapshot, news))
+    }
+
+    /// Puts the last known good copy of one file in its place.
+    fn recall(&self, snapshot: &mut Snapshot, path: &Path) {
+        let vmid = path.file_stem().and_then(|stem| stem.to_str()?.parse::<Vmid>().ok());
+        let registry = &mut snapshot.registry;
+        let is_known = if *path == self.paths.pools_file() {
+            let known = self.last_good.read(path).map(|(pools, _)| registry.pools = pools).is_some();
+            if !known {
+                let bytes = snapshot.bytes.get(path).map(Vec::as_slice).unwrap_or_default();
+                registry.lost_pools = Some(bridges_named_in(bytes));
+            }
+            known
+        } else if *path == self.paths.released_file() {
+            self.last_good.read(path).map(|(released, _)| registry.released = released).is_some()
+        } else if *path == self.paths.node_file(&self.node) {
+            registry.node = self.last_good.read(path).map(|(node, _)| node);
+            registry.node.is_some()
+        } else if *path == self.paths.guest_files() {
+            let known = self.last_good.guests().into_iter();
+            let known = known.filter_map(|vmid| Some((vmid, self.last_guest(vmid)?)));
+            registry.guests = known.collect();
+            !registry.guests.is_empty()
+        } else {
+            let known = vmid.and_then(|vmid| Some((vmid, self.last_guest(vmid)?)));
+            known.map(|(vmid, guest)| registry.guests.insert(vmid, guest)).is_some()
+        };
+        if is_known {
+            registry.recalled.insert(path.to_owned());
+        }
+    }
+
+    fn last_guest(&self, vmid: Vmid) -> Option<GuestFile> {
+        self.last_good.read::<GuestFile>(&self.paths.guest_file(vmid)).map(|(guest, _)| guest)
+    }
+
+    /// Copies what this node could read, for when it no longer can. The node must be locked.
+    pub fn remember(&self, news: &News) {
+        if let Err(error) = self.last_good.keep(news) {
+            log::warn!(
+                "the registry's files cannot be copied to `{}`, so nothing is known of one that becomes unreadable: {error}",
+                self.paths.last_good().display()
+            );
+        }
+    }
+
+    /// The last known good copy of a file of the registry, by its name there.
+    pub fn copy_of(&self, name: &str) -> Option<Vec<u8>> {
+        let path = self.paths.registry().join(name);
+        let vmid = path.file_stem().and_then(|stem| stem.to_str()?.parse::<Vmid>().ok());
+        if path == self.paths.pools_file() {
+            self.last_good.read::<PoolsFile>(&path).map(|(_, bytes)| bytes)
+        } else if path == self.paths.released_file() {
+            self.last_good.read::<ReleasedFile>(&path).map(|(_, bytes)| bytes)
+        } else if path == self.paths.node_file(&self.node) {
+            self.last_good.read::<NodeFile>(&path).map(|(_, bytes)| bytes)
+        } else if vmid.is_some_and(|vmid| path == self.paths.guest_file(vmid)) {
+            self.last_good.read::<GuestFile>(&path).map(|(_, bytes)| bytes)
+        } else {
+            None
+        }
+    }
+
+    /// When a copy was made.
+    pub fn copied_at(&self, name: &str) -> Option<std::time::SystemTime> {
+        let copy = self.last_good.copy(&self.paths.registry().join(name))?;
+        fs::metadata(copy).and_then(|meta| meta.modified()).ok()
+    }
+
+    /// Puts the last known good copy in the place of a file that cannot be used; what the file was is kept on this node.
+    pub fn restore(&self, name: &str, copy: &[u8]) -> Result<PathBuf, StoreError> {
+        self.check_mounted()?;
+        let path = self.paths.registry().join(name);
+        let lock = RegistryLock::take(&self.paths, LOCK_LIMIT)?;
+        let before = self.load()?.registry;
+        let seconds = crate::system::journal::now().0.as_secs();
+        let aside = self.paths.replaced().join(format!("{}.{seconds}", name.replace('/', "-")));
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| StoreError::Save { path, source }
+        };
+        files::private_directory(&self.paths.replaced()).map_err(failed(&aside))?;
+        if let Ok(Some(bytes)) = read(&path) {
+            files::replace(&aside, &bytes).map_err(failed(&aside))?;
+        }
+        lock.check()?;
+        if path.is_dir() && !path.is_symlink() {
+            fs::remove_dir(&path).map_err(failed(&path))?;
+        }
+        let written = files::directories(path.parent().unwrap_or(&path));
+        written.and_then(|()| files::replace_as(&path, copy, self.node.as_str())).map_err(failed(&path))?;
+        let after = self.load()?.registry;
+        self.journal.follow(&before, &after);
+        Ok(aside)
+    }
+
+    /// Reads one file, and says what is wrong with it if it cannot be used; `None`: there is none.
+    fn document<T>(
+        &self,
+        path: &Path,
+        parse: impl FnOnce(&Path, &[u8]) -> Result<T, DocumentError>,
+    ) -> Option<Read<T>> {
+        let (parsed, bytes) = match read(path) {
+            Ok(Some(bytes)) => (parse(path, &bytes), bytes),
+            Ok(None) => return None,
+            Err(source) => {
+                let error =
+                    DocumentError::new(path, format!("cannot be read: {source}"), "check its type and permissions");
+                (Err(error), Vec::new())
+            }
+        };
+        Some((parsed.map_err(|error| self.explained(error)), bytes))
+    }
+
+    /// As [`Self::document`], within the whole registry.
+    fn keep<T>(
+        &self,
+        snapshot: &mut Snapshot,
+        path: PathBuf,
+        parse: impl FnOnce(&Path, &[u8]) -> Result<T, DocumentError>,
+    ) -> Option<T> {
+        let (parsed, bytes) = self.document(&path, parse)?;
+        snapshot.bytes.insert(path, bytes);
+        parsed.map_err(|error| snapshot.registry.broken.push(error)).ok()
+    }
+
+    /// Adds to what is wrong with a file what only this node knows: whether a newer release may have written it, and whether
+    /// there is a copy.
+    fn explained(&self, mut error: DocumentError) -> DocumentError {
+        let newer = if error.fault == Fault::UnknownKey { self.newer_release() } else { None };
+        if let Some((node, release)) = newer {
+            let own = env!("CARGO_PKG_VERSION");
+            error.reason += &format!(": written by release {release}, which node {node} runs; this is {own}");
+            error.hint = UPGRADE.to_owned();
+        } else if error.fault != Fault::Newer {
+            let is_listing = error.path == self.paths.guest_files();
+            let has_copy = |name: &String| !is_listing && self.copy_of(name).is_some();
+            if let Some(name) = self.last_good.name(&error.path).filter(has_copy) {
+                let restore = format!("`pve-public-ip registry restore {name}` puts the last known good copy back");
+                error.hint =
+                    if error.hint == document::RESTORE { restore } else { format!("{}; {restore}", error.hint) };
+            }
+        }
+        error
+    }
+
+    /// The newest release that a node of the cluster runs, if this is an older one.
+    fn newer_release(&self) -> Option<(String, String)> {
+        let notes = self.releases();
+        let own = release_number(env!("CARGO_PKG_VERSION"));
+        let newest = notes.into_iter().max_by_key(|(_, release)| release_number(release));
+        newest.filter(|(_, release)| release_number(release) > own)
+    }
+
+    /// Which release each node has noted.
+    fn releases(&self) -> Vec<(String, String)> {
+        #[derive(serde::Deserialize)]
+        struct Note {
+            release: String,
+        }
+        let directory = self.paths.releases();
+        let note = |name: String| {
+            let node = name.strip_suffix(".json")?.to_owned();
+            let bytes = files::read_limited(&directory.join(&name), 1 << 16).ok()?;
+            Some((node, serde_json::from_slice::<Note>(&bytes).ok()?.release))
+        };
+        files::names(&directory).into_iter().filter_map(note).collect()
+    }
+
+    /// This node's file, or what was known of it last. One of which nothing is known is as good as none: the rules stand
+    /// without it.
+    pub fn node_file(&self) -> Option<NodeFile> {
+        let known = |error: DocumentError| self.last_good.read(&error.path).map(|(node, _)| node);
+        self.load_node()?.map_or_else(known, Some)
     }
 
     /// Reads this node's file; `None` if there is none.
-    pub fn load_node(&self) -> Result<Option<Result<NodeFile, DocumentError>>, StoreError> {
-        let path = self.paths.node_file(&self.node);
-        Ok(read(&path)?.map(|bytes| document::parse(&path, &bytes)))
+    pub fn load_node(&self) -> Option<Result<NodeFile, DocumentError>> {
+        self.document(&self.paths.node_file(&self.node), document::parse).map(|(node, _)| node)
     }
 
     /// Reads one guest's file and its exact bytes; `None` if there is none.
-    pub fn load_guest(&self, vmid: Vmid) -> Result<Option<Read<GuestFile>>, StoreError> {
-        let path = self.paths.guest_file(vmid);
-        let Some(bytes) = read(&path)? else { return Ok(None) };
-        Ok(Some((parse_guest(vmid, &path, &bytes), bytes)))
+    pub fn load_guest(&self, vmid: Vmid) -> Option<Read<GuestFile>> {
+        self.document(&self.paths.guest_file(vmid), |path, bytes| parse_guest(vmid, path, bytes))
     }
 
-    /// The bytes of the pools' file; none if there is no file.
-    pub fn read_pools(&self) -> Result<Vec<u8>, StoreError> {
-        Ok(read(&self.paths.pools_file())?.unwrap_or_default())
+    /// The bytes of the pools' file; none if there is no file, or if it cannot be read.
+    pub fn read_pools(&self) -> Vec<u8> {
+        read(&self.paths.pools_file()).ok().flatten().unwrap_or_default()
     }
 
-    /// What bytes from [`Self::read_pools`] say.
-    pub fn parse_pools(&self, bytes: &[u8]) -> Result<PoolsFile, DocumentError> {
-        let path = self.paths.pools_file();
-        if bytes.is_empty() && !path.exists() { Ok(PoolsFile::default()) } else { document::parse(&path, bytes) }
+    /// The pools, and why they are only what was known of them last, if that is so.
+    pub fn known_pools(&self) -> Result<(PoolsFile, Option<DocumentError>), DocumentError> {
+        let error = match self.document(&self.paths.pools_file(), document::parse::<PoolsFile>) {
+            Some((Ok(pools), _)) => return Ok((pools, None)),
+            Some((Err(error), _)) => error,
+            None => match self.missing_pools() {
+                Some(error) => error,
+                None => return Ok((PoolsFile::default(), None)),
+            },
+        };
+        match self.last_good.read(&error.path) {
+            Some((pools, _)) => Ok((pools, Some(error))),
+            None => Err(error),
+        }
     }
 
     /// Changes the registry under the cluster-wide lock; `change` gets the registry as it is now.
@@ -250,7 +462,8 @@ impl Store {
             }
         }
         for (path, _) in &writes {
-            if read(path)?.as_ref() != snapshot.bytes.get(path) {
+            let now = read(path).map_err(|source| StoreError::Read { path: path.clone(), source })?;
+            if now.as_ref() != snapshot.bytes.get(path) {
                 return Err(StoreError::Changed { path: path.clone() });
             }
         }
@@ -290,9 +503,11 @@ impl Store {
         Ok(())
     }
 
-    fn guest_files(&self) -> Result<Vec<(Vmid, PathBuf)>, StoreError> {
+    fn guest_files(&self) -> Result<Vec<(Vmid, PathBuf)>, DocumentError> {
         let directory = self.paths.guest_files();
-        let failed = |source| StoreError::Read { path: directory.clone(), source };
+        let failed = |source: io::Error| {
+            DocumentError::new(&directory, format!("cannot be listed: {source}"), "check its type and permissions")
+        };
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -312,31 +527,20 @@ impl Store {
     }
 }
 
-/// Reads a file, remembers its bytes, and keeps its complaint if it is broken.
-fn keep<T>(
-    snapshot: &mut Snapshot,
-    path: PathBuf,
-    parse: impl FnOnce(&Path, &[u8]) -> Result<T, DocumentError>,
-) -> Result<Option<T>, StoreError> {
-    let bytes = match read(&path) {
-        Ok(Some(bytes)) => bytes,
-        Ok(None) => return Ok(None),
-        Err(StoreError::Read { path, source }) => {
-            let hint = "check its type and permissions".to_owned();
-            snapshot.registry.broken.push(DocumentError { path, reason: format!("cannot be read: {source}"), hint });
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
-    };
-    let parsed = parse(&path, &bytes);
-    snapshot.bytes.insert(path, bytes);
-    match parsed {
-        Ok(document) => Ok(Some(document)),
-        Err(error) => {
-            snapshot.registry.broken.push(error);
-            Ok(None)
-        }
+/// Bridges that a damaged `pools.json` seems to name: what follows each `"bridge"`.
+fn bridges_named_in(bytes: &[u8]) -> BTreeSet<IfName> {
+    let text = String::from_utf8_lossy(bytes);
+    let mut named = BTreeSet::new();
+    for rest in text.split("\"bridge\"").skip(1) {
+        let value = rest.trim_start().strip_prefix(':').map(str::trim_start).and_then(|rest| rest.strip_prefix('"'));
+        named.extend(value.and_then(|value| value.split_once('"')?.0.parse::<IfName>().ok()));
     }
+    named
+}
+
+/// `0.2.0` as numbers, to be compared.
+fn release_number(text: &str) -> Vec<u64> {
+    text.split(['.', '-', '+', '~']).map_while(|part| part.parse().ok()).collect()
 }
 
 fn parse_guest(vmid: Vmid, path: &Path, bytes: &[u8]) -> Result<GuestFile, DocumentError> {
@@ -344,11 +548,8 @@ fn parse_guest(vmid: Vmid, path: &Path, bytes: &[u8]) -> Result<GuestFile, Docum
     if guest.vmid == vmid {
         return Ok(guest);
     }
-    Err(DocumentError {
-        path: path.to_owned(),
-        reason: format!("says vmid {}, but its name says {vmid}", guest.vmid),
-        hint: "rename the file or correct `vmid`".to_owned(),
-    })
+    let reason = format!("says vmid {}, but its name says {vmid}", guest.vmid);
+    Err(DocumentError::new(path, reason, "rename the file or correct `vmid`"))
 }
 
 fn rendered<T: Document>(path: &Path, document: &T) -> Result<Vec<u8>, StoreError> {
@@ -360,10 +561,10 @@ fn rendered<T: Document>(path: &Path, document: &T) -> Result<Vec<u8>, StoreErro
 }
 
 /// The whole file, `None` if it does not exist. Refuses what is not a regular file.
-fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match files::read_limited(path, document::MAX_FILE_SIZE * 4) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(StoreError::Read { path: path.to_owned(), source }),
+        Err(error) => Err(error),
     }
 }

@@ -54,6 +54,11 @@ pub fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_with(path, bytes, "local", readable)
 }
 
+/// As [`replace`], for this user only, and left to the disk for later: whoever reads it finds out if it is not whole.
+pub fn replace_soon(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_with(path, bytes, "local", |_| Ok(()))
+}
+
 /// As [`replace`]; `writer` (the node's name) keeps temporary files of two nodes with the same process id apart.
 ///
 /// The temporary name is of the form that Proxmox VE itself uses. Mode and owner are left to the file system: pmxcfs

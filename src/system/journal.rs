@@ -118,6 +118,8 @@ impl Journal {
             let vmid = error.path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
             if error.path == self.paths.pools_file() {
                 registry.pools = known.pools.clone();
+            } else if error.path == self.paths.guest_files() {
+                registry.guests.clone_from(&known.guests);
             } else if error.path == self.paths.node_file(&self.node) {
                 registry.node.clone_from(&known.node);
             } else if let Some((vmid, guest)) = vmid.and_then(|vmid| known.guests.get_key_value(&vmid)) {
@@ -375,8 +377,8 @@ mod tests {
         journal.follow(&pools(&["b"]), &pools(&["b", "c"]));
         assert_eq!(entries()[1..], ["pool-removed a true", "pool-created b true", "pool-created c false"]);
         let mut broken = Registry::default();
-        let (path, reason) = (journal.paths.pools_file(), "is empty".to_owned());
-        broken.broken.push(crate::registry::document::DocumentError { path, reason, hint: String::new() });
+        let error = |path: &Path| crate::registry::document::DocumentError::new(path, "is empty", "");
+        broken.broken.push(error(&journal.paths.pools_file()));
         journal.follow(&broken, &broken);
         assert_eq!(entries().len(), 4, "what cannot be read is not gone");
     }

@@ -56,8 +56,8 @@ pub fn exposition(view: &View) -> String {
     text.single(
         "pve_public_ip_unreadable",
         "gauge",
-        "Sources of these metrics that could not be read.",
-        &view.trouble.len(),
+        "Sources of these metrics, and files of the registry, that could not be read.",
+        &(view.trouble.len() + view.unreadable),
     );
     let interfaces = State::ALL.map(|state| {
         let count = view.guests.iter().filter(|nic| nic.state == state).count();

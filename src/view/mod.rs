@@ -214,6 +214,8 @@ pub struct View {
     pub notes: Vec<Problem>,
     /// What could not be read.
     pub trouble: Vec<String>,
+    /// Files of the registry that cannot be used; what was known of them last counts.
+    pub unreadable: usize,
 }
 
 /// Seconds since 1970.
@@ -241,6 +243,7 @@ impl View {
             problems: comparison.map(|comparison| comparison.problems.to_vec()).unwrap_or_default(),
             notes: comparison.map(|comparison| comparison.notes.to_vec()).unwrap_or_default(),
             trouble,
+            unreadable: inputs.map(|inputs| inputs.registry.broken.len()).unwrap_or_default(),
         }
     }
 

@@ -80,7 +80,7 @@ fn a_configuration_that_cannot_be_read_stops_its_guest_only() {
         );
         // It runs: its protection stays, and the others are not in its hands.
         node.net.sh("nft flush ruleset");
-        let run = node.run("apply").ok();
+        let run = node.run("apply").fails_with(4, &[]);
         let problem = format!("changes made\nproblem: {sentence}\n  hint: {hint}\n");
         assert!(run.out.ends_with(&problem), "{what}: {run}");
         assert!(node.net.filter() == good, "{what}: the running guest lost something");

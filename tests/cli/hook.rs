@@ -93,7 +93,9 @@ fn a_pool_that_is_gone_or_smaller_stops_the_start() {
         "203.0.113.10 of guest 100 is of pool `ovh-rbx`, which does not exist",
         "`pve-public-ip pool list` shows the pools; create it again, or release the address",
     );
+    assert_eq!(node.net.set("bound_ip4"), Vec::<String>::new());
     fs::remove_file(node.tree.path("etc/pve/public-ip/pools.json")).unwrap();
+    fs::remove_dir_all(node.tree.path("var/lib/pve-public-ip/last-good")).unwrap();
     node.run("hook 100 pre-start").fails_with(1, &["which does not exist"]);
     assert_eq!(node.net.set("bound_ip4"), Vec::<String>::new());
 }

@@ -8,8 +8,14 @@ use nix::unistd::mkfifo;
 
 use crate::common::{Node, Tree};
 
-const RESTORE: &str = "restore it from a backup, or remove it and assign the addresses again";
+const RESTORE: &str = "`pve-public-ip registry restore guests/101.json` puts the last known good copy back";
 const CORRECT: &str = "correct the value; `pve-public-ip schema` prints what is allowed";
+const UPGRADE: &str = "upgrade this node: `apt update && apt install pve-public-ip`";
+
+/// A hint of the file's own, and that there is a copy.
+fn or_restore(hint: &str) -> String {
+    if hint == RESTORE || hint == UPGRADE { hint.to_owned() } else { format!("{hint}; {RESTORE}") }
+}
 
 /// Guests 100 and 101 hold an address each; 100 runs.
 pub(crate) fn two_guests() -> Node {
@@ -37,11 +43,13 @@ fn stops_its_guest(node: &Node, vmid: u32, reason: &str, hint: &str) {
         node.changes_nothing(command).fails(4, &format!("{trying}: {sentence}"), hint);
     }
     // What can be read is shown.
-    let run = node.run("list").ok();
-    assert_eq!(run.err, format!("warning: {sentence}\nwarning: hint: {hint}\n"), "{run}");
+    let run = node.run("list");
+    let shown = "shown is its last known good copy";
+    assert_eq!((run.code, run.err), (4, format!("warning: {sentence}; {shown}\nwarning: hint: {hint}\n")));
     let run = node.run("verify");
-    assert!(run.out.contains(&format!("problem: {sentence}\n  hint: {hint}\n")), "{run}");
-    assert!(matches!(run.code, 1 | 3), "{run}");
+    let counts = "; as long as it is so, its last known good copy counts";
+    assert!(run.out.contains(&format!("problem: {sentence}{counts}\n  hint: {hint}\n")), "{run}");
+    assert_eq!(run.code, 4, "{run}");
 }
 
 #[test]
@@ -74,7 +82,7 @@ fn a_guest_file_that_is_not_understood_stops_its_guest_and_says_why() {
         (
             replaced("\"pool\"", "\"colour\": \"red\", \"pool\""),
             "has an unknown key `interfaces.net0.addresses.0.colour`".to_owned(),
-            format!("remove it; {keys}"),
+            format!("if a newer release wrote it, {UPGRADE}; `pve-public-ip schema` prints the keys of this one"),
         ),
         (
             replaced("02:00:00:aa:bb:01", "01:00:00:aa:bb:01"),
@@ -95,7 +103,7 @@ fn a_guest_file_that_is_not_understood_stops_its_guest_and_says_why() {
         let first = run.err.lines().next().unwrap();
         let sentence = first.strip_prefix(&format!("error: `{full}` ")).unwrap_or_else(|| panic!("{run}"));
         assert!(sentence.starts_with(&reason), "instead of {reason}: {run}");
-        stops_its_guest(&node, 101, sentence, &hint);
+        stops_its_guest(&node, 101, sentence, &or_restore(&hint));
         assert_eq!(node.net.set("bound_ip4"), ["203.0.113.10"]);
     }
     node.tree.write(&path, good);
@@ -117,15 +125,16 @@ fn a_guest_file_that_cannot_be_read_stops_its_guest() {
 
     let unreadable = |node: &Node, reason: &str| {
         let run = node.run("hook 101 pre-start");
-        let error = format!("error: cannot read the registry at `{}`: {reason}\nhint: ", path.display());
+        let error = format!("error: `{}` cannot be read: {reason}\nhint: ", path.display());
         assert!(run.code == 1 && run.err.starts_with(&error), "{run}");
         node.changes_nothing("assign 200 203.0.113.12").fails(
             4,
             &format!("cannot assign to guest 200: `{}` cannot be read: {reason}", path.display()),
-            "check its type and permissions",
+            &or_restore("check its type and permissions"),
         );
-        assert_eq!(node.run("list --output-format json").ok().json().as_array().unwrap().len(), 1);
-        node.run("apply").ok();
+        let list = node.run("list --output-format json");
+        assert_eq!((list.code, list.json().as_array().unwrap().len()), (4, 2), "{list}");
+        assert_eq!(node.run("apply").code, 4);
         assert_eq!(node.net.set("bound_ip4"), ["203.0.113.10"]);
     };
     fs::remove_file(&path).unwrap();
@@ -149,14 +158,14 @@ fn one_spoilt_file_does_not_stop_the_others_and_keeps_its_protection() {
     for content in ["", "{", "{\"version\": 9}"] {
         node.tree.write(&Tree::guest_file(101), content);
         node.net.sh("nft flush ruleset");
-        node.run("apply").ok();
+        assert_eq!(node.run("apply").code, 4);
         assert!(node.net.filter() == good, "101 runs and is protected as before, with {content:?}");
         node.run("hook 100 post-stop").ok();
         node.run("hook 100 pre-start").ok();
         node.run("hook 100 post-start").ok();
         assert!(node.net.filter() == good, "with {content:?}");
         let run = node.run("verify");
-        assert!(run.code == 1 && !run.out.contains("drift"), "{run}");
+        assert!(run.code == 4 && !run.out.contains("drift"), "{run}");
     }
     // It stops: what was bound is taken out, what it had stays reserved.
     node.unplug("tap101i0");
@@ -170,37 +179,38 @@ fn a_spoilt_pools_file_opens_nothing() {
     let node = two_guests();
     let good = node.net.filter();
     let pools = node.tree.path("etc/pve/public-ip/pools.json");
+    let restore = "`pve-public-ip registry restore pools.json` puts the last known good copy back";
     for (content, reason, hint) in [
-        ("", "is empty", RESTORE),
+        ("", "is empty", restore.to_owned()),
         (
             "{\"version\": 7}",
             "has version 7, but pve-public-ip 0.2.0 reads version 1: it was written by a newer release",
-            "upgrade this node: `apt update && apt install pve-public-ip`",
+            UPGRADE.to_owned(),
         ),
         (
             "{\"version\": 1, \"pool\": {}}",
             "has an unknown key `pool`",
-            "did you mean `pools`? `pve-public-ip schema` prints all keys",
+            format!("did you mean `pools`? `pve-public-ip schema` prints all keys; {restore}"),
         ),
     ] {
         fs::write(&pools, content).unwrap();
         let sentence = format!("`{}` {reason}", pools.display());
-        node.changes_nothing("hook 101 pre-start").fails(1, &sentence, hint);
         node.changes_nothing("assign 200 203.0.113.12").fails(
             4,
             &format!("cannot assign to guest 200: {sentence}"),
-            hint,
+            &hint,
         );
         for damage in
             ["true", "nft flush set bridge pve-public-ip bound_ip4", "nft flush chain bridge pve-public-ip prerouting"]
         {
             node.net.sh(damage);
-            let applied = node.run("apply").ok();
+            let applied = node.run("apply").fails_with(4, &[]);
             assert!(node.net.filter() == good, "something opened after {damage}, with {content:?}: {applied}");
         }
         let verify = node.run("verify");
-        let problem = format!("problem: {sentence}\n  hint: {hint}\n");
-        assert!(verify.code == 1 && verify.out.starts_with(&problem), "{verify}");
+        let counts = "; as long as it is so, its last known good copy counts";
+        let problem = format!("problem: {sentence}{counts}\n  hint: {hint}\n");
+        assert!(verify.code == 4 && verify.out.starts_with(&problem), "{verify}");
     }
     // What was given can be taken back, and the stopped guest stays protected, even so.
     node.run("release 101 --no-hookscript").prints("203.0.113.11 released from guest 101\n");
@@ -253,7 +263,7 @@ fn a_nodes_file_is_checked_too() {
     // Spoilt again, it does not make an uplink of what the administrator left out.
     node.tree.write("etc/pve/public-ip/nodes/n1.json", "junk");
     node.net.sh("ip link add eno2 type veth peer name provider && ip link set eno2 master vmbr0");
-    node.run("apply").ok();
+    assert_eq!(node.run("apply").code, 4);
     assert_eq!(node.net.set("uplinks"), ["\"eno1\""]);
     node.tree.write("etc/pve/public-ip/nodes/n1.json", "{\"version\": 1, \"uplinks\": [\"eno1\"]}");
     // Somebody else's node file is somebody else's business.
