@@ -173,6 +173,11 @@ impl Paths {
         self.state().join("replaced")
     }
 
+    /// The routers behind the uplinks, as they were learnt.
+    pub fn routers(&self) -> PathBuf {
+        self.state().join("routers.json")
+    }
+
     /// Where Debian's `node_exporter` looks for metrics of others.
     pub fn textfiles(&self) -> PathBuf {
         self.under_root("/var/lib/prometheus/node-exporter")

@@ -2,24 +2,27 @@
 //! only in what they select and whether they act.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use crate::announce;
 use crate::audit::{Change, bindings};
 use crate::guest::{GuestConfig, GuestError, Guests};
-use crate::model::{GuestKind, IfName, NodeName, Vmid};
+use crate::model::{GuestKind, IfName, MacAddr, NodeName, Vmid};
 use crate::paths::Paths;
 use crate::plan::{
-    Desired, Exits, Inputs, Links, NetState, Place, Presence, Problem, Step, desired, diff, notes, support,
+    Desired, Exits, Inputs, Learnt, Links, NetState, Place, Presence, Problem, Question, Sighting, Step, desired, diff,
+    gateways, is_uplink_of, learn, news, notes, questions, support,
 };
-use crate::registry::document::{BackendChoice, GuestFile, Mode as PoolMode, PoolsFile};
+use crate::registry::document::{BackendChoice, GuestFile, Mode as PoolMode, Pool, PoolsFile};
 use crate::registry::store::{Store, StoreError};
 use crate::registry::{News, Registry};
 use crate::ruleset::{Backend, Element, SetId, Storage, Variant};
-use crate::system::journal::Durability;
+use crate::system::journal::{self, Durability};
 use crate::system::run::{BackendNote, Mark, MarkPhase, RunError, RunState, fingerprint};
-use crate::system::{FilterError, Kernel, KernelError, Nftables, Reference, packet, xtables};
+use crate::system::{FilterError, Kernel, KernelError, Nftables, Reference, packet, probe, routers, xtables};
 
 /// How long a command waits for another one that changes this node.
 pub(crate) const NODE_LOCK_LIMIT: Duration = Duration::from_secs(30);
@@ -201,7 +204,67 @@ impl Node {
         let mut kernel = Kernel::open(Reference::default())?.noting(&run);
         sources.look_at_network(&mut kernel)?;
         self.look_at_guests(&run, &mut sources);
+        self.look_at_routers(&mut kernel, &mut sources.inputs, Mode::Plan)?;
         Ok(sources.inputs)
+    }
+
+    /// Asks on the wire for routers behind the uplinks that the node does not know by itself, and notes who answers for
+    /// the next look. Needs no lock, and takes a second at most; does nothing if the same was asked a while ago.
+    pub fn ask_routers(&self) {
+        let asked = self.inputs().map(|inputs| questions(&inputs));
+        match asked {
+            Ok(questions) => drop(ask_routers(&self.paths, &questions)),
+            // Whoever called does what cannot be done without these files himself, and says what is wrong.
+            Err(error) => log::debug!("routers are not asked for: {error}"),
+        }
+    }
+
+    /// What is known of the routers behind the uplinks; with [`Mode::Apply`] what can be learnt now, too.
+    fn look_at_routers(&self, kernel: &mut Kernel, inputs: &mut Inputs, mode: Mode) -> Result<(), ReconcileError> {
+        inputs.routers = routers::load(&self.paths);
+        let is_bridged = |pool: &Pool| pool.mode() == PoolMode::Bridged;
+        if inputs.routers.is_empty() && !inputs.registry.pools.pools.values().any(is_bridged) {
+            return Ok(());
+        }
+        inputs.next_hops = kernel.next_hops(&inputs.links)?;
+        let mut sightings = routers::heard(&self.paths);
+        let heard = sightings.len();
+        inputs.found_gateways = kernel.found_gateways(&gateways(inputs), &inputs.links)?;
+        let mut by_device: BTreeMap<IfName, BTreeSet<(IpAddr, MacAddr)>> = BTreeMap::new();
+        for ((device, address), mac) in &inputs.found_gateways {
+            by_device.entry(*device).or_default().extend(mac.map(|mac| (*address, mac)));
+        }
+        for (device, found) in by_device {
+            let heard = kernel.heard_behind(&inputs.links, &found.iter().map(|(_, mac)| (device, *mac)).collect())?;
+            let is_outside = |mac: &MacAddr| heard.get(mac).is_some_and(|port| is_uplink_of(inputs, device, *port));
+            let outside = found.into_iter().filter(|(_, mac)| is_outside(mac));
+            sightings.extend(outside.map(|(address, mac)| Sighting { bridge: device, address, mac, advertised: None }));
+        }
+        let Learnt { routers, refused } =
+            learn(inputs, &sightings, inputs.registry.broken.is_empty(), journal::now().0.as_secs());
+        inputs.refused_routers = refused;
+        if mode == Mode::Plan {
+            // What is not written down is not known to the next one who looks.
+            return Ok(());
+        }
+        if routers != inputs.routers {
+            for line in news(&inputs.routers, &routers) {
+                log::info!("{line}");
+            }
+            if let Err(error) = routers::save(&self.paths, &routers) {
+                log::warn!(
+                    "cannot write `{}`, so that it must be learnt again: {error}",
+                    self.paths.routers().display()
+                );
+            }
+        }
+        if heard > 0 {
+            if let Err(error) = routers::taken_in(&self.paths, heard) {
+                log::debug!("what was heard of routers is taken in once more next time: {error}");
+            }
+        }
+        inputs.routers = routers;
+        Ok(())
     }
 
     /// Brings the whole node to its desired state, or says what that would take.
@@ -235,6 +298,7 @@ impl Node {
     ) -> Result<Report, ReconcileError> {
         sources.look_at_network(kernel)?;
         let unreadable = self.look_at_guests(run, sources);
+        self.look_at_routers(kernel, &mut sources.inputs, mode)?;
         let filter = self.routed_filter(run, &sources.inputs.registry, mode)?;
         sources.inputs.backend = filter.backend;
         kernel.look_into(filter.variants.clone());
@@ -423,6 +487,37 @@ impl Node {
         };
         sources.unreadable.iter().map(problem).collect()
     }
+}
+
+/// The same question is asked again after this time (seconds): advertisements tell who else is a router by now.
+const ASKED_AGAIN: u64 = 600;
+
+/// Asks by the uplinks, and notes who answers; says whether anybody did.
+pub(crate) fn ask_routers(paths: &Paths, questions: &[Question]) -> bool {
+    if !routers::is_due(paths, questions, journal::now().0.as_secs(), ASKED_AGAIN) {
+        return false;
+    }
+    let asked: Vec<(&Question, IfName)> =
+        questions.iter().flat_map(|question| question.uplinks.iter().map(move |uplink| (question, *uplink))).collect();
+    // All at once: each takes most of a second.
+    let sightings: Vec<Sighting> = thread::scope(|scope| {
+        let asking: Vec<_> =
+            asked.iter().map(|(question, uplink)| scope.spawn(|| probe::ask_routers(question, *uplink))).collect();
+        let answers = asking.into_iter().zip(&asked).filter_map(|(thread, (_, uplink))| match thread.join() {
+            Ok(Ok(found)) => Some(found),
+            Ok(Err(error)) => {
+                log::debug!("cannot ask on {uplink} where the routers are: {error}");
+                None
+            }
+            Err(_) => None,
+        });
+        answers.flatten().collect()
+    });
+    let is_answered = !sightings.is_empty();
+    if let Err(error) = routers::note(paths, sightings) {
+        log::warn!("cannot note which routers answered: {error}");
+    }
+    is_answered
 }
 
 /// Writes a mark for every guest that is about to be bound, so that its hooks know what to take out again; returns those

@@ -12,7 +12,7 @@ use crate::guard::{self, courier, sayings::drift};
 use crate::hook;
 use crate::inspect;
 use crate::model::NodeName;
-use crate::plan::{Problem, Step};
+use crate::plan::{Problem, Step, unknown_gateways};
 use crate::reconcile::{Mode, Node, Report};
 use crate::registry::Registry;
 use crate::survey;
@@ -44,6 +44,7 @@ pub(super) fn settle_pool(
 }
 
 fn follow(node: &Node, mut output: Output) -> anyhow::Result<(Output, Report)> {
+    node.ask_routers();
     let report = node.reconcile(Mode::Apply).map_err(|error| {
         let hint = error.hint().map_or_else(String::new, |hint| format!("{hint}; then "));
         let chain = format!("{:#}", anyhow::Error::from(error));
@@ -108,6 +109,7 @@ pub(super) fn apply(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
     if dry_run {
         return plan(node);
     }
+    node.ask_routers();
     let mut report = node.reconcile(Mode::Apply)?;
     if let Err(error) = survey::note_release(&node.paths, &node.name) {
         // Only for the doctor of other nodes; without quorum nothing can be written.
@@ -168,8 +170,19 @@ pub(super) fn verify(node: &Node, command: &Verify) -> anyhow::Result<Output> {
     if command.active {
         let attacked = active::attack(node)?;
         text += &active::text(&attacked);
+        let unknown = unknown_gateways(&node.inputs()?);
+        for (bridge, gateway) in unknown.iter().take(TOLD) {
+            text += &format!(
+                "not attacked: the MAC of the gateway {gateway} on {bridge}, which is not known and not protected\n"
+            );
+        }
+        if !unknown.is_empty() {
+            text +=
+                "hint: `pve-public-ip apply` asks for it; `pve-public-ip pool set NAME --gateway-mac MAC` names it\n";
+        }
         is_leaky = attacked.iter().any(|outcome| !outcome.passed.is_empty());
         data["active"] = json!(attacked);
+        data["unknown_gateways"] = json!(unknown);
     }
     let code = match (meanings.is_empty() && !is_leaky, report.problems.is_empty()) {
         (false, _) => 3,

@@ -13,14 +13,14 @@ use super::node::settle_pool;
 use super::output::{Output, UNREADABLE, table};
 use super::{PoolAdd, PoolCommand, PoolCreate, PoolSet, ProfileOrFile, advice};
 use crate::model::{NicId, PoolName, Prefix, Vmid};
-use crate::plan::{Inputs, Problem, Surroundings, assume_bridge, assume_gateways, outlook, unfit};
+use crate::plan::{Inputs, Problem, Surroundings, assume_bridge, assume_gateways, is_segment_of, outlook, unfit};
 use crate::reconcile::Node;
 use crate::registry::document::{self, Assigned, Interface, MAX_FILE_SIZE, Mode, Pool, PoolAddress, Profile};
 use crate::registry::layout::Layout;
 use crate::registry::store::StoreError;
 use crate::registry::{Registry, RuleError, capacity, plain};
-use crate::system::files;
 use crate::system::journal::now;
+use crate::system::{files, routers};
 
 pub(super) fn run(node: &Node, command: PoolCommand, dry_run: bool) -> anyhow::Result<Output> {
     match command {
@@ -354,7 +354,11 @@ fn show(node: &Node, name: &PoolName) -> anyhow::Result<Output> {
     }
     let head = format!("pool {name}: {}, bridge {}, {}\n", pool.profile_name(), pool.bridge, properties(pool));
     let body = table(&["address", "mac", "gateway", "cost", "held by"], &rows);
+    let mut learnt = routers::load(&node.paths);
+    learnt.retain(|router| is_segment_of(router.bridge, pool.bridge) && pool.mode() == Mode::Bridged);
+    let head = learnt.iter().fold(head, |head, router| format!("{head}router {router}, learnt\n"));
     let mut shown = pool_data(pool);
+    shown["routers"] = json!(learnt);
     shown["name"] = json!(name);
     shown["addresses"] = data.into();
     Ok(self::shown(&registry, Output::new(head + &body, shown)))

@@ -1,5 +1,6 @@
 //! `node ...`: what is set for this node alone.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::json;
@@ -9,9 +10,12 @@ use super::output::Output;
 use super::pools::change;
 use super::{NodeCommand, NodeSet, advice};
 use crate::guard::{ATTEMPTS, METRICS_INTERVAL};
+use crate::model::IfName;
+use crate::plan::{Router, unknown_gateways};
 use crate::reconcile::{Mode, Node};
 use crate::registry::document::{Document as _, NodeFile, VERSION};
 use crate::registry::{Registry, RuleError};
+use crate::system::routers;
 use crate::system::run::RunState;
 
 /// How long to wait for a hook or another command.
@@ -50,7 +54,14 @@ fn show(node: &Node) -> anyhow::Result<Output> {
         alerts_text(&file),
         metrics_text(&file)
     );
+    let (learnt, unknown) = routers(node);
+    let text =
+        text + &learnt.iter().fold(String::new(), |text, router| format!("{text}router        {router}, learnt\n"));
+    let text = unknown.iter().fold(text, |text, (bridge, address)| {
+        format!("{text}router        {address} on {bridge}: MAC not known yet, so that a guest could use it\n")
+    });
     let data = json!({
+        "routers": learnt,
         "node": node.name, "uplinks": file.uplinks, "route_uplink": file.route_uplink, "log_group": file.log_group,
         "watch": file.watch != Some(false),
         "backend": choice, "routed_traffic_is_filtered_by": in_force, "alert_mail": file.alert_mail,
@@ -58,6 +69,13 @@ fn show(node: &Node) -> anyhow::Result<Output> {
         "metrics_directory": file.metrics_directory,
     });
     Ok(Output::new(text, data))
+}
+
+/// Routers whose MACs were learnt, and gateways whose MAC is not known and not named.
+fn routers(node: &Node) -> (Vec<Router>, Vec<(IfName, IpAddr)>) {
+    let learnt = routers::load(&node.paths);
+    let unknown = node.inputs().map(|inputs| unknown_gateways(&inputs)).unwrap_or_default();
+    (learnt, unknown)
 }
 
 fn alerts_text(file: &NodeFile) -> String {

@@ -21,6 +21,9 @@ use crate::view::{Comparison, Guard, Known, PoolUse, View, seconds};
 /// How long a bar of a pool is.
 const BAR: usize = 10;
 
+/// Routers that are shown; `node show` has all of them.
+const ROUTERS: usize = 8;
+
 /// How long to wait for whoever changes the node.
 const LOCK_LIMIT: Duration = Duration::from_secs(30);
 
@@ -167,6 +170,9 @@ fn text(view: &View, width: usize) -> String {
         vec![whose(entry.vmid, entry.port), mac, entry.count.packets.to_string()]
     });
     add(&["sends to the provider", "with unknown MAC", "frames"], strangers.collect());
+    for router in view.routers.iter().take(ROUTERS) {
+        text += &format!("router {router}, protected\n");
+    }
     if view.conflicts > 0 {
         text += &format!("conflicts: {} (`pve-public-ip conflicts list` names them)\n", view.conflicts);
     }

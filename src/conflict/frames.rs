@@ -70,13 +70,13 @@ pub fn claimed(frame: &[u8]) -> Option<(MacAddr, IpAddr)> {
     }
 }
 
-fn mac(bytes: &[u8]) -> Option<MacAddr> {
+pub(super) fn mac(bytes: &[u8]) -> Option<MacAddr> {
     let octets: [u8; 6] = bytes.try_into().ok()?;
     // No station has such a one.
     (octets[0] & 1 == 0 && octets != [0; 6]).then(|| MacAddr::from_octets(octets))
 }
 
-fn ip4(bytes: &[u8]) -> Option<Ipv4Addr> {
+pub(super) fn ip4(bytes: &[u8]) -> Option<Ipv4Addr> {
     <[u8; 4]>::try_from(bytes).ok().map(Ipv4Addr::from)
 }
 

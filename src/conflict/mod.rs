@@ -8,6 +8,7 @@
 mod claims;
 mod files;
 mod frames;
+pub mod routers;
 mod sighting;
 
 use std::collections::BTreeSet;

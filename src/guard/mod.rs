@@ -8,6 +8,7 @@
 //! One loop, which never waits for the cluster file system: see [`files`].
 
 pub mod alerts;
+pub mod asker;
 pub mod courier;
 pub mod files;
 pub mod listener;
@@ -15,7 +16,7 @@ pub mod page;
 pub mod sayings;
 pub mod schedule;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::thread;
@@ -39,6 +40,7 @@ use crate::system::{self, Fence, FilterError, Kernel, KernelError, Monitor, Refe
 use crate::view::exposition::exposition;
 use crate::view::{self, Comparison, History, Known, View, seconds};
 use alerts::Message;
+use asker::Asker;
 use files::{Answer, Ask, Reader};
 use listener::{Listener, Subject};
 use page::Page;
@@ -107,6 +109,7 @@ pub fn run(node: Node, listen: Option<SocketAddr>) -> Result<(), GuardError> {
     let manager = ServiceManager::of_environment().map_err(failed("talk to the service manager"))?;
     let monitor = Monitor::open()?;
     let reader = Reader::start(node.clone()).map_err(failed("start a thread"))?;
+    let asker = Asker::new().map_err(failed("make a pair of sockets"))?;
     let page = listen.and_then(|address| {
         // Nobody is protected less because nobody can look.
         let failed =
@@ -127,6 +130,7 @@ pub fn run(node: Node, listen: Option<SocketAddr>) -> Result<(), GuardError> {
         unwritten: None,
         node,
         reader,
+        asker,
         started: Instant::now(),
         sources: None,
         desired: NetState::default(),
@@ -149,6 +153,7 @@ pub fn run(node: Node, listen: Option<SocketAddr>) -> Result<(), GuardError> {
 struct Guard {
     node: Node,
     reader: Reader,
+    asker: Asker,
     started: Instant,
     /// The files as they were read last.
     sources: Option<Sources>,
@@ -217,11 +222,17 @@ impl Guard {
             if self.reader.was_rung() {
                 self.wake(Cause::Files);
             }
+            if self.asker.was_answered() {
+                self.wake(Cause::Network);
+            }
             let events = monitor.drain()?;
             self.hear(events);
             self.look_at_chains();
             if self.schedule.left(self.now()).is_zero() {
                 let is_done = self.look()?;
+                if let Some(sources) = &self.sources {
+                    self.asker.ask(&self.node.paths, plan::questions(sources.inputs()));
+                }
                 if is_done && !is_ready {
                     is_ready = true;
                     log::info!("guard: watching node {}, {}", self.node.name, self.summary());
@@ -360,7 +371,8 @@ impl Guard {
 
     fn wait(&self, monitor: &Monitor, signals: &Signals, limit: Duration) -> Result<(), GuardError> {
         let [transactions, changes] = monitor.descriptors();
-        let mut descriptors = [transactions, changes, signals.descriptor(), self.reader.descriptor()]
+        let asker = self.asker.descriptor();
+        let mut descriptors = [transactions, changes, signals.descriptor(), self.reader.descriptor(), asker]
             .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
         // Rounded up: to wake up too early is to wake up twice.
         let limit = limit.as_micros().div_ceil(1000);
@@ -376,7 +388,9 @@ impl Guard {
         let none = Links::default();
         let links = self.sources.as_ref().map_or(&none, Sources::links);
         let exits = self.sources.as_ref().and_then(Sources::exits);
-        let known = plan::Known { desired: &self.desired, links, exits, generation: self.generation };
+        let none = BTreeMap::new();
+        let gateways = self.sources.as_ref().map_or(&none, |sources| &sources.inputs().found_gateways);
+        let known = plan::Known { desired: &self.desired, links, exits, gateways, generation: self.generation };
         let mut causes = BTreeSet::new();
         let mut changed = Vec::new();
         for event in latest(events).into_iter().filter(|event| known.is_contradicted_by(event)) {

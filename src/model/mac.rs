@@ -45,6 +45,12 @@ impl MacAddr {
         Ipv6Addr::from(address)
     }
 
+    /// Six octets that stand in the source.
+    #[cfg(test)]
+    pub(crate) const fn literal([a, b, c, d, e, f]: [u8; 6]) -> Self {
+        Self(MacAddr6::new(a, b, c, d, e, f))
+    }
+
     /// Takes six octets as they come from the kernel, without the checks for people's input.
     pub fn from_octets(octets: [u8; 6]) -> Self {
         Self(octets.into())

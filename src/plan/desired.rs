@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::checks::{Index, Problem, check_guest, check_own};
 use super::inputs::{Inputs, Presence, is_guest_port};
 use super::routed;
+use super::routers;
 use super::state::{NetState, Route, Rules};
 use super::support;
 use crate::guest::Nic;
@@ -55,6 +56,7 @@ pub fn desired(inputs: &Inputs) -> Desired {
         }
     }
     desired.problems.extend(support::problems(inputs));
+    desired.problems.extend(routers::problems(inputs));
     desired
 }
 
@@ -141,7 +143,15 @@ fn node_state(inputs: &Inputs) -> NetState {
             state.elements.extend(sets.map(|set| Element::mac_on_port(set, uplink, mac)));
         }
     }
-    let infra = infrastructure_addresses(inputs, &segments);
+    let learnt = routers::protected(inputs);
+    for (mac, uplinks) in &learnt.macs {
+        state.elements.extend(Element::infra_mac(*mac));
+        for uplink in uplinks {
+            let sets = [SetId::UplinkMac, SetId::HairpinMac];
+            state.elements.extend(sets.map(|set| Element::mac_on_port(set, *uplink, *mac)));
+        }
+    }
+    let infra = infrastructure_addresses(inputs, &segments, &learnt);
     state.elements.extend(infra.iter().copied().flat_map(Element::infra_address));
 
     // An assignment stays protected even if its pool's entry was lost by hand.
@@ -167,9 +177,15 @@ fn node_state(inputs: &Inputs) -> NetState {
     state
 }
 
-/// Addresses of the gateways and of the node.
-pub(super) fn infrastructure_addresses(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BTreeSet<IpAddr> {
-    let gateways = inputs.registry.pools.pools.values().flat_map(Pool::gateways);
+/// Addresses of the gateways and of the node. A gateway has a link-local address too, by which hosts may know it.
+pub(super) fn infrastructure_addresses(
+    inputs: &Inputs,
+    segments: &BTreeSet<IfName>,
+    learnt: &routers::Protected,
+) -> BTreeSet<IpAddr> {
+    let pools = || inputs.registry.pools.pools.values();
+    let named = pools().filter_map(|pool| pool.gateway_mac).map(|mac| IpAddr::V6(mac.link_local()));
+    let gateways = pools().flat_map(Pool::gateways).chain(named).chain(learnt.addresses.iter().copied());
     gateways.chain(inputs.links.own_addresses(segments)).collect()
 }
 
@@ -214,6 +230,12 @@ pub(super) fn present_uplinks(inputs: &Inputs, segments: &BTreeSet<IfName>) -> B
     let ports = segments.iter().flat_map(|bridge| inputs.links.ports(*bridge));
     let is_uplink = |port: &IfName| named.map_or(!is_guest_port(port.as_str()), |named| named.contains(port));
     ports.filter(is_uplink).collect()
+}
+
+/// The uplinks of the bridge that this interface is, or is a VLAN of.
+pub(super) fn uplinks_of(inputs: &Inputs, device: IfName) -> BTreeSet<IfName> {
+    let base = device.as_str().split_once('.').and_then(|(base, _)| base.parse().ok());
+    present_uplinks(inputs, &BTreeSet::from([base.unwrap_or(device)]))
 }
 
 /// What the guards of the uplinks let through. Of several pools on one bridge the strictest decides.
@@ -521,7 +543,7 @@ mod tests {
     use super::*;
     use crate::guest::GuestConfig;
     use crate::model::GuestKind;
-    use crate::plan::{BridgeOptions, Exits, Link, Links, Place};
+    use crate::plan::{BridgeOptions, Link, Links, Place};
     use crate::registry::document::PoolsFile;
 
     const POOLS: &str = r#"{"version":1,"pools":{
@@ -548,14 +570,12 @@ mod tests {
             config: GuestConfig::parse(GuestKind::Qemu, text.as_bytes()),
         };
         let vmid = |number: u32| number.to_string().parse().unwrap();
+        let registry = Registry { pools, guests: BTreeMap::from([(guest.vmid, guest.clone())]), ..Registry::default() };
+        let guests = configs.iter().map(|(number, text)| (vmid(*number), place(text))).collect();
         Inputs {
-            node: "n1".parse().unwrap(),
-            registry: Registry { pools, guests: BTreeMap::from([(guest.vmid, guest.clone())]), ..Registry::default() },
-            guests: configs.iter().map(|(number, text)| (vmid(*number), place(text))).collect(),
             presence: presence.map(|presence| (guest.vmid, presence)).into_iter().collect(),
             links: Links(links),
-            exits: Exits::default(),
-            backend: Backend::default(),
+            ..Inputs::new("n1".parse().unwrap(), registry, guests)
         }
     }
 

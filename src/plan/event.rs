@@ -3,7 +3,7 @@
 //! A change matters if it contradicts what is wanted or known. What this program or a hook of it has just done agrees
 //! with both, so nobody wakes up for it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -62,6 +62,15 @@ pub enum Event {
         /// Where it is.
         mac: Option<MacAddr>,
     },
+    /// Where the node finds a neighbour that it looks for by itself.
+    Found {
+        /// Number of the interface.
+        index: u32,
+        /// Whose.
+        address: IpAddr,
+        /// Where it is.
+        mac: MacAddr,
+    },
     /// A forwarding entry of any bridge.
     Forwarding {
         /// Number of the port.
@@ -108,6 +117,7 @@ pub fn latest(events: Vec<Event>) -> Vec<Event> {
 enum Subject {
     Link(IfName),
     Neighbour(u32, IpAddr),
+    Found(u32, IpAddr),
     Forwarding(u32, MacAddr),
     Route(IpNet),
     Address(u32, IpNet),
@@ -126,6 +136,7 @@ impl Event {
             Self::DefaultRoute { route, .. } => Subject::DefaultRoute(*route),
             Self::Settings { v4, index, forwarding, .. } => Subject::Settings(*v4, *index, forwarding.is_some()),
             Self::Neighbour { index, address, .. } => Subject::Neighbour(*index, *address),
+            Self::Found { index, address, .. } => Subject::Found(*index, *address),
             Self::Forwarding { index, mac, .. } => Subject::Forwarding(*index, *mac),
             Self::Route { net, .. } => Subject::Route(*net),
             Self::Filter { .. } => Subject::Filter,
@@ -144,6 +155,8 @@ pub struct Known<'a> {
     pub links: &'a Links,
     /// The node's ways to the world; `None` if nothing depends on them.
     pub exits: Option<&'a Exits>,
+    /// Gateways whose MAC is wanted, with the one that the node had found at the last look.
+    pub gateways: &'a BTreeMap<(IfName, IpAddr), Option<MacAddr>>,
     /// The number of the last transaction in nf_tables that has been looked at.
     pub generation: u32,
 }
@@ -189,6 +202,10 @@ impl Known<'_> {
                 link.is_some_and(|link| link.addresses.contains(net) != *present)
             }
             Event::Chains | Event::Lost => true,
+            Event::Found { index, address, mac } => {
+                let gateway = self.name(*index).and_then(|name| self.gateways.get(&(name, *address)));
+                gateway.is_some_and(|known| known.as_ref() != Some(mac))
+            }
             Event::Neighbour { index, address, mac } => {
                 self.name(*index).is_some_and(|name| self.desired.neighbours.get(&(name, *address)) != mac.as_ref())
             }
@@ -220,7 +237,7 @@ impl Known<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     use super::*;
     use crate::plan::{Route, Support};
@@ -256,7 +273,11 @@ mod tests {
             },
             ..NetState::default()
         };
-        let known = Known { desired: &desired, links: &links, exits: Some(&exits), generation: u32::MAX };
+        let next: IpAddr = "203.0.113.254".parse().unwrap();
+        let silent: IpAddr = "203.0.113.253".parse().unwrap();
+        let gateways = BTreeMap::from([((bridge, next), Some(mac)), ((bridge, silent), None)]);
+        let known =
+            Known { desired: &desired, links: &links, exits: Some(&exits), gateways: &gateways, generation: u32::MAX };
         let matters = |event| known.is_contradicted_by(&event);
 
         let seen = |master| Event::Link(tap, Link { index: 3, master, ..Link::default() });
@@ -300,6 +321,13 @@ mod tests {
         assert!(matters(neighbour(2, None)));
         assert!(matters(neighbour(3, Some(mac))), "on another interface");
         assert!(!matters(neighbour(9, None)), "its interface is gone, and said so itself");
+
+        let found = |index, address, mac| Event::Found { index, address, mac };
+        assert!(!matters(found(2, next, mac)));
+        assert!(matters(found(2, next, other)), "the gateway has moved");
+        assert!(matters(found(2, silent, mac)), "the gateway answers");
+        assert!(!matters(found(3, next, other)), "on another interface");
+        assert!(!matters(found(2, address, other)), "no gateway");
 
         let forwarding = |index, mac, sticky| Event::Forwarding { index, mac, sticky };
         assert!(!matters(forwarding(3, mac, true)), "our own");

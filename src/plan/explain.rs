@@ -10,6 +10,7 @@ use super::desired::{
     unbound_kinds,
 };
 use super::inputs::{Inputs, Presence, is_guest_port};
+use super::routers;
 use crate::model::{IfName, Prefix};
 use crate::oracle::{Bindings, BoundPort, Holdings, PortRole};
 use crate::registry::document::UplinkGuard;
@@ -31,9 +32,11 @@ pub fn bindings(inputs: &Inputs) -> Bindings {
     }
     let mut infrastructure = Holdings::default();
     let links = segments.iter().filter_map(|bridge| inputs.links.get(*bridge)?.mac);
-    let returning: BTreeSet<_> = pools.values().filter_map(|pool| pool.gateway_mac).collect();
+    let learnt = routers::protected(inputs);
+    let named = pools.values().filter_map(|pool| pool.gateway_mac);
+    let returning: BTreeSet<_> = named.chain(learnt.macs.iter().map(|(mac, _)| *mac)).collect();
     infrastructure.macs.extend(links.filter(|mac| mac.octets() != [0; 6]).chain(returning.iter().copied()));
-    infrastructure.nets.extend(infrastructure_addresses(inputs, &segments).into_iter().map(IpNet::from));
+    infrastructure.nets.extend(infrastructure_addresses(inputs, &segments, &learnt).into_iter().map(IpNet::from));
 
     let entries = || pools.values().flat_map(|pool| &pool.addresses);
     let assignments = || inputs.registry.assignments();

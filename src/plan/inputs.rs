@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::desired::{pool_bridges, segments};
+use super::routers::{Router, Sighting};
 use crate::guest::GuestConfig;
 use crate::model::{GuestKind, IfName, MacAddr, NicId, NodeName, Vmid};
 use crate::registry::Registry;
@@ -28,13 +29,32 @@ pub struct Inputs {
     pub exits: Exits,
     /// What filters the traffic that it routes.
     pub backend: Backend,
+    /// Routers behind the uplinks, as far as they were learnt.
+    pub routers: Vec<Router>,
+    /// Sightings of routers that cannot be believed.
+    pub refused_routers: BTreeSet<Sighting>,
+    /// Gateways whose MAC is wanted, with the one that the node's neighbour table has, wherever it comes from.
+    pub found_gateways: BTreeMap<(IfName, IpAddr), Option<MacAddr>>,
+    /// Next hops of the node's own traffic to the world, with their interfaces.
+    pub next_hops: BTreeSet<(IfName, IpAddr)>,
 }
 
 impl Inputs {
     /// What files say; whoever runs here, and what the network is like, is still to be looked up.
     pub fn new(node: NodeName, registry: Registry, guests: BTreeMap<Vmid, Place>) -> Self {
-        let (presence, links, exits) = (BTreeMap::new(), Links::default(), Exits::default());
-        Self { node, registry, guests, presence, links, exits, backend: Backend::default() }
+        Self {
+            node,
+            registry,
+            guests,
+            presence: BTreeMap::new(),
+            links: Links::default(),
+            exits: Exits::default(),
+            backend: Backend::default(),
+            routers: Vec::new(),
+            refused_routers: BTreeSet::new(),
+            found_gateways: BTreeMap::new(),
+            next_hops: BTreeSet::new(),
+        }
     }
 }
 
@@ -136,6 +156,11 @@ impl Links {
     /// An interface by name.
     pub fn get(&self, name: IfName) -> Option<&Link> {
         self.0.get(&name)
+    }
+
+    /// An interface by number.
+    pub fn by_index(&self, index: u32) -> Option<IfName> {
+        self.0.iter().find(|(_, link)| link.index == index).map(|(name, _)| *name)
     }
 
     /// The bridge that a guest's port is on; behind the NIC firewall that of its second half.

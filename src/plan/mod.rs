@@ -9,6 +9,7 @@ pub mod explain;
 mod inputs;
 mod macs;
 mod routed;
+mod routers;
 mod state;
 mod support;
 
@@ -27,5 +28,8 @@ pub use inputs::{
     is_test_port,
 };
 pub use macs::{SharedMac, macs_of_the_node, macs_of_two_guests};
+pub use routers::{
+    Learnt, Question, Router, Sighting, gateways, is_uplink_of, learn, news, questions, unknown_gateways,
+};
 pub use state::{NetState, Route, Rules, Setting, Support};
 pub use support::{OPEN_VSWITCH, outlook, problems as support_problems, support, unfiltered, unfit};

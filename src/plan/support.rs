@@ -348,15 +348,10 @@ mod tests {
             addresses: own.iter().map(|net| (name("eno1"), net.parse().unwrap())).collect(),
             advertised: BTreeSet::from([name("eno1")]),
         };
-        Inputs {
-            node: "n1".parse().unwrap(),
-            guests: BTreeMap::from([(guest.vmid, At { node: "n1".parse().unwrap(), config })]),
-            presence: BTreeMap::from([(guest.vmid, Presence::Running)]),
-            registry: Registry { pools, guests: BTreeMap::from([(guest.vmid, guest)]), ..Registry::default() },
-            links: Links(links),
-            exits,
-            backend: crate::ruleset::Backend::default(),
-        }
+        let guests = BTreeMap::from([(guest.vmid, At { node: "n1".parse().unwrap(), config })]);
+        let presence = BTreeMap::from([(guest.vmid, Presence::Running)]);
+        let registry = Registry { pools, guests: BTreeMap::from([(guest.vmid, guest)]), ..Registry::default() };
+        Inputs { presence, links: Links(links), exits, ..Inputs::new("n1".parse().unwrap(), registry, guests) }
     }
 
     /// In words, as steps say them.

@@ -51,8 +51,8 @@ pub struct Pool {
     /// IPv6 gateway of the guests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway6: Option<Ipv6Addr>,
-    /// MAC of the provider's gateway. Needed only where guests of this node reach each other by way of it: their
-    /// packets then come back from this MAC, and from no other are they believed.
+    /// MAC of the provider's gateway. Needed only where it cannot be learnt: what guests of this node send to each other by
+    /// way of the gateway comes back from its MAC, and from no other is that believed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway_mac: Option<MacAddr>,
     /// Whether guests on the bridge that hold no address may be routers and DHCP servers.

@@ -14,7 +14,6 @@ use crate::model::{GuestKind, IfName, MacAddr, NicId, NodeName, Vmid};
 use crate::plan::{DefaultRoute, Exits, Inputs, Links, Place, Presence};
 use crate::registry::Registry;
 use crate::registry::document::{self, DocumentError};
-use crate::ruleset::Backend;
 
 /// The bridge of the guests.
 pub const BRIDGE: &str = "vmbr0";
@@ -561,7 +560,7 @@ impl Topology {
         let by_uplink = |v4| DefaultRoute { device: name(UPLINK), via: None, metric: 0, v4 };
         let routes = if self.segment == Segment::Routed { vec![by_uplink(true), by_uplink(false)] } else { Vec::new() };
         let exits = Exits { routes, ..Exits::default() };
-        Ok(Inputs { node, registry, guests, presence, links, exits, backend: Backend::default() })
+        Ok(Inputs { presence, links, exits, ..Inputs::new(node, registry, guests) })
     }
 
     fn pools(&self) -> Value {

@@ -1,6 +1,7 @@
 //! The kernel as the plan sees it: observe the state that is ours, apply steps to it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::nftables::{FilterError, Nftables, Reference};
 use super::routing::{Routing, RoutingError};
@@ -139,6 +140,26 @@ impl Kernel {
         stations: &BTreeSet<(IfName, MacAddr)>,
     ) -> Result<BTreeMap<MacAddr, IfName>, KernelError> {
         Ok(self.routing.heard_behind(links, stations)?)
+    }
+
+    /// Interfaces and next hops of what the node itself sends to the world.
+    pub fn next_hops(&mut self, links: &Links) -> Result<BTreeSet<(IfName, IpAddr)>, KernelError> {
+        let hops = self.routing.next_hops()?.into_iter();
+        Ok(hops.filter_map(|(index, via)| Some((links.by_index(index)?, via))).collect())
+    }
+
+    /// At which MACs the node's neighbour table has these gateways.
+    pub fn found_gateways(
+        &mut self,
+        gateways: &BTreeSet<(IfName, IpAddr)>,
+        links: &Links,
+    ) -> Result<BTreeMap<(IfName, IpAddr), Option<MacAddr>>, KernelError> {
+        let mut found = BTreeMap::new();
+        for (device, address) in gateways {
+            let Some(link) = links.get(*device) else { continue };
+            found.insert((*device, *address), self.routing.neighbour(link.index, *address)?);
+        }
+        Ok(found)
     }
 
     /// What the rules have counted.

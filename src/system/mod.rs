@@ -18,6 +18,7 @@ mod nftables;
 pub mod packet;
 mod pins;
 pub mod probe;
+pub mod routers;
 mod routing;
 pub mod run;
 pub mod service;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt, socket,
-    sockopt,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, recvfrom, sendto, setsockopt,
+    socket, sockopt,
 };
 
 use crate::model::IfName;
@@ -56,6 +56,23 @@ impl Wire {
             Err(Errno::EAGAIN) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// As [`Self::receive`], but not what this machine sends out there, be it for others.
+    pub fn receive_incoming(&self, buffer: &mut [u8]) -> io::Result<Option<Vec<u8>>> {
+        /// `PACKET_OUTGOING`. Source: Linux `include/uapi/linux/if_packet.h`.
+        const OUTGOING: u8 = 4;
+        /// Frames in a row that this machine sends: whoever waits has a time to keep.
+        const SKIPPED: usize = 1000;
+        for _ in 0..SKIPPED {
+            match recvfrom::<LinkAddr>(self.0.as_raw_fd(), buffer) {
+                Ok((_, Some(from))) if from.pkttype() == OUTGOING => {}
+                Ok((length, _)) => return Ok(buffer.get(..length).map(<[u8]>::to_vec)),
+                Err(Errno::EAGAIN) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
     }
 }
 

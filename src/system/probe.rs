@@ -7,8 +7,10 @@ use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use super::packet::{Wire, in_time};
+use crate::conflict::routers::{answer, router_solicitation, solicitation};
 use crate::conflict::{claimed, question};
 use crate::model::{IfName, MacAddr};
+use crate::plan::{Question, Sighting};
 
 /// How often to ask, because a frame may be lost.
 const TIMES: u32 = 3;
@@ -46,5 +48,58 @@ pub fn ask(
         let claim = frame.and_then(|frame| claimed(&frame));
         let foreign = claim.filter(|(claimant, _)| *claimant != mac && !known.contains(claimant));
         found.extend(foreign.filter(|(_, address)| addresses.contains(address)).map(|(mac, address)| (address, mac)));
+    }
+}
+
+/// How long to wait for routers: they put off their answer by up to half a second (RFC 4861 section 6.2.6).
+const ROUTERS_LIMIT: Duration = Duration::from_millis(700);
+
+/// Asks by one uplink of a bridge where its routers are. The question does not pass the bridge, so that no guest sees it,
+/// and only what comes in by the uplink counts, so that no guest can answer.
+///
+/// # Errors
+///
+/// If the uplink has gone or is down, or the caller lacks `CAP_NET_RAW`.
+pub fn ask_routers(question: &Question, uplink: IfName) -> io::Result<Vec<Sighting>> {
+    let wire = Wire::open(uplink)?;
+    let (began, mut asked, mut found) = (Instant::now(), 0, Vec::<Sighting>::new());
+    let mut buffer = vec![0; 2048];
+    loop {
+        let elapsed = began.elapsed();
+        let missing =
+            || question.addresses.iter().filter(|address| found.iter().all(|sighting| sighting.address != **address));
+        if elapsed >= ROUTERS_LIMIT || (!question.solicit && missing().next().is_none()) {
+            return Ok(found);
+        }
+        if asked < TIMES && elapsed >= PAUSE * asked {
+            for address in missing() {
+                wire.send(&gateway_question(question, *address))?;
+            }
+            if let (0, true, Some(source)) = (asked, question.solicit, question.link_local) {
+                wire.send(&router_solicitation(question.mac, source))?;
+            }
+            asked += 1;
+        }
+        let next = if asked < TIMES { PAUSE * asked } else { ROUTERS_LIMIT };
+        let frame = in_time(wire.as_fd(), next.saturating_sub(elapsed), || wire.receive_incoming(&mut buffer))?;
+        let Some(answer) = frame.and_then(|frame| answer(&frame, question.mac)) else { continue };
+        if found.len() < ANSWERS && (answer.advertised.is_some() || question.addresses.contains(&answer.address)) {
+            found.extend(answer.macs.into_iter().map(|mac| Sighting {
+                bridge: question.bridge,
+                address: answer.address,
+                mac,
+                advertised: answer.advertised.clone(),
+            }));
+        }
+    }
+}
+
+/// Answers that are looked at: of more somebody makes them up.
+const ANSWERS: usize = 1024;
+
+fn gateway_question(of: &Question, address: IpAddr) -> Vec<u8> {
+    match (address, of.link_local) {
+        (IpAddr::V6(address), Some(source)) => solicitation(of.mac, source, address),
+        _ => question(of.mac, address),
     }
 }

@@ -70,6 +70,8 @@ pub(super) const NEIGHBOUR_LLADDR: u16 = 2;
 const NEIGHBOUR_PROTOCOL: u16 = 12;
 pub(super) const STATE_NOARP: u16 = 0x40;
 pub(super) const STATE_PERMANENT: u16 = 0x80;
+/// `NUD_REACHABLE`, `NUD_STALE`, `NUD_DELAY`, `NUD_PROBE`, `NUD_PERMANENT`: it has answered once.
+const STATES_FOUND: u16 = 0x02 | 0x04 | 0x08 | 0x10 | STATE_PERMANENT;
 pub(super) const FLAG_MASTER: u8 = 0x04;
 const FLAG_PROXY: u8 = 0x08;
 pub(super) const FLAG_STICKY: u8 = 0x40;
@@ -79,11 +81,22 @@ const ROUTE_OUTPUT: u16 = 4;
 const ROUTE_GATEWAY: u16 = 5;
 const ROUTE_PRIORITY: u16 = 6;
 const ROUTE_MULTIPATH: u16 = 9;
+const ROUTE_VIA: u16 = 18;
 const TABLE_MAIN: u8 = 254;
 const SCOPE_UNIVERSE: u8 = 0;
 const SCOPE_LINK: u8 = 253;
 const PROTOCOL_ADVERTISED: u8 = 9;
 const TYPE_UNICAST: u8 = 1;
+/// What the kernel says if there is no such entry, interface or way.
+const ABSENT: [Errno; 7] = [
+    Errno::ENOENT,
+    Errno::ENODEV,
+    Errno::EINVAL,
+    Errno::EAFNOSUPPORT,
+    Errno::ENETUNREACH,
+    Errno::EHOSTUNREACH,
+    Errno::EACCES,
+];
 const NEXT_HOP_ON_LINK: u32 = 4;
 
 /// Why routing state could not be read or changed.
@@ -220,6 +233,64 @@ impl Routing {
         let bridge = self.link_numbered(read_u32(master, 0))?;
         let bridge = bridge.and_then(|frame| link(&frame, &BTreeMap::new()).bridge);
         Ok(bridge.is_some_and(|bridge| bridge.vlan_filtering))
+    }
+
+    /// At which MAC the node's neighbour table has an address, if it was found there.
+    pub(super) fn neighbour(&mut self, index: u32, address: IpAddr) -> Result<Option<MacAddr>, NetlinkError> {
+        let fixed = neighbour(family(address), index, 0, 0);
+        let found = self.single(GET_NEIGHBOUR, &fixed, &format!("look up the neighbour {address}"), |message| {
+            message.attribute(NEIGHBOUR_DESTINATION, &octets(address));
+        })?;
+        Ok(found.filter(|frame| read_u16(frame, 8) & STATES_FOUND != 0).and_then(|frame| lladdr(&frame)))
+    }
+
+    /// Interface and next hop of what the node itself sends to the world. One route is looked up: all routes of a node may
+    /// be those of the Internet.
+    pub(super) fn next_hops(&mut self) -> Result<BTreeSet<(u32, IpAddr)>, NetlinkError> {
+        // Set aside for tests of networks (RFC 2544, RFC 5180): nobody has a route of his own to them.
+        const ANYWHERE: [IpAddr; 2] = [
+            IpAddr::V4(Ipv4Addr::new(198, 18, 121, 121)),
+            IpAddr::V6(Ipv6Addr::new(0x2001, 2, 0, 121, 0, 0, 0, 0x121)),
+        ];
+        let mut hops = BTreeSet::new();
+        for address in ANYWHERE {
+            let mut fixed = route(family(address), if address.is_ipv4() { 32 } else { 128 }, 0, 0);
+            fixed[4..8].fill(0);
+            let found = self.single(GET_ROUTE, &fixed, "look up the default route", |message| {
+                message.attribute(ROUTE_DESTINATION, &octets(address));
+            })?;
+            let hop = found.and_then(|frame| {
+                let rest = frame.get(12..)?;
+                // An IPv4 route may lead by way of an IPv6 router: family, then address.
+                let other = || attribute(rest, ROUTE_VIA).and_then(|via| ip(via.get(2..)?));
+                let via = attribute(rest, ROUTE_GATEWAY).and_then(ip).or_else(other)?;
+                Some((read_u32(attribute(rest, ROUTE_OUTPUT)?, 0), via))
+            });
+            hops.extend(hop);
+        }
+        Ok(hops)
+    }
+
+    /// The one thing that is asked for; `None`: there is no such thing.
+    fn single(
+        &mut self,
+        kind: u16,
+        fixed: &[u8],
+        action: &str,
+        fill: impl Fn(&mut Builder),
+    ) -> Result<Option<Vec<u8>>, NetlinkError> {
+        let sequence = self.socket.next_sequence();
+        let mut builder = Builder::default();
+        builder.message(kind, REQUEST | ACKNOWLEDGE, sequence, fixed);
+        fill(&mut builder);
+        builder.end_message();
+        match self.socket.request(builder.bytes(), sequence, action) {
+            Ok(frames) => {
+                Ok(frames.into_iter().map(|frame| frame.payload).find(|payload| payload.len() >= fixed.len()))
+            }
+            Err(error) if error.errno().is_some_and(|errno| ABSENT.contains(&errno)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn link_numbered(&mut self, index: u32) -> Result<Option<Vec<u8>>, NetlinkError> {
@@ -517,9 +588,12 @@ fn event(frame: &Frame) -> Option<Event> {
             let rest = payload.get(12..)?;
             let stays = frame.kind == NEW_NEIGHBOUR && read_u16(payload, 8) & STATE_PERMANENT != 0;
             let address = attribute(rest, NEIGHBOUR_DESTINATION).and_then(ip)?;
-            let ours = attribute(rest, NEIGHBOUR_PROTOCOL) == Some(&[PROTOCOL]);
-            let mac = stays.then(|| lladdr(payload)).flatten();
-            ours.then_some(Event::Neighbour { index: read_u32(payload, 4), address, mac })
+            let (index, mac) = (read_u32(payload, 4), lladdr(payload));
+            if attribute(rest, NEIGHBOUR_PROTOCOL) == Some(&[PROTOCOL]) {
+                return Some(Event::Neighbour { index, address, mac: mac.filter(|_| stays) });
+            }
+            let is_found = frame.kind == NEW_NEIGHBOUR && read_u16(payload, 8) & STATES_FOUND != 0;
+            Some(Event::Found { index, address, mac: mac.filter(|_| is_found)? })
         }
         NEW_ROUTE | DELETE_ROUTE => {
             let present = frame.kind == NEW_ROUTE;

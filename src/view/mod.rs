@@ -13,7 +13,7 @@ use serde::Serialize;
 pub use history::History;
 
 use crate::model::{Amount, GuestKind, IfName, MacAddr, PoolName, Vmid};
-use crate::plan::{Inputs, Presence, Problem, Step, guest_of_port};
+use crate::plan::{Inputs, Presence, Problem, Router, Step, guest_of_port};
 use crate::registry::document::Pool;
 use crate::registry::{Registry, capacity, plain};
 use crate::ruleset::reasons;
@@ -206,6 +206,8 @@ pub struct View {
     pub reasons: BTreeMap<&'static str, Count>,
     /// MACs that the provider does not know.
     pub unregistered: Vec<Stranger>,
+    /// Routers behind the uplinks whose MACs were learnt, and are protected.
+    pub routers: Vec<Router>,
     /// Conflicts that nobody has acknowledged.
     pub conflicts: usize,
     /// What stands in the way of assignments.
@@ -239,6 +241,7 @@ impl View {
             dropped: dropped(tallies, history),
             reasons: tallies.reasons.clone(),
             unregistered: strangers(tallies),
+            routers: inputs.map(|inputs| inputs.routers.clone()).unwrap_or_default(),
             conflicts,
             problems: comparison.map(|comparison| comparison.problems.to_vec()).unwrap_or_default(),
             notes: comparison.map(|comparison| comparison.notes.to_vec()).unwrap_or_default(),

@@ -142,7 +142,7 @@ fn inputs(node_mac: Mac, guarded: bool) -> Inputs {
         links.0.insert(port.parse().unwrap(), link);
     }
     let (exits, backend) = (Exits::default(), Backend::default());
-    Inputs { node: "n1".parse().unwrap(), registry, guests, presence, links, exits, backend }
+    Inputs { presence, links, exits, backend, ..Inputs::new("n1".parse().unwrap(), registry, guests) }
 }
 
 /// Everything that goes into the sets: what the program decides, and one port that may be a router, for the pool's
