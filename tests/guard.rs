@@ -388,6 +388,45 @@ fn the_fence_stands_while_the_filter_is_missing() {
     guard.within(PATIENCE, "the fence falls with its owner", || tables().is_empty());
 }
 
+#[test]
+fn the_fence_stands_for_every_damage_to_the_rules_and_waits_for_no_look() {
+    let node = with_guest();
+    let guard = Guard::start(&node);
+    let table = "bridge pve-public-ip";
+    let tables = || node.net.sh("nft list tables");
+    let is_fenced = || tables().contains("table bridge pve-public-ip-fence\n");
+    for damage in [
+        format!("nft flush chain {table} prerouting"),
+        format!("nft flush chain {table} bound_ip6"),
+        format!("nft insert rule {table} prerouting accept"),
+        format!("nft insert rule {table} bound_arp accept"),
+        format!("nft 'add table {table} {{ flags dormant; }}'"),
+        format!("nft flush table {table}"),
+        format!("nft delete table {table}"),
+    ] {
+        // A look is on its way already, and waits for somebody who holds the lock.
+        let run = RunState::lock(&Paths::new(node.tree.root()), PATIENCE).unwrap();
+        let looks = guard.count("heard: Forwarding");
+        node.net.sh("bridge fdb del 02:00:00:aa:bb:00 dev tap100i0 master");
+        guard.within(PATIENCE, "it wants to look", || guard.count("heard: Forwarding") > looks);
+        std::thread::sleep(Duration::from_millis(50));
+        node.net.sh(&damage);
+        guard.within(Duration::from_secs(5), &format!("the fence after {damage}"), is_fenced);
+        drop(run);
+        guard.within(PATIENCE, &format!("all is well after {damage}"), || tables() == "table bridge pve-public-ip\n");
+        node.is_in_line();
+        guard.rests();
+    }
+    // What is no damage to the rules cuts nobody off: elements, by a hook or by hand, and other rules of ours.
+    let run = RunState::lock(&Paths::new(node.tree.root()), PATIENCE).unwrap();
+    node.net.sh(&format!("nft 'delete element {table} ports {{ \"tap100i0\" }}'; nft add table bridge other"));
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!is_fenced(), "{}", guard.log());
+    drop(run);
+    guard.rests();
+    node.is_in_line();
+}
+
 /// A cluster file system whose daemon does nothing: who reads from it waits until the daemon dies, and then is told that
 /// it is not connected.
 struct HungMount<'a> {

@@ -15,6 +15,7 @@ pub mod listener;
 pub mod page;
 pub mod sayings;
 pub mod schedule;
+mod sentry;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -36,7 +37,7 @@ use crate::system::journal::{self, Durability};
 use crate::system::run::{GuardNote, RunError, RunState};
 use crate::system::service::{Request, ServiceManager, Signals};
 use crate::system::tally::Tallies;
-use crate::system::{self, Fence, FilterError, Kernel, KernelError, Monitor, Reference};
+use crate::system::{self, FilterError, Kernel, KernelError, Monitor, Reference};
 use crate::view::exposition::exposition;
 use crate::view::{self, Comparison, History, Known, View, seconds};
 use alerts::Message;
@@ -46,6 +47,7 @@ use listener::{Listener, Subject};
 use page::Page;
 use sayings::{Line, Sayings, drift};
 use schedule::{Cause, Schedule};
+use sentry::Sentry;
 
 /// How long a look waits for a hook or a command that changes the node: longer than a hook takes at all.
 const LOCK_LIMIT: Duration = Duration::from_secs(11);
@@ -108,6 +110,7 @@ pub fn run(node: Node, listen: Option<SocketAddr>) -> Result<(), GuardError> {
     let signals = Signals::take().map_err(failed("wait for signals"))?;
     let manager = ServiceManager::of_environment().map_err(failed("talk to the service manager"))?;
     let monitor = Monitor::open()?;
+    let sentry = Sentry::start(&node.paths)?;
     let reader = Reader::start(node.clone()).map_err(failed("start a thread"))?;
     let asker = Asker::new().map_err(failed("make a pair of sockets"))?;
     let page = listen.and_then(|address| {
@@ -135,7 +138,7 @@ pub fn run(node: Node, listen: Option<SocketAddr>) -> Result<(), GuardError> {
         sources: None,
         desired: NetState::default(),
         kernel: None,
-        fence: None,
+        sentry,
         generation: 0,
         is_exact: false,
         changed_by: None,
@@ -160,8 +163,8 @@ struct Guard {
     /// What the kernel was brought to by the last look.
     desired: NetState,
     kernel: Option<Kernel>,
-    /// Stands from the moment when the filter is missing to the end of the next look.
-    fence: Option<Fence>,
+    /// Fences the guests in from the moment when the filter does not stand to the end of the next look.
+    sentry: Sentry,
     /// The last transaction in nf_tables that was looked at.
     generation: u32,
     /// Whether the filter was exactly as desired after it.
@@ -196,19 +199,16 @@ struct Guard {
 
 impl Guard {
     fn run(&mut self, mut monitor: Monitor, signals: &Signals) -> Result<(), GuardError> {
-        let watchdog = self.manager.watchdog();
-        let mut alive_at = self.now();
         let mut is_ready = false;
         loop {
             let now = self.now();
             let sleep = self.schedule.left(now).min((self.gathered + self.interval()).saturating_sub(now));
             let sleep = if self.chains_mark.is_some() { sleep.min(self.chains_due.saturating_sub(now)) } else { sleep };
-            let sleep = watchdog.map_or(sleep, |interval| sleep.min((alive_at + interval).saturating_sub(now)));
-            self.wait(&monitor, signals, sleep)?;
-            if watchdog.is_some_and(|interval| self.now() >= alive_at + interval) {
-                self.manager.tell("WATCHDOG=1");
-                alive_at = self.now();
+            if is_ready {
+                self.sentry.guard_rests();
             }
+            self.wait(&monitor, signals, sleep)?;
+            self.sentry.guard_works();
             match signals.drain().map_err(failed("read a signal"))? {
                 Some(Request::Stop) => {
                     self.manager.tell("STOPPING=1");
@@ -414,7 +414,7 @@ impl Guard {
             self.desired.forget_what_hangs_on(device);
         }
         if causes.contains(&Cause::Filter) {
-            self.fence_in();
+            self.sentry.judge();
         }
         for cause in causes {
             self.wake(cause);
@@ -435,25 +435,12 @@ impl Guard {
         }
     }
 
-    /// Cuts the guests off until the next look has put the filter back, if it is gone and can be put back.
-    fn fence_in(&mut self) {
-        let (None, Some(_), Some(kernel)) = (&self.fence, &self.sources, &mut self.kernel) else { return };
-        let is_void = |table| self.desired.rules_of(table) > Rules::Absent && kernel.is_void(table).unwrap_or_default();
-        if !Table::ALL.into_iter().any(is_void) {
-            return;
-        }
-        match Fence::raise() {
-            Ok(fence) => self.fence = Some(fence),
-            Err(error) => log::warn!("{}", chain(&error)),
-        }
-    }
-
     /// Compares and repairs. Says whether that came to an end, be it a bad one.
     fn look(&mut self) -> Result<bool, GuardError> {
         let (began, cause) = (self.now(), self.schedule.cause());
         let outcome = self.compare(cause);
         // Whatever came of it: guests that are cut off for long are no better than guests that are not protected.
-        self.fence = None;
+        self.sentry.lift();
         let lines = match &outcome {
             Ok(Some(report)) => self.well(report),
             Ok(None) => Vec::new(),
@@ -493,15 +480,15 @@ impl Guard {
                 self.take(*sources);
             }
         }
-        let limit = if self.fence.is_some() { FENCED_LOCK_LIMIT } else { LOCK_LIMIT };
+        let limit = if self.sentry.is_fenced() { FENCED_LOCK_LIMIT } else { LOCK_LIMIT };
         let run = match RunState::lock(&self.node.paths, limit) {
             Err(RunError::Busy(waited)) => return self.without_lock(waited),
             locked => locked?,
         };
-        if self.fence.is_some() {
+        if self.sentry.is_fenced() {
             // What is known is good enough to close what is open; whether it still holds can be asked afterwards.
             self.restore(&run)?;
-            self.fence = None;
+            self.sentry.lift();
         }
         match self.reader.ask(ask, READ_LIMIT) {
             Some(Answer::News(sources)) => self.take(*sources),
@@ -553,6 +540,7 @@ impl Guard {
         if self.sources.as_ref().is_some_and(|known| known.log_group() != sources.log_group()) {
             // Other rules are wanted; to load them is no repair.
             self.kernel = None;
+            self.sentry.stand_by();
             self.desired.rules = Rules::Different;
             self.desired.routed_rules = self.desired.routed_rules.min(Rules::Different);
         }
@@ -582,6 +570,7 @@ impl Guard {
         let is_alone = usize::try_from(after.wrapping_sub(before)).is_ok_and(|count| count == own);
         self.generation = if is_alone { after } else { before };
         self.is_exact = is_alone && trust == Trust::Whole && sources.are_whole();
+        let reference = kernel.reference();
         self.kernel = Some(kernel);
         let changed_by = self.changed_by.take();
         if self.note.looks > 0 {
@@ -601,6 +590,8 @@ impl Guard {
             self.note.last_change = seconds();
         }
         self.desired = std::mem::take(&mut report.desired);
+        let tables = Table::ALL.into_iter().filter(|table| self.desired.rules_of(*table) > Rules::Absent);
+        self.sentry.expect(tables.collect(), reference);
         Ok(Some(report))
     }
 

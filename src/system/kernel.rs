@@ -182,6 +182,11 @@ impl Kernel {
         Ok(self.nftables.is_void(table)?)
     }
 
+    /// What the rules should be.
+    pub fn reference(&self) -> Reference {
+        self.reference
+    }
+
     /// The number of the last transaction in nf_tables, whoever made it.
     pub fn generation(&mut self) -> Result<u32, KernelError> {
         Ok(self.nftables.generation()?)

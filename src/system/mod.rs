@@ -30,7 +30,7 @@ pub mod xtables;
 pub use chains::{foreign_chains, legacy_chains};
 pub use fence::Fence;
 pub use kernel::{Kernel, KernelError};
-pub use monitor::Monitor;
+pub use monitor::{FilterMonitor, Monitor};
 pub use nftables::{FilterError, Nftables, Reference};
 pub use routing::RoutingError;
 pub use xtables::XtablesError;

@@ -184,13 +184,22 @@ impl Nftables {
 
     /// Whether neither this table nor a copy that stands in for it has rules: nothing is filtered by it.
     pub fn is_void(&mut self, table: Table) -> Result<bool, FilterError> {
-        for name in [TABLE, COPY] {
-            let rules = self.dump(table, GET_RULE, &[(LIST_TABLE, name)], "list the rules")?;
-            if rules.iter().any(|rule| attribute(rule, LIST_TABLE).is_some_and(|found| text(found) == name)) {
-                return Ok(false);
-            }
+        Ok(!self.has_rules(table, TABLE)? && !self.has_rules(table, COPY)?)
+    }
+
+    fn has_rules(&mut self, table: Table, name: &str) -> Result<bool, FilterError> {
+        let rules = self.dump(table, GET_RULE, &[(LIST_TABLE, name)], "list the rules")?;
+        Ok(rules.iter().any(|rule| attribute(rule, LIST_TABLE).is_some_and(|found| text(found) == name)))
+    }
+
+    /// Whether frames may pass that the rules would have dropped: the table has no rules, or others than accepted, and no
+    /// copy of it stands in.
+    pub fn is_open(&mut self, table: Table, accepted: &BTreeSet<u64>) -> Result<bool, FilterError> {
+        if self.is_void(table)? {
+            return Ok(true);
         }
-        Ok(true)
+        let declared = self.declared_sets(table)?;
+        Ok(!accepted.contains(&self.fingerprint(table, &declared)?) && !self.has_rules(table, COPY)?)
     }
 
     /// Compiles this release's text in a throwaway network namespace and takes its fingerprint there.

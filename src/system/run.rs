@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::files;
+use super::nftables::Reference;
 use crate::model::{GuestKind, Vmid};
 use crate::paths::Paths;
 use crate::plan::Support;
@@ -265,6 +266,16 @@ impl RunState {
             [text, bridge, inet] if text == text_hash => Some([bridge, inet]),
             _ => None,
         }
+    }
+
+    /// The fingerprints that were taken last, of whatever text: by them another release knows its rules, or this one those
+    /// with another log group.
+    pub fn latest_reference(paths: &Paths) -> Option<Reference> {
+        let line = files::read_whole(&paths.run().join("rules"), 1 << 10).ok()?;
+        let text = String::from_utf8(line).ok()?;
+        let mut numbers = text.split_whitespace().skip(1).map(|word| u64::from_str_radix(word, 16));
+        let fingerprints = [numbers.next()?.ok()?, numbers.next()?.ok()?];
+        Some(Reference { log_group: None, fingerprints })
     }
 
     /// Keeps the fingerprints.
