@@ -131,6 +131,53 @@ fn one_address_asked_for_by_many_has_one_holder() {
     }
 }
 
+/// The network is asked without the lock: what was asked about may be somebody else's by the time the lock is taken.
+#[test]
+fn ten_ask_the_network_at_once() {
+    let node = Node::new();
+    let outside = Namespace::new();
+    node.net.sh("ip link add eno1 type veth peer name outside && ip link set eno1 master vmbr0 up");
+    node.net.sh(&format!("ip link set outside netns {}", outside.path()));
+    // Somebody out there has two of them.
+    outside.sh("ip link set outside address 02:00:00:00:00:99 up; ip addr add 192.0.2.2/24 dev outside; ip addr add 192.0.2.6/24 dev outside");
+    node.run(
+        "pool create p --profile generic-bridged --bridge vmbr0 --gateway4 198.51.100.1 192.0.2.0/28 2001:db8:1::/124",
+    )
+    .ok();
+    with_guests(&node.tree, 300..316);
+    let jobs: Vec<(&Node, u32)> = (300..310).map(|vmid| (&node, vmid)).collect();
+    let started = Instant::now();
+    let mut given = BTreeSet::new();
+    for run in assign_at_once(&jobs) {
+        let run = run.ok();
+        for address in run.json()["assigned"].as_array().unwrap() {
+            assert!(given.insert(address.as_str().unwrap().to_owned()), "given twice: {run}");
+        }
+    }
+    assert_eq!((given.len(), holders(&node.tree).len()), (20, 20));
+    let is_foreign = |address: &String| ["192.0.2.2/32", "192.0.2.6/32"].contains(&address.as_str());
+    assert!(!given.iter().any(is_foreign), "{given:?}");
+    assert!(started.elapsed() < Duration::from_secs(20), "took {:?}", started.elapsed());
+    // Four IPv4 addresses are left, two of them the other's, and six want one: who gets none is told the true reason.
+    let jobs: Vec<(&Node, u32)> = (310..316).map(|vmid| (&node, vmid)).collect();
+    let start = |(node, vmid): &(&Node, u32)| {
+        let mut command = node.command(&["assign", &vmid.to_string(), "-4", "--no-hookscript"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let started: Vec<Child> = jobs.iter().map(start).collect();
+    let runs = started.into_iter().map(|child| Run::of("assign".to_owned(), &child.wait_with_output().unwrap()));
+    let (winners, losers): (Vec<_>, Vec<_>) = runs.partition(|run| run.code == 0);
+    assert_eq!(winners.len(), 4, "{winners:?} {losers:?}");
+    for run in losers {
+        let words = [
+            "is contested: MAC 02:00:00:00:00:99 on eno1 answered for 192.0.2.",
+            "first `pve-public-ip conflicts ack ",
+        ];
+        assert!(!run.err.contains("to move it"), "{run}");
+        run.fails_with(1, &words);
+    }
+}
+
 #[test]
 fn hooks_of_many_guests_at_once() {
     let node = Node::new();
@@ -173,6 +220,38 @@ fn a_lock_left_by_a_killed_process_of_this_node_is_taken_over_at_once() {
     node.run("assign 101 203.0.113.11").ok();
     assert!(started.elapsed() < Duration::from_secs(3), "took {:?}", started.elapsed());
     assert!(!node.tree.path(LOCK).exists());
+}
+
+/// Without quorum nothing can be removed from `/etc/pve`, and the lock stays. This node knows that it is its own.
+#[test]
+fn a_lock_that_could_not_be_given_back_is_taken_over_at_once() {
+    need(&["strace"]);
+    let node = Node::with_pool();
+    let mut strace = node.net.command("strace");
+    strace.args([
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-P",
+        node.tree.path(LOCK).to_str().unwrap(),
+        "-e",
+        "trace=?rmdir,unlinkat",
+    ]);
+    strace.args(["-e", "inject=?rmdir,unlinkat:error=EACCES"]);
+    strace.arg(common::BINARY).arg("--root").arg(node.tree.root()).args(["pool", "add", "ovh-rbx", "203.0.113.20"]);
+    Run::of("strace ... pool add".to_owned(), &strace.output().unwrap()).ok();
+    assert!(node.tree.path(LOCK).is_dir(), "the lock was removed");
+    let started = Instant::now();
+    node.run("assign 101 203.0.113.11").ok();
+    assert!(started.elapsed() < Duration::from_secs(5), "took {:?}", started.elapsed());
+    assert!(!node.tree.path(LOCK).exists());
+    // One that another node made meanwhile is that node's.
+    fs::create_dir_all(node.tree.path(LOCK)).unwrap();
+    let waiting = node.command(&["assign", "100", "203.0.113.10"]).stdout(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(node.tree.path(LOCK).is_dir(), "somebody else's lock was taken away");
+    fs::remove_dir(node.tree.path(LOCK)).unwrap();
+    Run::of("assign".to_owned(), &waiting.wait_with_output().unwrap()).ok();
 }
 
 #[test]

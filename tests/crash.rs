@@ -78,6 +78,21 @@ fn release() {
     });
 }
 
+/// The pools' file and that of each guest are written.
+#[test]
+fn pool_set_gateway() {
+    killed_everywhere(&Scenario {
+        command: "pool set ovh-rbx --gateway4 203.0.113.9",
+        prepare: |node| {
+            node.run(CREATE).ok();
+            node.run("assign 100 203.0.113.10").ok();
+            node.run("assign 101 203.0.113.11").ok();
+        },
+        again: None,
+        at_least: 12,
+    });
+}
+
 /// A guest that is told by cloud-init: by a document of its own.
 const TOLD: &str = "ide2: local:cloudinit,media=cdrom\nipconfig0: ip=dhcp\nnet0: virtio=02:00:00:AA:BB:00,bridge=vmbr0\n\
     smbios1: uuid=2e5bd7c2-0ed6-4a3a-9b87-6d3a1f1b6c11\n";
@@ -251,6 +266,7 @@ fn killed_everywhere(scenario: &Scenario) {
         // Proxmox VE would not start a guest that names a snippet which is not there.
         assert_eq!(missing_snippets(&node), Vec::<String>::new(), "{at}");
         let now = held(&node);
+        assert_eq!(not_cooling(&node, &before, &now), [""; 0], "{at}: released, and handed out again at once");
         assert!(now == before || now == expected.held, "{at}: {now:?} is neither {before:?} nor {:?}", expected.held);
         verify_tells_the_truth_and_apply_repairs(&node, &at);
         assert!(held(&node) == now, "{at}: apply changed the registry");
@@ -273,6 +289,7 @@ fn killed_everywhere(scenario: &Scenario) {
 #[derive(Debug, PartialEq)]
 struct End {
     held: BTreeSet<String>,
+    gateways: Vec<String>,
     snippets: Vec<String>,
     configs: Vec<String>,
     left_overs: Vec<String>,
@@ -285,6 +302,7 @@ impl End {
     fn of(node: &Node) -> Self {
         Self {
             held: held(node),
+            gateways: gateways(node),
             snippets: snippets(node),
             configs: configs(node),
             left_overs: left_overs(node),
@@ -297,7 +315,8 @@ impl End {
     /// What is different, line by line.
     fn against(&self, other: &Self) -> String {
         let lines = |end: &Self| -> BTreeSet<String> {
-            let parts = [&end.snippets, &end.configs, &end.left_overs, &end.marked, &end.support, &end.filter];
+            let parts =
+                [&end.gateways, &end.snippets, &end.configs, &end.left_overs, &end.marked, &end.support, &end.filter];
             parts.into_iter().flatten().chain(&end.held).cloned().collect()
         };
         let (one, two) = (lines(self), lines(other));
@@ -353,6 +372,12 @@ fn holder((vmid, nic, interface, assigned): (Vmid, NicId, &Interface, &Assigned)
     format!("{vmid} {nic} {} {}", interface.mac, assigned.address)
 }
 
+/// What the guests have as gateways.
+fn gateways(node: &Node) -> Vec<String> {
+    let registry = registry(node);
+    registry.assignments().map(|holding| format!("{} by {:?}", holding.3.address, holding.3.gateway)).collect()
+}
+
 /// Who holds what by the audit log. What the killed process did may be in it twice, and is never missing.
 fn audited(node: &Node) -> BTreeSet<String> {
     let mut held = BTreeSet::new();
@@ -367,6 +392,14 @@ fn audited(node: &Node) -> BTreeSet<String> {
         }
     }
     held
+}
+
+/// Addresses that a guest gave back and that do not cool down.
+fn not_cooling(node: &Node, before: &BTreeSet<String>, now: &BTreeSet<String>) -> Vec<String> {
+    let cooling: Vec<String> = registry(node).released.addresses.keys().map(ToString::to_string).collect();
+    let released = before.difference(now).filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
+    let addresses = released.filter_map(|line| line.rsplit(' ').next());
+    addresses.filter(|address| !cooling.contains(&(*address).to_owned())).map(str::to_owned).collect()
 }
 
 /// The guests' own configurations.

@@ -1,8 +1,10 @@
 //! `assign`, `release`, `list`, `show`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use anyhow::Context as _;
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::bridges;
@@ -21,8 +23,9 @@ use crate::hookscript;
 use crate::model::{MacAddr, NicId, Prefix, Vmid};
 use crate::plan::{Links, Presence};
 use crate::reconcile::{Node, ReconcileError, presence_of};
-use crate::registry::document::{Assigned, GuestFile, PoolIndex};
-use crate::registry::{AssignRequest, Registry, RuleError, plain};
+use crate::registry::document::{Assigned, GuestFile, PoolIndex, PoolsFile};
+use crate::registry::store::StoreError;
+use crate::registry::{AssignRequest, Registry, Rerouted, RuleError, plain};
 use crate::system::journal::now;
 use crate::system::run::RunState;
 use crate::system::{Kernel, Reference};
@@ -33,47 +36,27 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
     // The registry's own trouble first: without it nothing can be said about the guest.
     node.store.check_mounted().map_err(ReconcileError::from).with_context(trying)?;
     let mut located = node.guests.find(vmid, None).map_err(ReconcileError::from).with_context(trying)?;
-    let mut nics = nics(vmid, &located, &command.net).with_context(trying)?;
-    let mut lines = check_filtered(node, &located, &command.net).with_context(trying)?;
-    if command.set_mac {
-        let running = is_running(node, vmid, &located);
-        let given = provider_mac::give(node, vmid, &located, &command.net, &command.addresses, running, dry_run);
-        let given = given.with_context(trying)?;
-        lines.extend(given.lines);
-        for (_, mac) in &mut nics {
-            *mac = given.mac;
-        }
-        located = node.guests.find(vmid, None).map_err(ReconcileError::from).with_context(trying)?;
-    }
     let families = match (command.ipv4, command.ipv6) {
         (true, _) => BTreeSet::from([4]),
         (_, true) => BTreeSet::from([6]),
         _ => BTreeSet::new(),
     };
-    let request = AssignRequest {
+    let mut request = AssignRequest {
         vmid,
-        nics: nics.clone(),
+        nics: nics(vmid, &located, &command.net).with_context(trying)?,
         addresses: command.addresses.clone(),
         pool: command.pool.clone(),
         families,
         organization: command.organization.clone(),
         avoid: own_addresses(),
         contested: BTreeMap::new(),
+        asking: None,
+        foreign: BTreeSet::new(),
         now: now(),
     };
-    let request =
-        if dry_run { request } else { probe::checked(node, command, &located, request).with_context(trying)? };
-    let mut warm = Vec::new();
-    let (new, guest, pools) = change(node, dry_run, |registry| {
-        let request = AssignRequest { contested: contested(node, registry), ..request.clone() };
-        let new = registry.assign(&request)?;
-        warm.extend(new.iter().filter_map(|address| still_warm(registry, *address, &request)));
-        check_bridges(registry, vmid, &located, &request)?;
-        keep_hookscript(registry, vmid, &located, command.no_hookscript);
-        keep_network(registry, vmid, &located, command);
-        Ok((new, registry.guests.get(&vmid).cloned(), registry.pools.clone()))
-    })
-    .with_context(trying)?;
+    let mut lines = check_filtered(node, &located, &command.net).with_context(trying)?;
+    let booked = book(node, command, &mut located, &mut request, dry_run, &mut lines).with_context(trying)?;
+    let Booked { new, guest, pools, remarks } = booked;
 
     let guest = guest.unwrap_or_else(|| GuestFile::new(vmid));
     let wanted = |assigned: &Assigned| new.contains(&assigned.address) || command.addresses.contains(&assigned.address);
@@ -87,7 +70,7 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
         let address = plain(assigned.address);
         lines.push(format!("{address} {verb} guest {vmid} {nic} ({}), pool {}{gateway}", interface.mac, assigned.pool));
     }
-    lines.extend(warm);
+    lines.extend(remarks);
     let hookscript =
         if command.no_hookscript { Outcome::AsWanted } else { proxmox::register(node, vmid, &located, dry_run) };
     lines.extend(hookscript.line("hookscript"));
@@ -132,6 +115,170 @@ fn check_filtered(node: &Node, located: &Located, wanted: &[NicId]) -> anyhow::R
         said.extend(missing.map(|problem| format!("problem: {}\n  hint: {}", problem.sentence, problem.hint)));
     }
     Ok(said)
+}
+
+/// What an assignment came to in the registry.
+struct Booked {
+    new: Vec<Prefix>,
+    guest: Option<GuestFile>,
+    pools: PoolsFile,
+    remarks: Vec<String>,
+}
+
+/// How often a MAC is chosen for a guest, if others are faster.
+const MAC_ATTEMPTS: usize = 5;
+
+/// Writes an assignment into the registry, after the NIC was given the right MAC, if that is asked for.
+fn book(
+    node: &Node,
+    command: &Assign,
+    located: &mut Located,
+    request: &mut AssignRequest,
+    dry_run: bool,
+    lines: &mut Vec<String>,
+) -> anyhow::Result<Booked> {
+    let vmid = command.vmid;
+    let mut attempts = 0;
+    loop {
+        if command.set_mac {
+            lines.extend(set_mac(node, command, located, request, dry_run)?);
+        }
+        let booked = probe::assign(node, command, located, request, dry_run, |registry, request, new| {
+            let warm = new.iter().filter_map(|address| still_warm(registry, *address, request));
+            let mut remarks: Vec<String> = warm.collect();
+            check_bridges(registry, vmid, located, request)?;
+            keep_hookscript(registry, vmid, located, command.no_hookscript);
+            keep_network(registry, vmid, located, command);
+            let guest = registry.guests.get(&vmid).cloned();
+            remarks.extend(guest.iter().flat_map(|guest| twins(guest, &registry.pools)));
+            Ok(Booked { new: new.to_vec(), guest, pools: registry.pools.clone(), remarks })
+        });
+        attempts += 1;
+        let rule = match booked.as_ref().map_err(|error| error.downcast_ref::<StoreError>()) {
+            Err(Some(StoreError::Rule(rule))) => Some(rule),
+            _ => None,
+        };
+        let is_chosen = command.set_mac && command.addresses.is_empty();
+        match rule {
+            // To be told of the address of another MAC helps only if nobody else has that MAC.
+            Some(RuleError::OtherMac { .. }) if request.foreign.is_empty() && !command.set_mac => {
+                request.foreign = foreign_macs(node, vmid)?;
+                if request.foreign.is_empty() {
+                    return booked;
+                }
+            }
+            // Somebody else was faster, and has the address whose MAC the NIC was given.
+            Some(RuleError::OtherMac { .. } | RuleError::MacTaken { .. }) if is_chosen && attempts < MAC_ATTEMPTS => {}
+            _ => return booked,
+        }
+    }
+}
+
+/// The MACs with which other guests of this node are configured.
+fn foreign_macs(node: &Node, vmid: Vmid) -> anyhow::Result<BTreeSet<MacAddr>> {
+    let guests = node.guests.local().map_err(ReconcileError::from)?;
+    let others = guests.iter().filter(|(other, _)| **other != vmid);
+    let nics = others.flat_map(|(_, config)| config.nics.values());
+    Ok(nics.filter_map(|nic| nic.as_ref().ok()?.mac).collect())
+}
+
+/// Gives the NIC the MAC of the addresses that are named, or else of the next free ones.
+fn set_mac(
+    node: &Node,
+    command: &Assign,
+    located: &mut Located,
+    request: &mut AssignRequest,
+    dry_run: bool,
+) -> anyhow::Result<Vec<String>> {
+    let vmid = command.vmid;
+    let registry = node.store.load().map_err(ReconcileError::from)?.registry;
+    request.foreign = foreign_macs(node, vmid)?;
+    let mac = if command.addresses.is_empty() {
+        registry.choose_mac(&AssignRequest { contested: contested(node, &registry), ..request.clone() })?
+    } else {
+        provider_mac::wanted(&registry, &command.addresses)?
+    };
+    let running = is_running(node, vmid, located);
+    let lines = provider_mac::give(node, vmid, located, &command.net, mac, running, dry_run)?;
+    for (_, known) in &mut request.nics {
+        *known = mac;
+    }
+    *located = node.guests.find(vmid, None).map_err(ReconcileError::from)?;
+    Ok(lines)
+}
+
+/// Addresses that do not work although everything is as it should be: those of a second NIC in the subnet of the first.
+fn twins(guest: &GuestFile, pools: &PoolsFile) -> Vec<String> {
+    let vmid = guest.vmid;
+    let index = PoolIndex::new(pools);
+    let subnet = |assigned: &Assigned| {
+        let pool = pools.pools.get(&assigned.pool)?;
+        let entry = index.entry(&assigned.pool, assigned.address)?.address;
+        Some((pool, entry))
+    };
+    let mut remarks = Vec::new();
+    for (nic, interface, assigned) in guest.addresses() {
+        let Some((pool, entry)) = subnet(assigned).filter(|_| assigned.address.single().is_some()) else { continue };
+        let is_twin = |other: &Assigned| {
+            let same_gateway = assigned.gateway.is_some() && other.gateway == assigned.gateway;
+            other.address.single().is_some()
+                && subnet(other).is_some_and(|(other_pool, other_entry)| {
+                    other_pool.bridge == pool.bridge && (other_entry == entry || same_gateway)
+                })
+        };
+        let mut earlier = guest.addresses().filter(|(id, other, _)| *id < nic && other.mac != interface.mac);
+        let Some((first, _, other)) = earlier.find(|(.., other)| is_twin(other)) else { continue };
+        let (address, other) = (plain(assigned.address), plain(other.address));
+        let remedy = if pool.provider_mac() {
+            format!(
+                "inside the guest it needs a routing table of its own: `ip rule add from {address} table {}`",
+                nic.index()
+            )
+        } else {
+            format!(
+                "to have both on {first}: `pve-public-ip release {vmid} {address}`, then `pve-public-ip assign {vmid} {address} --net {}`",
+                first.index()
+            )
+        };
+        remarks.push(format!(
+            "note: {address} on {nic} is in the same subnet as {other} on {first}: the guest answers from it by {first}, where it is \
+             dropped; {remedy}"
+        ));
+    }
+    remarks
+}
+
+/// How many guests are named of those that a change of their pool concerns.
+const NAMED: usize = 10;
+
+/// Tells guests the gateways that they have since their pool changed; says which.
+pub(super) fn retold(node: &Node, registry: &Registry, rerouted: &[Rerouted], dry_run: bool) -> Vec<String> {
+    let shown = |gateway: Option<IpAddr>| gateway.map_or_else(|| "none".to_owned(), |gateway| gateway.to_string());
+    let line = |change: &Rerouted| {
+        let Rerouted { vmid, nic, address, before, after } = change;
+        format!("guest {vmid} {nic} {}: gateway {} -> {}", plain(*address), shown(*before), shown(*after))
+    };
+    let mut lines: Vec<String> = rerouted.iter().take(NAMED).map(line).collect();
+    if rerouted.len() > NAMED {
+        lines.push(format!("and {} more addresses", rerouted.len() - NAMED));
+    }
+    let vmids: BTreeSet<Vmid> = rerouted.iter().map(|change| change.vmid).collect();
+    for vmid in vmids {
+        let Some(guest) = registry.guests.get(&vmid).cloned() else { continue };
+        let (guest, turn) = network::turn(node, vmid, guest, dry_run);
+        let Ok(located) = node.guests.find(vmid, None) else { continue };
+        let running = is_running(node, vmid, &located);
+        let changed =
+            Changed { node, located: &located, guest: &guest, pools: &registry.pools, running, reinit: false, dry_run };
+        let told = changed.tell();
+        drop(turn);
+        lines.extend(told.lines);
+        lines.extend(told.failure.map(|Failure { message, hint }| format!("note: {message}\n  hint: {hint}")));
+        if running && !dry_run {
+            lines.push(format!("guest {vmid} is running: it has the new gateway at its next boot"));
+        }
+    }
+    lines
 }
 
 /// Addresses that somebody claims without right, and by which number that is acknowledged.
@@ -286,11 +433,10 @@ fn keep_hookscript(registry: &mut Registry, vmid: Vmid, located: &Located, no_ho
     }
 }
 
-/// The node's own addresses are never handed out.
-pub(super) fn own_addresses() -> Vec<std::net::IpAddr> {
+/// The node's own addresses, with their subnets, are never handed out.
+pub(super) fn own_addresses() -> Vec<IpNet> {
     let links = observe_links().unwrap_or_default();
-    let all = links.0.keys().copied().collect();
-    links.own_addresses(&all)
+    links.0.values().flat_map(|link| link.addresses.iter().copied()).collect()
 }
 
 pub(super) fn observe_links() -> Option<Links> {

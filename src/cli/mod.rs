@@ -247,7 +247,9 @@ pub enum ConflictsCommand {
 pub enum PoolCommand {
     /// Create a pool
     Create(PoolCreate),
-    /// Add an address or prefix to a pool, or say more about one
+    /// Add an address or prefix to a pool, or change what is known of one
+    ///
+    /// What is not given stays as it is. The profile's gateway is assumed where the pool has none for the address.
     Add(PoolAdd),
     /// Change what holds for all addresses of a pool
     Set(PoolSet),
@@ -451,9 +453,27 @@ pub struct PoolSet {
     /// No longer allow this MAC; may be repeated
     #[arg(long, value_name = "MAC")]
     forbid_mac: Vec<MacAddr>,
+    /// Bridge on which the guests' NICs are
+    #[arg(long)]
+    bridge: Option<IfName>,
+    /// IPv4 gateway of the guests; those that hold addresses get it, too
+    #[arg(long, value_name = "IP")]
+    gateway4: Option<Ipv4Addr>,
+    /// No IPv4 gateway any more
+    #[arg(long, conflicts_with = "gateway4")]
+    no_gateway4: bool,
+    /// IPv6 gateway of the guests; those that hold addresses get it, too
+    #[arg(long, value_name = "IP")]
+    gateway6: Option<Ipv6Addr>,
+    /// No IPv6 gateway any more
+    #[arg(long, conflicts_with = "gateway6")]
+    no_gateway6: bool,
     /// MAC of the gateway, where guests of this node reach each other by way of it
     #[arg(long, value_name = "MAC")]
     gateway_mac: Option<MacAddr>,
+    /// No MAC of the gateway any more
+    #[arg(long, conflicts_with = "gateway_mac")]
+    no_gateway_mac: bool,
     /// Whether guests on the bridge that hold no address may be routers and DHCP servers
     #[arg(long, value_name = "BOOL")]
     guest_routers: Option<bool>,
@@ -478,12 +498,21 @@ pub struct PoolAdd {
     /// MAC that the provider bound to it
     #[arg(long)]
     mac: Option<MacAddr>,
+    /// No MAC any more
+    #[arg(long, conflicts_with = "mac")]
+    no_mac: bool,
     /// Gateway, if it is not the pool's
     #[arg(long, value_name = "IP")]
     gateway: Option<IpAddr>,
+    /// The pool's gateway again
+    #[arg(long, conflicts_with = "gateway")]
+    no_gateway: bool,
     /// What it costs
     #[arg(long, value_name = "N")]
     monthly_cost_cents: Option<u64>,
+    /// No cost any more
+    #[arg(long, conflicts_with = "monthly_cost_cents")]
+    no_monthly_cost: bool,
     /// Why
     #[command(flatten)]
     reason: Reason,
@@ -568,7 +597,7 @@ pub struct Assign {
     #[arg(long, value_name = "ORG")]
     organization: Option<String>,
     /// Give the guest's NIC the MAC that the provider bound to the addresses (the guest must be stopped)
-    #[arg(long, requires = "addresses")]
+    #[arg(long)]
     set_mac: bool,
     /// Ask the network first whether somebody has the address [default: what the pool says]
     #[arg(long, overrides_with = "no_probe")]

@@ -1,8 +1,11 @@
 //! What commands return, and the forms in which it is printed.
 
 use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _};
 
 use serde_json::Value;
+
+use crate::system::command;
 
 use crate::model::EXACT;
 
@@ -124,9 +127,20 @@ pub fn has_utf8() -> bool {
     })
 }
 
-/// A table in Proxmox VE's look; ASCII where the locale has no UTF-8.
+/// How many columns the terminal has on which the output is shown; a file or a pipe has any number.
+pub fn terminal_width() -> usize {
+    if !io::stdout().is_terminal() {
+        return usize::MAX;
+    }
+    // "24 80": there is no safe way to ask the kernel itself.
+    let size = command::run("stty", &["-F", "/dev/tty", "size"], b"").unwrap_or_default();
+    let columns = String::from_utf8_lossy(&size).split_whitespace().nth(1).and_then(|columns| columns.parse().ok());
+    columns.filter(|columns| *columns > 0).unwrap_or(usize::MAX)
+}
+
+/// A table in Proxmox VE's look, as wide as the terminal at most; ASCII where the locale has no UTF-8.
 pub fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
-    table_within(usize::MAX, headers, rows)
+    table_within(terminal_width(), headers, rows)
 }
 
 /// The narrowest that a column is made so that a table fits.
@@ -257,6 +271,9 @@ mod tests {
             let cells = text.replace(['|', '+', '-', '\n', ' ', '│', '┌', '─'], "");
             assert!(cells.contains("2001:db8:0:1::10"), "an address that fits is not broken: {text}");
         }
+        let long = [vec!["100".to_owned(), "x".repeat(70_000), String::new()]];
+        let text = table_within(usize::MAX, &["vmid", "addresses", "name"], &long);
+        assert_eq!(text.matches('x').count(), 70_000, "a cell of any length is shown");
         // Narrower than can be done, nothing is lost.
         let text = table_within(10, &["vmid", "addresses", "name"], &rows);
         assert_eq!(text.matches('x').count(), 30, "{text}");

@@ -1,24 +1,25 @@
 //! `pool ...`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::Context as _;
+use ipnet::IpNet;
 use serde_json::json;
 
-use super::assignments::own_addresses;
+use super::assignments::{own_addresses, retold};
 use super::bridges;
 use super::node::settle_pool;
 use super::output::{Output, UNREADABLE, table};
 use super::{PoolAdd, PoolCommand, PoolCreate, PoolSet, ProfileOrFile, advice};
-use crate::model::{NicId, PoolName, Prefix, Vmid};
+use crate::model::{IfName, PoolName, Prefix};
 use crate::plan::{Inputs, Problem, Surroundings, assume_bridge, assume_gateways, is_segment_of, outlook, unfit};
 use crate::reconcile::Node;
-use crate::registry::document::{self, Assigned, Interface, MAX_FILE_SIZE, Mode, Pool, PoolAddress, Profile};
+use crate::registry::document::{self, MAX_FILE_SIZE, Mode, Pool, PoolAddress, Profile};
 use crate::registry::layout::Layout;
 use crate::registry::store::StoreError;
-use crate::registry::{Registry, RuleError, capacity, plain};
+use crate::registry::{Edit, EntryChange, Holders, Registry, RuleError, Span, State, capacity, plain};
 use crate::system::journal::now;
 use crate::system::{files, routers};
 
@@ -68,12 +69,10 @@ fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Out
         said.push(format!("assumed: {why}"));
         bridge
     };
-    let missing =
-        bridges::check(node, &surroundings, bridge).with_context(|| format!("cannot create pool `{name}`"))?;
-    if let Some((why, hint)) = unfit(&surroundings.links, bridge).filter(|_| mode == Mode::Routed) {
-        return Err(advice(format!("cannot create pool `{name}`: {why}"), hint));
-    }
-    let own: Vec<IpAddr> = surroundings.exits.addresses.iter().map(|(_, net)| net.addr()).collect();
+    let trying = format!("cannot create pool `{name}`");
+    let missing = bridges::check(node, &surroundings, bridge).with_context(|| trying.clone())?;
+    refuse_unfit(&surroundings, bridge, mode, &trying)?;
+    let own: Vec<IpNet> = surroundings.exits.addresses.iter().map(|(_, net)| *net).collect();
     refuse_own(&own, &entries).with_context(|| format!("cannot create pool `{name}`"))?;
     let mut pool = Pool {
         layout,
@@ -87,11 +86,12 @@ fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Out
         cool_down: command.cool_down,
         ..Pool::new(profile, bridge, entries)
     };
-    said.extend(assume_gateways(&mut pool, &surroundings));
+    said.extend(assume_gateways(&mut pool, &surroundings, |family| format!("name it with --gateway{family}")));
     let profile = pool.profile_name().to_owned();
     let gateways = json!({ "gateway4": pool.gateway4, "gateway6": pool.gateway6 });
     let registry = change(node, dry_run, |registry| {
         registry.create_pool(name.clone(), pool)?;
+        registry.check_gateways(&name, None)?;
         Ok(registry.clone())
     })
     .with_context(|| format!("cannot create pool `{name}`"))?;
@@ -118,9 +118,18 @@ fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Out
     settle_pool(node, dry_run, registry, Output::new(text, data))
 }
 
+/// A bridge on which a pool cannot be.
+fn refuse_unfit(surroundings: &Surroundings, bridge: IfName, mode: Mode, trying: &str) -> anyhow::Result<()> {
+    match unfit(&surroundings.links, bridge).filter(|_| mode == Mode::Routed) {
+        Some((why, hint)) => Err(advice(format!("{trying}: {why}"), hint)),
+        None => Ok(()),
+    }
+}
+
 /// What the node has itself is nobody else's.
-fn refuse_own(own: &[IpAddr], entries: &[PoolAddress]) -> anyhow::Result<()> {
-    let taken = entries.iter().filter_map(|entry| entry.address.single()).find(|address| own.contains(address));
+fn refuse_own(own: &[IpNet], entries: &[PoolAddress]) -> anyhow::Result<()> {
+    let is_own = |address: &IpAddr| own.iter().any(|net| net.addr() == *address);
+    let taken = entries.iter().filter_map(|entry| entry.address.single()).find(is_own);
     taken.map_or(Ok(()), |address| {
         let hint = "a pool has addresses for guests: leave it out, or take it off the node";
         Err(advice(format!("{address} is an address of this node"), hint))
@@ -128,11 +137,15 @@ fn refuse_own(own: &[IpAddr], entries: &[PoolAddress]) -> anyhow::Result<()> {
 }
 
 /// Which addresses of a pool no guest gets, and why.
-fn withheld(registry: &Registry, name: &PoolName, own: &[IpAddr]) -> Option<String> {
+fn withheld(registry: &Registry, name: &PoolName, own: &[IpNet]) -> Option<String> {
     let pool = registry.pools.pools.get(name)?;
     let in_pool = |address: IpAddr| pool.addresses.iter().any(|entry| entry.address.net().contains(&address));
-    let withheld = registry.withheld(own).into_iter().filter(|(address, _)| in_pool(*address));
-    let named: Vec<String> = withheld.map(|(address, what)| format!("{address} ({what})")).collect();
+    let mut said = BTreeSet::new();
+    let withheld = registry.withheld(own).into_iter();
+    let named: Vec<String> = withheld
+        .filter(|(address, _)| in_pool(*address) && said.insert(*address))
+        .map(|(address, what)| format!("{address} ({what})"))
+        .collect();
     (!named.is_empty()).then(|| format!("not handed out: {}", named.join(", ")))
 }
 
@@ -145,39 +158,105 @@ fn read_layout(path: &Path) -> anyhow::Result<Layout> {
 
 fn add(node: &Node, command: &PoolAdd, dry_run: bool) -> anyhow::Result<Output> {
     let PoolAdd { name, address, mac, gateway, monthly_cost_cents, .. } = command;
-    let entry =
-        PoolAddress { address: *address, mac: *mac, gateway: *gateway, monthly_cost_cents: *monthly_cost_cents };
+    let entry_change = EntryChange {
+        mac: edit(*mac, command.no_mac),
+        gateway: edit(*gateway, command.no_gateway),
+        monthly_cost_cents: edit(*monthly_cost_cents, command.no_monthly_cost),
+    };
     let trying = || format!("cannot add {} to pool `{name}`", plain(*address));
     let own = own_addresses();
-    refuse_own(&own, std::slice::from_ref(&entry)).with_context(trying)?;
-    let registry = change(node, dry_run, |registry| {
-        registry.add_address(name, entry)?;
-        Ok(registry.clone())
+    refuse_own(&own, &[PoolAddress::new(*address)]).with_context(trying)?;
+    // Only what is assumed depends on it.
+    let surroundings = bridges::surroundings(node).unwrap_or_default();
+    let naming = |family| format!("name it: `pve-public-ip pool set {name} --gateway{family} IP`");
+    let (before, after, said, rerouted, registry) = change(node, dry_run, |registry| {
+        let old = registry.change_pool(name, |pool| pool.clone())?;
+        let (before, _) = registry.change_entry(name, *address, entry_change)?;
+        let said = registry.change_pool(name, |pool| assume_gateways(pool, &surroundings, naming))?;
+        registry.check_gateways(name, Some(&old))?;
+        let rerouted = registry.follow_gateways(name, &old);
+        let after = registry.pool(name)?.addresses.iter().find(|entry| entry.address == *address).cloned();
+        Ok((before, after, said, rerouted, registry.clone()))
     })
     .with_context(trying)?;
-    let verb = if dry_run { "would be added" } else { "added" };
-    let mut text = format!("{} {verb} to pool {name}", plain(*address));
+    let plain_address = plain(*address);
+    let differences = before.as_ref().zip(after.as_ref()).map(|(before, after)| differences(before, after));
+    let mut text = match differences.as_deref() {
+        None if dry_run => format!("{plain_address} would be added to pool {name}"),
+        None => format!("{plain_address} added to pool {name}"),
+        Some([]) => format!("{plain_address} of pool {name} is unchanged"),
+        Some(some) => {
+            let verb = if dry_run { "would be changed" } else { "changed" };
+            format!("{plain_address} of pool {name} {verb}: {}", some.join(", "))
+        }
+    };
+    text.extend(said.iter().map(|line| format!("\n{line}")));
     text.extend(withheld(&registry, name, &own).iter().map(|line| format!("\n{line}")));
-    settle_pool(node, dry_run, registry, Output::new(text, json!({ "pool": name, "address": address })))
+    text.extend(retold(node, &registry, &rerouted, dry_run).iter().map(|line| format!("\n{line}")));
+    let data = json!({ "pool": name, "address": address, "changed": differences, "assumptions": said });
+    settle_pool(node, dry_run, registry, Output::new(text, data))
+}
+
+/// What an option and its `--no-` form ask for.
+fn edit<T>(value: Option<T>, erase: bool) -> Edit<T> {
+    if erase { Edit::Erase } else { value.map_or(Edit::Keep, Edit::Set) }
+}
+
+/// `cost 1.70 -> 2.00`.
+fn differences(before: &PoolAddress, after: &PoolAddress) -> Vec<String> {
+    let facts = |entry: &PoolAddress| {
+        [
+            ("MAC", entry.mac.map(|mac| mac.to_string())),
+            ("gateway", entry.gateway.map(|gateway| gateway.to_string())),
+            ("cost", entry.monthly_cost_cents.map(money)),
+        ]
+    };
+    let pairs = facts(before).into_iter().zip(facts(after)).filter(|((_, old), (_, new))| old != new);
+    let shown = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
+    pairs.map(|((what, old), (_, new))| format!("{what} {} -> {}", shown(old), shown(new))).collect()
+}
+
+fn money(cents: u64) -> String {
+    format!("{}.{:02}", cents / 100, cents % 100)
 }
 
 fn set(node: &Node, command: PoolSet, dry_run: bool) -> anyhow::Result<Output> {
-    let PoolSet { name, uplink_guard, allow_mac, forbid_mac, gateway_mac, guest_routers, probe, cool_down, .. } =
-        command;
+    let PoolSet { name, uplink_guard, allow_mac, forbid_mac, guest_routers, probe, cool_down, bridge, .. } = command;
+    let gateway4 = edit(command.gateway4, command.no_gateway4);
+    let gateway6 = edit(command.gateway6, command.no_gateway6);
+    let gateway_mac = edit(command.gateway_mac, command.no_gateway_mac);
     let set = |pool: &mut Pool| {
+        pool.bridge = bridge.unwrap_or(pool.bridge);
+        pool.gateway4 = gateway4.of(pool.gateway4);
+        pool.gateway6 = gateway6.of(pool.gateway6);
         pool.uplink_guard = uplink_guard.or(pool.uplink_guard);
         pool.allowed_macs.extend(&allow_mac);
         pool.allowed_macs.retain(|mac| !forbid_mac.contains(mac));
-        pool.gateway_mac = gateway_mac.or(pool.gateway_mac);
+        pool.gateway_mac = gateway_mac.of(pool.gateway_mac);
         pool.guest_routers = guest_routers.unwrap_or(pool.guest_routers);
         pool.probe = probe.or(pool.probe);
         pool.cool_down = cool_down.or(pool.cool_down);
         pool.clone()
     };
-    let (pool, registry) = change(node, dry_run, |registry| Ok((registry.change_pool(&name, set)?, registry.clone())))
-        .with_context(|| format!("cannot change pool `{name}`"))?;
+    let trying = format!("cannot change pool `{name}`");
+    let mut missing = None;
+    if let Some(bridge) = bridge {
+        let mode = node.store.load()?.registry.pool(&name).map(Pool::mode).with_context(|| trying.clone())?;
+        let surroundings = bridges::surroundings(node)?;
+        missing = bridges::check(node, &surroundings, bridge).with_context(|| trying.clone())?;
+        refuse_unfit(&surroundings, bridge, mode, &trying)?;
+    }
+    let (pool, rerouted, registry) = change(node, dry_run, |registry| {
+        let old = registry.change_pool(&name, |pool| pool.clone())?;
+        let pool = registry.change_pool(&name, set)?;
+        registry.check_gateways(&name, Some(&old))?;
+        Ok((pool, registry.follow_gateways(&name, &old), registry.clone()))
+    })
+    .with_context(|| trying)?;
     let verb = if dry_run { "would be changed" } else { "changed" };
-    let text = format!("pool {name} {verb}: {}", properties(&pool));
+    let mut text = format!("pool {name} {verb}: {}", properties(&pool));
+    text.extend(missing.map(|Problem { sentence, hint, .. }| format!("\nproblem: {sentence}\n  hint: {hint}")));
+    text.extend(retold(node, &registry, &rerouted, dry_run).iter().map(|line| format!("\n{line}")));
     settle_pool(node, dry_run, registry, Output::new(text, json!({ "pool": name, "properties": pool_data(&pool) })))
 }
 
@@ -279,77 +358,44 @@ fn list(node: &Node) -> anyhow::Result<Output> {
     Ok(shown(&registry, Output::new(text, data.into())))
 }
 
-type Holding<'a> = (Vmid, NicId, &'a Interface, &'a Assigned);
-
-/// What is assigned, by its first address: to look through all of it for each entry takes seconds for ten thousand.
-struct Holdings<'a> {
-    by_first: BTreeMap<IpAddr, Vec<Holding<'a>>>,
-    prefixes: Vec<Holding<'a>>,
-}
-
-impl<'a> Holdings<'a> {
-    fn of(registry: &'a Registry) -> Self {
-        let mut by_first: BTreeMap<IpAddr, Vec<Holding<'a>>> = BTreeMap::new();
-        for holding in registry.assignments() {
-            by_first.entry(holding.3.address.first()).or_default().push(holding);
-        }
-        let prefixes = registry.assignments().filter(|(.., assigned)| assigned.address.single().is_none()).collect();
-        Self { by_first, prefixes }
-    }
-
-    /// Prefixes are in each other or apart.
-    fn overlapping(&self, entry: Prefix) -> Vec<Holding<'a>> {
-        let around = self
-            .prefixes
-            .iter()
-            .filter(|(.., assigned)| assigned.address.contains(entry) && assigned.address.first() < entry.first());
-        let inside = self.by_first.range(entry.first()..=entry.net().broadcast());
-        let mut found: Vec<_> = around.chain(inside.flat_map(|(_, holdings)| holdings)).copied().collect();
-        found.sort_by_key(|(vmid, nic, ..)| (*vmid, *nic));
-        found
-    }
-}
-
 fn show(node: &Node, name: &PoolName) -> anyhow::Result<Output> {
     let registry = readable(node)?;
     let pool: &Pool = registry.pool(name)?;
-    let now = now();
+    let holders = Holders::of(&registry);
     let mut rows = Vec::new();
     let mut data = Vec::new();
-    let holdings = Holdings::of(&registry);
-    for entry in &pool.addresses {
-        let holders = holdings.overlapping(entry.address);
-        let held = holders.iter().map(|(vmid, nic, _, assigned)| {
-            if assigned.address == entry.address {
-                format!("{vmid} {nic}")
-            } else {
-                format!("{vmid} {nic} ({})", plain(assigned.address))
-            }
-        });
-        let cooling = registry.cooling_in(entry.address, now);
-        let cools = cooling.iter().map(|(address, released, free_at)| {
-            let which = if *address == entry.address { String::new() } else { format!("{} ", plain(*address)) };
-            format!("{which}cools down until {} (was {}'s)", free_at.to_second(), released.vmid)
-        });
-        let held = held.chain(cools);
+    for (entry, spans) in registry.spans(pool, &own_addresses(), now()) {
         let optional = |text: Option<String>| text.unwrap_or_default();
-        rows.push(vec![
+        let mut columns = vec![
             plain(entry.address),
             optional(entry.mac.map(|mac| mac.to_string())),
-            optional(pool.gateway(entry.address).map(|gateway| gateway.to_string())),
-            optional(entry.monthly_cost_cents.map(|cents| format!("{}.{:02}", cents / 100, cents % 100))),
-            held.collect::<Vec<_>>().join(", "),
-        ]);
-        let holders = holders
-            .iter()
-            .map(|(vmid, nic, _, assigned)| json!({ "vmid": vmid, "interface": nic, "address": assigned.address }));
-        let cooling = cooling.iter().map(|(address, released, free_at)| {
-            json!({ "address": address, "vmid": released.vmid, "released": released.at, "free_at": free_at })
+            optional(pool.gateway_of(entry).map(|gateway| gateway.to_string())),
+            optional(entry.monthly_cost_cents.map(money)),
+        ];
+        if let [only] = spans.as_slice() {
+            columns.push(state(&only.state));
+            rows.push(columns);
+        } else {
+            columns.push(String::new());
+            rows.push(columns);
+            let row = |span: &Span<'_>| [vec![run_of(span)], vec![String::new(); 3], vec![state(&span.state)]].concat();
+            rows.extend(spans.iter().map(row));
+        }
+        let held = holders.overlapping(entry.address);
+        let held =
+            held.map(|(vmid, nic, _, assigned)| json!({ "vmid": vmid, "interface": nic, "address": assigned.address }));
+        let cooling = spans.iter().filter_map(|span| match &span.state {
+            State::Cooling(address, released, free_at) => {
+                Some(json!({ "address": address, "vmid": released.vmid, "released": released.at, "free_at": free_at }))
+            }
+            _ => None,
         });
+        let free = spans.iter().filter(|span| span.state == State::Free);
+        let free = free.map(|span| json!({ "first": span.first, "last": span.last }));
         data.push(json!({
-            "address": entry.address, "mac": entry.mac, "gateway": pool.gateway(entry.address),
-            "monthly_cost_cents": entry.monthly_cost_cents, "holders": holders.collect::<Vec<_>>(),
-            "cooling": cooling.collect::<Vec<_>>(),
+            "address": entry.address, "mac": entry.mac, "gateway": pool.gateway_of(entry),
+            "monthly_cost_cents": entry.monthly_cost_cents, "holders": held.collect::<Vec<_>>(),
+            "cooling": cooling.collect::<Vec<_>>(), "free": free.collect::<Vec<_>>(),
         }));
     }
     let head = format!("pool {name}: {}, bridge {}, {}\n", pool.profile_name(), pool.bridge, properties(pool));
@@ -362,4 +408,25 @@ fn show(node: &Node, name: &PoolName) -> anyhow::Result<Output> {
     shown["name"] = json!(name);
     shown["addresses"] = data.into();
     Ok(self::shown(&registry, Output::new(head + &body, shown)))
+}
+
+/// A run of addresses as people write it, below the entry that they are of.
+fn run_of(span: &Span<'_>) -> String {
+    match &span.state {
+        State::Held(.., prefix) | State::Cooling(prefix, ..) => format!("- {}", plain(*prefix)),
+        _ if span.first == span.last => format!("- {}", span.first),
+        _ => format!("- {} to {}", span.first, span.last),
+    }
+}
+
+/// What becomes of it.
+fn state(state: &State<'_>) -> String {
+    match state {
+        State::Free => "(free)".to_owned(),
+        State::Held(vmid, nic, _) => format!("{vmid} {nic}"),
+        State::Cooling(_, released, free_at) => {
+            format!("cools down until {} (was {}'s)", free_at.to_second(), released.vmid)
+        }
+        State::Withheld(what) => format!("({what})"),
+    }
 }

@@ -3,85 +3,114 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::Assign;
 use super::assignments::{contested, observe_links};
+use super::pools::change;
+use super::{Assign, advice};
 use crate::conflict::{Claim, Source};
 use crate::guest::Located;
 use crate::model::{IfName, MacAddr, Prefix};
 use crate::plan::{Links, is_guest_port};
 use crate::reconcile::Node;
-use crate::registry::document::Probe;
-use crate::registry::{AssignRequest, Registry, RuleError};
+use crate::registry::document::{Pool, Probe};
+use crate::registry::store::StoreError;
+use crate::registry::{Asking, AssignRequest, Registry, RuleError};
 use crate::system::journal::now;
 use crate::system::{Kernel, Reference, claims, probe};
 
-/// Addresses in a row that somebody else has, of those that would be handed out next.
+/// How often in a row somebody may have what is asked about, of addresses that would be handed out next.
 const ATTEMPTS: usize = 3;
 
-/// The request, with addresses that nobody answered for: those that are named, or the next free ones. Asked without the
-/// registry's lock, which others wait for.
-pub(super) fn checked(
+/// How often others may be faster.
+const ROUNDS: usize = 20;
+
+/// The most addresses that are asked about at once.
+const AHEAD: usize = 64;
+
+/// Assigns under the registry's lock, and asks the network without it, because others wait for it: so what was asked about
+/// may be somebody's by the time the lock is taken, and then the choice is made again. Each time more addresses are
+/// asked about, so that many that want one at once all get one soon.
+pub(super) fn assign<T>(
     node: &Node,
     command: &Assign,
     located: &Located,
-    request: AssignRequest,
-) -> anyhow::Result<AssignRequest> {
-    if command.no_probe {
-        return Ok(request);
-    }
-    let is_named = !request.addresses.is_empty();
-    let links = observe_links().unwrap_or_default();
-    let mut attempts = 0;
+    request: &AssignRequest,
+    dry_run: bool,
+    mut done: impl FnMut(&mut Registry, &AssignRequest, &[Prefix]) -> Result<T, RuleError>,
+) -> anyhow::Result<T> {
+    let may_ask = !dry_run && !command.no_probe;
+    let links = if may_ask { observe_links().unwrap_or_default() } else { Links::default() };
+    let mut asking = Asking { ahead: 1, ..Asking::default() };
+    let (mut refused, mut refusals, mut rounds) = (None, 0, 0);
     loop {
-        let Ok(snapshot) = node.store.load() else { return Ok(request) };
-        // An old answer says nothing about an address that is named: it is asked for again.
-        let contested_before = if is_named { BTreeMap::new() } else { contested(node, &snapshot.registry) };
-        let attempt = AssignRequest { contested: contested_before, ..request.clone() };
-        // Whatever is wrong is said where it is changed.
-        let Ok(new) = snapshot.registry.clone().assign(&attempt) else { return Ok(request) };
-        let questions = questions(&snapshot.registry, &new, command, located, &links);
-        if questions.is_empty() {
-            return Ok(request);
-        }
-        ask(node, &questions, &links, &request);
-        attempts += 1;
-        let contested = contested(node, &snapshot.registry);
-        match new.iter().find_map(|address| Some((*address, contested.get(address)?))) {
-            None if is_named => return Ok(request),
-            None => return Ok(AssignRequest { addresses: new, ..request }),
-            Some((address, (sentence, id))) if is_named || attempts == ATTEMPTS => {
-                return Err(RuleError::Contested { address, sentence: sentence.clone(), id: id.clone() }.into());
+        let mut questions: BTreeMap<IfName, Vec<IpAddr>> = BTreeMap::new();
+        let outcome = change(node, dry_run, |registry| {
+            let contested = contested(node, registry);
+            if let Some((address, (sentence, id))) = refused.and_then(|address| contested.get_key_value(&address)) {
+                return Err(RuleError::Contested { address: *address, sentence: sentence.clone(), id: id.clone() });
             }
-            Some(_) => {}
+            let device = |pool: &Pool| device(pool, command, located, &links);
+            if may_ask {
+                let asked = registry.pools.pools.iter().filter(|(_, pool)| device(pool).is_some());
+                asking.pools = asked.map(|(name, _)| name.clone()).collect();
+            }
+            let asking = may_ask.then(|| asking.clone());
+            let request = AssignRequest { contested, asking, now: now(), ..request.clone() };
+            let new = match registry.assign(&request) {
+                Err(RuleError::Unasked { addresses }) => {
+                    for prefix in &addresses {
+                        let found = registry.pool_of(*prefix).and_then(|(_, pool)| device(pool));
+                        if let (Some(device), Some(address)) = (found, prefix.single()) {
+                            questions.entry(device).or_default().push(address);
+                        }
+                    }
+                    return Err(RuleError::Unasked { addresses });
+                }
+                new => new?,
+            };
+            done(registry, &request, &new)
+        });
+        let addresses = match outcome {
+            Err(StoreError::Rule(RuleError::Unasked { addresses })) => addresses,
+            outcome => return Ok(outcome?),
+        };
+        rounds += 1;
+        if rounds > ROUNDS {
+            return Err(advice(
+                "other commands took each free address while the network was asked who has it",
+                "run the command again",
+            ));
         }
+        let answered = ask(node, &questions, &links, request);
+        let is_free = |address: &Prefix| address.single().is_none_or(|address| !answered.contains(&address));
+        if addresses.iter().any(is_free) {
+            refusals = 0;
+        } else {
+            refusals += 1;
+            // Whoever has them all, as a router does that answers for everything: there is no use in asking on.
+            refused = addresses.first().copied().filter(|_| refusals >= ATTEMPTS);
+        }
+        asking.asked.extend(addresses);
+        asking.ahead = (asking.ahead * 4).min(AHEAD);
     }
 }
 
-/// The addresses to ask for, by the device on which their guest will speak.
-fn questions(
-    registry: &Registry,
-    new: &[Prefix],
-    command: &Assign,
-    located: &Located,
-    links: &Links,
-) -> BTreeMap<IfName, Vec<IpAddr>> {
-    let mut questions: BTreeMap<IfName, Vec<IpAddr>> = BTreeMap::new();
+/// The device on which the network is asked about addresses of a pool: that on which their guest will speak. `None`: it is
+/// not asked.
+fn device(pool: &Pool, command: &Assign, located: &Located, links: &Links) -> Option<IfName> {
     let nic = command.net.first().and_then(|id| located.config.nics.get(id)).and_then(|nic| nic.as_ref().ok());
-    for prefix in new {
-        let (Some(address), Some((_, pool))) = (prefix.single(), registry.pool_of(*prefix)) else { continue };
-        // What guests answer is dropped, so there must be somebody else.
-        let is_public = links.ports(pool.bridge).any(|port| !is_guest_port(port.as_str()));
-        let by_itself = pool.probe() == Probe::Assign && is_public;
-        let device = links.segment(pool.bridge, nic.and_then(|nic| nic.tag));
-        if let Some(device) = device.filter(|_| command.probe || by_itself) {
-            questions.entry(device).or_default().push(address);
-        }
-    }
-    questions
+    // What guests answer is dropped, so there must be somebody else.
+    let is_public = links.ports(pool.bridge).any(|port| !is_guest_port(port.as_str()));
+    let by_itself = pool.probe() == Probe::Assign && is_public;
+    links.segment(pool.bridge, nic.and_then(|nic| nic.tag)).filter(|_| command.probe || by_itself)
 }
 
-/// Asks, and notes who answered in place of what was noted before.
-fn ask(node: &Node, questions: &BTreeMap<IfName, Vec<IpAddr>>, links: &Links, request: &AssignRequest) {
+/// Asks, and notes who answered in place of what was noted before; returns the addresses that somebody has.
+fn ask(
+    node: &Node,
+    questions: &BTreeMap<IfName, Vec<IpAddr>>,
+    links: &Links,
+    request: &AssignRequest,
+) -> BTreeSet<IpAddr> {
     let own: Vec<MacAddr> = links.0.values().filter_map(|link| link.mac).collect();
     // The guest may have it already.
     let known: Vec<MacAddr> = own.iter().copied().chain(request.nics.iter().map(|(_, mac)| *mac)).collect();
@@ -89,24 +118,26 @@ fn ask(node: &Node, questions: &BTreeMap<IfName, Vec<IpAddr>>, links: &Links, re
     for (device, addresses) in questions {
         let Some(mac) = links.get(*device).and_then(|link| link.mac) else { continue };
         match probe::ask(*device, mac, addresses, &known) {
-            Ok(found) => answers.extend(found.into_iter().map(|(address, mac)| (*device, address, mac))),
+            Ok(found) => answers.extend(found.into_iter().map(|(address, answer)| (*device, address, answer))),
             Err(error) => log::warn!("cannot ask on {device} whether somebody has the address: {error}"),
         }
     }
-    let ports = port_of(links, &answers.iter().map(|(device, _, mac)| (*device, *mac)).collect());
+    let ports = port_of(links, &answers.iter().map(|(device, _, answer)| (*device, answer.mac)).collect());
     let asked: BTreeSet<Prefix> =
         questions.values().flatten().filter_map(|address| Prefix::host(*address).ok()).collect();
+    let found = answers.iter().map(|(_, address, _)| *address).collect();
     let noted = claims::change(&node.paths, |claims| {
         claims.forget_answers(&asked);
-        for (device, address, mac) in answers {
+        for (device, address, probe::Answer { mac, asks }) in answers {
             let port = ports.get(&mac).copied().unwrap_or(device);
             let address = Prefix::host(address).ok();
-            claims.note(Claim { source: Source::Probe, port, mac: Some(mac), address }, 1, now());
+            claims.note(Claim { source: Source::Probe, port, mac: Some(mac), address, asks }, 1, now());
         }
     });
     if let Err(error) = noted {
         log::warn!("cannot note who has the address: {error}");
     }
+    found
 }
 
 /// The bridge ports behind which these stations are, as far as the kernel knows: a claim names the device otherwise.

@@ -12,26 +12,17 @@ use crate::reconcile::{Node, ReconcileError};
 use crate::registry::{Registry, plain};
 use crate::system::journal::Durability;
 
-/// What came of it.
-pub(super) struct Given {
-    /// What was said and done, for each NIC that did not have the MAC.
-    pub(super) lines: Vec<String>,
-    /// The MAC of the addresses.
-    pub(super) mac: MacAddr,
-}
-
-/// Sets the MAC of the NICs. The guest must be stopped: what runs goes on with the MAC that it has.
+/// Sets the MAC of the NICs, and returns what was said and done for each that did not have it. The guest must be stopped: what
+/// runs goes on with the MAC that it has.
 pub(super) fn give(
     node: &Node,
     vmid: Vmid,
     located: &Located,
     nics: &[NicId],
-    addresses: &[Prefix],
+    mac: MacAddr,
     running: bool,
     dry_run: bool,
-) -> anyhow::Result<Given> {
-    let registry = node.store.load().map_err(ReconcileError::from)?.registry;
-    let mac = wanted(&registry, addresses)?;
+) -> anyhow::Result<Vec<String>> {
     let tool = located.config.kind.tool();
     let mut lines = Vec::new();
     for nic in nics {
@@ -72,7 +63,7 @@ pub(super) fn give(
             }
         }
     }
-    Ok(Given { lines, mac })
+    Ok(lines)
 }
 
 fn mac_given(vmid: Vmid, nic: NicId, old: MacAddr, mac: MacAddr) -> Change {
@@ -82,7 +73,7 @@ fn mac_given(vmid: Vmid, nic: NicId, old: MacAddr, mac: MacAddr) -> Change {
 }
 
 /// The provider's MAC for these addresses.
-fn wanted(registry: &Registry, addresses: &[Prefix]) -> anyhow::Result<MacAddr> {
+pub(super) fn wanted(registry: &Registry, addresses: &[Prefix]) -> anyhow::Result<MacAddr> {
     let mut found: Option<(Prefix, MacAddr)> = None;
     for address in addresses {
         let entry = registry.pool_of(*address).and_then(|(_, pool)| pool.entry(*address));

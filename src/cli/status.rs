@@ -8,13 +8,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::output::{Output, OutputFormat, UNREADABLE, table_within};
+use super::output::{Output, OutputFormat, UNREADABLE, table_within, terminal_width};
 use super::{Metrics, Status, conflicts};
 use crate::model::{Amount, IfName, Vmid};
 use crate::reconcile::{Mode, Node, ReconcileError, Sources};
+use crate::system::files;
 use crate::system::run::RunState;
 use crate::system::{Kernel, Reference};
-use crate::system::{command, files};
 use crate::view::exposition::exposition;
 use crate::view::{Comparison, Guard, Known, PoolUse, View, seconds};
 
@@ -109,13 +109,9 @@ impl Screen {
         if !io::stdout().is_terminal() {
             return Self { width: usize::MAX, has_colour: false };
         }
-        // "24 80": there is no safe way to ask the kernel itself.
-        let size = command::run("stty", &["-F", "/dev/tty", "size"], b"").unwrap_or_default();
-        let columns = String::from_utf8_lossy(&size).split_whitespace().nth(1).and_then(|columns| columns.parse().ok());
         let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let is_dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
-        let width = columns.filter(|columns| *columns > 0).unwrap_or(usize::MAX);
-        Self { width, has_colour: !is_set("NO_COLOR") && !is_dumb }
+        Self { width: terminal_width(), has_colour: !is_set("NO_COLOR") && !is_dumb }
     }
 
     /// Decoration only: the words say the same.

@@ -8,10 +8,16 @@ use serde::{Deserialize, Serialize};
 use super::{Conflict, Seen, id_of};
 use crate::model::{IfName, MacAddr, Moment, Prefix, Vmid};
 use crate::plan::guest_of_port;
-use crate::registry::Registry;
+use crate::registry::{Holders, Registry};
 
 /// For how long a claim counts after it was seen last.
 const FRESH: Duration = Duration::from_secs(24 * 3600);
+
+/// For how long one counts that only asked for an address: if it took it, it has announced or used it by then.
+const FRESH_QUESTION: Duration = Duration::from_secs(10 * 60);
+
+/// How long before an address is assigned the network is asked who has it, at most, if the nodes' clocks agree about as well.
+const AROUND_ASSIGNED: Duration = Duration::from_secs(120);
 
 /// Claims of each source that are kept apart; more than that is a flood, and counted together.
 const KEPT: usize = 128;
@@ -39,6 +45,9 @@ pub struct Claim {
     pub mac: Option<MacAddr>,
     /// The address that it claims; `None`: the MAC itself is claimed, or there were too many to tell.
     pub address: Option<Prefix>,
+    /// Whether it only asked who has the address, as one does who is about to take it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asks: bool,
 }
 
 /// What was seen, and what the administrator knows.
@@ -71,7 +80,7 @@ impl Claims {
         let is_told = claim.mac.is_some() || claim.address.is_some();
         match of_source(&self.seen) {
             0..KEPT => self.seen.push((claim, count)),
-            _ if is_told => self.add(Claim { mac: None, address: None, ..claim }, count),
+            _ if is_told => self.add(Claim { mac: None, address: None, asks: false, ..claim }, count),
             many => {
                 let oldest = (0..self.seen.len()).filter(|at| self.seen[*at].0.source == claim.source);
                 let oldest = oldest.min_by_key(|at| self.seen[*at].1.last).filter(|_| many >= 2 * KEPT);
@@ -109,8 +118,10 @@ impl Claims {
     pub fn conflicts(&self, registry: &Registry, here: &BTreeSet<Vmid>, now: Moment) -> Vec<Conflict> {
         let holders: BTreeMap<MacAddr, Vmid> =
             registry.assignments().map(|(vmid, _, interface, _)| (interface.mac, vmid)).collect();
-        let fresh = self.seen.iter().filter(|(_, count)| is_fresh(count.last, now));
-        fresh.filter_map(|(claim, count)| conflict(claim, *count, registry, &holders, here)).collect()
+        let assigned = Holders::of(registry);
+        let limit = |claim: &Claim| if claim.asks { FRESH_QUESTION } else { FRESH };
+        let fresh = self.seen.iter().filter(|(claim, count)| count.last.after(limit(claim)) > now);
+        fresh.filter_map(|(claim, count)| conflict(claim, *count, registry, &assigned, &holders, here)).collect()
     }
 
     /// Marks the conflicts that the administrator knows: they block nothing.
@@ -131,15 +142,20 @@ fn conflict(
     claim: &Claim,
     count: Seen,
     registry: &Registry,
+    assigned: &Holders<'_>,
     holders: &BTreeMap<MacAddr, Vmid>,
     here: &BTreeSet<Vmid>,
 ) -> Option<Conflict> {
-    let Claim { source, port, mac, address } = claim;
-    let holding = address.and_then(|address| {
-        let mut all = registry.assignments();
-        all.find(|(.., assigned)| assigned.address.overlaps(address))
-            .map(|(vmid, _, interface, _)| (vmid, interface.mac))
-    });
+    let Claim { source, port, mac, address, asks } = claim;
+    let holding = address.and_then(|address| assigned.overlapping(address).next());
+    let since = holding.and_then(|(.., held)| held.assigned_at.parse::<Moment>().ok());
+    let is_around =
+        |since: Moment| count.last < since.after(AROUND_ASSIGNED) && since < count.last.after(AROUND_ASSIGNED);
+    if *asks && since.is_some_and(is_around) {
+        // Another node asked before it assigned it.
+        return None;
+    }
+    let holding = holding.map(|(vmid, _, interface, _)| (vmid, interface.mac));
     // With the holder's own MAC it is not the address that two have.
     let address = &address.filter(|_| holding.is_none_or(|(_, own)| *mac != Some(own)));
     let holder = holding.map(|(vmid, _)| vmid);
@@ -205,7 +221,7 @@ mod tests {
 
     fn claim(source: Source, port: &str, mac: &str, address: Option<&str>) -> Claim {
         let (port, mac) = (port.parse().unwrap(), Some(mac.parse().unwrap()));
-        Claim { source, port, mac, address: address.map(|address| address.parse().unwrap()) }
+        Claim { source, port, mac, address: address.map(|address| address.parse().unwrap()), asks: false }
     }
 
     fn registry() -> Registry {
@@ -264,6 +280,24 @@ mod tests {
         assert_eq!(serde_json::from_slice::<Claims>(&stored).unwrap(), claims);
     }
 
+    #[test]
+    fn who_only_asked_is_soon_forgotten() {
+        let mut claims = Claims::default();
+        let asks = |address| Claim { asks: true, ..claim(Source::Uplink, "eno1", OTHER, Some(address)) };
+        // The registry of the test: guest 100 has .10 since 10:00.
+        claims.note(asks("203.0.113.10"), 1, at("09:59"));
+        claims.note(asks("203.0.113.11"), 1, at("09:59"));
+        let left = |claims: &Claims, now: &str| -> Vec<String> {
+            let found = claims.conflicts(&registry(), &BTreeSet::new(), at(now));
+            found.into_iter().map(|one| one.address.unwrap().to_string()).collect()
+        };
+        assert_eq!(left(&claims, "10:01"), ["203.0.113.11/32"], "another node asked before it assigned .10");
+        assert_eq!(left(&claims, "10:09"), [""; 0]);
+        claims.note(asks("203.0.113.10"), 1, at("10:03"));
+        assert_eq!(left(&claims, "10:09"), ["203.0.113.10/32"], "that came later");
+        assert_eq!(left(&claims, "10:14"), [""; 0]);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(20))]
 
@@ -278,7 +312,8 @@ mod tests {
             for (port, high, low) in &flood {
                 let mac = MacAddr::from_octets([2, 0, 0, 0, *high, *low]);
                 let port = format!("tap{}i0", 100 + u32::from(*port)).parse().unwrap();
-                claims.note(Claim { source: Source::Guest, port, mac: Some(mac), address: None }, 1, at("10:01"));
+                let claim = Claim { source: Source::Guest, port, mac: Some(mac), address: None, asks: false };
+                claims.note(claim, 1, at("10:01"));
             }
             prop_assert!(claims.seen.len() <= 2 * KEPT + 1);
             prop_assert!(claims.seen.iter().any(|(known, _)| *known == uplink));

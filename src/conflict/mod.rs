@@ -16,7 +16,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 pub use claims::{Claim, Claims, Source};
 pub use files::{Allocation, Files, allocations, in_files};
-pub use frames::{claimed, question};
+pub use frames::{Asker, claimed, question, questioned};
 use serde::{Deserialize, Serialize};
 pub use sighting::sighted;
 

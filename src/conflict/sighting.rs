@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Claim, Source, claimed};
+use super::{Asker, Claim, Source, claimed, questioned};
 use crate::model::{IfName, MacAddr, Prefix};
 use crate::plan::is_test_port;
 
@@ -16,15 +16,20 @@ pub fn sighted(reason: &str, port: IfName, is_uplink: bool, frame: &[u8]) -> Opt
         return None;
     }
     let source = if is_uplink { Source::Uplink } else { Source::Guest };
+    let question = questioned(frame);
+    if is_uplink && question == Some(Asker::Ours) {
+        return None;
+    }
+    let asks = question.is_some();
     let sender = <[u8; 6]>::try_from(frame.get(6..12)?).ok().map(MacAddr::from_octets);
     let claim = match reason {
         "drop_bound_mac" | "drop_reserved_mac" | "drop_source_mac" => {
-            Claim { source, port, mac: sender, address: None }
+            Claim { source, port, mac: sender, address: None, asks: false }
         }
         "drop_bound_address" | "drop_reserved_address" | "drop_arp" | "drop_nd" => {
             let of_packet = || Some((sender?, origin(frame).filter(|_| !is_uplink)?));
             let (mac, address) = claimed(frame).or_else(of_packet)?;
-            Claim { source, port, mac: Some(mac), address: Some(Prefix::host(address).ok()?) }
+            Claim { source, port, mac: Some(mac), address: Some(Prefix::host(address).ok()?), asks }
         }
         _ => return None,
     };
@@ -63,5 +68,9 @@ mod tests {
         assert_eq!(of("drop_bound_mac", "eno1", true, &packet), Some((Source::Uplink, Some(mac), None)));
         assert_eq!(of("drop_dhcp_server", "tap9i0", false, &packet), None);
         assert_eq!(of("drop_bound_mac", "tap9i0", false, &[0; 5]), None);
+        // Another node asks before it assigns an address. A guest cannot hide behind that.
+        let question = crate::conflict::question(mac, address);
+        assert_eq!(of("drop_bound_address", "eno1", true, &question), None);
+        assert!(of("drop_bound_address", "tap9i0", false, &question).is_some());
     }
 }

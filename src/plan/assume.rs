@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::inputs::{DefaultRoute, Exits, Link, Links, is_guest_port};
 use super::support::OPEN_VSWITCH;
 use crate::interfaces::Interfaces;
-use crate::model::{IfName, Prefix};
-use crate::registry::document::{Mode, Pool};
+use crate::model::IfName;
+use crate::registry::document::{Mode, Pool, PoolAddress};
 use crate::registry::layout::GatewayRule;
 
 /// What is known of the node.
@@ -88,14 +88,14 @@ pub fn assume_bridge(mode: Mode, node: &Surroundings) -> Result<(IfName, String)
     }
 }
 
-/// Fills in the gateways that the pool does not name, and says in a line each what was assumed, or why nothing was.
-pub fn assume_gateways(pool: &mut Pool, node: &Surroundings) -> Vec<String> {
+/// Fills in the gateways that the pool does not name, and says in a line each what was assumed, or why nothing was; `naming`
+/// says how the gateway of a family is named.
+pub fn assume_gateways(pool: &mut Pool, node: &Surroundings, naming: impl Fn(u8) -> String) -> Vec<String> {
     let (rule4, rule6) = pool.gateway_rules();
-    let families: Vec<u8> = pool.addresses.iter().map(|entry| entry.address.family()).collect();
-    let has = |family: u8| families.contains(&family);
     let mut said = Vec::new();
-    for (family, rule, is_named) in [(4, rule4, pool.gateway4.is_some()), (6, rule6, pool.gateway6.is_some())] {
-        if is_named || !has(family) {
+    for (family, rule) in [(4, rule4), (6, rule6)] {
+        let needs_one = |entry: &PoolAddress| entry.address.family() == family && entry.gateway.is_none();
+        if pool.common_gateway(family).is_some() || !pool.addresses.iter().any(needs_one) {
             continue;
         }
         match find(rule, pool, node, family == 4) {
@@ -106,11 +106,37 @@ pub fn assume_gateways(pool: &mut Pool, node: &Surroundings) -> Vec<String> {
                     IpAddr::V6(address) => pool.gateway6 = Some(address),
                 }
             }
-            Some(Err(why)) => said.push(format!("no IPv{family} gateway: {why}; name it with --gateway{family}")),
+            Some(Err(why)) => said.push(format!("no IPv{family} gateway: {why}; {}", naming(family))),
             None => {}
         }
     }
+    if rule4 == GatewayRule::Penultimate {
+        said.extend(assume_for_blocks(pool));
+    }
     said
+}
+
+/// Where each block has its own gateway, that of another block is none for it: it would be outside of its subnet, and its own
+/// would be handed out. A gateway that is in none of the blocks is meant for all.
+fn assume_for_blocks(pool: &mut Pool) -> Vec<String> {
+    let Some(common) = pool.gateway4.map(IpAddr::V4) else { return Vec::new() };
+    if !pool.addresses.iter().any(|entry| entry.address.net().contains(&common)) {
+        return Vec::new();
+    }
+    let mut said = Vec::new();
+    for entry in pool.addresses.iter_mut().filter(|entry| entry.gateway.is_none()) {
+        let IpNet::V4(net) = entry.address.net() else { continue };
+        if let Some(gateway) = penultimate(net).filter(|_| !entry.address.net().contains(&common)) {
+            said.push(format!("assumed: IPv4 gateway {gateway} for {net}, the last address but one of it"));
+            entry.gateway = Some(gateway.into());
+        }
+    }
+    said
+}
+
+/// The last address but one of a block of four addresses or more.
+fn penultimate(net: Ipv4Net) -> Option<Ipv4Addr> {
+    (net.prefix_len() <= 30).then(|| Ipv4Addr::from(u32::from(net.broadcast()) - 1))
 }
 
 type Found = Result<(IpAddr, String), String>;
@@ -168,13 +194,13 @@ fn find(rule: GatewayRule, pool: &Pool, node: &Surroundings, v4: bool) -> Option
             }
         }
         GatewayRule::Penultimate => {
-            let nets = pool.addresses.iter().map(|entry| entry.address).filter(|prefix| prefix.family() == 4);
-            match nets.map(Prefix::net).next() {
-                Some(IpNet::V4(net)) if net.prefix_len() <= 30 => {
-                    let last_but_one = u32::from(net.broadcast()) - 1;
-                    Ok((Ipv4Addr::from(last_but_one).into(), format!("the last address but one of {net}")))
-                }
-                _ => Err("the pool's first IPv4 entry is no block of four addresses or more".to_owned()),
+            let blocks = pool.addresses.iter().filter_map(|entry| match entry.address.net() {
+                IpNet::V4(net) => Some((net, penultimate(net)?)),
+                IpNet::V6(_) => None,
+            });
+            match blocks.into_iter().next() {
+                Some((net, gateway)) => Ok((gateway.into(), format!("the last address but one of {net}"))),
+                None => Err("the pool has no IPv4 block of four addresses or more".to_owned()),
             }
         }
     })
@@ -193,7 +219,11 @@ fn global(node: &Surroundings, device: IfName, v4: bool) -> Option<IpAddr> {
 mod tests {
     use super::*;
     use crate::plan::BridgeOptions;
-    use crate::registry::document::{PoolAddress, Profile};
+    use crate::registry::document::Profile;
+
+    fn naming(family: u8) -> String {
+        format!("name it with --gateway{family}")
+    }
 
     fn name(text: &str) -> IfName {
         text.parse().unwrap()
@@ -256,7 +286,7 @@ mod tests {
             (Profile::GenericRouted, "vmbr0", "198.51.100.7", "fe80::5"),
         ] {
             let mut pool = pool(profile, bridge, &both);
-            let said = assume_gateways(&mut pool, &node());
+            let said = assume_gateways(&mut pool, &node(), naming);
             let shown = |address: Option<IpAddr>| address.map_or("-".to_owned(), |address| address.to_string());
             let found = (shown(pool.gateway4.map(IpAddr::V4)), shown(pool.gateway6.map(IpAddr::V6)));
             assert_eq!(found, (gateway4.to_owned(), gateway6.to_owned()), "{profile:?} on {bridge}: {said:?}");
@@ -281,7 +311,7 @@ mod tests {
         assert_eq!(why, "bridge vmbr0 (uplink eno1, by /etc/network/interfaces), the only one that fits");
         let mut ovh = pool(Profile::OvhBridged, "vmbr0", &["203.0.113.8/29"]);
         assert_eq!(
-            assume_gateways(&mut ovh, &node),
+            assume_gateways(&mut ovh, &node, naming),
             [
                 "assumed: IPv4 gateway 198.51.100.254, the node's main address 198.51.100.7 (vmbr0, by /etc/network/interfaces) with 254 at its end"
             ]
@@ -301,12 +331,12 @@ mod tests {
         let mut routed = pool(Profile::HetznerRouted, "vmbr1", &["203.0.113.8/29", "2001:db8:1::/64"]);
         let why = "which each node has on this bridge while such a guest runs there";
         assert_eq!(
-            assume_gateways(&mut routed, &node),
+            assume_gateways(&mut routed, &node, naming),
             [format!("assumed: IPv4 gateway 169.254.0.1, {why}"), format!("assumed: IPv6 gateway fe80::1, {why}")]
         );
         let mut shared = pool(Profile::HetznerRouted, "vmbr0", &["2001:db8:1::/64"]);
         assert_eq!(
-            assume_gateways(&mut shared, &node),
+            assume_gateways(&mut shared, &node, naming),
             ["assumed: IPv6 gateway fe80::5, the node's link-local address on vmbr0"]
         );
     }
@@ -315,17 +345,46 @@ mod tests {
     fn what_is_named_or_unknown_is_not_assumed() {
         let mut named = pool(Profile::OvhBridged, "vmbr0", &["203.0.113.10/32"]);
         named.gateway4 = Some(Ipv4Addr::new(192, 0, 2, 1));
-        assert_eq!(assume_gateways(&mut named, &node()), [""; 0]);
+        assert_eq!(assume_gateways(&mut named, &node(), naming), [""; 0]);
         let mut lost = pool(Profile::OvhBridged, "vmbr0", &["203.0.113.10/32"]);
-        let said = assume_gateways(&mut lost, &Surroundings::default());
+        let said = assume_gateways(&mut lost, &Surroundings::default(), naming);
         assert_eq!(said, ["no IPv4 gateway: the node has no default route; name it with --gateway4"]);
         assert_eq!(lost.gateway4, None);
         let mut single = pool(Profile::OvhVrack, "vmbr0", &["203.0.113.10/32"]);
         assert_eq!(
-            assume_gateways(&mut single, &node()),
+            assume_gateways(&mut single, &node(), naming),
+            ["no IPv4 gateway: the pool has no IPv4 block of four addresses or more; name it with --gateway4"]
+        );
+    }
+
+    #[test]
+    fn each_block_of_a_vrack_has_its_own_gateway() {
+        let of = |pool: &Pool| -> Vec<String> {
+            let gateway = |entry| pool.gateway_of(entry).map_or("-".to_owned(), |gateway| gateway.to_string());
+            pool.addresses.iter().map(gateway).collect()
+        };
+        let blocks = ["192.0.2.7/32", "203.0.113.8/29", "203.0.113.16/29", "198.51.100.0/28", "2001:db8:1::/64"];
+        let mut two = pool(Profile::OvhVrack, "vmbr1", &blocks);
+        let said = assume_gateways(&mut two, &node(), naming);
+        assert_eq!(
+            said,
             [
-                "no IPv4 gateway: the pool's first IPv4 entry is no block of four addresses or more; name it with --gateway4"
+                "assumed: IPv4 gateway 203.0.113.14, the last address but one of 203.0.113.8/29",
+                "assumed: IPv4 gateway 203.0.113.22 for 203.0.113.16/29, the last address but one of it",
+                "assumed: IPv4 gateway 198.51.100.14 for 198.51.100.0/28, the last address but one of it",
             ]
         );
+        assert_eq!(of(&two), ["203.0.113.14", "203.0.113.14", "203.0.113.22", "198.51.100.14", "-"]);
+        assert_eq!(assume_gateways(&mut two, &node(), naming), [""; 0], "once");
+        // One that is named is one for its own block, or for all.
+        for (named, gateways) in [
+            ("203.0.113.9", ["203.0.113.9", "203.0.113.9", "203.0.113.22", "198.51.100.14", "-"]),
+            ("10.0.0.1", ["10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.1", "-"]),
+        ] {
+            let mut pool = pool(Profile::OvhVrack, "vmbr1", &blocks);
+            pool.gateway4 = Some(named.parse().unwrap());
+            assume_gateways(&mut pool, &node(), naming);
+            assert_eq!(of(&pool), gateways);
+        }
     }
 }

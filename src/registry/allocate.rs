@@ -1,66 +1,121 @@
 //! Next-free allocation: the lowest address of a pool that nobody holds and that a host may use.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::document::{Mode, Pool, PoolAddress};
 use crate::model::{PoolName, Prefix};
 
-/// Why an address of an entry must not be handed out, if so.
+/// What an address means in its subnet besides being one of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Role {
+    /// In words.
+    pub(super) name: &'static str,
+    /// Whether that is certain: then nobody gets it, even who names it. Else it is only not handed out by itself.
+    pub(super) is_certain: bool,
+}
+
+/// Why an address of an entry is not for a guest, if so.
 ///
-/// An entry is an on-link subnet when its gateway lies inside it: then the first and the last IPv4 address mean the
-/// subnet itself and everyone on it, and the first IPv6 address means its routers (RFC 4291 2.6.1). Of a block that
-/// is routed to the node or to the guest every address is usable. A /31 has neither (RFC 3021).
-pub(super) fn unusable(pool: &Pool, entry: &PoolAddress, address: IpAddr) -> Option<&'static str> {
-    let host = Prefix::host(address).ok()?;
-    let gateway = pool.gateway(host);
+/// The gateway never is. The first and the last IPv4 address of an on-link subnet mean the subnet itself and everyone on it,
+/// and the first IPv6 address means its routers (RFC 4291 2.6.1); a /31 and a /127 have neither (RFC 3021, RFC 6164).
+/// An entry of a bridged pool is an on-link subnet for certain when its gateway lies inside it. It may be one where no
+/// gateway is known, and when the node routes and has the gateway's address out of it. The first address of an IPv6 prefix
+/// is one that forwarding nodes take for themselves (Linux `addrconf_join_anycast`), wherever the gateway is.
+pub(super) fn role(pool: &Pool, entry: &PoolAddress, address: IpAddr) -> Option<Role> {
+    let gateway = pool.gateway_of(entry);
     if gateway == Some(address) {
-        return Some("the gateway");
+        return Some(Role { name: "the gateway", is_certain: true });
     }
     let net = entry.address.net();
-    let on_link = pool.mode() == Mode::Bridged && gateway.is_some_and(|gateway| net.contains(&gateway));
-    let has_ends = net.max_prefix_len() - net.prefix_len() >= 2;
-    if !on_link || !has_ends {
+    if net.max_prefix_len() - net.prefix_len() < 2 {
         return None;
     }
-    if address == net.network() {
-        return Some(if address.is_ipv4() { "the network address" } else { "the subnet-router anycast address" });
-    }
-    (address.is_ipv4() && address == net.broadcast()).then_some("the broadcast address")
+    let is_inside = gateway.is_some_and(|gateway| net.contains(&gateway));
+    let is_bridged = pool.mode() == Mode::Bridged;
+    let is_certain = is_bridged && is_inside;
+    let name = match address {
+        IpAddr::V6(_) if address == net.network() => "the subnet-router anycast address",
+        IpAddr::V4(_) if !is_inside && (!is_bridged || gateway.is_some()) => return None,
+        IpAddr::V4(_) if address == net.network() => "the network address",
+        IpAddr::V4(_) if address == net.broadcast() => "the broadcast address",
+        _ => return None,
+    };
+    Some(Role { name, is_certain })
 }
 
-/// The lowest usable address of the family that overlaps none of `held` and is none of `avoid` (the node's own).
-pub(super) fn next_free(pool: &Pool, family: u8, held: &[Prefix], avoid: &[IpAddr]) -> Option<Prefix> {
-    let mut entries: Vec<_> = pool.addresses.iter().filter(|entry| entry.address.family() == family).collect();
+/// Ranges of addresses that are not free, sorted and apart, of one family each.
+#[derive(Debug, Default)]
+pub(super) struct Busy([Vec<(u128, u128)>; 2]);
+
+impl Busy {
+    pub(super) fn of(prefixes: impl IntoIterator<Item = Prefix>) -> Self {
+        let mut sorted: [Vec<(u128, u128)>; 2] = Default::default();
+        for prefix in prefixes {
+            let range = (number(prefix.first()), number(prefix.net().broadcast()));
+            sorted[usize::from(prefix.family() == 6)].push(range);
+        }
+        Self(sorted.map(|mut ranges| {
+            ranges.sort_unstable();
+            let mut apart: Vec<(u128, u128)> = Vec::with_capacity(ranges.len());
+            for (start, end) in ranges {
+                match apart.last_mut().filter(|last| start <= last.1) {
+                    Some(last) => last.1 = last.1.max(end),
+                    None => apart.push((start, end)),
+                }
+            }
+            apart
+        }))
+    }
+}
+
+/// The usable addresses of a family, lowest first, that are in none of the `busy` ranges and none of `avoid`.
+///
+/// Held ranges are skipped whole, so that a /64 with a held /65 costs one step, not 2^63.
+pub(super) fn free<'a>(
+    pool: &'a Pool,
+    entries: &'a [&'a PoolAddress],
+    family: u8,
+    busy: &'a Busy,
+    avoid: &'a BTreeSet<IpAddr>,
+) -> impl Iterator<Item = Prefix> + 'a {
+    let mut entries: Vec<&PoolAddress> =
+        entries.iter().copied().filter(|entry| entry.address.family() == family).collect();
     entries.sort_by_key(|entry| entry.address);
-    entries.into_iter().find_map(|entry| next_free_in(pool, entry, held, avoid))
+    entries.into_iter().flat_map(move |entry| free_in(pool, entry, entry.address, busy, avoid))
 }
 
-fn next_free_in(pool: &Pool, entry: &PoolAddress, held: &[Prefix], avoid: &[IpAddr]) -> Option<Prefix> {
-    let net = entry.address.net();
-    let (mut candidate, last) = (number(net.network()), number(net.broadcast()));
-    let mut taken: Vec<(u128, u128)> = held
-        .iter()
-        .filter(|prefix| prefix.overlaps(entry.address))
-        .map(|prefix| (number(prefix.first()), number(prefix.net().broadcast())))
-        .collect();
-    taken.sort_unstable();
-    let mut taken = taken.into_iter().peekable();
-    while candidate <= last {
-        while taken.peek().is_some_and(|(_, end)| *end < candidate) {
-            taken.next();
+/// The same of the part of one entry that lies in `within`.
+pub(super) fn free_in<'a>(
+    pool: &'a Pool,
+    entry: &'a PoolAddress,
+    within: Prefix,
+    busy: &'a Busy,
+    avoid: &'a BTreeSet<IpAddr>,
+) -> impl Iterator<Item = Prefix> + 'a {
+    let is_v4 = entry.address.family() == 4;
+    let net = if within.contains(entry.address) { entry.address.net() } else { within.net() };
+    let ranges = &busy.0[usize::from(!is_v4)];
+    let last = number(net.broadcast());
+    let mut candidate = Some(number(net.network())).filter(|_| entry.address.overlaps(within));
+    let mut at_range = ranges.partition_point(|(_, end)| candidate.is_some_and(|candidate| *end < candidate));
+    std::iter::from_fn(move || {
+        loop {
+            let at = candidate.filter(|at| *at <= last)?;
+            while ranges.get(at_range).is_some_and(|(_, end)| *end < at) {
+                at_range += 1;
+            }
+            if let Some((_, end)) = ranges.get(at_range).filter(|(start, _)| *start <= at) {
+                candidate = end.checked_add(1);
+                continue;
+            }
+            candidate = at.checked_add(1);
+            let address = address(at, is_v4)?;
+            if role(pool, entry, address).is_none() && !avoid.contains(&address) {
+                return Prefix::host(address).ok();
+            }
         }
-        // Held ranges are skipped whole, so that a /64 with a held /65 costs one step, not 2^63.
-        if let Some((_, end)) = taken.peek().filter(|(start, _)| *start <= candidate) {
-            candidate = end.checked_add(1)?;
-            continue;
-        }
-        let address = address(candidate, net.network().is_ipv4())?;
-        if unusable(pool, entry, address).is_none() && !avoid.contains(&address) {
-            return Prefix::host(address).ok();
-        }
-        candidate = candidate.checked_add(1)?;
-    }
-    None
+    })
 }
 
 /// How many addresses of a pool's entries a guest could get, as far as a `u128` counts.
@@ -74,23 +129,18 @@ pub fn capacity(entry: &PoolAddress) -> u128 {
 pub(super) fn check_usable(name: &PoolName, pool: &Pool, prefix: Prefix) -> Result<(), String> {
     let Some(address) = prefix.single() else { return Ok(()) };
     let Some(entry) = pool.entry(prefix) else { return Ok(()) };
-    match unusable(pool, entry, address) {
-        // A pool of exactly one address is what its owner says it is.
-        Some(role) if entry.address != prefix || role == "the gateway" => {
-            Err(format!("{address} is {role} of pool `{name}`"))
-        }
-        _ => Ok(()),
-    }
+    let role = role(pool, entry, address).filter(|role| role.is_certain);
+    role.map_or(Ok(()), |Role { name: role, .. }| Err(format!("{address} is {role} of pool `{name}`")))
 }
 
-fn number(address: IpAddr) -> u128 {
+pub(super) fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u128::from(u32::from(address)),
         IpAddr::V6(address) => u128::from(address),
     }
 }
 
-fn address(number: u128, v4: bool) -> Option<IpAddr> {
+pub(super) fn address(number: u128, v4: bool) -> Option<IpAddr> {
     if v4 { u32::try_from(number).ok().map(|bits| IpAddr::V4(bits.into())) } else { Some(IpAddr::V6(number.into())) }
 }
 
@@ -108,6 +158,12 @@ mod tests {
             gateway6: Some("2001:db8::1".parse().unwrap()),
             ..Pool::new(profile, "vmbr0".parse().unwrap(), entries.collect())
         }
+    }
+
+    fn next_free(pool: &Pool, family: u8, held: &[Prefix], avoid: &[IpAddr]) -> Option<Prefix> {
+        let entries: Vec<&PoolAddress> = pool.addresses.iter().collect();
+        let avoid = avoid.iter().copied().collect();
+        free(pool, &entries, family, &Busy::of(held.iter().copied()), &avoid).next()
     }
 
     /// Hands out until nothing is left.
@@ -140,12 +196,41 @@ mod tests {
     }
 
     #[test]
+    fn what_may_mean_a_whole_subnet_is_not_handed_out_by_itself() {
+        let name = "p".parse().unwrap();
+        // Nobody knows whether this block is a subnet of its own.
+        let unknown = pool(Profile::GenericBridged, None, &["203.0.113.8/30"]);
+        assert_eq!(drain(&unknown, 4), ["203.0.113.9", "203.0.113.10"]);
+        assert_eq!(check_usable(&name, &unknown, "203.0.113.8".parse().unwrap()), Ok(()));
+        // The node has its gateway out of the block, perhaps with the block's length.
+        let routed = pool(Profile::GenericRouted, Some("203.0.113.9"), &["203.0.113.8/30"]);
+        assert_eq!(drain(&routed, 4), ["203.0.113.10"]);
+        assert_eq!(check_usable(&name, &routed, "203.0.113.11".parse().unwrap()), Ok(()));
+        for (profile, gateway, first) in [
+            (Profile::GenericRouted, Some("fe80::1"), "2001:db8:1::1"),
+            (Profile::GenericRouted, None, "2001:db8:1::1"),
+            (Profile::GenericBridged, Some("fe80::1"), "2001:db8:1::1"),
+            (Profile::GenericBridged, None, "2001:db8:1::1"),
+            (Profile::GenericBridged, Some("2001:db8:1::1"), "2001:db8:1::2"),
+        ] {
+            for length in [64, 126] {
+                let mut v6 = pool(profile, None, &[&format!("2001:db8:1::/{length}")]);
+                v6.gateway6 = gateway.map(|text| text.parse().unwrap());
+                let found = next_free(&v6, 6, &[], &[]).unwrap().first().to_string();
+                assert_eq!(found, first, "{profile:?} {gateway:?} /{length}");
+            }
+        }
+        let point_to_point = pool(Profile::GenericRouted, None, &["2001:db8:1::/127"]);
+        assert_eq!(drain(&point_to_point, 6), ["2001:db8:1::", "2001:db8:1::1"]);
+    }
+
+    #[test]
     fn a_held_prefix_is_skipped_whole_and_the_nodes_addresses_too() {
         let v6 = pool(Profile::GenericRouted, None, &["2001:db8:1::/64"]);
         let held = ["2001:db8:1::/65".parse().unwrap()];
         assert_eq!(next_free(&v6, 6, &held, &[]).unwrap().to_string(), "2001:db8:1:0:8000::/128");
-        let avoid = ["2001:db8:1::".parse().unwrap()];
-        assert_eq!(next_free(&v6, 6, &[], &avoid).unwrap().to_string(), "2001:db8:1::1/128");
+        let avoid = ["2001:db8:1::1".parse().unwrap()];
+        assert_eq!(next_free(&v6, 6, &[], &avoid).unwrap().to_string(), "2001:db8:1::2/128");
         assert_eq!(next_free(&v6, 4, &[], &[]), None);
     }
 

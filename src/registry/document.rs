@@ -155,10 +155,17 @@ impl Pool {
     /// Gateway for an address of this pool: the entry's own, else the pool's of that family.
     pub fn gateway(&self, prefix: Prefix) -> Option<IpAddr> {
         let own = self.entry(prefix).and_then(|entry| entry.gateway);
-        own.or(match prefix.family() {
-            4 => self.gateway4.map(IpAddr::V4),
-            _ => self.gateway6.map(IpAddr::V6),
-        })
+        own.or_else(|| self.common_gateway(prefix.family()))
+    }
+
+    /// Gateway for the addresses of one of its entries.
+    pub fn gateway_of(&self, entry: &PoolAddress) -> Option<IpAddr> {
+        entry.gateway.or_else(|| self.common_gateway(entry.address.family()))
+    }
+
+    /// The gateway of all entries of a family that have none of their own.
+    pub fn common_gateway(&self, family: u8) -> Option<IpAddr> {
+        if family == 4 { self.gateway4.map(IpAddr::V4) } else { self.gateway6.map(IpAddr::V6) }
     }
 }
 
@@ -173,21 +180,45 @@ impl PoolsFile {
     }
 }
 
+/// The entries of a pool by their first address, for whoever looks up many.
+#[derive(Debug)]
+pub struct EntryIndex<'a> {
+    pool: &'a Pool,
+    by_first: BTreeMap<IpAddr, &'a PoolAddress>,
+}
+
+impl<'a> EntryIndex<'a> {
+    /// Sorts the entries; they are disjoint, as [`parse`] has seen to.
+    pub fn new(pool: &'a Pool) -> Self {
+        Self { pool, by_first: pool.addresses.iter().map(|entry| (entry.address.first(), entry)).collect() }
+    }
+
+    /// As [`Pool::entry`].
+    pub fn entry(&self, prefix: Prefix) -> Option<&'a PoolAddress> {
+        let (_, entry) = self.by_first.range(..=prefix.first()).next_back()?;
+        entry.address.contains(prefix).then_some(*entry)
+    }
+
+    /// As [`Pool::gateway`].
+    pub fn gateway(&self, prefix: Prefix) -> Option<IpAddr> {
+        let common = || self.pool.common_gateway(prefix.family());
+        self.entry(prefix).map_or_else(common, |entry| self.pool.gateway_of(entry))
+    }
+}
+
 /// The entries of all pools by their first address, for whoever looks up many.
 #[derive(Debug)]
-pub struct PoolIndex<'a>(BTreeMap<&'a PoolName, BTreeMap<IpAddr, &'a PoolAddress>>);
+pub struct PoolIndex<'a>(BTreeMap<&'a PoolName, EntryIndex<'a>>);
 
 impl<'a> PoolIndex<'a> {
-    /// Sorts the entries; they are disjoint, as [`parse`] has seen to.
+    /// Sorts the entries.
     pub fn new(file: &'a PoolsFile) -> Self {
-        let by_first = |pool: &'a Pool| pool.addresses.iter().map(|entry| (entry.address.first(), entry)).collect();
-        Self(file.pools.iter().map(|(name, pool)| (name, by_first(pool))).collect())
+        Self(file.pools.iter().map(|(name, pool)| (name, EntryIndex::new(pool))).collect())
     }
 
     /// As [`Pool::entry`].
     pub fn entry(&self, pool: &PoolName, prefix: Prefix) -> Option<&'a PoolAddress> {
-        let (_, entry) = self.0.get(pool)?.range(..=prefix.first()).next_back()?;
-        entry.address.contains(prefix).then_some(*entry)
+        self.0.get(pool)?.entry(prefix)
     }
 
     /// The pool that an address is of.

@@ -124,8 +124,14 @@ impl RegistryLock {
 
 impl Drop for RegistryLock {
     fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.directory);
-        let _ = fs::remove_file(&self.mark);
+        // Where the directory stays, as without quorum, the mark does, too: so the next process of this node knows whose it is.
+        let is_gone = match fs::remove_dir(&self.directory) {
+            Ok(()) => true,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        if is_gone {
+            let _ = fs::remove_file(&self.mark);
+        }
     }
 }
 

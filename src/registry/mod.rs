@@ -10,19 +10,27 @@ pub mod document;
 mod last_good;
 pub mod layout;
 mod lock;
+mod prefixes;
+mod spans;
 pub mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
+
+use allocate::Busy;
 pub use allocate::capacity;
 use document::{
-    Assigned, Document, DocumentError, GuestFile, Interface, Mode, NodeFile, Pool, PoolAddress, PoolsFile, Released,
-    ReleasedFile, VERSION,
+    Assigned, Document, DocumentError, EntryIndex, GuestFile, Interface, Mode, NodeFile, Pool, PoolAddress, PoolsFile,
+    Released, ReleasedFile, VERSION,
 };
 pub use last_good::News;
 pub use lock::LockError;
+use prefixes::PrefixMap;
+pub use prefixes::{Holders, Holding};
+pub use spans::{Span, State};
 
 use crate::model::{IfName, MacAddr, Moment, NicId, PoolName, Prefix, Vmid};
 
@@ -68,6 +76,16 @@ pub enum RuleError {
     /// A gateway of the wrong family.
     #[error("gateway {0} is not of the family of {1}")]
     GatewayFamily(IpAddr, Prefix),
+    /// The address that is to be a gateway is a guest's.
+    #[error("{gateway} cannot be the gateway of pool `{pool}`: guest {vmid} holds it")]
+    GatewayHeld {
+        /// The gateway.
+        gateway: IpAddr,
+        /// The pool.
+        pool: PoolName,
+        /// The holder.
+        vmid: Vmid,
+    },
     /// A MAC that the provider bound to another address, or to one address with two MACs.
     #[error("MAC {mac} is that of guest {vmid} {nic} already")]
     MacTaken {
@@ -185,6 +203,31 @@ pub enum RuleError {
         /// Who asks.
         vmid: Vmid,
     },
+    /// What is left is bound to other MACs by the provider.
+    #[error("pool `{pool}` has no free IPv{} address for guest {vmid} {nic} with MAC {actual}: {} is free, but bound to MAC {expected} by the provider",
+        address.family(), plain(*address))]
+    OtherMac {
+        /// The pool.
+        pool: PoolName,
+        /// An address that is free.
+        address: Prefix,
+        /// The provider's MAC.
+        expected: MacAddr,
+        /// The guest.
+        vmid: Vmid,
+        /// Its NIC.
+        nic: NicId,
+        /// The NIC's MAC.
+        actual: MacAddr,
+        /// How the NIC is given that MAC; `None`: it holds addresses with its own.
+        set_mac: Option<String>,
+    },
+    /// Nobody has asked the network yet who has these: not for an administrator, but for the caller of [`Registry::assign`].
+    #[error("the network was not asked yet who has {}", addresses.iter().map(|address| plain(*address)).collect::<Vec<_>>().join(", "))]
+    Unasked {
+        /// The addresses.
+        addresses: Vec<Prefix>,
+    },
     /// Somebody claims it.
     #[error("{} is contested: {sentence}", plain(*address))]
     Contested {
@@ -287,6 +330,10 @@ impl RuleError {
                 "give one of the guests another MAC; if both are NICs of guest {vmid}, name both in one assignment (--net {} --net N)",
                 nic.index()
             ),
+            Self::GatewayHeld { gateway, pool, .. } => {
+                let key = if gateway.is_ipv4() { 4 } else { 6 };
+                format!("name the right gateway: `pve-public-ip pool set {pool} --gateway{key} IP`")
+            }
             Self::InUse { vmid, address, .. } => format!("first `pve-public-ip release {vmid} {}`", plain(*address)),
             Self::NoEntry { pool, .. } => format!("`pve-public-ip pool show {pool}` lists its entries"),
             Self::NotInPool(address) => {
@@ -318,6 +365,15 @@ impl RuleError {
                 "to take it all the same, name it: `pve-public-ip assign {vmid} {}`; to wait less: `pve-public-ip pool set {pool} --cool-down 10m`",
                 plain(*address)
             ),
+            Self::OtherMac { vmid, expected, set_mac: Some(options), .. } => format!(
+                "with the guest stopped, `pve-public-ip assign {vmid} {options} --set-mac` gives the NIC the MAC {expected}"
+            ),
+            Self::OtherMac { nic, expected, .. } => {
+                format!(
+                    "{nic} holds addresses with its MAC: give the guest another NIC with MAC {expected}, and name it with --net"
+                )
+            }
+            Self::Unasked { .. } => "run the command again".to_owned(),
             Self::ProviderMac { address, expected, vmid, nic, .. } => {
                 let net = if *nic == NicId::FIRST { String::new() } else { format!(" --net {}", nic.index()) };
                 let address = plain(*address);
@@ -366,12 +422,82 @@ pub struct AssignRequest {
     pub families: BTreeSet<u8>,
     /// Customer.
     pub organization: Option<String>,
-    /// Addresses never handed out (the node's own).
-    pub avoid: Vec<IpAddr>,
+    /// The node's own addresses with their subnets: never handed out.
+    pub avoid: Vec<IpNet>,
     /// Addresses that somebody else claims: in which words, and by which number that is acknowledged.
     pub contested: BTreeMap<Prefix, (String, String)>,
+    /// Whether the network has to be asked first; `None`: no.
+    pub asking: Option<Asking>,
+    /// MACs that NICs of other guests are configured with: no address of theirs is chosen.
+    pub foreign: BTreeSet<MacAddr>,
     /// Now.
     pub now: Moment,
+}
+
+/// That the network is asked who has an address before it is assigned. That takes a while, so it is not done under the lock,
+/// and the address may be somebody's by the time the lock is taken.
+#[derive(Debug, Clone, Default)]
+pub struct Asking {
+    /// Pools about whose addresses the network is asked.
+    pub pools: BTreeSet<PoolName>,
+    /// What it was asked about.
+    pub asked: BTreeSet<Prefix>,
+    /// How many addresses of a family to ask about next.
+    pub ahead: usize,
+}
+
+impl Asking {
+    fn is_due(&self, pool: &PoolName, address: Prefix) -> bool {
+        self.pools.contains(pool) && address.single().is_some() && !self.asked.contains(&address)
+    }
+}
+
+/// What becomes of a value that may be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edit<T> {
+    /// It stays as it is.
+    Keep,
+    /// It is this from now on.
+    Set(T),
+    /// There is none from now on.
+    Erase,
+}
+
+impl<T> Edit<T> {
+    /// The value afterwards.
+    pub fn of(self, old: Option<T>) -> Option<T> {
+        match self {
+            Self::Keep => old,
+            Self::Set(new) => Some(new),
+            Self::Erase => None,
+        }
+    }
+}
+
+/// What becomes of what is known of a pool's entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryChange {
+    /// The provider's MAC.
+    pub mac: Edit<MacAddr>,
+    /// A gateway of its own.
+    pub gateway: Edit<IpAddr>,
+    /// What it costs.
+    pub monthly_cost_cents: Edit<u64>,
+}
+
+/// A gateway that changed under a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rerouted {
+    /// The guest.
+    pub vmid: Vmid,
+    /// Its NIC.
+    pub nic: NicId,
+    /// Its address.
+    pub address: Prefix,
+    /// The gateway before.
+    pub before: Option<IpAddr>,
+    /// The gateway now.
+    pub after: Option<IpAddr>,
 }
 
 /// Addresses whose release is remembered; what was released before them is free. A file of a cluster is small.
@@ -477,6 +603,57 @@ impl Registry {
         Ok(())
     }
 
+    /// Adds an entry to a pool, or changes one that is there; what is not said stays. Returns it as it was and as it is.
+    pub fn change_entry(
+        &mut self,
+        name: &PoolName,
+        address: Prefix,
+        change: EntryChange,
+    ) -> Result<(Option<PoolAddress>, PoolAddress), RuleError> {
+        self.whole()?;
+        let known = self.pool(name)?.addresses.iter().find(|entry| entry.address == address).cloned();
+        let old = known.clone().unwrap_or_else(|| PoolAddress::new(address));
+        let entry = PoolAddress {
+            address,
+            mac: change.mac.of(old.mac),
+            gateway: change.gateway.of(old.gateway),
+            monthly_cost_cents: change.monthly_cost_cents.of(old.monthly_cost_cents),
+        };
+        self.add_address(name, entry.clone())?;
+        Ok((known, entry))
+    }
+
+    /// That no guest holds an address which has become a gateway of a pool.
+    pub fn check_gateways(&self, name: &PoolName, before: Option<&Pool>) -> Result<(), RuleError> {
+        let known: BTreeSet<IpAddr> = before.into_iter().flat_map(Pool::gateways).collect();
+        let new: BTreeSet<IpAddr> = self.pool(name)?.gateways().filter(|gateway| !known.contains(gateway)).collect();
+        let is_new = |address: Prefix| address.single().filter(|address| new.contains(address));
+        let held = self.assignments().find_map(|(vmid, .., held)| Some((is_new(held.address)?, vmid)));
+        held.map_or(Ok(()), |(gateway, vmid)| Err(RuleError::GatewayHeld { gateway, pool: name.clone(), vmid }))
+    }
+
+    /// Gives what is assigned the gateway that its pool has now, where that changed. `before` is the pool as it was: an
+    /// assignment that had another gateway than that was given it by hand, and keeps it. One that has none gets one.
+    pub fn follow_gateways(&mut self, name: &PoolName, before: &Pool) -> Vec<Rerouted> {
+        let Some(pool) = self.pools.pools.get(name) else { return Vec::new() };
+        let (old, new) = (EntryIndex::new(before), EntryIndex::new(pool));
+        let mut rerouted = Vec::new();
+        for (vmid, guest) in &mut self.guests {
+            for (nic, interface) in &mut guest.interfaces {
+                for assigned in interface.addresses.iter_mut().filter(|assigned| assigned.pool == *name) {
+                    let (was, after) = (old.gateway(assigned.address), new.gateway(assigned.address));
+                    let is_ours = assigned.gateway == was || assigned.gateway.is_none();
+                    if is_ours && was != after && assigned.gateway != after {
+                        let (vmid, nic, address, before) = (*vmid, *nic, assigned.address, assigned.gateway);
+                        rerouted.push(Rerouted { vmid, nic, address, before, after });
+                        assigned.gateway = after;
+                    }
+                }
+            }
+        }
+        rerouted
+    }
+
     /// Removes entries of a pool, or the pool if none is named. What is assigned stays.
     pub fn remove_from_pool(&mut self, name: &PoolName, addresses: &[Prefix]) -> Result<(), RuleError> {
         self.whole()?;
@@ -504,7 +681,8 @@ impl Registry {
         self.whole()?;
         self.check_macs(request)?;
         let wanted = if request.addresses.is_empty() { self.choose(request)? } else { request.addresses.clone() };
-        let mut new = Vec::new();
+        let withheld: BTreeMap<IpAddr, String> = self.withheld(&request.avoid).into_iter().rev().collect();
+        let (mut new, mut unasked) = (Vec::new(), Vec::new());
         for address in wanted {
             let (pool_name, pool) = self.pool_of(address).ok_or(RuleError::NotInPool(address))?;
             if let Some(named) = request.pool.as_ref().filter(|named| *named != pool_name) {
@@ -512,11 +690,14 @@ impl Registry {
                 return Err(RuleError::WrongPool { address, actual, named });
             }
             allocate::check_usable(pool_name, pool, address).map_err(RuleError::Unusable)?;
-            let mut withheld = self.withheld(&request.avoid).into_iter();
-            if let Some((taken, what)) = withheld.find(|(taken, _)| address.single() == Some(*taken)) {
+            if let Some((taken, what)) = address.single().and_then(|taken| Some((taken, withheld.get(&taken)?))) {
                 return Err(RuleError::Unusable(format!("{taken} is {what}")));
             }
-            self.check_contested(request, address)?;
+            let is_due = request.asking.as_ref().is_some_and(|asking| asking.is_due(pool_name, address));
+            if !is_due {
+                // What is known of an address says nothing before it is asked for again.
+                self.check_contested(request, address)?;
+            }
             check_provider_mac(request, address, pool_name, pool)?;
             let assigned = Assigned {
                 address,
@@ -526,10 +707,11 @@ impl Registry {
                 assigned_at: request.now.to_second(),
             };
             if self.hold(request, &assigned)? {
+                unasked.extend(is_due.then_some(address));
                 new.push(address);
             }
         }
-        Ok(new)
+        if unasked.is_empty() { Ok(new) } else { Err(RuleError::Unasked { addresses: unasked }) }
     }
 
     /// Nobody gets what somebody else claims, unless he holds it already.
@@ -547,10 +729,20 @@ impl Registry {
         }
     }
 
-    /// Addresses that no guest gets, with what they are: gateways, and what the node has itself.
-    pub fn withheld(&self, own: &[IpAddr]) -> Vec<(IpAddr, String)> {
+    /// Addresses that no guest gets, with what they are: gateways, what the node has itself, and what means its subnets.
+    pub fn withheld(&self, own: &[IpNet]) -> Vec<(IpAddr, String)> {
         let mut withheld: Vec<(IpAddr, String)> =
-            own.iter().map(|address| (*address, "an address of this node".to_owned())).collect();
+            own.iter().map(|net| (net.addr(), "an address of this node".to_owned())).collect();
+        for net in own.iter().filter(|net| net.max_prefix_len() - net.prefix_len() >= 2) {
+            let of = |what: &str| format!("{what} address of {}, in which this node is", net.trunc());
+            match net {
+                IpNet::V4(_) => {
+                    withheld.push((net.network(), of("the network")));
+                    withheld.push((net.broadcast(), of("the broadcast")));
+                }
+                IpNet::V6(_) => withheld.push((net.network(), of("the subnet-router anycast"))),
+            }
+        }
         for (name, pool) in &self.pools.pools {
             withheld.extend(pool.gateways().map(|gateway| (gateway, format!("the gateway of pool `{name}`"))));
         }
@@ -588,67 +780,89 @@ impl Registry {
         Ok(news)
     }
 
-    /// The pool that is meant and its lowest free address of each family.
-    fn choose(&self, request: &AssignRequest) -> Result<Vec<Prefix>, RuleError> {
+    /// The pool that is meant, if no address is named.
+    fn meant(&self, request: &AssignRequest) -> Result<(&PoolName, &Pool), RuleError> {
         let only = (self.pools.pools.len() == 1).then(|| self.pools.pools.keys().next()).flatten();
         let Some(name) = request.pool.as_ref().or(only) else {
             let known = self.pools.pools.keys().cloned().collect::<Vec<_>>();
             let names = known.iter().map(PoolName::as_str).collect::<Vec<_>>().join(", ");
             return Err(if known.is_empty() { RuleError::NoPools } else { RuleError::WhichPool(names) });
         };
-        let pool = self.pool(name)?;
-        let present: BTreeSet<u8> = pool.addresses.iter().map(|entry| entry.address.family()).collect();
-        let families = if request.families.is_empty() { present.clone() } else { request.families.clone() };
-        let held: Vec<Prefix> = self.assignments().map(|(.., assigned)| assigned.address).collect();
-        let mut pool = pool.clone();
-        if let Some((_, mac)) = request.nics.first() {
-            // An address that the provider bound to another MAC is not free for this guest.
-            let fits = |entry: &PoolAddress| match entry.mac {
-                Some(bound) => bound == *mac,
-                None => !pool.provider_mac(),
-            };
-            let fitting: Vec<_> = pool.addresses.iter().filter(|entry| fits(entry)).cloned().collect();
-            pool.addresses = fitting;
-        }
-        let exhausted = |family| RuleError::Exhausted { pool: name.clone(), family, other_family: present.len() > 1 };
-        if families.is_empty() {
-            return Err(exhausted(4));
-        }
-        let mut cooling: Vec<(Moment, Prefix, &Released)> = self
-            .cooling(request.vmid, request.now)
-            .map(|(prefix, released, free_at)| (free_at, prefix, released))
-            .collect();
-        cooling.sort_unstable_by_key(|(free_at, prefix, _)| (*free_at, *prefix));
-        let mut kept: Vec<Prefix> = held;
-        kept.extend(cooling.iter().map(|(_, prefix, _)| *prefix));
-        let avoid: Vec<IpAddr> = self.withheld(&request.avoid).into_iter().map(|(address, _)| address).collect();
-        // If nothing else is left, the refusal names one of these.
-        let uncontested: Vec<Prefix> = kept.iter().chain(request.contested.keys()).copied().collect();
-        let free = |family, kept: &[Prefix]| allocate::next_free(&pool, family, kept, &avoid);
-        let first_to_cool = |family| {
-            let mut kept = kept.clone();
-            cooling.iter().find_map(|(free_at, prefix, released)| {
-                kept.retain(|other| other != prefix);
-                let released = Released::clone(released);
-                let (pool, free_at, vmid) = (name.clone(), *free_at, request.vmid);
-                free(family, &kept).map(|address| RuleError::Cooling { pool, address, released, free_at, vmid })
-            })
-        };
-        families
-            .into_iter()
-            .map(|family| {
-                free(family, &uncontested)
-                    .or_else(|| free(family, &kept))
-                    .ok_or_else(|| first_to_cool(family).unwrap_or_else(|| exhausted(family)))
-            })
-            .collect()
+        self.pool(name)?;
+        let missing = || RuleError::NoPool(name.clone(), Vec::new());
+        self.pools.pools.get_key_value(name).ok_or_else(missing)
     }
 
-    /// What cools down of an entry, and is not held again.
-    pub fn cooling_in(&self, entry: Prefix, now: Moment) -> Vec<(Prefix, &Released, Moment)> {
-        let within = self.released.addresses.range(entry..).take_while(|(prefix, _)| entry.contains(**prefix));
-        let is_held = |prefix: Prefix| self.assignments().any(|(.., held)| held.address.overlaps(prefix));
-        within.filter_map(|known| self.warm(known, now)).filter(|(prefix, ..)| !is_held(*prefix)).collect()
+    /// The pool that is meant and its lowest free address of each family.
+    fn choose(&self, request: &AssignRequest) -> Result<Vec<Prefix>, RuleError> {
+        let (name, pool) = self.meant(request)?;
+        let search = Search::new(self, request, name, pool);
+        let families = if request.families.is_empty() { search.present.clone() } else { request.families.clone() };
+        if families.is_empty() {
+            return Err(search.exhausted(4));
+        }
+        let mac = request.nics.first().map(|(_, mac)| *mac);
+        let (mut chosen, mut unasked) = (Vec::new(), Vec::new());
+        for family in families {
+            let entries = search.fitting(mac);
+            match search.next(&entries, family)? {
+                Next::Take(address) => chosen.push(address),
+                Next::Ask(addresses) => unasked.extend(addresses),
+            }
+        }
+        if unasked.is_empty() { Ok(chosen) } else { Err(RuleError::Unasked { addresses: unasked }) }
+    }
+
+    /// The MAC that the provider bound to the next free addresses, and that the NIC has or could be given: its own, else
+    /// one that no other guest has.
+    pub fn choose_mac(&self, request: &AssignRequest) -> Result<MacAddr, RuleError> {
+        self.whole()?;
+        let (name, pool) = self.meant(request)?;
+        let search = Search::new(self, request, name, pool);
+        let families = if request.families.is_empty() { search.present.clone() } else { request.families.clone() };
+        let own = request.nics.first().map(|(_, mac)| *mac);
+        let foreign: BTreeSet<MacAddr> =
+            self.registered_macs(request.vmid).chain(request.foreign.iter().copied()).collect();
+        let mut macs: Vec<MacAddr> = pool.addresses.iter().filter_map(|entry| entry.mac).collect();
+        let is_fixed = request.nics.iter().any(|(nic, _)| self.has_interface(request.vmid, *nic));
+        macs.retain(|mac| !foreign.contains(mac) && (!is_fixed || Some(*mac) == own));
+        macs.sort_by_key(|mac| (Some(*mac) != own, search.first_bound(*mac), *mac));
+        macs.dedup();
+        let has_all = |mac: &MacAddr| {
+            let entries = search.fitting(Some(*mac));
+            families.iter().all(|family| search.free(&entries, *family).next().is_some())
+        };
+        let refused = || families.iter().map(|family| search.refusal(&[], *family)).next();
+        macs.into_iter().find(has_all).ok_or_else(|| refused().unwrap_or_else(|| search.exhausted(4)))
+    }
+
+    /// Whether a NIC holds addresses.
+    fn has_interface(&self, vmid: Vmid, nic: NicId) -> bool {
+        let interface = self.guests.get(&vmid).and_then(|guest| guest.interfaces.get(&nic));
+        interface.is_some_and(|interface| !interface.addresses.is_empty())
+    }
+
+    /// MACs of NICs of other guests that hold addresses.
+    fn registered_macs(&self, vmid: Vmid) -> impl Iterator<Item = MacAddr> {
+        let others = self.guests.iter().filter(move |(other, _)| **other != vmid);
+        let interfaces = others.flat_map(|(_, guest)| guest.interfaces.values());
+        interfaces.filter(|interface| !interface.addresses.is_empty()).map(|interface| interface.mac)
+    }
+
+    /// What cools down, and is not held again.
+    pub fn all_cooling(&self, holders: &Holders<'_>, now: Moment) -> Vec<(Prefix, &Released, Moment)> {
+        let warm = self.released.addresses.iter().filter_map(|known| self.warm(known, now));
+        warm.filter(|(prefix, ..)| !holders.hold(*prefix)).collect()
+    }
+
+    /// The addresses of each entry of a pool, as runs of addresses that have the same fate.
+    pub fn spans<'a>(&'a self, pool: &'a Pool, own: &[IpNet], now: Moment) -> Vec<(&'a PoolAddress, Vec<Span<'a>>)> {
+        let holders = Holders::of(self);
+        let cooling = self.all_cooling(&holders, now).into_iter();
+        let cooling = cooling.map(|(prefix, released, free_at)| (prefix, (released, free_at))).collect();
+        let withheld = self.withheld(own).into_iter().rev().collect();
+        let of = |entry| (entry, spans::of(pool, entry, &holders, &cooling, &withheld));
+        pool.addresses.iter().map(of).collect()
     }
 
     /// What was released so short a time ago that it is not handed out to this guest by itself, and when it is again.
@@ -770,6 +984,152 @@ impl Registry {
     }
 }
 
+/// A search for free addresses of a pool.
+struct Search<'a> {
+    registry: &'a Registry,
+    request: &'a AssignRequest,
+    name: &'a PoolName,
+    pool: &'a Pool,
+    /// Families of the pool's entries.
+    present: BTreeSet<u8>,
+    holders: Holders<'a>,
+    /// What cools down for others, with the time at which it is free, the first to be free first.
+    cooling: Vec<(Moment, Prefix, &'a Released)>,
+    /// What is held, or cools down.
+    kept: Busy,
+    /// The same, and what is contested.
+    contested: Busy,
+    avoid: BTreeSet<IpAddr>,
+}
+
+/// What a search comes to.
+enum Next {
+    /// It is free.
+    Take(Prefix),
+    /// These are, if the network has nothing against them.
+    Ask(Vec<Prefix>),
+}
+
+impl<'a> Search<'a> {
+    fn new(registry: &'a Registry, request: &'a AssignRequest, name: &'a PoolName, pool: &'a Pool) -> Self {
+        let holders = Holders::of(registry);
+        let cooling = registry.cooling(request.vmid, request.now).filter(|(prefix, ..)| !holders.hold(*prefix));
+        let mut cooling: Vec<(Moment, Prefix, &Released)> =
+            cooling.map(|(prefix, released, free_at)| (free_at, prefix, released)).collect();
+        cooling.sort_unstable_by_key(|(free_at, prefix, _)| (*free_at, *prefix));
+        let held = registry.assignments().map(|(.., assigned)| assigned.address);
+        let kept: Vec<Prefix> = held.chain(cooling.iter().map(|(_, prefix, _)| *prefix)).collect();
+        Self {
+            registry,
+            request,
+            name,
+            pool,
+            present: pool.addresses.iter().map(|entry| entry.address.family()).collect(),
+            holders,
+            cooling,
+            contested: Busy::of(kept.iter().chain(request.contested.keys()).copied()),
+            kept: Busy::of(kept),
+            avoid: registry.withheld(&request.avoid).into_iter().map(|(address, _)| address).collect(),
+        }
+    }
+
+    fn exhausted(&self, family: u8) -> RuleError {
+        RuleError::Exhausted { pool: self.name.clone(), family, other_family: self.present.len() > 1 }
+    }
+
+    /// The entries for a NIC with this MAC: an address that the provider bound to another one is not free for it.
+    fn fitting(&self, mac: Option<MacAddr>) -> Vec<&'a PoolAddress> {
+        let fits = |entry: &&PoolAddress| match entry.mac {
+            Some(bound) => mac.is_none_or(|mac| bound == mac),
+            None => mac.is_none() || !self.pool.provider_mac(),
+        };
+        self.pool.addresses.iter().filter(fits).collect()
+    }
+
+    /// The first address that the provider bound to a MAC.
+    fn first_bound(&self, mac: MacAddr) -> Option<Prefix> {
+        self.pool.addresses.iter().filter(|entry| entry.mac == Some(mac)).map(|entry| entry.address).min()
+    }
+
+    fn free<'b>(&'b self, entries: &'b [&'b PoolAddress], family: u8) -> impl Iterator<Item = Prefix> + 'b {
+        allocate::free(self.pool, entries, family, &self.contested, &self.avoid)
+    }
+
+    fn next(&self, entries: &[&PoolAddress], family: u8) -> Result<Next, RuleError> {
+        let mut free = self.free(entries, family);
+        let asking = self.request.asking.as_ref().filter(|asking| asking.pools.contains(self.name));
+        if let Some(Asking { asked, ahead, .. }) = asking {
+            // What was asked about was the lowest then; some of it is somebody's by now, and something lower may be free.
+            let lowest: Vec<Prefix> = free.take(ahead.saturating_add(asked.len())).collect();
+            if let Some(address) = lowest.iter().find(|address| asked.contains(*address)) {
+                return Ok(Next::Take(*address));
+            }
+            if !lowest.is_empty() {
+                return Ok(Next::Ask(lowest.into_iter().take(*ahead).collect()));
+            }
+        } else if let Some(address) = free.next() {
+            return Ok(Next::Take(address));
+        }
+        // What is contested is refused later, with the reason.
+        let contested = allocate::free(self.pool, entries, family, &self.kept, &self.avoid).next();
+        contested.map(Next::Take).ok_or_else(|| self.refusal(entries, family))
+    }
+
+    /// Why there is none.
+    fn refusal(&self, entries: &[&PoolAddress], family: u8) -> RuleError {
+        self.first_to_cool(entries, family).or_else(|| self.other_mac(family)).unwrap_or_else(|| self.exhausted(family))
+    }
+
+    /// The address that cools down the shortest.
+    fn first_to_cool(&self, entries: &[&PoolAddress], family: u8) -> Option<RuleError> {
+        let mut by_prefix = PrefixMap::<Option<usize>>::default();
+        for (at, (_, prefix, _)) in self.cooling.iter().enumerate() {
+            *by_prefix.entry(*prefix) = Some(at);
+        }
+        let mut fitting = PrefixMap::<Option<&PoolAddress>>::default();
+        for entry in entries {
+            *fitting.entry(entry.address) = Some(entry);
+        }
+        let of_family = self.cooling.iter().enumerate().filter(|(_, (_, prefix, _))| prefix.family() == family);
+        of_family.into_iter().find_map(|(at, (free_at, prefix, released))| {
+            let held = self.holders.overlapping(*prefix).map(|(.., assigned)| assigned.address);
+            let longer = by_prefix.overlapping(*prefix).flatten().filter(|other| **other > at);
+            let busy = Busy::of(held.chain(longer.map(|other| self.cooling[*other].1)));
+            let mut entries = fitting.overlapping(*prefix).flatten();
+            let address =
+                entries.find_map(|entry| allocate::free_in(self.pool, entry, *prefix, &busy, &self.avoid).next())?;
+            let (pool, released) = (self.name.clone(), Released::clone(released));
+            Some(RuleError::Cooling { pool, address, released, free_at: *free_at, vmid: self.request.vmid })
+        })
+    }
+
+    /// An address that is free for a NIC with another MAC, or would be if its MAC were known.
+    fn other_mac(&self, family: u8) -> Option<RuleError> {
+        let (nic, actual) = *self.request.nics.first()?;
+        let registered = self.registry.registered_macs(self.request.vmid);
+        let foreign: BTreeSet<MacAddr> = registered.chain(self.request.foreign.iter().copied()).collect();
+        let (bound, unknown): (Vec<&PoolAddress>, Vec<&PoolAddress>) = self
+            .pool
+            .addresses
+            .iter()
+            .filter(|entry| entry.mac != Some(actual) && entry.mac.is_none_or(|mac| !foreign.contains(&mac)))
+            .partition(|entry| entry.mac.is_some());
+        let (vmid, pool) = (self.request.vmid, self.name.clone());
+        if let Some(address) = self.free(&bound, family).next() {
+            let expected = self.pool.entry(address)?.mac?;
+            let net = if nic == NicId::FIRST { String::new() } else { format!(" --net {}", nic.index()) };
+            let only = if self.present.len() > 1 { format!(" -{family}") } else { String::new() };
+            let is_fixed = self.registry.has_interface(vmid, nic);
+            let set_mac = (!is_fixed).then(|| format!("--pool {pool}{net}{only}"));
+            return Some(RuleError::OtherMac { pool, address, expected, vmid, nic, actual, set_mac });
+        }
+        let unknown: Vec<&PoolAddress> = unknown.into_iter().filter(|_| self.pool.provider_mac()).collect();
+        let address = self.free(&unknown, family).next()?;
+        let address = self.pool.entry(address).map_or(address, |entry| entry.address);
+        Some(RuleError::NoProviderMac { address, pool, profile: self.pool.profile_name().to_owned() })
+    }
+}
+
 /// The MAC must be the one that the provider bound to the address, if the provider does that.
 fn check_provider_mac(request: &AssignRequest, address: Prefix, name: &PoolName, pool: &Pool) -> Result<(), RuleError> {
     match pool.entry(address).and_then(|entry| entry.mac) {
@@ -790,6 +1150,8 @@ fn check_provider_mac(request: &AssignRequest, address: Prefix, name: &PoolName,
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use document::Profile;
 
@@ -817,6 +1179,8 @@ mod tests {
             organization: None,
             avoid: Vec::new(),
             contested: BTreeMap::new(),
+            asking: None,
+            foreign: BTreeSet::new(),
             now: at("10:00"),
         }
     }
@@ -925,13 +1289,231 @@ mod tests {
         assert_eq!(registry.released.addresses, BTreeMap::new(), "what has cooled down is forgotten");
     }
 
+    /// An address that cools down and is held again is not free at any time.
+    #[test]
+    fn a_full_pool_names_what_is_free_first() {
+        let mut registry = registry();
+        let rest = ["203.0.113.2", "203.0.113.3", "203.0.113.4"];
+        registry.assign(&request("100", A, &rest)).unwrap();
+        let other = |vmid: &str, address: &str, now| {
+            let mac = format!("02:00:00:00:01:{}", &vmid[1..]);
+            AssignRequest { now: at(now), ..request(vmid, &mac, &[address]) }
+        };
+        registry.assign(&other("103", "203.0.113.5", "10:00")).unwrap();
+        registry.release("103".parse().unwrap(), &[], at("10:01")).unwrap();
+        registry.assign(&other("103", "203.0.113.5", "10:02")).unwrap();
+        registry.assign(&other("104", "203.0.113.6", "10:03")).unwrap();
+        registry.release("104".parse().unwrap(), &[], at("10:04")).unwrap();
+        let next = AssignRequest {
+            pool: Some("lan".parse().unwrap()),
+            families: BTreeSet::from([4]),
+            now: at("10:05"),
+            ..request("105", B, &[])
+        };
+        let message = registry.assign(&next).unwrap_err().to_string();
+        assert!(message.ends_with("203.0.113.6 was guest 104's until 2026-11-22T10:04:00Z"), "{message}");
+        registry.assign(&other("106", "203.0.113.6", "10:06")).unwrap();
+        let message = registry.assign(&next).unwrap_err().to_string();
+        assert_eq!(message, "pool `lan` has no free IPv4 address", "nothing cools down any more");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        /// Whatever was assigned and released: what the refusal of a full pool names is free at the time that it names, and
+        /// nothing is before.
+        #[test]
+        fn a_refusal_tells_the_truth(
+            deeds in proptest::collection::vec((0u8..8, 100u32..104, any::<bool>(), 29u8..33), 0..60),
+        ) {
+            let mut registry = Registry::default();
+            let entry = PoolAddress::new("203.0.113.0/29".parse().unwrap());
+            let mut pool = Pool::new(Profile::GenericRouted, "vmbr0".parse().unwrap(), vec![entry]);
+            pool.gateway4 = Some("198.51.100.1".parse().unwrap());
+            registry.create_pool("p".parse().unwrap(), pool).unwrap();
+            let start: Moment = "2026-11-22T10:00:00Z".parse().unwrap();
+            let mut now = start;
+            for (low, vmid, gives, length) in deeds {
+                now = now.after(std::time::Duration::from_secs(30));
+                let net: IpNet = format!("203.0.113.{low}/{length}").parse().unwrap();
+                let address: Prefix = net.trunc().to_string().parse().unwrap();
+                let mac = format!("02:00:00:00:02:{}", &vmid.to_string()[1..]);
+                let named = AssignRequest { now, ..request(&vmid.to_string(), &mac, &[&address.to_string()]) };
+                let _ = if gives { registry.assign(&named) } else { registry.release(named.vmid, &[address], now) };
+            }
+            let next = |now| AssignRequest { now, ..request("900", B, &[]) };
+            let is_free = |now: Moment| registry.clone().assign(&next(now));
+            match registry.clone().assign(&next(now)) {
+                Err(RuleError::Cooling { address, free_at, .. }) => {
+                    prop_assert_eq!(is_free(free_at).unwrap(), [address]);
+                    let before = Moment(free_at.0.checked_sub(std::time::Duration::from_millis(1)).unwrap());
+                    prop_assert!(is_free(before).is_err());
+                }
+                Err(RuleError::Exhausted { .. }) => {
+                    prop_assert!(is_free(now.after(std::time::Duration::from_secs(7200))).is_err());
+                }
+                other => prop_assert!(other.is_ok(), "{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_that_is_there_keeps_what_is_not_said() {
+        let mut registry = registry();
+        let (lan, address) = ("lan".parse().unwrap(), "203.0.113.0/29".parse().unwrap());
+        let keep = EntryChange { mac: Edit::Keep, gateway: Edit::Keep, monthly_cost_cents: Edit::Keep };
+        let all = EntryChange {
+            mac: Edit::Set(A.parse().unwrap()),
+            gateway: Edit::Set("203.0.113.6".parse().unwrap()),
+            monthly_cost_cents: Edit::Set(170),
+        };
+        let (before, full) = registry.change_entry(&lan, address, all).unwrap();
+        assert_eq!(before, Some(PoolAddress::new(address)));
+        for (change, changed) in [
+            (keep, full.clone()),
+            (
+                EntryChange { monthly_cost_cents: Edit::Set(200), ..keep },
+                PoolAddress { monthly_cost_cents: Some(200), ..full.clone() },
+            ),
+            (
+                EntryChange { monthly_cost_cents: Edit::Erase, ..keep },
+                PoolAddress { monthly_cost_cents: None, ..full.clone() },
+            ),
+            (EntryChange { mac: Edit::Erase, ..keep }, PoolAddress { mac: None, ..full.clone() }),
+            (EntryChange { gateway: Edit::Erase, ..keep }, PoolAddress { gateway: None, ..full.clone() }),
+        ] {
+            let mut registry = registry.clone();
+            let (before, after) = registry.change_entry(&lan, address, change).unwrap();
+            assert_eq!((before.as_ref(), &after), (Some(&full), &changed), "{change:?}");
+            assert_eq!(registry.pools.pools[&lan].entry(address), Some(&changed));
+        }
+        let (before, after) = registry.change_entry(&lan, "192.0.2.7/32".parse().unwrap(), keep).unwrap();
+        assert_eq!((before, after), (None, PoolAddress::new("192.0.2.7/32".parse().unwrap())));
+    }
+
+    #[test]
+    fn what_is_assigned_follows_the_gateway_of_its_pool() {
+        let mut registry = registry();
+        let lan: PoolName = "lan".parse().unwrap();
+        registry.assign(&request("100", A, &["203.0.113.2", "203.0.113.3", "2001:db8::5"])).unwrap();
+        let by_hand = "203.0.113.4".parse().unwrap();
+        let interfaces = &mut registry.guests.get_mut(&"100".parse().unwrap()).unwrap().interfaces;
+        interfaces.get_mut(&NicId::FIRST).unwrap().addresses[1].gateway = Some(by_hand);
+        let old = registry.pool(&lan).unwrap().clone();
+        let set = |pool: &mut Pool| {
+            pool.gateway4 = Some("203.0.113.6".parse().unwrap());
+            pool.gateway6 = Some("fe80::1".parse().unwrap());
+        };
+        registry.change_pool(&lan, set).unwrap();
+        let shown = |change: &Rerouted| {
+            let shown = |gateway: Option<IpAddr>| gateway.map_or("none".to_owned(), |gateway| gateway.to_string());
+            format!("{} {} -> {}", plain(change.address), shown(change.before), shown(change.after))
+        };
+        let changes: Vec<String> = registry.follow_gateways(&lan, &old).iter().map(shown).collect();
+        assert_eq!(changes, ["203.0.113.2 203.0.113.1 -> 203.0.113.6", "2001:db8::5 none -> fe80::1"]);
+        assert_eq!(registry.follow_gateways(&lan, &old), [], "once");
+        let old = registry.pool(&lan).unwrap().clone();
+        registry.change_pool(&lan, |pool| pool.gateway4 = Some("203.0.113.2".parse().unwrap())).unwrap();
+        let error = registry.check_gateways(&lan, Some(&old)).unwrap_err();
+        assert_eq!(error.to_string(), "203.0.113.2 cannot be the gateway of pool `lan`: guest 100 holds it");
+    }
+
+    #[test]
+    fn the_network_is_asked_about_what_is_chosen() {
+        let mut registry = registry();
+        let asking = |asked: &[&str], ahead| Asking {
+            pools: BTreeSet::from(["lan".parse().unwrap()]),
+            asked: asked.iter().map(|text| text.parse().unwrap()).collect(),
+            ahead,
+        };
+        let next = |vmid: &str, asked: &[&str], ahead| AssignRequest {
+            pool: Some("lan".parse().unwrap()),
+            families: BTreeSet::from([4]),
+            asking: Some(asking(asked, ahead)),
+            ..request(vmid, if vmid == "100" { A } else { B }, &[])
+        };
+        let unasked = |found: Result<Vec<Prefix>, RuleError>| match found {
+            Err(RuleError::Unasked { addresses }) => {
+                addresses.iter().map(|address| plain(*address)).collect::<Vec<_>>()
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(unasked(registry.clone().assign(&next("100", &[], 1))), ["203.0.113.2"]);
+        let given = registry.assign(&next("100", &["203.0.113.2"], 1)).unwrap();
+        assert_eq!(plain(given[0]), "203.0.113.2");
+        // Somebody was faster: it is chosen again, of what was asked about, and nothing is said of the other guest.
+        assert_eq!(
+            unasked(registry.clone().assign(&next("101", &["203.0.113.2"], 3))),
+            ["203.0.113.3", "203.0.113.4", "203.0.113.5"]
+        );
+        let given = registry.clone().assign(&next("101", &["203.0.113.2", "203.0.113.5"], 3)).unwrap();
+        assert_eq!(plain(given[0]), "203.0.113.5", "the lowest that was asked about");
+        // What is named is asked about, too, but not if the guest has it or nobody can.
+        let named =
+            |vmid, address: &str| AssignRequest { addresses: vec![address.parse().unwrap()], ..next(vmid, &[], 1) };
+        assert_eq!(unasked(registry.clone().assign(&named("101", "203.0.113.4"))), ["203.0.113.4"]);
+        assert_eq!(registry.clone().assign(&named("100", "203.0.113.2")).unwrap(), []);
+        let error = registry.clone().assign(&named("101", "203.0.113.2")).unwrap_err();
+        assert!(matches!(error, RuleError::Taken { .. }), "{error}");
+    }
+
+    #[test]
+    fn addresses_of_other_macs_are_the_reason() {
+        let mut registry = registry();
+        let ovh: PoolName = "ovh".parse().unwrap();
+        let next = |vmid: &str, mac| AssignRequest { pool: Some("ovh".parse().unwrap()), ..request(vmid, mac, &[]) };
+        let error = registry.clone().assign(&next("100", A)).unwrap_err();
+        let unknown =
+            "the MAC that the provider bound to 198.51.100.7/32 is not known (profile ovh-bridged of pool `ovh`)";
+        assert_eq!(error.to_string(), unknown);
+        let entry = |address: &str, mac: &str| PoolAddress {
+            mac: Some(mac.parse().unwrap()),
+            ..PoolAddress::new(address.parse().unwrap())
+        };
+        registry.add_address(&ovh, entry("198.51.100.7/32", B)).unwrap();
+        let error = registry.clone().assign(&next("100", A)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "pool `ovh` has no free IPv4 address for guest 100 net0 with MAC 02:00:00:00:00:0a: 198.51.100.7 is free, but bound to \
+             MAC 02:00:00:00:00:0b by the provider"
+        );
+        assert_eq!(
+            error.hint().unwrap(),
+            "with the guest stopped, `pve-public-ip assign 100 --pool ovh --set-mac` gives the NIC the MAC 02:00:00:00:00:0b"
+        );
+        assert_eq!(registry.choose_mac(&next("100", A)).unwrap().to_string(), B);
+        let given = registry.assign(&next("101", B)).unwrap();
+        assert_eq!(plain(given[0]), "198.51.100.7");
+        // An address of a MAC that another guest has is none for this one.
+        registry.add_address(&ovh, entry("198.51.100.8/32", B)).unwrap();
+        for error in
+            [registry.clone().assign(&next("100", A)).unwrap_err(), registry.choose_mac(&next("100", A)).unwrap_err()]
+        {
+            assert_eq!(error.to_string(), "pool `ovh` has no free IPv4 address");
+        }
+        assert_eq!(registry.choose_mac(&next("101", B)).unwrap().to_string(), B, "its own");
+        // A NIC that holds addresses keeps its MAC.
+        registry.add_address(&ovh, entry("198.51.100.9/32", "02:00:00:00:00:0c")).unwrap();
+        registry.assign(&request("100", A, &["203.0.113.2"])).unwrap();
+        let error = registry.assign(&next("100", A)).unwrap_err();
+        assert!(
+            error.hint().unwrap().starts_with("net0 holds addresses with its MAC: give the guest another NIC"),
+            "{error}"
+        );
+        assert!(registry.choose_mac(&next("100", A)).is_err());
+        // Nor is one of a MAC that a guest without addresses is configured with.
+        let foreign = BTreeSet::from(["02:00:00:00:00:0c".parse().unwrap()]);
+        let error = registry.assign(&AssignRequest { foreign, ..next("102", "02:00:00:00:00:0d") }).unwrap_err();
+        assert_eq!(error.to_string(), "pool `ovh` has no free IPv4 address");
+    }
+
     #[test]
     fn next_free_takes_one_of_each_family() {
         let mut registry = registry();
         let mut next = request("100", A, &[]);
         next.pool = Some("lan".parse().unwrap());
         let given: Vec<String> = registry.assign(&next).unwrap().iter().map(ToString::to_string).collect();
-        assert_eq!(given, ["203.0.113.2/32", "2001:db8::/128"]);
+        assert_eq!(given, ["203.0.113.2/32", "2001:db8::1/128"]);
         next.pool = None;
         let message = registry.assign(&next).unwrap_err().to_string();
         assert_eq!(message, "say which pool to take an address from: lan, ovh");

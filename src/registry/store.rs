@@ -441,14 +441,12 @@ impl Store {
         Ok(true)
     }
 
-    /// Writes what differs. The order does not matter for safety, because every state in between obeys the rules.
+    /// Writes what differs, in an order in which each state in between obeys the rules and nothing is lost: that an address
+    /// was released is noted before it is, because a note about one that is still held counts for nothing; and a guest gets
+    /// its gateway before its pool does, so that the same command again finds who has the old one yet.
     fn save(&self, before: &Registry, snapshot: &Snapshot, lock: &RegistryLock) -> Result<(), StoreError> {
         let after = &snapshot.registry;
         let mut writes: Vec<(PathBuf, Option<Vec<u8>>)> = Vec::new();
-        if before.pools != after.pools {
-            let path = self.paths.pools_file();
-            writes.push((path.clone(), Some(rendered(&path, &after.pools)?)));
-        }
         if let Some(node) = after.node.as_ref().filter(|node| before.node.as_ref() != Some(node)) {
             let path = self.paths.node_file(&self.node);
             writes.push((path.clone(), Some(rendered(&path, node)?)));
@@ -461,12 +459,26 @@ impl Store {
                 writes.push((path, bytes));
             }
         }
+        if before.pools != after.pools {
+            let path = self.paths.pools_file();
+            writes.push((path.clone(), Some(rendered(&path, &after.pools)?)));
+        }
         for (path, _) in &writes {
             let now = read(path).map_err(|source| StoreError::Read { path: path.clone(), source })?;
             if now.as_ref() != snapshot.bytes.get(path) {
                 return Err(StoreError::Changed { path: path.clone() });
             }
         }
+        let released = if before.released == after.released {
+            None
+        } else {
+            let path = self.paths.released_file();
+            Some((path.clone(), rendered(&path, &after.released)?))
+        };
+        // Nobody shall be kept from giving an address back, and where the disk is full there is room only afterwards.
+        let note = |(path, bytes): &(PathBuf, Vec<u8>)| files::replace_as(path, bytes, self.node.as_str());
+        lock.check()?;
+        let is_late = released.as_ref().is_some_and(|released| note(released).is_err());
         for (path, bytes) in writes {
             lock.check()?;
             let written = match (&bytes, path.parent()) {
@@ -478,15 +490,10 @@ impl Store {
             };
             written.map_err(|source| StoreError::Save { path, source })?;
         }
-        if before.released != after.released {
-            let path = self.paths.released_file();
-            let bytes = rendered(&path, &after.released)?;
-            // Nobody shall be kept from giving an address back, and where the disk is full there is room only now.
-            if let Err(error) = files::replace_as(&path, &bytes, self.node.as_str()) {
-                log::warn!(
-                    "what was released may be handed out again at once: cannot save `{}`: {error}",
-                    path.display()
-                );
+        if let Some(released) = released.filter(|_| is_late) {
+            if let Err(error) = note(&released) {
+                let path = released.0.display();
+                log::warn!("what was released may be handed out again at once: cannot save `{path}`: {error}");
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::packet::{Wire, in_time};
 use crate::conflict::routers::{answer, router_solicitation, solicitation};
-use crate::conflict::{claimed, question};
+use crate::conflict::{Asker, claimed, question, questioned};
 use crate::model::{IfName, MacAddr};
 use crate::plan::{Question, Sighting};
 
@@ -21,14 +21,23 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How long to wait for an answer in all. RFC 5227 would have seconds, for hosts that wake up; an administrator waits here.
 const LIMIT: Duration = Duration::from_millis(600);
 
-/// Asks for all of the addresses at once, as the station `mac` behind `device`. Who answers, or asks for one himself, has it.
-/// The MACs in `known` have a right to.
+/// Who has an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// Its MAC.
+    pub mac: MacAddr,
+    /// Whether it only asked for the address, too.
+    pub asks: bool,
+}
+
+/// Asks for all of the addresses at once, as the station `own` behind `device`. Who answers, or asks for one himself, has it,
+/// unless it is another node that asks before it assigns one. The MACs in `known` have a right to.
 pub fn ask(
     device: IfName,
-    mac: MacAddr,
+    own: MacAddr,
     addresses: &[IpAddr],
     known: &[MacAddr],
-) -> io::Result<BTreeMap<IpAddr, MacAddr>> {
+) -> io::Result<BTreeMap<IpAddr, Answer>> {
     let wire = Wire::open(device)?;
     let (began, mut asked, mut found) = (Instant::now(), 0, BTreeMap::new());
     let mut buffer = vec![0; 256];
@@ -40,14 +49,17 @@ pub fn ask(
         if asked < TIMES && elapsed >= PAUSE * asked {
             asked += 1;
             for address in addresses.iter().filter(|address| !found.contains_key(*address)) {
-                wire.send(&question(mac, *address))?;
+                wire.send(&question(own, *address))?;
             }
         }
         let next = if asked < TIMES { PAUSE * asked } else { LIMIT };
         let frame = in_time(wire.as_fd(), next.saturating_sub(elapsed), || wire.receive(&mut buffer))?;
-        let claim = frame.and_then(|frame| claimed(&frame));
-        let foreign = claim.filter(|(claimant, _)| *claimant != mac && !known.contains(claimant));
-        found.extend(foreign.filter(|(_, address)| addresses.contains(address)).map(|(mac, address)| (address, mac)));
+        let Some(frame) = frame else { continue };
+        let asker = questioned(&frame);
+        let Some((mac, address)) = claimed(&frame).filter(|_| asker != Some(Asker::Ours)) else { continue };
+        if mac != own && !known.contains(&mac) && addresses.contains(&address) {
+            found.insert(address, Answer { mac, asks: asker.is_some() });
+        }
     }
 }
 

@@ -1,10 +1,13 @@
 //! Conflicts as the administrator sees them, and what they keep from being handed out.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use pve_public_ip::conflict::question;
+use pve_public_ip::system::packet::Wire;
 use serde_json::{Value, json};
 
-use crate::common::{Namespace, Node};
+use crate::common::{Namespace, Node, Run};
 
 /// Guest 100 holds .10; guest 101 has it in its configuration; SDN has given .11 away.
 fn contested() -> Node {
@@ -134,6 +137,40 @@ fn somebody_who_has_the_address_is_asked_before_it_is_given_away() {
     node.run("assign 100 203.0.113.10 --no-hookscript").ok();
     outside.sh("ip addr flush dev outside");
     node.run("assign 100 2001:db8:0:1::10 --no-hookscript").ok();
+}
+
+/// Another node asks before it assigns an address; that claims nothing, not even while this node asks, too. Who else asks for
+/// one is about to take it.
+#[test]
+fn what_another_node_asks_is_no_claim() {
+    let node = Node::with_pool();
+    let outside = with_somebody_outside(&node, &[]);
+    let mac = "02:00:00:00:00:99".parse().unwrap();
+    let ask = |is_ours: bool, address: &str, while_running: &str| {
+        let mut frame = question(mac, address.parse().unwrap());
+        if !is_ours {
+            // An ARP message without what our nodes put behind it.
+            frame.truncate(42);
+        }
+        let words: Vec<&str> = while_running.split_whitespace().collect();
+        let mut child = node.command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        outside.inside(|| {
+            let wire = Wire::open("outside".parse().unwrap()).unwrap();
+            while child.try_wait().unwrap().is_none() {
+                wire.send(&frame).unwrap();
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        Run::of(while_running.to_owned(), &child.wait_with_output().unwrap())
+    };
+    let run = ask(true, "203.0.113.10", "assign 100 -4 --no-hookscript").ok();
+    assert!(run.out.starts_with("203.0.113.10 assigned to guest 100"), "{run}");
+    let run = ask(true, "2001:db8:0:1::10", "assign 100 -6 --no-hookscript").ok();
+    assert!(run.out.starts_with("2001:db8:0:1::10 assigned to guest 100"), "{run}");
+    node.run("conflicts list").prints("no conflicts\n");
+    let run = ask(false, "203.0.113.11", "assign 101 -4 --no-hookscript").ok();
+    assert!(run.out.starts_with("203.0.113.12 assigned to guest 101"), "{run}");
+    assert_eq!(list(&node)[0]["kind"], "probe");
 }
 
 /// What a guest answers is dropped: it takes no address from others by that.

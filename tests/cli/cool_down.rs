@@ -43,3 +43,28 @@ fn a_released_address_is_not_handed_out_by_itself() {
     node.run("pool set ovh-rbx --cool-down soon")
         .fails_with(2, &["`soon` is not a time such as 30m, 1h, 2days or 0 (off)"]);
 }
+
+/// What cools down and is held again is not free at any time: who is told to name an address is told one that he gets.
+#[test]
+fn the_hint_of_a_full_pool_names_an_address_that_can_be_had() {
+    let node = Node::new();
+    for vmid in 103..106 {
+        node.tree.qemu(vmid, format!("net0: virtio=02:00:00:AA:BB:{vmid:02x},bridge=vmbr0\n"));
+    }
+    node.run(
+        "pool create b --profile generic-bridged --bridge vmbr0 --gateway4 198.51.100.1 203.0.113.20 203.0.113.21",
+    )
+    .ok();
+    for command in
+        ["assign 103 203.0.113.20", "release 103", "assign 103 203.0.113.20", "assign 104 203.0.113.21", "release 104"]
+    {
+        node.run(&format!("{command} --no-hookscript")).ok();
+    }
+    let refused = node.changes_nothing("assign 105 --pool b");
+    let error = "error: cannot assign to guest 105: pool `b` has no free IPv4 address before TIME: 203.0.113.21 was guest 104's until TIME\n";
+    assert!(without_times(&refused.err).starts_with(error), "{refused}");
+    let (_, rest) = refused.err.split_once("`pve-public-ip ").unwrap();
+    node.run(rest.split('`').next().unwrap()).ok();
+    let shown = node.run("pool show b").ok();
+    assert!(shown.out.contains("| 103 net0 |") && shown.out.contains("| 105 net0 |"), "{shown}");
+}

@@ -313,7 +313,9 @@ fn what_has_another_meaning_is_no_guests() {
     let node = Node::new();
     node.run("pool create lan --profile generic-bridged --bridge vmbr0 --gateway4 203.0.113.9 203.0.113.0/24").prints(
         "pool lan created: generic-bridged, bridge vmbr0, 1 entry\n\
-         not handed out: 203.0.113.250 (an address of this node), 203.0.113.9 (the gateway of pool `lan`)\n",
+         not handed out: 203.0.113.250 (an address of this node), 203.0.113.0 (the network address of 203.0.113.0/24, in which this \
+         node is), 203.0.113.255 (the broadcast address of 203.0.113.0/24, in which this node is), 203.0.113.9 (the gateway of pool \
+         `lan`)\n",
     );
     node.changes_nothing("pool create net --profile hetzner-routed --bridge vmbr1 203.0.113.10").fails(
         1,

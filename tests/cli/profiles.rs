@@ -275,6 +275,133 @@ fn a_nic_gets_the_mac_of_the_provider() {
     assert!(run.out.starts_with("203.0.113.10 is already assigned to guest 100 net0 (00:50:56:00:01:02)"), "{run}");
 }
 
+/// The natural order: a pool, then its addresses with what the provider says of them.
+#[test]
+fn gateways_are_assumed_when_addresses_are_added() {
+    let node = node();
+    node.tree.qemu(100, "name: web\nnet0: virtio=02:00:00:AA:BB:00,bridge=vmbr0\n");
+    node.run("pool create hz --profile hetzner-bridged --bridge vmbr0").ok();
+    assert_eq!(shown(&node, "hz"), json!(["vmbr0", "bridged", null, null, "enforce"]));
+    node.run("pool add hz 203.0.113.10 --mac 02:00:00:aa:bb:00").prints(
+        "203.0.113.10 added to pool hz\n\
+         assumed: IPv4 gateway 198.51.100.1, the node's own (vmbr0); compare it with what the provider says of the address\n",
+    );
+    node.run("pool add hz 203.0.113.11 --mac 02:00:00:aa:bb:01").prints("203.0.113.11 added to pool hz\n");
+    node.run("pool add hz 2001:db8:9::/64 --mac 02:00:00:aa:bb:00")
+        .prints("2001:db8:9::/64 added to pool hz\nassumed: IPv6 gateway fe80::1, as always with hetzner-bridged\n");
+    assert_eq!(shown(&node, "hz"), json!(["vmbr0", "bridged", "198.51.100.1", "fe80::1", "enforce"]));
+    let assigned = node.run("assign 100 --no-hookscript").ok();
+    for line in [
+        "203.0.113.10 assigned to guest 100 net0 (02:00:00:aa:bb:00), pool hz, gateway 198.51.100.1\n",
+        "2001:db8:9::1 assigned to guest 100 net0 (02:00:00:aa:bb:00), pool hz, gateway fe80::1\n",
+    ] {
+        assert!(assigned.out.contains(line), "{assigned}");
+    }
+    // Where nothing can be assumed, the way to name it is said, and it is one.
+    node.run("pool create rbx --profile ovh-bridged --bridge vmbr2").ok();
+    node.net.sh("ip route del default");
+    let run = node.run("pool add rbx 192.0.2.10 --mac 00:50:56:00:01:02").ok();
+    let unknown = "192.0.2.10 added to pool rbx\n\
+         no IPv4 gateway: the node has no default route; name it: `pve-public-ip pool set rbx --gateway4 IP`\n";
+    assert!(run.out.starts_with(unknown), "{run}");
+    node.run("pool set rbx --gateway4 192.0.2.254").ok();
+    assert_eq!(shown(&node, "rbx")[2], "192.0.2.254");
+    node.run("pool set rbx --no-gateway4 --bridge vmbr0").ok();
+    assert_eq!(shown(&node, "rbx"), json!(["vmbr0", "bridged", null, null, "enforce"]));
+    node.run("pool set rbx --gateway4 192.0.2.254 --no-gateway4").fails_with(2, &["cannot be used with"]);
+}
+
+/// What is assigned gets a gateway that is known later, in the guest's own configuration, too.
+#[test]
+fn a_gateway_that_is_named_later_reaches_who_holds_addresses() {
+    let node = node();
+    node.stand_in_proxmox();
+    node.tree.qemu(
+        100,
+        "name: web\nide2: local:cloudinit,media=cdrom\nnet0: virtio=02:00:00:AA:BB:00,bridge=vmbr0\n\
+        smbios1: uuid=2e5bd7c2-0ed6-4a3a-9b87-6d3a1f1b6c11\n",
+    );
+    node.run("pool create lan --profile generic-bridged --bridge vmbr0 203.0.113.8/29").ok();
+    node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    let run = node.run("pool set lan --gateway4 203.0.113.9").ok();
+    let line = "\nguest 100 net0 203.0.113.10: gateway none -> 203.0.113.9\n\
+                network: qm set 100 --ipconfig0 ip=203.0.113.10/29,gw=203.0.113.9";
+    assert!(run.out.contains(line), "{run}");
+    assert_eq!(node.run("list --output-format json").ok().json()[0]["gateway"], "203.0.113.9");
+    let config = node.tree.read("etc/pve/nodes/n1/qemu-server/100.conf");
+    assert!(config.contains("ipconfig0: ip=203.0.113.10/29,gw=203.0.113.9"), "{config}");
+    node.changes_nothing("pool set lan --gateway4 203.0.113.10").fails(
+        1,
+        "cannot change pool `lan`: 203.0.113.10 cannot be the gateway of pool `lan`: guest 100 holds it",
+        "name the right gateway: `pve-public-ip pool set lan --gateway4 IP`",
+    );
+}
+
+#[test]
+fn each_block_of_a_vrack_has_its_gateway() {
+    let node = node();
+    node.run("pool create v --profile ovh-vrack --bridge vmbr0 203.0.113.8/29 203.0.113.16/29").ok();
+    node.run("pool add v 203.0.113.32/28").prints(
+        "203.0.113.32/28 added to pool v\n\
+         assumed: IPv4 gateway 203.0.113.46 for 203.0.113.32/28, the last address but one of it\n\
+         not handed out: 203.0.113.14 (the gateway of pool `v`), 203.0.113.22 (the gateway of pool `v`), \
+         203.0.113.46 (the gateway of pool `v`)\n",
+    );
+    let data = node.run("pool show v --output-format json").ok().json();
+    let gateways: Vec<_> = data["addresses"].as_array().unwrap().iter().map(|entry| entry["gateway"].clone()).collect();
+    assert_eq!(gateways, ["203.0.113.14", "203.0.113.22", "203.0.113.46"]);
+    node.changes_nothing("assign 100 203.0.113.22").fails_with(1, &["203.0.113.22 is the gateway of pool `v`"]);
+}
+
+/// The hint of the refusal is a command that cures it.
+#[test]
+fn the_next_free_address_with_its_mac() {
+    let node = node();
+    node.stand_in_proxmox();
+    node.tree.qemu(100, "name: web\nnet0: virtio=02:00:00:AA:BB:00,bridge=vmbr0\n");
+    node.run("pool create rbx --profile ovh-bridged --bridge vmbr0").ok();
+    node.run("pool add rbx 203.0.113.10 --mac 00:50:56:00:01:02").ok();
+    node.run("pool add rbx 203.0.113.11 --mac 00:50:56:00:01:03").ok();
+    node.changes_nothing("assign 100 --pool rbx").fails(
+        1,
+        "cannot assign to guest 100: pool `rbx` has no free IPv4 address for guest 100 net0 with MAC 02:00:00:aa:bb:00: 203.0.113.10 is \
+         free, but bound to MAC 00:50:56:00:01:02 by the provider",
+        "with the guest stopped, `pve-public-ip assign 100 --pool rbx --set-mac` gives the NIC the MAC 00:50:56:00:01:02",
+    );
+    let run = node.run("assign 100 --pool rbx --set-mac").ok();
+    assert!(
+        run.out.starts_with(
+            "MAC: qm set 100 --net0 virtio=00:50:56:00:01:02,bridge=vmbr0\n\
+             203.0.113.10 assigned to guest 100 net0 (00:50:56:00:01:02), pool rbx"
+        ),
+        "{run}"
+    );
+    node.tree.qemu(101, "name: mail\nnet0: virtio=02:00:00:AA:BB:01,bridge=vmbr0\n");
+    let run = node.run("assign 101 --set-mac").ok();
+    assert!(run.out.contains("203.0.113.11 assigned to guest 101 net0 (00:50:56:00:01:03)"), "{run}");
+    node.tree.qemu(102, "net0: virtio=02:00:00:AA:BB:07,bridge=vmbr0\n");
+    node.changes_nothing("assign 102 --set-mac").fails_with(1, &["pool `rbx` has no free IPv4 address\n"]);
+}
+
+#[test]
+fn a_second_nic_in_the_same_subnet_is_told_of() {
+    let node = node();
+    node.tree.qemu(100, "net0: virtio=02:00:00:AA:BB:00,bridge=vmbr0\nnet1: virtio=02:00:00:AA:BB:01,bridge=vmbr0\n");
+    node.run(
+        "pool create lan --profile generic-bridged --bridge vmbr0 --gateway4 203.0.113.9 203.0.113.8/29 192.0.2.0/29",
+    )
+    .ok();
+    let first = node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    assert!(!first.out.contains("same subnet"), "{first}");
+    let second = node.run("assign 100 203.0.113.11 --net 1 --no-hookscript").ok();
+    let told = "note: 203.0.113.11 on net1 is in the same subnet as 203.0.113.10 on net0: the guest answers from it by net0, where it is \
+        dropped; to have both on net0: `pve-public-ip release 100 203.0.113.11`, then `pve-public-ip assign 100 203.0.113.11 --net 0`\n";
+    assert!(second.out.contains(told), "{second}");
+    node.run("release 100 203.0.113.11 --no-hookscript").ok();
+    let both = node.run("assign 100 203.0.113.11 --net 0 --no-hookscript").ok();
+    assert!(!both.out.contains("same subnet"), "{both}");
+}
+
 #[test]
 fn both_nics_of_a_bond_get_the_mac_of_the_provider() {
     let node = node();

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::common::{Node, Run};
+use crate::common::{Node, Run, Tree};
 
 /// Reads YAML with the reader that Debian ships, not with one that shares our ideas of it.
 fn yaml(run: &Run) -> Value {
@@ -130,9 +130,35 @@ fn an_address_carries_its_customer_and_its_cost() {
             "gateway": "203.0.113.254", "organization": "org-123456789", "assigned_at": since, "monthly_cost_cents": 205,
             "node": "n1", "state": "reserved"}])
     );
-    // What is learnt later replaces what is known.
-    node.run("pool add ovh-rbx 203.0.113.20 --monthly-cost-cents 99 --mac 02:00:00:aa:bb:00").ok();
+    // What is said later replaces what is known, and nothing else.
+    let entry = |node: &Node| {
+        let data = node.run("pool show ovh-rbx --output-format json").ok().json();
+        let entry = data["addresses"].as_array().unwrap().iter().find(|entry| entry["address"] == "203.0.113.20/32");
+        let entry = entry.unwrap().clone();
+        json!([entry["mac"], entry["gateway"], entry["monthly_cost_cents"]])
+    };
+    let add = |options: &str| node.run(&format!("pool add ovh-rbx 203.0.113.20 {options}"));
+    add("--monthly-cost-cents 99 --mac 02:00:00:aa:bb:00")
+        .prints("203.0.113.20 of pool ovh-rbx changed: MAC none -> 02:00:00:aa:bb:00, cost 2.05 -> 0.99\n");
     assert_eq!(node.run("list --output-format json").json()[0]["monthly_cost_cents"], 99);
+    add("--monthly-cost-cents 200 --dry-run")
+        .prints("203.0.113.20 of pool ovh-rbx would be changed: cost 0.99 -> 2.00\n");
+    add("--monthly-cost-cents 200").prints("203.0.113.20 of pool ovh-rbx changed: cost 0.99 -> 2.00\n");
+    assert_eq!(entry(&node), json!(["02:00:00:aa:bb:00", "203.0.113.254", 200]));
+    add("").prints("203.0.113.20 of pool ovh-rbx is unchanged\n");
+    add("--no-mac").prints("203.0.113.20 of pool ovh-rbx changed: MAC 02:00:00:aa:bb:00 -> none\n");
+    add("--no-monthly-cost").prints("203.0.113.20 of pool ovh-rbx changed: cost 2.00 -> none\n");
+    let moved = add("--no-gateway").ok();
+    assert!(
+        moved.out.starts_with(
+            "203.0.113.20 of pool ovh-rbx changed: gateway 203.0.113.254 -> none\n\
+             guest 100 net0 203.0.113.20: gateway 203.0.113.254 -> 203.0.113.1\n"
+        ),
+        "{moved}"
+    );
+    assert_eq!(entry(&node), json!([null, "203.0.113.1", null]));
+    assert_eq!(node.run("list --output-format json").json()[0]["gateway"], "203.0.113.1");
+    add("--mac 02:00:00:aa:bb:00 --no-mac").fails_with(2, &["cannot be used with"]);
 }
 
 #[test]
@@ -163,15 +189,36 @@ fn pools_are_shown_in_every_form() {
     assert_eq!(
         text,
         "pool lan: generic-bridged, bridge vmbr0, uplink guard report, probe assign, cool-down 1h\n\
-         +-----------------+-----+-------------+------+-------------------------+\n\
-         | address         | mac | gateway     | cost | held by                 |\n\
-         +-----------------+-----+-------------+------+-------------------------+\n\
-         | 203.0.113.8/29  |     | 203.0.113.9 |      | 100 net0 (203.0.113.10) |\n\
-         | 2001:db8:1::/64 |     | fe80::1     |      |                         |\n\
-         +-----------------+-----+-------------+------+-------------------------+\n"
+         +-----------------------------------------------------+-----+-------------+------+-------------------------------------+\n\
+         | address                                             | mac | gateway     | cost | held by                             |\n\
+         +-----------------------------------------------------+-----+-------------+------+-------------------------------------+\n\
+         | 203.0.113.8/29                                      |     | 203.0.113.9 |      |                                     |\n\
+         | - 203.0.113.8                                       |     |             |      | (the network address)               |\n\
+         | - 203.0.113.9                                       |     |             |      | (the gateway)                       |\n\
+         | - 203.0.113.10                                      |     |             |      | 100 net0                            |\n\
+         | - 203.0.113.11 to 203.0.113.14                      |     |             |      | (free)                              |\n\
+         | - 203.0.113.15                                      |     |             |      | (the broadcast address)             |\n\
+         | 2001:db8:1::/64                                     |     | fe80::1     |      |                                     |\n\
+         | - 2001:db8:1::                                      |     |             |      | (the subnet-router anycast address) |\n\
+         | - 2001:db8:1::1 to 2001:db8:1:0:ffff:ffff:ffff:ffff |     |             |      | (free)                              |\n\
+         +-----------------------------------------------------+-----+-------------+------+-------------------------------------+\n"
     );
     let holders = json!([{"vmid": 100, "interface": "net0", "address": "203.0.113.10/32"}]);
     assert_eq!(data["addresses"][0]["holders"], holders);
+    assert_eq!(data["addresses"][0]["free"], json!([{"first": "203.0.113.11", "last": "203.0.113.14"}]));
+    // A pool of four thousand addresses that are all held has a line for each, as wide as any.
+    node.run("pool create wide --profile generic-bridged --bridge vmbr0 --gateway4 198.51.100.1 198.18.16.0/20").ok();
+    let addresses: Vec<String> = (0..4096).map(|n| format!("198.18.{}.{}/32", 16 + n / 256, n % 256)).collect();
+    for (at, part) in addresses.chunks(1024).enumerate() {
+        let assigned =
+            |address: &String| json!({"address": address, "pool": "wide", "assigned_at": "2026-11-22T10:00:00Z"});
+        let addresses: Vec<_> = part.iter().map(assigned).collect();
+        let file = json!({"version": 1, "vmid": 900 + at, "interfaces": {"net0": {"mac": format!("02:00:00:00:09:0{at}"), "addresses": addresses}}});
+        node.tree.write(&Tree::guest_file(900 + u32::try_from(at).unwrap()), file.to_string());
+    }
+    let run = node.run("pool show wide").ok();
+    assert_eq!(run.out.lines().count(), 4096 + 6, "{run}");
+    assert!(run.out.lines().all(|line| line.len() < 100), "{run}");
     node.run("pool remove lan 2001:db8:1::/64").prints("2001:db8:1::/64 of pool lan removed\n");
     node.changes_nothing("pool remove lan").fails(
         1,

@@ -1,0 +1,110 @@
+//! Prefixes to be looked up by what they overlap, and who holds them: ten thousand addresses are compared with ten thousand.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+
+use super::Registry;
+use super::document::{Assigned, Interface};
+use crate::model::{NicId, Prefix, Vmid};
+
+/// Values by prefix; one prefix may lie inside another. A look-up costs the logarithm of their number.
+#[derive(Debug)]
+pub(super) struct PrefixMap<T> {
+    by_prefix: BTreeMap<IpNet, T>,
+    /// Family and length of the prefixes that occur: around a prefix there can be no others.
+    lengths: BTreeSet<(u8, u8)>,
+}
+
+impl<T> Default for PrefixMap<T> {
+    fn default() -> Self {
+        Self { by_prefix: BTreeMap::new(), lengths: BTreeSet::new() }
+    }
+}
+
+impl<T> PrefixMap<T> {
+    /// The value of exactly this prefix, made if there is none.
+    pub(super) fn entry(&mut self, prefix: Prefix) -> &mut T
+    where
+        T: Default,
+    {
+        self.lengths.insert((prefix.family(), prefix.net().prefix_len()));
+        self.by_prefix.entry(prefix.net()).or_default()
+    }
+
+    /// The values of prefixes that overlap this one: those around it, then its own, then those inside.
+    pub(super) fn overlapping(&self, prefix: Prefix) -> impl Iterator<Item = &T> {
+        let net = prefix.net();
+        let shorter = self.lengths.range((prefix.family(), 0)..(prefix.family(), net.prefix_len()));
+        let around = shorter.filter_map(move |(_, length)| {
+            let outer = IpNet::new(net.network(), *length).ok()?.trunc();
+            self.by_prefix.get(&outer)
+        });
+        // Sorted by first address, the longer prefix last.
+        around.chain(self.by_prefix.range(net..=IpNet::from(net.broadcast())).map(|(_, value)| value))
+    }
+}
+
+/// An assignment with its guest and NIC.
+pub type Holding<'a> = (Vmid, NicId, &'a Interface, &'a Assigned);
+
+/// The assignments of a registry, to be looked up by address.
+#[derive(Debug)]
+pub struct Holders<'a>(PrefixMap<Vec<Holding<'a>>>);
+
+impl<'a> Holders<'a> {
+    /// Sorts what is assigned.
+    pub fn of(registry: &'a Registry) -> Self {
+        let mut holders = PrefixMap::<Vec<Holding<'a>>>::default();
+        for holding in registry.assignments() {
+            holders.entry(holding.3.address).push(holding);
+        }
+        Self(holders)
+    }
+
+    /// Who holds an address of `prefix`, or a prefix around it.
+    pub fn overlapping(&self, prefix: Prefix) -> impl Iterator<Item = Holding<'a>> {
+        self.0.overlapping(prefix).flatten().copied()
+    }
+
+    /// Whether somebody does.
+    pub fn hold(&self, prefix: Prefix) -> bool {
+        self.overlapping(prefix).next().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn prefix(v4: bool, low: u8, length: u8) -> Prefix {
+        let (address, longest) = if v4 {
+            (IpAddr::from([203, 0, 113, low]), 32)
+        } else {
+            (IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(low)]), 128)
+        };
+        IpNet::new(address, longest - length).unwrap().trunc().to_string().parse().unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn finds_what_a_search_through_everything_finds(
+            known in proptest::collection::vec((any::<bool>(), any::<u8>(), 0u8..9), 0..40),
+            asked in (any::<bool>(), any::<u8>(), 0u8..9),
+        ) {
+            let known: BTreeSet<Prefix> = known.into_iter().map(|(v4, low, length)| prefix(v4, low, length)).collect();
+            let asked = prefix(asked.0, asked.1, asked.2);
+            let mut map = PrefixMap::<Option<Prefix>>::default();
+            for prefix in &known {
+                *map.entry(*prefix) = Some(*prefix);
+            }
+            let found: BTreeSet<Prefix> = map.overlapping(asked).flatten().copied().collect();
+            let expected: BTreeSet<Prefix> = known.into_iter().filter(|known| known.overlaps(asked)).collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
+}
