@@ -24,7 +24,7 @@ struct Judge<'a> {
     own_vlan: bool,
     /// Behind a tag of any kind.
     is_tagged: bool,
-    /// Packets with the address of a guest of this node may come back from here.
+    /// Routed packets with the address of a guest of this node may come back from here.
     returns: bool,
 }
 
@@ -34,7 +34,7 @@ pub(super) fn judge(frame: &Frame<'_>, sender: Sender, bindings: &Bindings) -> J
         bindings,
         own_vlan: matches!(frame.tags[..], [Tag { kind: CUSTOMER_TAG, vlan: 1.. }]),
         is_tagged: !frame.tags.is_empty(),
-        returns: sender == Sender::Uplink && bindings.returning.contains(&frame.from),
+        returns: sender == Sender::Uplink && bindings.returning.contains(&frame.from) && frame.tags.is_empty(),
     };
     judge.mac(frame.from)?;
     match frame.tags[..] {
@@ -52,6 +52,12 @@ pub(super) fn judge(frame: &Frame<'_>, sender: Sender, bindings: &Bindings) -> J
         Content::Rarp(packet) => judge.rarp(packet),
         Content::Cut | Content::Other => encapsulation(frame),
     }
+}
+
+/// Whether a router forwards it: neighbour discovery and link-local addresses stay on their link (RFC 4861, RFC 4291).
+fn is_routable(source: Ipv6Addr, header: Option<&Ip6<'_>>) -> bool {
+    let message = header.and_then(|header| header.upper.icmp(58)).and_then(Result::ok);
+    !source.is_unicast_link_local() && !message.is_some_and(|(kind, _)| is_nd(kind))
 }
 
 impl Judge<'_> {
@@ -76,10 +82,6 @@ impl Judge<'_> {
         unless(!reserved.has_address(address), Reason::ReservedAddress)
     }
 
-    fn source(&self, address: impl Into<IpAddr>) -> Judged {
-        if self.returns { Ok(()) } else { self.address(address) }
-    }
-
     fn may_route(&self) -> bool {
         self.own_vlan || matches!(self.sender, Sender::Uplink | Sender::Guest { router: true })
     }
@@ -101,7 +103,7 @@ impl Judge<'_> {
     }
 
     fn ipv4(&self, packet: &[u8]) -> Judged {
-        ip4(packet, 12).map_or(Ok(()), |source| self.source(source))?;
+        ip4(packet, 12).filter(|_| !self.returns).map_or(Ok(()), |source| self.address(source))?;
         // A header that nobody can read carries no message.
         let Some(header) = Ip4::parse(packet) else { return Ok(()) };
         if let Some(ports) = header.upper.udp() {
@@ -111,11 +113,14 @@ impl Judge<'_> {
     }
 
     fn ipv6(&self, packet: &[u8]) -> Judged {
+        let header = Ip6::parse(packet);
         if let Some(source) = ip6(packet, 8) {
-            self.source(source)?;
+            if !(self.returns && is_routable(source, header.as_ref())) {
+                self.address(source)?;
+            }
             unless(source.to_ipv4_mapped().is_none(), Reason::Hidden)?;
         }
-        let header = Ip6::parse(packet).ok_or(Reason::Unreadable)?;
+        let header = header.ok_or(Reason::Unreadable)?;
         if let Some(ports) = header.upper.udp() {
             unless(ports?.1 != 546 || self.may_route(), Reason::RogueDhcp)?;
         }

@@ -1122,11 +1122,71 @@ pub fn hairpin(gateway: Who, victim: Who) -> Vec<Case> {
     let back = Sender { me: gateway, to: BROADCAST };
     let (remote, remote6) = (Ipv4Addr::new(192, 0, 2, 250), Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 250));
     let data = udp(4000, 4001, b"data");
-    table.pass("IPv4 of a bound guest", back.v4(victim.ip4, remote, UDP, 0, &data));
+    let own4 = |protocol, fragment, payload: &[u8]| back.v4(victim.ip4, remote, protocol, fragment, payload);
+    table.pass("IPv4 of a bound guest", own4(UDP, 0, &data));
+    table.pass("IPv4 TCP of a bound guest", own4(TCP, 0, &tcp(4000, 80)));
+    table.pass("ICMP echo of a bound guest", own4(ICMP, 0, &icmp(8, 0, &[0; 4])));
+    table.pass("ICMP error of a bound guest", own4(ICMP, 0, &icmp(3, 4, &[0; 32])));
+    table.pass("IPv4 first fragment of a bound guest", own4(UDP, MORE, &udp(1, 2, &[0; 16])));
+    table.pass("IPv4 later fragment of a bound guest", own4(UDP, 185, &[0; 16]));
     table.pass("IPv6 of a bound guest", back.udp6(victim.ip6, remote6));
+    table.pass("IPv6 TCP of a bound guest", back.v6(victim.ip6, remote6, TCP, 64, &tcp(4000, 80)));
+    table.pass("ICMPv6 echo of a bound guest", back.icmp6(victim.ip6, remote6, 128, &[0; 4]));
+    table.pass("packet too big of a bound guest", back.icmp6(victim.ip6, remote6, 2, &[0; 48]));
+    let behind = options_header(UDP);
+    table.pass(
+        "IPv6 of a bound guest behind destination options",
+        back.behind(victim.ip6, remote6, DESTINATION_OPTIONS, behind, &udp6(victim.ip6, remote6, 1, 2)),
+    );
+    let later = |next| fragment_header(next, 3, false);
+    table
+        .pass("IPv6 later fragment of a bound guest", back.behind(victim.ip6, remote6, FRAGMENT, later(UDP), &[0; 16]));
+    table.pass(
+        "IPv6 later fragment of a bound guest, data like an NA",
+        back.behind(victim.ip6, remote6, FRAGMENT, later(ICMP6), &[136; 24]),
+    );
     table.drop("ARP reply of a bound guest", back.arp(Arp::reply((gateway.mac, victim.ip4), (BROADCAST, victim.ip4))));
+    table.drop("ARP request of a bound guest", back.arp(Arp::request((gateway.mac, victim.ip4), remote)));
+    table.drop(
+        "ARP probe for a bound guest's address",
+        back.arp(Arp::request((gateway.mac, Ipv4Addr::UNSPECIFIED), victim.ip4)),
+    );
     table.drop("NA of a bound guest", back.na(victim.ip6, victim.ip6, &lladdr_option(2, gateway.mac)));
     table.drop("DAD for a bound guest's address", back.ns(Ipv6Addr::UNSPECIFIED, victim.ip6, &[]));
+    for (name, mac) in [("the gateway's", gateway.mac), ("the guest's", victim.mac)] {
+        let (sender, target) = (lladdr_option(1, mac), lladdr_option(2, mac));
+        table.drop(format!("NS of a bound guest, {name} MAC"), back.ns(victim.ip6, remote6, &sender));
+        table.drop(
+            format!("NA of a bound guest for another address, {name} MAC"),
+            back.na(victim.ip6, remote6, &target),
+        );
+        let solicitation = [&[0; 4], &sender[..]].concat();
+        table.drop(format!("RS of a bound guest, {name} MAC"), back.icmp6(victim.ip6, ALL_ROUTERS, 133, &solicitation));
+        table.drop(
+            format!("RA of a bound guest, {name} MAC"),
+            back.icmp6(victim.ip6, ALL_NODES, 134, &ra_body(&sender)),
+        );
+    }
+    table.drop("NS of a bound guest, no option", back.ns(victim.ip6, remote6, &[]));
+    let redirect = [nd_body(0, remote6, &[]), vec![0; 16]].concat();
+    table.drop("redirect of a bound guest", back.icmp6(victim.ip6, ALL_NODES, 137, &redirect));
+    let message = icmp6(victim.ip6, ALL_NODES, 135, &nd_body(0, remote6, &[]));
+    for (name, next) in [("a hop-by-hop header", HOP_BY_HOP), ("destination options", DESTINATION_OPTIONS)] {
+        let frame = back.behind(victim.ip6, ALL_NODES, next, options_header(ICMP6), &message);
+        table.drop(format!("NS of a bound guest behind {name}"), frame);
+    }
+    let local = victim.link_local();
+    table.drop("IPv6 of a bound guest's link-local address", back.udp6(local, remote6));
+    table.drop("echo of a bound guest's link-local address", back.icmp6(local, remote6, 128, &[0; 4]));
+    table.drop("NS of a bound guest's link-local address", back.ns(local, remote6, &[]));
+    table.drop("RA of a bound guest's link-local address", back.icmp6(local, ALL_NODES, 134, &ra_body(&[])));
+    let (plain4, plain6) = (own4(UDP, 0, &data), back.udp6(victim.ip6, remote6));
+    for (tpid, vlan) in [(VLAN, 0), (VLAN, 10), (0x88a8, 0), (0x88a8, 10), (0x9100, 10)] {
+        for (name, plain) in [("IPv4", &plain4), ("IPv6", &plain6)] {
+            table.drop(format!("tag {tpid:#06x} VLAN {vlan}, {name} of a bound guest"), tagged(tpid, vlan, plain));
+        }
+    }
+    table.drop("SNAP, IPv4 of a bound guest", snap(&plain4));
     let other = Sender { me: Who { mac: [2, 0, 0, 0, 0xee, 0xef], ..gateway }, to: BROADCAST };
     table.drop("IPv4 of a bound guest from another MAC", other.v4(victim.ip4, remote, UDP, 0, &data));
     table.drop("IPv6 of a bound guest from another MAC", other.udp6(victim.ip6, remote6));
