@@ -271,6 +271,7 @@ mod differential {
         let mut ip4: Vec<Ipv4Addr> = players.iter().map(|player| player.me.ip4).collect();
         ip4.extend((1..=4).chain([8, 15, 16, 17, 23, 24, 128]).map(|last| Ipv4Addr::new(198, 51, 100, last)));
         ip4.extend([1, 15, 16, 20, 21, 250].map(|last| Ipv4Addr::new(203, 0, 113, last)));
+        ip4.extend([Ipv4Addr::new(203, 0, 113, 255), Ipv4Addr::new(198, 51, 100, 255), Ipv4Addr::new(192, 0, 2, 143)]);
         ip4.extend([Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, Ipv4Addr::new(192, 0, 2, 130), Ipv4Addr::LOCALHOST]);
         let mut ip6: Vec<Ipv6Addr> = players.iter().map(|player| player.me.ip6).collect();
         ip6.extend(macs.iter().map(|mac| lab::link_local(*mac)));

@@ -69,6 +69,12 @@ fn harmless(useless: Useless) -> &'static str {
     match useless {
         Useless::Padding => "Within the length that the packet gives for itself there is no whole message.",
         Useless::CutEncapsulation => "Its second tag or its PPPoE header is cut off.",
+        Useless::OddOptions => {
+            "Its options do not add up or do not belong there: receivers discard it, or the options."
+        }
+        Useless::OddHidden => {
+            "Behind its tags or its SNAP header is a packet in a form that nobody looks through there. It claims nothing."
+        }
         Useless::FragmentedDiscovery => "It is neighbour discovery in fragments, which every receiver ignores.",
     }
 }

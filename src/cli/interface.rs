@@ -11,12 +11,24 @@ use crate::reconcile::Node;
 use crate::registry::document::Interface;
 
 pub(super) fn set(node: &Node, command: Set, dry_run: bool) -> anyhow::Result<Output> {
-    let Set { vmid, net, dhcp, any_destination, any_link_local, link_local, trunk, no_trunk, .. } = command;
+    let Set {
+        vmid,
+        net,
+        dhcp,
+        any_destination,
+        any_link_local,
+        router_advertisements,
+        link_local,
+        trunk,
+        no_trunk,
+        ..
+    } = command;
     let apply = |interface: &mut Interface| {
         // What is the default does not stand in the file.
         interface.dhcp = dhcp.or(interface.dhcp).filter(|allowed| !allowed);
         interface.any_destination = any_destination.unwrap_or(interface.any_destination);
         interface.any_link_local = any_link_local.unwrap_or(interface.any_link_local);
+        interface.router_advertisements = router_advertisements.or(interface.router_advertisements);
         if !link_local.is_empty() {
             interface.link_local = link_local.into_iter().collect();
         }
@@ -39,6 +51,9 @@ fn options(interface: &Interface) -> Vec<String> {
         if interface.dhcp == Some(false) { "DHCP forbidden" } else { "DHCP allowed" }.to_owned(),
         if interface.any_destination { "gets frames for others too" } else { "gets only frames for itself" }.to_owned(),
     ];
+    words.extend(interface.router_advertisements.map(|delivered| {
+        if delivered { "gets router advertisements" } else { "gets no router advertisements" }.to_owned()
+    }));
     words.extend(interface.any_link_local.then(|| "any link-local address".to_owned()));
     if !interface.link_local.is_empty() {
         let addresses = interface.link_local.iter().map(ToString::to_string).collect();

@@ -643,6 +643,9 @@ pub struct Set {
     /// Whether it may choose its IPv6 link-local addresses freely [default: false]
     #[arg(long, value_name = "BOOL")]
     any_link_local: Option<bool>,
+    /// Whether it gets router advertisements [default: only if its IPv6 gateway is not known otherwise]
+    #[arg(long, value_name = "BOOL")]
+    router_advertisements: Option<bool>,
     /// A further IPv6 link-local address of the guest; may be repeated, replaces those named before
     #[arg(long, value_name = "IP")]
     link_local: Vec<Ipv6Addr>,

@@ -3,10 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::packet::{
-    AUTHENTICATION, Arp, CUSTOMER_TAG, Content, Cut, Frame, Ip4, Ip6, Tag, Upper, first_option, ip4, ip6, is_extension,
-    is_listener_alert, is_nd, is_nonce,
+    AUTHENTICATION, Arp, CUSTOMER_TAG, Content, Cut, Frame, IGMP, Ip4, Ip6, PIM, SOURCE_MAC, TARGET_MAC, Tag, Upper,
+    first_option, ip4, ip6, is_extension, is_listener_alert, is_nd, option_kinds,
 };
-use super::{Bindings, BoundPort, Judged, Reason, unless};
+use crate::model::MacAddr;
+
+use super::{Bindings, BoundPort, Judged, Reason, Refusal, Useless, unless};
 
 const BROADCAST: [u8; 6] = [0xff; 6];
 
@@ -50,7 +52,7 @@ pub(super) fn judge(frame: &Frame<'_>, port: &BoundPort, bindings: &Bindings) ->
         Content::Rarp(packet) => rarp(packet, frame.to, port),
         Content::Ip4(packet) => ipv4(packet, frame.to, port),
         Content::Ip6(packet) => ipv6(packet, port, bindings),
-        Content::Snap | Content::Cut | Content::Other => Err(Reason::Ethertype.into()),
+        Content::Snap(..) | Content::Cut | Content::Other => Err(Reason::Ethertype.into()),
     }
 }
 
@@ -86,9 +88,26 @@ fn ipv4(packet: &[u8], to: [u8; 6], port: &BoundPort) -> Judged {
         unless(ports?.0 != 67, Reason::DhcpServer)?;
     }
     if let Some(message) = header.upper.icmp(1) {
-        unless(message?.0 != 5, Reason::Redirect)?;
+        let (kind, _) = message?;
+        unless(kind != 5, Reason::Redirect)?;
+        unless(kind != 9, Reason::RouterMessage)?;
     }
-    Ok(())
+    multicast_router(header.upper)
+}
+
+/// What only multicast routers send, by the protocols that both families share or that IPv4 has instead of ICMPv6: IGMP
+/// membership query (RFC 3376), DVMRP, PIM of version 1, multicast router discovery (RFC 4286), PIM hello (RFC 7761).
+fn multicast_router(upper: Upper<'_>) -> Judged {
+    let Upper::Whole { protocol, payload } = upper else { return Ok(()) };
+    let is_router = |first: u8| match protocol {
+        IGMP => matches!(first, 0x11 | 0x13 | 0x14 | 0x30..=0x32),
+        PIM => first & 0x0f == 0,
+        _ => false,
+    };
+    if !matches!(protocol, IGMP | PIM) {
+        return Ok(());
+    }
+    unless(!is_router(*payload.first().ok_or(Cut)?), Reason::RouterMessage)
 }
 
 fn ipv6(packet: &[u8], port: &BoundPort, bindings: &Bindings) -> Judged {
@@ -106,6 +125,10 @@ fn ipv6(packet: &[u8], port: &BoundPort, bindings: &Bindings) -> Judged {
         let next = payload.first().copied().ok_or(Cut)?;
         unless(next != 58 && !is_extension(next), Reason::Ip6Malformed)?;
     }
+    header.has_content()?;
+    if let Upper::Whole { protocol: PIM, .. } = header.upper {
+        multicast_router(header.upper)?;
+    }
     match header.upper.icmp(58).transpose()? {
         Some((134 | 137 | 130 | 138 | 146 | 147 | 151..=153, _)) => Err(Reason::RouterMessage.into()),
         Some((131 | 132 | 143, _)) => {
@@ -120,8 +143,8 @@ fn is_listener_message(header: &Ip6<'_>) -> bool {
     header.next == 0 && header.hop_limit == 1 && header.first_extension.is_some_and(is_listener_alert)
 }
 
-/// Router and neighbour solicitation, neighbour advertisement, from an own address. Options: none, or the one that
-/// names the own MAC; a receiver takes it from wherever it stands among others, so there must be no others.
+/// Router and neighbour solicitation, neighbour advertisement, from an own address. A receiver takes a MAC from wherever
+/// it stands among the options, so that each must be the own one.
 fn discovery(
     header: &Ip6<'_>,
     source: Ipv6Addr,
@@ -131,12 +154,12 @@ fn discovery(
     bindings: &Bindings,
 ) -> Judged {
     unless(header.next == 58 && header.hop_limit == 255, Reason::DiscoveryForm)?;
-    let (fixed, option) = match kind {
-        133 => (8, 1),
-        135 => (24, 1),
-        _ => (24, 2),
+    let (fixed, named) = match kind {
+        133 => (8, SOURCE_MAC),
+        135 => (24, SOURCE_MAC),
+        _ => (24, TARGET_MAC),
     };
-    let options = message.get(fixed..).ok_or(Reason::DiscoveryForm)?;
+    let bytes = message.get(fixed..).ok_or(Reason::DiscoveryForm)?;
     if kind == 133 {
         unless(is_link_local(source), Reason::DiscoveryForm)?;
     }
@@ -144,12 +167,47 @@ fn discovery(
         let target = ip6(message, 8).ok_or(Reason::DiscoveryForm)?;
         unless(port.owns6(target, bindings), Reason::DiscoveryForeign)?;
     }
-    if options.is_empty() {
-        return Ok(());
+    options(bytes, Some(named), port)?;
+    in_padding(header, message, port)
+}
+
+/// Options behind the end that the packet gives for itself are none, but a filter may take them for some.
+fn in_padding(header: &Ip6<'_>, message: &[u8], port: &BoundPort) -> Judged {
+    let padding = header.padded.get(message.len()..).unwrap_or_default().as_chunks::<8>().0;
+    if padding.iter().any(|unit| named_mac(unit).is_some_and(|mac| mac != port.mac)) { Err(Cut.into()) } else { Ok(()) }
+}
+
+fn named_mac(unit: &[u8; 8]) -> Option<MacAddr> {
+    first_option(unit, SOURCE_MAC).or_else(|| first_option(unit, TARGET_MAC))
+}
+
+/// Options beside which nothing foreign is named. `named`: the kind that may name the own MAC.
+fn options(bytes: &[u8], named: Option<u8>, port: &BoundPort) -> Judged {
+    // Every option begins at a multiple of eight bytes: whatever the lengths say, a foreign MAC stands at one of these.
+    let units = bytes.as_chunks::<8>().0;
+    let odd = Err(Refusal::Useless(Useless::OddOptions));
+    let foreign = |unit: &[u8; 8]| named_mac(unit).is_some_and(|mac| mac != port.mac);
+    let is_single = bytes.len() == 8;
+    let form = || Err(Refusal::Reason(Reason::DiscoveryForm));
+    let Some(kinds) = option_kinds(bytes) else {
+        // Receivers discard it. A filter sees that at once where nothing but the first option has to be looked at.
+        return if bytes.len() % 8 != 0 || bytes.get(1) == Some(&0) || is_single { form() } else { odd };
+    };
+    if kinds.iter().any(|(at, _)| bytes.get(*at..).and_then(<[u8]>::first_chunk).is_some_and(foreign)) {
+        return Err(Reason::DiscoveryForeign.into());
     }
-    unless(options.len() == 8, Reason::DiscoveryForm)?;
-    let named = first_option(options, option).ok_or(Reason::DiscoveryForm)?;
-    unless(named == port.mac, Reason::DiscoveryForeign)
+    let is_odd = |kind: u8| [SOURCE_MAC, TARGET_MAC].contains(&kind) && Some(kind) != named;
+    let first_is_odd = units.first().is_some_and(|unit| unit[1] == 1 && is_odd(unit[0]));
+    if first_is_odd || kinds.iter().zip(0..9).filter(|((at, _), number)| *at == number * 8).count() == 9 {
+        return form();
+    }
+    if kinds.len() > 8 || kinds.iter().any(|(_, kind)| is_odd(*kind)) || units.iter().any(foreign) {
+        return odd;
+    }
+    // As many bytes as nobody sends.
+    let own_length = |at: usize| bytes.get(at + 1) == Some(&1);
+    let long = kinds.iter().any(|(at, kind)| Some(*kind) == named && !own_length(*at));
+    if long || units.len() > 24 { odd } else { Ok(()) }
 }
 
 /// Source `::`: duplicate address detection for an own address, router solicitation, multicast report.
@@ -162,15 +220,18 @@ fn from_nobody(packet: &[u8], port: &BoundPort, bindings: &Bindings) -> Judged {
     }
     unless(header.next == 58 && header.hop_limit == 255, Reason::Ip6Unspecified)?;
     match kind {
-        133 => unless(message.len() == 8, Reason::Ip6Unspecified),
+        133 => match options(&message[8..], None, port).and_then(|()| in_padding(&header, message, port)) {
+            Err(Refusal::Reason(_)) => Err(Reason::Ip6Unspecified.into()),
+            judged => judged,
+        },
         135 => {
             let to_group = header.to.octets()[..13] == [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff];
             unless(to_group && message.len() >= 24, Reason::DiscoveryForm)?;
-            let options = &message[24..];
-            // No MAC may be named, or receivers drop it (RFC 4861, 7.1.1); the nonce finds echoes (RFC 7527).
-            unless(options.is_empty() || is_nonce(options), Reason::DiscoveryForm)?;
             let target = ip6(message, 8).ok_or(Reason::DiscoveryForm)?;
-            unless(port.owns6(target, bindings), Reason::DiscoveryForeign)
+            unless(port.owns6(target, bindings), Reason::DiscoveryForeign)?;
+            // No MAC may be named, or receivers drop it (RFC 4861, 7.1.1).
+            options(&message[24..], None, port)?;
+            in_padding(&header, message, port)
         }
         _ => Err(Reason::Ip6Unspecified.into()),
     }

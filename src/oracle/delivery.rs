@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::packet::{Content, Frame, ip4, ip6};
+use super::packet::{Content, Frame, Ip6, ip4, ip6};
 use super::{Bindings, BoundPort, Judged, PortRole, Reason, unless};
 
 pub(super) fn judge(frame: &Frame<'_>, from: &PortRole, to: &PortRole, bindings: &Bindings) -> Judged {
@@ -13,9 +13,17 @@ pub(super) fn judge(frame: &Frame<'_>, from: &PortRole, to: &PortRole, bindings:
             let known = |macs: &std::collections::BTreeSet<_>| macs.contains(&frame.from);
             unless(bindings.registered.as_ref().is_none_or(known), Reason::UnregisteredMac)
         }
-        PortRole::Bound(port) if port.strict && !is_group => to_bound(frame, port, bindings),
+        PortRole::Bound(port) => {
+            if port.strict && !is_group {
+                unless(frame.to == port.mac.octets(), Reason::ForeignMac)?;
+            }
+            if !port.advertisements {
+                advertisement(frame)?;
+            }
+            if port.strict { to_bound(frame, is_group, port, bindings) } else { Ok(()) }
+        }
         PortRole::Guest { router: false } if !is_group => to_unbound(frame, bindings),
-        PortRole::Bound(_) | PortRole::Guest { .. } | PortRole::Free | PortRole::SecondTraversal => Ok(()),
+        PortRole::Guest { .. } | PortRole::Free | PortRole::SecondTraversal => Ok(()),
     }
 }
 
@@ -28,17 +36,31 @@ fn packet<'a>(frame: &Frame<'a>) -> Option<Content<'a>> {
     }
 }
 
-fn to_bound(frame: &Frame<'_>, port: &BoundPort, bindings: &Bindings) -> Judged {
-    unless(frame.to == port.mac.octets(), Reason::ForeignMac)?;
+/// A router advertisement must not reach this guest.
+fn advertisement(frame: &Frame<'_>) -> Judged {
+    let in_vlan = frame.tags.first().is_some_and(|tag| tag.vlan != 0);
+    let Some(Content::Ip6(packet)) = packet(frame).filter(|_| !in_vlan) else { return Ok(()) };
+    match Ip6::parse(packet).and_then(|header| header.upper.icmp(58)) {
+        Some(message) => unless(message?.0 != 134, Reason::Advertisement),
+        None => Ok(()),
+    }
+}
+
+fn to_bound(frame: &Frame<'_>, is_group: bool, port: &BoundPort, bindings: &Bindings) -> Judged {
     match packet(frame) {
         Some(Content::Ip4(packet)) => {
             let for_all = |address: Ipv4Addr| address.is_multicast() || address == Ipv4Addr::BROADCAST;
-            let is_own = |address: Ipv4Addr| for_all(address) || port.owns(address);
+            // The broadcast address of a subnet stands in no header but in that of a frame to everybody.
+            let of_subnet = |address: Ipv4Addr| is_group && bindings.broadcasts.contains(&address);
+            let is_own = |address: Ipv4Addr| for_all(address) || port.owns(address) || of_subnet(address);
             unless(ip4(packet, 16).is_some_and(is_own), Reason::ForeignAddress)
         }
         Some(Content::Ip6(packet)) => {
             let free = |address: Ipv6Addr| port.any_link_local && super::bound::is_link_local(address);
-            let is_own = |address: Ipv6Addr| address.is_multicast() || port.owns6(address, bindings) || free(address);
+            let own = |address: Ipv6Addr| {
+                if is_group { port.owns(address) } else { port.owns6(address, bindings) || free(address) }
+            };
+            let is_own = |address: Ipv6Addr| address.is_multicast() || own(address);
             unless(ip6(packet, 24).is_some_and(is_own), Reason::ForeignAddress)
         }
         _ => Ok(()),

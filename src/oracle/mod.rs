@@ -14,7 +14,7 @@ mod packet;
 mod reason;
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
@@ -37,9 +37,15 @@ pub enum Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Useless {
     /// The source is in order, but within the length that the packet gives for itself there is no whole UDP or ICMP
-    /// header, ND target or option. Receivers cut the packet there and then find nothing; a filter may take the padding
-    /// behind it for one.
+    /// header, ND target or option, or nothing at all behind the headers. Receivers cut the packet there and then find
+    /// nothing; a filter may take the padding behind it for one.
     Padding,
+    /// Neighbour discovery of the sender's own, with options that do not add up, that belong to another message, or that
+    /// are more than eight. Receivers discard it, or ignore the option (RFC 4861).
+    OddOptions,
+    /// A packet behind two tags, behind an unusual one or in SNAP that claims nothing, in a form that nobody looks
+    /// through there: IPv6 extension headers, a malformed header.
+    OddHidden,
     /// A tag behind a tag, or a header of `ETH_P_PPP_SES`, that is not whole. `br_netfilter` drops such frames where it is loaded.
     CutEncapsulation,
     /// Neighbour discovery in fragments that claims nothing protected, behind a VLAN tag and with a fragment header
@@ -80,6 +86,8 @@ pub struct BoundPort {
     pub trunk: BTreeSet<u16>,
     /// Whether it gets nothing but what is addressed to it.
     pub strict: bool,
+    /// Whether it gets router advertisements.
+    pub advertisements: bool,
 }
 
 /// MACs and addresses that belong together.
@@ -111,6 +119,8 @@ pub struct Bindings {
     pub returning: BTreeSet<MacAddr>,
     /// The only MACs that leave by the uplink; `None`: there is no guard, or it only counts.
     pub registered: Option<BTreeSet<MacAddr>>,
+    /// Broadcast addresses of the subnets that guests are in.
+    pub broadcasts: BTreeSet<Ipv4Addr>,
 }
 
 /// The verdict for a frame that comes in by a port.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::packet::{
     AUTHENTICATION, Arp, CUSTOMER_TAG, Content, Cut, Frame, Ip4, Ip6, Tag, Upper, arp_sender, first_option, ip4, ip6,
-    is_extension, is_nd, mac,
+    is_extension, is_nd, is_tag, mac, may_claim,
 };
 use super::{Bindings, Judged, Reason, Refusal, Useless, encapsulation, unless};
 use crate::model::MacAddr;
@@ -29,28 +29,31 @@ struct Judge<'a> {
 }
 
 pub(super) fn judge(frame: &Frame<'_>, sender: Sender, bindings: &Bindings) -> Judged {
+    let is_plain = frame.tags.is_empty() && !matches!(frame.content, Content::Snap(..));
     let judge = Judge {
         sender,
         bindings,
-        own_vlan: matches!(frame.tags[..], [Tag { kind: CUSTOMER_TAG, vlan: 1.. }]),
+        own_vlan: frame.tags.iter().any(|tag| tag.vlan != 0),
         is_tagged: !frame.tags.is_empty(),
-        returns: sender == Sender::Uplink && bindings.returning.contains(&frame.from) && frame.tags.is_empty(),
+        returns: sender == Sender::Uplink && bindings.returning.contains(&frame.from) && is_plain,
     };
     judge.mac(frame.from)?;
-    match frame.tags[..] {
-        [] | [Tag { kind: CUSTOMER_TAG, .. }] => {}
-        // A service tag carries customers' tags; packets right behind it are looked at, for the kernel takes it off.
-        [tag] if tag.is_known() && matches!(frame.content, Content::Ip4(_) | Content::Ip6(_)) => {}
-        // Stricter than "everything else passes": nobody looks deeper, so anything could be in there.
-        _ => return Err(Reason::Hidden.into()),
-    }
-    match frame.content {
-        Content::Arp(packet) => judge.arp(packet),
-        Content::Ip4(packet) => judge.ipv4(packet),
-        Content::Ip6(packet) => judge.ipv6(packet),
-        Content::Snap => Err(Reason::Hidden.into()),
-        Content::Rarp(packet) => judge.rarp(packet),
-        Content::Cut | Content::Other => encapsulation(frame),
+    let content = frame.content;
+    match (&frame.tags[..], content) {
+        // The kernel takes one tag off and looks at what is behind it; so do the receivers.
+        ([] | [Tag { kind: CUSTOMER_TAG, .. }], Content::Arp(packet)) => judge.arp(packet),
+        ([] | [Tag { kind: CUSTOMER_TAG, .. }], Content::Rarp(packet)) => judge.rarp(packet),
+        ([], Content::Ip4(packet)) => judge.ipv4(packet),
+        ([], Content::Ip6(packet)) => judge.ipv6(packet),
+        ([tag], Content::Ip4(packet)) if tag.is_known() => judge.ipv4(packet),
+        ([tag], Content::Ip6(packet)) if tag.is_known() => judge.ipv6(packet),
+        // Nobody looks deeper, so anything could be in there.
+        ([_, _, _, ..], _) => Err(Reason::Hidden.into()),
+        ([], Content::Snap(kind, packet)) => judge.snap(kind, packet),
+        (_, Content::Snap(None, _)) => Err(Refusal::Useless(Useless::OddHidden)),
+        (_, Content::Snap(Some(kind), _)) => unless(!may_claim(kind), Reason::Hidden),
+        (_, Content::Cut | Content::Other) => encapsulation(frame),
+        (_, content) => judge.hidden(content),
     }
 }
 
@@ -128,6 +131,7 @@ impl Judge<'_> {
             let next = payload.first().copied().ok_or(Cut)?;
             unless(next != 58 && !is_extension(next), Reason::Hidden)?;
         }
+        header.has_content()?;
         if let Some(message) = header.upper.icmp(58) {
             let (kind, message) = message?;
             if is_nd(kind) {
@@ -135,6 +139,49 @@ impl Judge<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What a receiver that strips LLC headers might take for a packet.
+    fn snap(&self, kind: Option<u16>, packet: &[u8]) -> Judged {
+        match kind {
+            Some(0x0800) => self.hidden(Content::Ip4(packet)),
+            Some(0x0806) => self.hidden(Content::Arp(packet)),
+            Some(0x8035) => self.hidden(Content::Rarp(packet)),
+            Some(0x86dd) => self.hidden(Content::Ip6(packet)),
+            Some(kind) if is_tag(kind) => Err(Reason::Hidden.into()),
+            // A length: one more LLC header.
+            Some(..0x0600) | None => Err(Refusal::Useless(Useless::OddHidden)),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// A packet where no receiver is supposed to look: what claims nothing passes, as it does without the tags.
+    fn hidden(&self, content: Content<'_>) -> Judged {
+        let odd = || Err(Refusal::Useless(Useless::OddHidden));
+        match content {
+            Content::Arp(packet) => self.arp(packet),
+            Content::Rarp(packet) => self.rarp(packet),
+            Content::Ip4(packet) => {
+                self.ipv4(packet)?;
+                let is_plain = Ip4::parse(packet).is_some() && packet.first() == Some(&0x45);
+                let could_be_dhcp = packet.get(9) == Some(&17) && !self.may_route();
+                if packet.len() < 20 || could_be_dhcp && !is_plain { odd() } else { Ok(()) }
+            }
+            Content::Ip6(packet) => {
+                // Malformed, it is discarded by whoever gets it, whatever it claims behind its source.
+                let Some(header) = Ip6::parse(packet) else {
+                    let claim = ip6(packet, 8).map_or(Ok(()), |source| self.address(source));
+                    let mapped = ip6(packet, 8).is_some_and(|source| source.to_ipv4_mapped().is_some());
+                    return claim.and_then(|()| unless(!mapped, Reason::Hidden)).and_then(|()| odd());
+                };
+                self.ipv6(packet)?;
+                let is_nd = header.upper.icmp(58).and_then(Result::ok).is_some_and(|(kind, _)| is_nd(kind));
+                let behind = header.first_extension.is_some();
+                let is_whole = !behind || packet.len() > 48;
+                if header.is_plain() && is_whole && !(behind && is_nd) { Ok(()) } else { odd() }
+            }
+            Content::Snap(..) | Content::Cut | Content::Other => Ok(()),
+        }
     }
 
     fn discovery(&self, header: &Ip6<'_>, source: Option<Ipv6Addr>, kind: u8, message: &[u8]) -> Judged {

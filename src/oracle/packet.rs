@@ -55,8 +55,8 @@ pub(super) enum Content<'a> {
     Rarp(&'a [u8]),
     Ip4(&'a [u8]),
     Ip6(&'a [u8]),
-    /// An ethertype inside an LLC header (RFC 1042, 802.1H).
-    Snap,
+    /// An ethertype inside an LLC header (RFC 1042, 802.1H): that ethertype, if it is there, and what follows.
+    Snap(Option<u16>, &'a [u8]),
     /// A tag or a header of `ETH_P_PPP_SES` that is not whole.
     Cut,
     /// Anything else.
@@ -102,11 +102,23 @@ impl<'a> Frame<'a> {
             0x8035 => Content::Rarp(rest),
             0x86dd => Content::Ip6(rest),
             PPPOE_SESSION if rest.len() < 8 => Content::Cut,
-            length if length < FIRST_ETHERTYPE && is_snap(rest) => Content::Snap,
+            length if length < FIRST_ETHERTYPE && is_snap(rest) => {
+                Content::Snap(word(rest, 6), rest.get(8..).unwrap_or_default())
+            }
             _ => Content::Other,
         };
         Some(Self { to, from, tags, content })
     }
+}
+
+/// Whether an ethertype is that of a tag.
+pub(super) fn is_tag(kind: u16) -> bool {
+    TAGS.contains(&kind)
+}
+
+/// Whether behind an ethertype there can be a claim, or another ethertype.
+pub(super) fn may_claim(kind: u16) -> bool {
+    is_tag(kind) || [0x0800, 0x0806, 0x8035, 0x86dd].contains(&kind)
 }
 
 fn is_snap(rest: &[u8]) -> bool {
@@ -215,15 +227,26 @@ pub(super) struct Ip6<'a> {
     pub(super) upper: Upper<'a>,
 }
 
+/// Options of neighbour discovery that name a MAC.
+pub(super) const SOURCE_MAC: u8 = 1;
+pub(super) const TARGET_MAC: u8 = 2;
+pub(super) const IGMP: u8 = 2;
+pub(super) const PIM: u8 = 103;
 pub(super) const HOP_BY_HOP: u8 = 0;
 pub(super) const AUTHENTICATION: u8 = 51;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const DESTINATION: u8 = 60;
+const NO_NEXT_HEADER: u8 = 59;
 
 /// Whether a number is that of an extension header (`ipv6_ext_hdr`; 59 means that nothing follows).
 pub(super) fn is_extension(number: u8) -> bool {
     [HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION].contains(&number)
+}
+
+/// The same and the mobility header, which is like one.
+fn goes_on(number: u8) -> bool {
+    is_extension(number) || number == 135
 }
 
 impl<'a> Ip6<'a> {
@@ -257,8 +280,9 @@ impl<'a> Ip6<'a> {
             }
             next = inner;
         }
-        if next == AUTHENTICATION && upper.is_none() {
-            bytes.get(at..at + 2)?;
+        // A chain that ends behind the last byte leads nowhere.
+        if upper.is_none() && at > bytes.len() {
+            return None;
         }
         let payload = bytes.get(at..end).unwrap_or_default();
         Some(Self {
@@ -278,6 +302,22 @@ impl Ip6<'_> {
     pub(super) fn begins_with_fragment(&self) -> bool {
         self.next == FRAGMENT
     }
+
+    /// `Err` if nothing is behind the headers, although the first one does not say so.
+    pub(super) fn has_content(&self) -> Result<(), Cut> {
+        let is_empty = matches!(self.upper, Upper::Whole { payload: [], .. });
+        if is_empty && self.next != NO_NEXT_HEADER { Err(Cut) } else { Ok(()) }
+    }
+
+    /// Whether the form is one of those that a filter sees through without following a chain: no extension header, a
+    /// fragment header alone, or the hop-by-hop header of a multicast listener message.
+    pub(super) fn is_plain(&self) -> bool {
+        match self.next {
+            HOP_BY_HOP => matches!(self.first_extension, Some([58, 0, ..])),
+            FRAGMENT => self.first_extension.is_some_and(|header| !header.first().is_none_or(|next| goes_on(*next))),
+            next => !goes_on(next),
+        }
+    }
 }
 
 /// `None` or the MAC of the first option of this kind, if it is the first option at all.
@@ -285,9 +325,19 @@ pub(super) fn first_option(options: &[u8], kind: u8) -> Option<MacAddr> {
     options.starts_with(&[kind, 1]).then(|| mac(options, 2)).flatten()
 }
 
-/// The two forms of a nonce option that fits eight bytes (RFC 7527), and of none.
-pub(super) fn is_nonce(options: &[u8]) -> bool {
-    options.len() == 8 && options.starts_with(&[14, 1])
+/// Where each option begins and of what kind it is; `None` if the lengths do not add up.
+pub(super) fn option_kinds(options: &[u8]) -> Option<Vec<(usize, u8)>> {
+    let mut kinds = Vec::new();
+    let mut at = 0;
+    while at < options.len() {
+        let (kind, units) = (options[at], usize::from(*options.get(at + 1)?));
+        kinds.push((at, kind));
+        at += units * 8;
+        if units == 0 || at > options.len() {
+            return None;
+        }
+    }
+    Some(kinds)
 }
 
 /// Whether a type of ICMP for IPv6 belongs to neighbour discovery.

@@ -51,7 +51,8 @@ reasons! {
     InfrastructureAddress "The address belongs to the gateway or to the node.";
     RogueRouter "The guest sent a router advertisement or redirect; it is no router.";
     RogueDhcp "The guest answered as a DHCP server; it is none.";
-    Hidden "Stacked or unusual VLAN tags, SNAP or an IPv4-mapped address could hide a claim.";
+    Hidden "A claim behind two or unusual VLAN tags or in SNAP, three tags, or an IPv4-mapped address.";
+    Advertisement "The guest gets no router advertisements: the address that it would make of one is not its own.";
     ForeignMac "The frame is for another MAC than that of the guest.";
     ForeignAddress "The packet is for an address that is not the guest's.";
     ProtectedAddress "The packet is for an address of a pool, and the guest has none.";

@@ -54,6 +54,7 @@ fn bindings() -> Bindings {
         reserved: Holdings { macs: [mac(ELSEWHERE)].into(), nets: nets(&reserved) },
         returning: BTreeSet::new(),
         registered: Some([mac(ME), mac(VICTIM)].into()),
+        broadcasts: [a4(255)].into(),
     }
 }
 
@@ -67,6 +68,7 @@ fn bound_port() -> BoundPort {
         any_link_local: false,
         trunk: BTreeSet::new(),
         strict: true,
+        advertisements: false,
     }
 }
 
@@ -188,6 +190,13 @@ fn ipv4_of_a_bound_port() {
         ("DHCP request in a fragment", v4(NONE, ALL, UDP, MORE, &udp(68, 67, &[0; 8])), drop(R::Ip4Unspecified)),
         ("0.0.0.0, other port", v4(NONE, ALL, UDP, 0, &udp(69, 67, b"")), drop(R::Ip4Unspecified)),
         ("0.0.0.0, IGMP query", v4(NONE, Ipv4Addr::new(224, 0, 0, 1), IGMP, 0, &[0x11; 8]), drop(R::Ip4Unspecified)),
+        ("ICMP router advertisement", v4(a4(10), ALL, ICMP, 0, &icmp(9, 0, &[0; 4])), drop(R::RouterMessage)),
+        ("ICMP router solicitation", v4(a4(10), ALL, ICMP, 0, &icmp(10, 0, &[0; 4])), PASS),
+        ("IGMP query", v4(a4(10), ALL, IGMP, 0, &icmp(0x11, 0, &[0; 4])), drop(R::RouterMessage)),
+        ("IGMP leave", v4(a4(10), ALL, IGMP, 0, &icmp(0x17, 0, &[0; 4])), PASS),
+        ("PIM hello", v4(a4(10), ALL, 103, 0, &[0x20, 0, 0, 0]), drop(R::RouterMessage)),
+        ("PIM register", v4(a4(10), ALL, 103, 0, &[0x21, 0, 0, 0]), PASS),
+        ("later fragment like a query", v4(a4(10), ALL, IGMP, 185, &[0x11; 8]), PASS),
         ("DHCP server", v4(a4(10), ALL, UDP, 0, &udp(67, 68, b"")), drop(R::DhcpServer)),
         ("DHCP server, first fragment", v4(a4(10), ALL, UDP, MORE, &udp(67, 68, &[0; 8])), drop(R::DhcpServer)),
         ("cut header", to_all(IP4, &ip4(a4(10), a4(1), UDP, 0, b"")[..19]), drop(R::Ip4Malformed)),
@@ -222,6 +231,10 @@ fn ipv6_of_a_bound_port() {
         ("later fragment", behind(own, 44, fragment_header(ICMP6, 3, false), &[136; 24]), PASS),
         ("later fragment of a chain", behind(own, 44, fragment_header(60, 1, false), &message), drop(R::Ip6Malformed)),
         ("cut chain", v6(own, 60, 64, &[58]), drop(R::Ip6Malformed)),
+        ("chain ends behind the packet", behind(own, 60, [UDP, 31, 1, 4, 0, 0, 0, 0], &data), drop(R::Ip6Malformed)),
+        ("chain ends with the packet", behind(own, 60, options_header(TCP), &[]), Verdict::Either(Useless::Padding)),
+        ("no next header", v6(own, 59, 64, &[]), PASS),
+        ("PIM hello", v6(own, 103, 1, &[0x20, 0, 0, 0]), drop(R::RouterMessage)),
         ("ICMPv6 behind AH", behind(own, 51, options_header(58), &message), drop(R::Ip6Malformed)),
         ("echo behind options", behind(own, 60, options_header(ICMP6), &icmp6(own, a6(1), 128, &[0; 4])), PASS),
         ("NA behind options", behind(own, 60, options_header(ICMP6), &message), drop(R::DiscoveryForm)),
@@ -252,15 +265,33 @@ fn neighbour_discovery_of_a_bound_port() {
     let na = |target, options: &[u8]| nd(own, ALL_NODES, 136, &nd_body(0x20, target, options));
     let rs = |from, options: &[u8]| nd(from, ALL_ROUTERS, 133, &[&[0; 4], options].concat());
     let nonce = [14, 1, 1, 2, 3, 4, 5, 6];
+    let both = |first: &[u8], kind, mac| [first, &lladdr_option(kind, mac)].concat();
+    let odd = Verdict::Either(Useless::OddOptions);
     let rows = vec![
         ("NS, own SLLA", ns(own, a6(1), &lladdr_option(1, ME)), PASS),
         ("NS, no SLLA", ns(lla, a6(1), &[]), PASS),
         ("NS, foreign SLLA", ns(own, a6(1), &lladdr_option(1, VICTIM)), drop(R::DiscoveryForeign)),
+        ("NS, foreign behind another", ns(own, a6(1), &both(&nonce, 1, VICTIM)), drop(R::DiscoveryForeign)),
+        ("NS, foreign TLLA", ns(own, a6(1), &both(&nonce, 2, VICTIM)), drop(R::DiscoveryForeign)),
+        ("NS, own behind another", ns(own, a6(1), &both(&nonce, 1, ME)), PASS),
+        ("NS, own behind a long one", ns(own, a6(1), &both(&[253, 3, 1, 1].repeat(6), 1, ME)), PASS),
+        ("NS, own behind seven others", ns(own, a6(1), &both(&nonce.repeat(7), 1, ME)), PASS),
+        ("NS, nine options", ns(own, a6(1), &both(&nonce.repeat(8), 1, ME)), drop(R::DiscoveryForm)),
         (
-            "NS, two options",
-            ns(own, a6(1), &[nonce, lladdr_option(1, VICTIM).try_into().unwrap()].concat()),
+            "NS, an option of no length",
+            ns(own, a6(1), &both(&[14, 0, 0, 0, 0, 0, 0, 0], 1, ME)),
             drop(R::DiscoveryForm),
         ),
+        ("NS, a later one of no length", ns(own, a6(1), &both(&[nonce, [9; 8]].concat(), 1, ME)), odd),
+        ("NS, own TLLA", ns(own, a6(1), &lladdr_option(2, ME)), drop(R::DiscoveryForm)),
+        ("NS, own TLLA behind another", ns(own, a6(1), &both(&nonce, 2, ME)), odd),
+        ("NA, own behind another", na(own, &both(&nonce, 2, ME)), PASS),
+        ("NA, foreign behind another", na(own, &both(&nonce, 2, VICTIM)), drop(R::DiscoveryForeign)),
+        ("RS, own behind another", rs(lla, &both(&nonce, 1, ME)), PASS),
+        ("RS, foreign behind another", rs(lla, &both(&nonce, 1, VICTIM)), drop(R::DiscoveryForeign)),
+        ("RS from ::, nonce", rs(NONE6, &nonce), PASS),
+        ("DAD, own, two others", ns(NONE6, own, &nonce.repeat(2)), PASS),
+        ("DAD, own, foreign behind another", ns(NONE6, own, &both(&nonce, 1, VICTIM)), drop(R::DiscoveryForeign)),
         ("NS, foreign source", ns(a6(11), a6(1), &[]), drop(R::Ip6Source)),
         ("DAD, own", ns(NONE6, own, &[]), PASS),
         ("DAD, own, nonce", ns(NONE6, own, &nonce), PASS),
@@ -373,6 +404,8 @@ fn what_others_must_not_claim() {
 #[test]
 fn what_could_hide_a_claim() {
     let claim = ether(BROADCAST, STRANGER, ARP, &Arp::request((STRANGER, a4(11)), a4(1)).bytes());
+    let harmless4 = Ipv4Addr::new(192, 0, 2, 9);
+    let honest = ether(BROADCAST, STRANGER, ARP, &Arp::request((STRANGER, harmless4), a4(1)).bytes());
     let harmless6 = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 9);
     let na = |target| icmp6(harmless6, ALL_NODES, 136, &nd_body(0x20, target, &[]));
     let fragment = |target| behind(harmless6, 44, fragment_header(ICMP6, 0, false), &na(target));
@@ -381,10 +414,22 @@ fn what_could_hide_a_claim() {
     let deep = behind(harmless6, 60, options_header(44), &deep);
     let rows = || {
         vec![
-            ("QinQ", tagged(0x88a8, 10, &tagged(0x8100, 20, &claim)), drop(R::Hidden)),
-            ("two priority tags", tagged(0x8100, 0, &tagged(0x8100, 0, &claim)), drop(R::Hidden)),
-            ("0x9100", tagged(0x9100, 0, &claim), drop(R::Hidden)),
-            ("SNAP", snap(&claim), drop(R::Hidden)),
+            ("QinQ", tagged(0x88a8, 10, &tagged(0x8100, 20, &claim)), drop(R::BoundAddress)),
+            ("two priority tags", tagged(0x8100, 0, &tagged(0x8100, 0, &claim)), drop(R::BoundAddress)),
+            ("0x9100", tagged(0x9100, 0, &claim), drop(R::BoundAddress)),
+            ("SNAP", snap(&claim), drop(R::BoundAddress)),
+            ("QinQ without a claim", tagged(0x88a8, 10, &tagged(0x8100, 20, &honest)), PASS),
+            ("0x9100 without a claim", tagged(0x9100, 10, &honest), PASS),
+            ("802.1ad without a claim", tagged(0x88a8, 10, &honest), PASS),
+            ("SNAP without a claim", snap(&honest), PASS),
+            ("three tags", tagged(0x8100, 1, &tagged(0x8100, 2, &tagged(0x8100, 3, &honest))), drop(R::Hidden)),
+            ("SNAP of something else", snap(&ether(BROADCAST, STRANGER, 0x80f3, b"AARP")), PASS),
+            (
+                "SNAP behind a tag, of something else",
+                tagged(0x8100, 10, &snap(&ether(BROADCAST, STRANGER, 0x80f3, b"AARP"))),
+                PASS,
+            ),
+            ("SNAP behind a tag without a claim", tagged(0x8100, 10, &snap(&honest)), drop(R::Hidden)),
             ("SNAP behind a tag", tagged(0x8100, 10, &snap(&claim)), drop(R::Hidden)),
             ("v4-mapped", from(&v6(a4(11).to_ipv6_mapped(), UDP, 64, &udp(1, 2, b""))), drop(R::Hidden)),
             ("ARP with 8-byte MACs", ether(BROADCAST, STRANGER, ARP, &[0, 1, 8, 0, 8, 4, 0, 2]), drop(R::Unreadable)),
@@ -459,6 +504,8 @@ fn what_is_delivered() {
     let local6 = |mac: [u8; 6]| MacAddr::from_octets(mac).link_local();
     let strict = PortRole::Bound(bound_port());
     let loose = PortRole::Bound(BoundPort { strict: false, ..bound_port() });
+    let listening = PortRole::Bound(BoundPort { advertisements: true, ..bound_port() });
+    let ra = nd(local(GATEWAY), ALL_NODES, 134, &ra_body(&[]));
     let other = PortRole::Guest { router: false };
     let (random, group) = (Ipv4Addr::new(198, 18, 0, 9), Ipv4Addr::new(224, 0, 0, 251));
     let cut = ether(ME, STRANGER, IP4, &[0x45; 12]);
@@ -471,7 +518,19 @@ fn what_is_delivered() {
         ("a random address", &strict, to(ME, random), Err(Reason::ForeignAddress)),
         ("a header that ends early", &strict, cut.clone(), Err(Reason::ForeignAddress)),
         ("another MAC", &strict, to(VICTIM, a4(10)), Err(Reason::ForeignMac)),
-        ("broadcast", &strict, to(BROADCAST, random), Ok(())),
+        ("broadcast", &strict, to(BROADCAST, Ipv4Addr::BROADCAST), Ok(())),
+        ("broadcast of a subnet", &strict, to(BROADCAST, a4(255)), Ok(())),
+        ("broadcast of a subnet to its MAC", &strict, to(ME, a4(255)), Err(Reason::ForeignAddress)),
+        ("its own, to everybody", &strict, to(BROADCAST, a4(10)), Ok(())),
+        ("another's, to everybody", &strict, to(BROADCAST, a4(11)), Err(Reason::ForeignAddress)),
+        ("a random one, to a group", &strict, to([1, 0, 0x5e, 0, 0, 1], random), Err(Reason::ForeignAddress)),
+        ("another's, to everybody, all of it", &loose, to(BROADCAST, a4(11)), Ok(())),
+        ("its own IPv6, to everybody", &strict, to6(BROADCAST, a6(10)), Ok(())),
+        ("another IPv6, to everybody", &strict, to6(BROADCAST, a6(11)), Err(Reason::ForeignAddress)),
+        ("router advertisement", &strict, ra.clone(), Err(Reason::Advertisement)),
+        ("router advertisement, all of it", &loose, ra.clone(), Err(Reason::Advertisement)),
+        ("router advertisement, wanted", &listening, ra.clone(), Ok(())),
+        ("router advertisement, others", &other, ra, Ok(())),
         ("its own IPv6", &strict, to6(ME, a6(10)), Ok(())),
         ("its link-local", &strict, to6(ME, local6(ME)), Ok(())),
         ("another link-local", &strict, to6(ME, local6(VICTIM)), Err(Reason::ForeignAddress)),

@@ -1,7 +1,7 @@
 //! What should be: from the inputs to the state of the network, without looking at the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -171,6 +171,7 @@ fn node_state(inputs: &Inputs) -> NetState {
     let macs = entries().filter_map(|entry| entry.mac).chain(assignments().map(|(.., interface, _)| interface.mac));
     state.elements.extend(macs.flat_map(Element::reserved_mac));
 
+    state.elements.extend(broadcasts(inputs, &segments).into_iter().map(Element::broadcast));
     state.elements.extend(uplink_elements(inputs, &segments));
     state.elements.extend(guard_elements(inputs, &segments));
     state.elements.extend(unbound_elements(inputs, &bridges));
@@ -437,6 +438,9 @@ fn add_guest(inputs: &Inputs, guest: &GuestFile, state: &mut NetState) {
     for (id, interface) in &guest.interfaces {
         let port = place.config.kind.port(guest.vmid, *id);
         state.elements.extend(port_elements(port, interface));
+        if !hears_advertisements(&inputs.registry, interface) {
+            state.elements.insert(Element::port(SetId::PortNoRa, port));
+        }
         let mut pools = interface.addresses.iter().filter_map(|one| inputs.registry.pools.pools.get(&one.pool));
         if pools.any(is_seen) {
             state.elements.insert(Element::mac(SetId::RegisteredMac, interface.mac));
@@ -445,7 +449,7 @@ fn add_guest(inputs: &Inputs, guest: &GuestFile, state: &mut NetState) {
             // The guest still speaks on the source node: its frames come in by the uplink.
             continue;
         }
-        state.elements.insert(Element::mac(SetId::BoundMac, interface.mac));
+        state.elements.extend(Element::bound_mac(interface.mac));
         state.elements.extend(own_nets(interface).into_iter().flat_map(Element::bound_address));
         if *presence == Presence::Running {
             let nic = place.config.nics.get(id).and_then(|nic| nic.as_ref().ok());
@@ -458,7 +462,10 @@ fn add_guest(inputs: &Inputs, guest: &GuestFile, state: &mut NetState) {
 fn port_elements(port: IfName, interface: &Interface) -> BTreeSet<Element> {
     let mut elements = BTreeSet::from([Element::port(SetId::Ports, port)]);
     elements.extend(Element::port_mac(port, interface.mac));
-    elements.extend(own_nets(interface).into_iter().flat_map(|net| Element::port_address(port, interface.mac, net)));
+    for net in own_nets(interface) {
+        elements.extend(Element::port_address(port, interface.mac, net));
+        elements.extend(Element::port_group_address(port, net));
+    }
     elements.extend(interface.trunk.iter().map(|vlan| Element::trunk(port, *vlan)));
     if interface.any_link_local {
         elements.insert(Element::mac_on_port(SetId::PortAnyLl, port, interface.mac));
@@ -470,6 +477,31 @@ fn port_elements(port: IfName, interface: &Interface) -> BTreeSet<Element> {
         elements.insert(Element::port(SetId::PortNoDhcp, port));
     }
     elements
+}
+
+/// Whether router advertisements are delivered to a NIC. What its guest is told says no where each of its IPv6 addresses
+/// has a gateway, or it has none: the address that it would make of the advertised prefix is not its own, and is dropped.
+pub(super) fn hears_advertisements(registry: &Registry, interface: &Interface) -> bool {
+    let gateway = |assigned: &Assigned| {
+        let pool = registry.pools.pools.get(&assigned.pool);
+        assigned.gateway.or_else(|| pool.and_then(|pool| pool.gateway(assigned.address)))
+    };
+    let mut v6 = interface.addresses.iter().filter(|assigned| assigned.address.family() == 6);
+    interface.router_advertisements.unwrap_or_else(|| v6.any(|assigned| gateway(assigned).is_none()))
+}
+
+/// Broadcast addresses of the subnets that guests may be in, as far as no guest has them for its own.
+pub(super) fn broadcasts(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BTreeSet<Ipv4Addr> {
+    let links = segments.iter().filter_map(|bridge| inputs.links.get(*bridge));
+    let nodes = links.flat_map(|link| link.addresses.iter().copied());
+    let entries = inputs.registry.pools.pools.values().flat_map(|pool| &pool.addresses);
+    let nets = nodes.chain(entries.map(|entry| entry.address.net())).filter_map(|net| match net {
+        IpNet::V4(net) if net.prefix_len() < 31 => Some(net.broadcast()),
+        _ => None,
+    });
+    let held: BTreeSet<IpAddr> =
+        inputs.registry.assignments().filter_map(|(.., assigned)| assigned.address.single()).collect();
+    nets.filter(|address| !held.contains(&IpAddr::V4(*address))).collect()
 }
 
 /// Everything that a NIC may use as a source: its addresses and its link-local ones.
@@ -592,6 +624,7 @@ mod tests {
             shown(&state, &[SetId::Ports, SetId::PortIp4, SetId::PortNoDhcp, SetId::PortAnyLl, SetId::PortTrunk]),
             [
                 "ports { tap100i0 }",
+                "port_ip4 { tap100i0 . 01:00:00:00:00:00 . 203.0.113.10 }",
                 "port_ip4 { tap100i0 . 02:00:00:00:00:0a . 203.0.113.10 }",
                 "port_no_dhcp { tap100i0 }",
                 "port_any_ll { tap100i0 . 02:00:00:00:00:0a }",

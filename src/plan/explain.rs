@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use super::desired::{
-    Unbound, bridge_guard, infrastructure_addresses, is_uplink_name, own_nets, pool_bridges, registered_macs, segments,
-    unbound_kinds,
+    Unbound, bridge_guard, broadcasts, hears_advertisements, infrastructure_addresses, is_uplink_name, own_nets,
+    pool_bridges, registered_macs, segments, unbound_kinds,
 };
 use super::inputs::{Inputs, Presence, is_guest_port};
 use super::routers;
@@ -45,7 +45,8 @@ pub fn bindings(inputs: &Inputs) -> Bindings {
     let reserved = Holdings { macs: macs.collect(), nets: owned.map(Prefix::net).collect() };
     let guarded = bridges.iter().any(|bridge| bridge_guard(&inputs.registry, *bridge) == UplinkGuard::Enforce);
     let registered = guarded.then(|| registered_macs(&inputs.registry).into_iter().map(|(_, mac)| mac).collect());
-    Bindings { bound, infrastructure, reserved, returning, registered }
+    let broadcasts = broadcasts(inputs, &segments);
+    Bindings { bound, infrastructure, reserved, returning, registered, broadcasts }
 }
 
 /// What a port is. One that nobody knows is taken for a guest's without bindings, as the rules do.
@@ -61,6 +62,7 @@ pub fn role(inputs: &Inputs, port: IfName) -> PortRole {
                 any_link_local: interface.any_link_local,
                 trunk: interface.trunk.clone(),
                 strict: !interface.any_destination,
+                advertisements: hears_advertisements(&inputs.registry, interface),
             });
         }
     }

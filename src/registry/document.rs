@@ -504,6 +504,10 @@ pub struct Interface {
     /// cannot take one that is somebody else's, or of the kind that routers have.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub any_link_local: bool,
+    /// Whether router advertisements are delivered to the guest. Default: only if the gateway of one of its IPv6 addresses
+    /// is not known, so that an advertisement has to tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router_advertisements: Option<bool>,
     /// Further IPv6 link-local addresses of the guest (the one made of its MAC is always allowed).
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub link_local: BTreeSet<Ipv6Addr>,

@@ -768,6 +768,7 @@ impl Registry {
                 trunk: BTreeSet::new(),
                 any_link_local: false,
                 any_destination: false,
+                router_advertisements: None,
                 link_local: BTreeSet::new(),
                 addresses: Vec::new(),
             });

@@ -29,6 +29,8 @@ enum Field {
     HalfTarget,
     /// The first 32 bits of an IPv6 address.
     Quarter,
+    /// An IPv4 address at a place of the frame where nftables expects none. The same data as [`Field::Ip4`].
+    Number4,
     /// VLAN id, as in the tag.
     Vlan,
 }
@@ -40,7 +42,7 @@ impl Field {
             Self::Port | Self::Ip6 | Self::Target => 16,
             Self::HalfTarget => 8,
             Self::Mac => 6,
-            Self::Ip4 | Self::Quarter => 4,
+            Self::Ip4 | Self::Number4 | Self::Quarter => 4,
             Self::Vlan => 2,
         }
     }
@@ -111,20 +113,25 @@ sets! { Bridge {
     PortNoDhcp "port_no_dhcp" [Port] Hash;
     PortAnyLl "port_any_ll" [Port Mac] Hash;
     PortStrict "port_strict" [Port] Hash;
+    PortNoRa "port_no_ra" [Port] Hash;
     PortTrunk "port_trunk" [Port Vlan] Hash;
     BoundMac "bound_mac" [Mac] Hash;
+    BoundLladdr "bound_lladdr" [Mac] Hash;
     BoundIp4 "bound_ip4" [Ip4] Hash;
+    BoundNumber4 "bound_number4" [Number4] Hash;
     BoundIp6 "bound_ip6" [Ip6] Hash;
     BoundNd "bound_nd" [Target] Hash;
     BoundIp664 "bound_ip6_64" [Ip6] Hash;
     BoundNd64 "bound_nd_64" [HalfTarget] Hash;
     BoundNet4 "bound_net4" [Ip4] Tree;
+    BoundNumberNet4 "bound_number_net4" [Number4] Tree;
     BoundNet6 "bound_net6" [Ip6] Tree;
     BoundNdNet "bound_nd_net" [Target] Tree;
     ReservedMac "reserved_mac" [Mac] Hash;
     ReservedLladdr "reserved_lladdr" [Mac] Hash;
     ReservedIp424 "reserved_ip4_24" [Ip4] Hash;
     ReservedIp4 "reserved_ip4" [Ip4] Tree;
+    ReservedNumber4 "reserved_number4" [Number4] Tree;
     ReservedIp632 "reserved_ip6_32" [Quarter] Hash;
     ReservedIp6 "reserved_ip6" [Ip6] Tree;
     ReservedNd "reserved_nd" [Target] Tree;
@@ -132,6 +139,7 @@ sets! { Bridge {
     InfraIp4 "infra_ip4" [Ip4] Hash;
     InfraIp6 "infra_ip6" [Ip6] Hash;
     InfraNd "infra_nd" [Target] Hash;
+    BroadcastIp4 "broadcast_ip4" [Ip4] Hash;
     Uplinks "uplinks" [Port] Tree;
     UplinkMac "uplink_mac" [Port Mac] Hash;
     HairpinMac "hairpin_mac" [Port Mac] Hash;
@@ -224,6 +232,8 @@ struct AddressSets {
     net6: SetId,
     /// For the target of neighbour discovery, where the rules look at it: the same three once more.
     nd: Option<[SetId; 3]>,
+    /// For hidden packets, where the rules look into them: the first two once more.
+    number4: Option<[SetId; 2]>,
 }
 
 const PORT_SETS: AddressSets = AddressSets {
@@ -233,7 +243,14 @@ const PORT_SETS: AddressSets = AddressSets {
     ip6_64: SetId::PortIp664,
     net6: SetId::PortNet6,
     nd: Some([SetId::PortNd, SetId::PortNd64, SetId::PortNdNet]),
+    number4: None,
 };
+
+/// Addresses of a bound port as destinations of a frame to everybody or to a group: never a source.
+const PORT_GROUP_SETS: AddressSets = AddressSets { nd: None, ..PORT_SETS };
+
+/// The bit that all group MACs have in common.
+const GROUP: [u8; 6] = [1, 0, 0, 0, 0, 0];
 
 const BOUND_SETS: AddressSets = AddressSets {
     ip4: SetId::BoundIp4,
@@ -242,6 +259,7 @@ const BOUND_SETS: AddressSets = AddressSets {
     ip6_64: SetId::BoundIp664,
     net6: SetId::BoundNet6,
     nd: Some([SetId::BoundNd, SetId::BoundNd64, SetId::BoundNdNet]),
+    number4: Some([SetId::BoundNumber4, SetId::BoundNumberNet4]),
 };
 
 const FROM_SETS: AddressSets = AddressSets {
@@ -251,6 +269,7 @@ const FROM_SETS: AddressSets = AddressSets {
     ip6_64: SetId::FromIp664,
     net6: SetId::FromNet6,
     nd: None,
+    number4: None,
 };
 
 const HERE_SETS: AddressSets = AddressSets {
@@ -260,6 +279,7 @@ const HERE_SETS: AddressSets = AddressSets {
     ip6_64: SetId::HereIp664,
     net6: SetId::HereNet6,
     nd: None,
+    number4: None,
 };
 
 impl Element {
@@ -341,6 +361,21 @@ impl Element {
         Self::address(&PORT_SETS, || Key::default().port(port).mac(mac), net)
     }
 
+    /// The same as a destination: of a frame to everybody or to a group the port gets what is for this address.
+    pub fn port_group_address(port: IfName, net: IpNet) -> Vec<Self> {
+        Self::address(&PORT_GROUP_SETS, || Key::default().port(port).mac(MacAddr::from_octets(GROUP)), net)
+    }
+
+    /// The MAC of a bound port, which not even the uplink may use: as sender of the frame, and inside a hidden packet.
+    pub fn bound_mac(mac: MacAddr) -> [Self; 2] {
+        [SetId::BoundMac, SetId::BoundLladdr].map(|set| Self::mac(set, mac))
+    }
+
+    /// The broadcast address of a subnet of the node or of a pool.
+    pub fn broadcast(address: Ipv4Addr) -> Self {
+        Self::key(SetId::BroadcastIp4, Key::default().ip(address.into()))
+    }
+
     /// What nobody but its bound port may use, not even the uplink.
     pub fn bound_address(net: IpNet) -> Vec<Self> {
         Self::address(&BOUND_SETS, Key::default, net)
@@ -352,8 +387,10 @@ impl Element {
         let one = |set| Self::key(set, key().ip(first));
         let range = |set| Self::range(set, key().ip(first), key().ip(last));
         match (net, net.max_prefix_len() - net.prefix_len()) {
-            (IpNet::V4(_), 0) => vec![one(sets.ip4)],
-            (IpNet::V4(_), _) => vec![range(sets.net4)],
+            (IpNet::V4(_), 0) => [one(sets.ip4)].into_iter().chain(sets.number4.map(|[ip4, _]| one(ip4))).collect(),
+            (IpNet::V4(_), _) => {
+                [range(sets.net4)].into_iter().chain(sets.number4.map(|[_, net]| range(net))).collect()
+            }
             (IpNet::V6(_), 0) => [one(sets.ip6)].into_iter().chain(sets.nd.map(|[nd, ..]| one(nd))).collect(),
             (IpNet::V6(net), 64) => {
                 let twin = sets.nd.map(|[_, nd, _]| Self::key(nd, key().half(net.network())));
@@ -393,7 +430,7 @@ impl Element {
                 let blocks = u32::from(from) >> 8..=u32::from(to) >> 8;
                 let block =
                     |block: u32| Self::key(SetId::ReservedIp424, Key::default().ip(Ipv4Addr::from(block << 8).into()));
-                blocks.map(block).chain([range(SetId::ReservedIp4)]).collect()
+                blocks.map(block).chain([range(SetId::ReservedIp4), range(SetId::ReservedNumber4)]).collect()
             }
             (IpAddr::V6(from), IpAddr::V6(to)) => {
                 let blocks = u128::from(from) >> 96..=u128::from(to) >> 96;
@@ -443,11 +480,21 @@ impl Element {
                 "the guest gets frames that are addressed to others",
                 "the guest does not get frames that are addressed to others",
             ),
+            SetId::PortNoRa => (
+                "the guest gets router advertisements, and may make itself an address that is dropped",
+                "the guest gets no router advertisements",
+            ),
             SetId::PortTrunk => ("the guest cannot send in this VLAN", "the port may send in this VLAN"),
-            SetId::BoundMac => {
+            SetId::BoundMac | SetId::BoundLladdr => {
                 ("the uplink can use this MAC", "the uplink cannot use this MAC, although no guest here has it")
             }
-            SetId::BoundIp4 | SetId::BoundIp6 | SetId::BoundIp664 | SetId::BoundNet4 | SetId::BoundNet6 => {
+            SetId::BoundIp4
+            | SetId::BoundIp6
+            | SetId::BoundIp664
+            | SetId::BoundNet4
+            | SetId::BoundNet6
+            | SetId::BoundNumber4
+            | SetId::BoundNumberNet4 => {
                 ("the uplink can use it against the guest", "nobody can use it, although no guest here runs with it")
             }
             SetId::BoundNd | SetId::BoundNd64 | SetId::BoundNdNet => (
@@ -457,7 +504,11 @@ impl Element {
             SetId::ReservedMac | SetId::ReservedLladdr => {
                 ("any guest on the node can use this MAC", "no guest can use this MAC, although nobody owns it")
             }
-            SetId::ReservedIp4 | SetId::ReservedIp6 | SetId::ReservedIp424 | SetId::ReservedIp632 => {
+            SetId::ReservedIp4
+            | SetId::ReservedIp6
+            | SetId::ReservedIp424
+            | SetId::ReservedIp632
+            | SetId::ReservedNumber4 => {
                 ("any guest on the node can use it", "no guest can use it, although no pool has it")
             }
             SetId::ReservedNd => (
@@ -467,6 +518,10 @@ impl Element {
             SetId::InfraMac | SetId::InfraIp4 | SetId::InfraIp6 | SetId::InfraNd => {
                 ("any guest can pose as the gateway or the node", "no guest can use it, although it is no gateway's")
             }
+            SetId::BroadcastIp4 => (
+                "guests with addresses do not get what is sent to everybody of this subnet",
+                "guests get what is sent to it by a frame to everybody",
+            ),
             SetId::Uplinks => ("the port is filtered like a guest's", "the port is trusted like an uplink"),
             SetId::UplinkMac => ("frames of the gateway are looked at more closely", "the uplink may use this MAC"),
             SetId::HairpinMac => (
@@ -544,7 +599,7 @@ fn field_text(field: Field, bytes: &[u8]) -> String {
         Field::Vlan => {
             <[u8; 2]>::try_from(bytes).map_or_else(|_| "?".to_owned(), |id| u16::from_be_bytes(id).to_string())
         }
-        Field::Ip4 => {
+        Field::Ip4 | Field::Number4 => {
             <[u8; 4]>::try_from(bytes).map_or_else(|_| "?".to_owned(), |octets| Ipv4Addr::from(octets).to_string())
         }
         Field::Ip6 | Field::Target => {
@@ -591,7 +646,7 @@ mod tests {
         };
         assert_eq!(
             shown("203.0.113.8/29"),
-            ["port_net4 { 203.0.113.8-203.0.113.15 }", "bound_net4 { 203.0.113.8-203.0.113.15 }"]
+            ["port_net4", "bound_net4", "bound_number_net4"].map(|set| format!("{set} {{ 203.0.113.8-203.0.113.15 }}"))
         );
         assert_eq!(
             shown("2001:db8::/64"),

@@ -157,6 +157,69 @@ mod tests {
         }
     }
 
+    /// Linux 7 takes another protocol for that of a frame with two tags, or of PPPoE, than Linux 6: a rule that asks for it,
+    /// or for a header that it lets nftables find, must have read before that the packet is behind one tag at most.
+    #[test]
+    fn no_rule_depends_on_what_a_kernel_takes_for_the_protocol() {
+        use std::collections::BTreeMap;
+
+        const READ: [&str; 7] = [
+            "ether type ip ",
+            "ether type ip6 ",
+            "ether type arp ",
+            "ether type 0x8035 ",
+            "@ll,128,16 0x0800 ",
+            "@ll,128,16 0x86dd ",
+            "@ll,128,16 0x0806 ",
+        ];
+        /// Words that make nftables ask the kernel where a header is.
+        const ASKED: [&str; 9] = ["ip ", "ip6 ", "arp ", "icmpv6 ", "exthdr ", "meta l4proto ", "udp ", "@nh,", "@th,"];
+        let mut chains: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let mut name = "";
+        for line in RULES.lines().map(|line| line.split('#').next().unwrap().trim()) {
+            if let Some(rest) = line.strip_prefix("chain ") {
+                name = rest.split(' ').next().unwrap();
+            } else if !name.is_empty() && !matches!(line, "" | "}") && !line.starts_with("type filter") {
+                chains.entry(name).or_default().push(line);
+            }
+        }
+        assert!(!RULES.lines().any(|line| line.trim_start().starts_with("meta protocol")), "`meta protocol`");
+        let is_read = |rule: &str| READ.iter().any(|read| rule.contains(read)) || rule.contains("@ll,128,16 0x8035 ");
+        // Chains that a frame of any kind may come to, from the hooks on.
+        let mut open: Vec<&str> = vec!["prerouting", "input", "forward"];
+        let mut seen = BTreeSet::from(["prerouting", "input", "forward"]);
+        while let Some(chain) = open.pop() {
+            for rule in &chains[chain] {
+                let words: Vec<&str> = rule.split(' ').collect();
+                let target = words.iter().position(|word| ["goto", "jump"].contains(word)).map(|at| words[at + 1]);
+                if is_read(rule) {
+                    continue;
+                }
+                // Of a frame to the guest's own MAC all else is delivered, too.
+                let usual = *rule == r#"oifname . ether daddr . ip daddr @port_ip4 accept comment "the usual case""#;
+                let matches = rule.split(" comment ").next().unwrap();
+                let bare: Vec<&str> = matches.split(' ').collect();
+                let asks = |word: &&str| {
+                    let word = word.trim();
+                    bare.windows(word.split(' ').count()).enumerate().any(|(at, found)| {
+                        let after = at.checked_sub(2).map(|at| bare[at..at + 2].join(" "));
+                        // `ether type ip` names the type, and asks nobody.
+                        (found.join(" ") == word || word.ends_with(',') && found[0].starts_with(word))
+                            && after.as_deref() != Some("ether type")
+                    })
+                };
+                let asked: Vec<&&str> = ASKED.iter().filter(|word| asks(word)).collect();
+                assert!(usual || asked.is_empty(), "{chain}: `{rule}` asks for {asked:?} of any frame");
+                if let Some(target) = target.filter(|target| seen.insert(*target)) {
+                    open.push(target);
+                }
+            }
+        }
+        assert!(seen.len() > 40, "{seen:?}");
+        let dispatched = chains.keys().filter(|chain| !seen.contains(*chain)).count();
+        assert!(dispatched > 40, "{dispatched} chains");
+    }
+
     #[test]
     fn nothing_is_accepted_for_others() {
         let rules = Table::Inet.rules(None);

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::frames::{
     ALL_NODES, Arp, BROADCAST, ICMP, IP4, IP6, Mac, TCP, UDP, VLAN, ether, fragment_header, group_mac, icmp, icmp6,
-    ip4, ip6, lladdr_option, nd_body, ra_body, tagged, tcp, udp,
+    ip4, ip6, lladdr_option, nd_body, options_header, ra_body, tagged, tcp, udp,
 };
 use super::verdicts::{Case, FRAGMENT, MORE, Scene, Sender, Table, Who};
 
@@ -91,8 +91,63 @@ fn addressed(table: &mut Table, me: Who, guest: Who) {
     table.pass("IPv6 to a group at its MAC", ether(guest.mac, me.mac, IP6, &ip6(me.ip6, ALL_NODES, 58, 64, &message)));
 }
 
-/// What only the provider sends, and a guest needs.
-pub fn from_gateway(gateway: Who, guest: Who) -> Vec<Case> {
+/// To everybody or to a group, with an address that is not this guest's: it does not get it, others may.
+pub fn withheld(me: Who, guest: Who, scene: &Scene, from_gateway: bool) -> Vec<Case> {
+    let mut table = Table { group: "to everybody, not for the guest", ..Table::default() };
+    let data = udp(4000, 4001, b"data");
+    let macs = [("everybody", BROADCAST), ("a group", [1, 0, 0x5e, 0, 0, 1]), ("an IPv6 group", group_mac(ALL_NODES))];
+    for (name, mac) in macs {
+        let to = Sender { me, to: mac };
+        for (whose, other) in
+            [("another guest's", scene.victim), ("the node's", scene.node), ("a random", scene.stranger)]
+        {
+            table.pass(format!("IPv4 to {whose} address by {name}"), to.v4(me.ip4, other.ip4, UDP, 0, &data));
+            table.pass(format!("TCP to {whose} address by {name}"), to.v4(me.ip4, other.ip4, TCP, 0, &tcp(80, 4000)));
+            table.pass(format!("IPv6 to {whose} address by {name}"), to.udp6(me.ip6, other.ip6));
+            let local = to.udp6(me.link_local(), other.link_local());
+            table.pass(format!("IPv6 to {whose} link-local address by {name}"), local);
+            let priority = tagged(VLAN, 0, &to.v4(me.ip4, other.ip4, UDP, 0, &udp(1, 2, b"tagged")));
+            table.pass(format!("priority tag, IPv4 to {whose} address by {name}"), priority);
+        }
+    }
+    if from_gateway {
+        let all = Sender { me, to: BROADCAST };
+        let body = ra_body(&lladdr_option(1, me.mac));
+        table.pass("router advertisement", all.icmp6(me.link_local(), ALL_NODES, 134, &body));
+        let message = icmp6(me.link_local(), guest.link_local(), 134, &body);
+        let unicast = ip6(me.link_local(), guest.link_local(), 58, 255, &message);
+        table.pass("router advertisement to its address, to everybody", ether(BROADCAST, me.mac, IP6, &unicast));
+        let behind = all.behind(
+            me.link_local(),
+            ALL_NODES,
+            60,
+            options_header(58),
+            &icmp6(me.link_local(), ALL_NODES, 134, &body),
+        );
+        table.pass("router advertisement behind destination options", behind);
+        let plain = all.icmp6(me.link_local(), ALL_NODES, 134, &ra_body(&[]));
+        table.pass("priority tag, router advertisement", tagged(VLAN, 0, &plain));
+    }
+    table.cases
+}
+
+/// To everybody or to a group, and yet with its own address: it gets it like the others.
+pub fn own_by_group(me: Who, guest: Who) -> Vec<Case> {
+    let mut table = Table { group: "to everybody, for the guest", ..Table::default() };
+    for (name, mac) in [("everybody", BROADCAST), ("a group", [3, 0xbf, 0, 0, 0, 1])] {
+        let to = Sender { me, to: mac };
+        table.pass(format!("IPv4 to its address by {name}"), to.v4(me.ip4, guest.ip4, UDP, 0, &udp(1, 2, b"data")));
+        table.pass(format!("IPv6 to its address by {name}"), to.udp6(me.ip6, guest.ip6));
+        let local = to.udp6(me.link_local(), guest.link_local());
+        table.pass(format!("IPv6 to its link-local address by {name}"), local);
+        let echo = icmp6(me.ip6, guest.ip6, 128, &[0; 4]);
+        table.pass(format!("echo to its address by {name}"), to.v6(me.ip6, guest.ip6, 58, 64, &echo));
+    }
+    table.cases
+}
+
+/// What only the provider sends, and a guest needs. `advertised`: whether it gets router advertisements.
+pub fn from_gateway(gateway: Who, guest: Who, advertised: bool) -> Vec<Case> {
     let mut table = Table { group: "from the gateway", ..Table::default() };
     let to = Sender { me: gateway, to: guest.mac };
     let all = Sender { me: gateway, to: BROADCAST };
@@ -103,9 +158,11 @@ pub fn from_gateway(gateway: Who, guest: Who) -> Vec<Case> {
     );
     table.pass("gratuitous ARP", all.arp(Arp::request((gateway.mac, gateway.ip4), gateway.ip4)));
     let advertisement = ra_body(&sender);
-    table.pass("router advertisement", all.icmp6(gateway.link_local(), ALL_NODES, 134, &advertisement));
     let one = to.icmp6(gateway.link_local(), guest.link_local(), 134, &advertisement);
-    table.pass("router advertisement to one guest", one);
+    table.is(advertised, "router advertisement to one guest", one);
+    let one = to.icmp6(gateway.ip6, guest.ip6, 134, &advertisement);
+    table.is(advertised, "router advertisement to its address", one);
+    table.pass("router solicitation", to.icmp6(gateway.link_local(), guest.link_local(), 133, &[0; 4]));
     let offer = udp(67, 68, b"offer");
     table.pass("DHCP offer to everybody", all.v4(gateway.ip4, Ipv4Addr::BROADCAST, UDP, 0, &offer));
     table.pass("DHCP offer to the guest", to.v4(gateway.ip4, guest.ip4, UDP, 0, &offer));

@@ -1,6 +1,6 @@
 //! Small builders of frames, right and wrong ones. Every function returns bytes; nothing here knows a verdict.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Six octets, any of them: a frame may carry what is no MAC of a NIC.
 pub type Mac = [u8; 6];
@@ -51,6 +51,29 @@ pub fn tagged(tpid: u16, vlan: u16, frame: &[u8]) -> Vec<u8> {
 pub fn is_tagged(frame: &[u8]) -> bool {
     let ethertype = frame.get(12..14).and_then(|bytes| <[u8; 2]>::try_from(bytes).ok()).map(u16::from_be_bytes);
     ethertype.is_some_and(|ethertype| [VLAN, 0x88a8, 0x9100, 0x9200].contains(&ethertype))
+}
+
+/// The destination of the IP packet in a frame, behind one tag at most.
+pub fn destination(frame: &[u8]) -> Option<IpAddr> {
+    let at = if is_tagged(frame) { 18 } else { 14 };
+    let packet = frame.get(at..)?;
+    match u16::from_be_bytes([frame[at - 2], frame[at - 1]]) {
+        IP4 => packet.get(16..)?.first_chunk::<4>().map(|octets| IpAddr::from(*octets)),
+        IP6 => packet.get(24..)?.first_chunk::<16>().map(|octets| IpAddr::from(*octets)),
+        _ => None,
+    }
+}
+
+/// Whether it is a router advertisement, in no VLAN, behind one header of eight bytes at most.
+pub fn is_advertisement(frame: &[u8]) -> bool {
+    let in_vlan = is_tagged(frame) && frame.get(14..16).is_some_and(|tag| tag[0] & 0x0f != 0 || tag[1] != 0);
+    let at = if is_tagged(frame) { 18 } else { 14 };
+    let kind = match frame.get(at - 2..).unwrap_or_default() {
+        [0x86, 0xdd, packet @ ..] if packet.get(6) == Some(&ICMP6) => packet.get(40),
+        [0x86, 0xdd, packet @ ..] if packet.get(40) == Some(&ICMP6) => packet.get(48),
+        _ => None,
+    };
+    !in_vlan && kind == Some(&134)
 }
 
 /// The same frame as 802.3 with an LLC/SNAP header that carries the ethertype (RFC 1042).
@@ -292,6 +315,11 @@ mod tests {
             hex(&snap(&frame)),
             format!("020000000002020000000001 000e aaaa03000000 0800{}", hex(b"packet")).replace(' ', "")
         );
+        let packet = ip6(ALL_NODES, ALL_ROUTERS, UDP, 1, &[]);
+        let frame = ether(TWO, ONE, IP6, &packet);
+        assert_eq!(destination(&frame), Some(ALL_ROUTERS.into()));
+        assert_eq!(destination(&tagged(VLAN, 0, &frame)), Some(ALL_ROUTERS.into()));
+        assert_eq!((destination(&frame[..50]), destination(&snap(&frame))), (None, None));
         assert_eq!(fragment_header(UDP, 3, true), [17, 0, 0, 0x19, 0, 0, 0x12, 0x34]);
         assert_eq!(solicited_node("2001:db8::12:3456".parse().unwrap()).to_string(), "ff02::1:ff12:3456");
         assert_eq!(group_mac(ALL_ROUTERS), [0x33, 0x33, 0, 0, 0, 2]);

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::frames::{self, BROADCAST, Mac};
 use super::topologies::{
     Arrival, BRIDGE, CARD_MAC, GATEWAY_MAC, NODE_MAC, Play, Segment, Sender, TAG, Topology, UPLINK, WORLD,
 };
-use super::verdicts::Case;
+use super::verdicts::{Case, Who};
 use super::{Error, Got};
 use crate::model::{GuestKind, IfName, MacAddr};
 use crate::plan::{Desired, desired, diff};
@@ -49,10 +49,26 @@ struct End {
     line: Line,
     /// Its own address, if it may send nothing else.
     bound: Option<Ipv4Addr>,
+    /// Its addresses, if it gets nothing for others'.
+    strict: Option<Who>,
     /// Whether it is on the guests' bridge.
     on_bridge: bool,
     /// Whether the guard of the uplink lets it out.
     leaves: bool,
+}
+
+impl End {
+    /// Whether a frame to everybody is for it, too: a packet for one address is only for whoever has it, and a guest whose
+    /// gateway is known gets no router advertisement.
+    fn is_addressee(&self, frame: &[u8]) -> bool {
+        let Some(who) = self.strict else { return true };
+        match frames::destination(frame) {
+            _ if frames::is_advertisement(frame) => false,
+            Some(IpAddr::V4(to)) => to.is_multicast() || to.octets()[3] == 255 || to == who.ip4,
+            Some(IpAddr::V6(to)) => to.is_multicast() || to == who.ip6 || to == who.link_local(),
+            None => true,
+        }
+    }
 }
 
 enum Line {
@@ -115,6 +131,7 @@ impl Lab {
                 mac: nic.mac(),
                 line,
                 bound,
+                strict: (nic.is_bound() && !nic.gets_any_destination()).then(|| nic.who()),
                 on_bridge: true,
                 leaves: topology.leaves(Sender::Nic(at)),
             });
@@ -123,14 +140,18 @@ impl Lab {
         let uplink = name(UPLINK);
         let wire = lab.plug(&node, uplink, GATEWAY_MAC, MacAddr::from_octets(CARD_MAC))?;
         let line = Line::Wire(wire);
-        lab.ends.push(End { name: uplink, mac: GATEWAY_MAC, line, bound: None, on_bridge: !routed, leaves: true });
+        let end =
+            End { name: uplink, mac: GATEWAY_MAC, line, bound: None, strict: None, on_bridge: !routed, leaves: true };
+        lab.ends.push(end);
         ports += &format!("link set {UPLINK}{} up\n", if routed { String::new() } else { format!(" master {BRIDGE}") });
         ip(&ports)?;
         lab.finish_bridges()?;
         if topology.segment != Segment::VlanAware {
             let bridge = name(BRIDGE);
             let line = Line::Wire(Wire::open(bridge)?);
-            lab.ends.push(End { name: bridge, mac: NODE_MAC, line, bound: None, on_bridge: true, leaves: true });
+            let end =
+                End { name: bridge, mac: NODE_MAC, line, bound: None, strict: None, on_bridge: true, leaves: true };
+            lab.ends.push(end);
         }
         Ok(lab)
     }
@@ -144,6 +165,9 @@ impl Lab {
         // As Proxmox VE does, and without the snooping that keeps multicast from ports that did not ask for it.
         let options = "type bridge forward_delay 0 mcast_snooping 0";
         let mut script = format!("link set lo up\nlink add {BRIDGE} address {mac} {options}{aware}\n");
+        if self.topology.pool_bridge() != BRIDGE {
+            script += &format!("link add {} {options}\n", self.topology.pool_bridge());
+        }
         script += &format!("addr add 203.0.113.250/24 dev {BRIDGE}\n");
         script += &format!("addr add 2001:db8:0:1::250/64 dev {BRIDGE} nodad\nlink set {BRIDGE} up\n");
         ip(&script)?;
@@ -387,7 +411,10 @@ impl Lab {
         let others = || (0..self.ends.len()).filter(|at| *at != sender);
         let wanted: Vec<usize> = match arrival {
             Arrival::At(name) => others().filter(|at| self.ends[*at].name == name).collect(),
-            Arrival::Addressed | Arrival::NotAt(_) if case.frame[0] & 1 == 1 => self.listeners(sender),
+            Arrival::Addressed | Arrival::NotAt(_) if case.frame[0] & 1 == 1 => {
+                let listeners = self.listeners(sender).into_iter();
+                listeners.filter(|at| self.ends[*at].is_addressee(&case.frame)).collect()
+            }
             Arrival::Addressed | Arrival::NotAt(_) => {
                 others().filter(|at| case.frame.starts_with(&self.ends[*at].mac)).collect()
             }

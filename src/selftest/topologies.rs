@@ -96,6 +96,8 @@ enum Special {
     NoDhcp,
     /// Gets what is addressed to others, too.
     AnyDestination,
+    /// The same, and router advertisements.
+    Everything,
     /// Has no address, but its MAC is known to the provider.
     Registered,
 }
@@ -165,6 +167,10 @@ enum What {
     Anything,
     /// To that NIC: what is addressed to it, and what is not.
     Deliver(usize),
+    /// To everybody, but not to that NIC.
+    Withheld(usize),
+    /// To everybody, that NIC included.
+    ByGroup(usize),
     /// Out by the uplink, where a guard watches.
     Guarded,
 }
@@ -225,6 +231,15 @@ impl Nic {
 
     const fn with_any_destination(self) -> Self {
         Self { special: Special::AnyDestination, ..self }
+    }
+
+    const fn with_everything(self) -> Self {
+        Self { special: Special::Everything, ..self }
+    }
+
+    /// Whether it gets packets for others' addresses, too.
+    pub fn gets_any_destination(self) -> bool {
+        matches!(self.special, Special::AnyDestination | Special::Everything)
     }
 
     const fn registered(self) -> Self {
@@ -456,6 +471,23 @@ pub const TOPOLOGIES: &[Topology] = &[
         ..PLAIN
     },
     Topology {
+        name: "to a guest that gets router advertisements",
+        nics: &[WEB.with_everything()],
+        plays: &[play(Sender::Uplink, What::Deliver(0))],
+        ..PLAIN
+    },
+    Topology {
+        name: "to everybody",
+        nics: &[WEB.with_prefixes(), machine(200, 0).unassigned(), machine(102, 13).container().with_everything()],
+        plays: &[
+            play(Sender::Uplink, What::Withheld(0)),
+            play(Sender::Nic(1), What::Withheld(0)),
+            play(Sender::Uplink, What::ByGroup(0)),
+            play(Sender::Nic(1), What::ByGroup(0)),
+        ],
+        ..PLAIN
+    },
+    Topology {
         name: "to unmanaged guests",
         nics: &[WEB, machine(200, 0).unassigned(), machine(201, 0).unassigned().container()],
         plays: &[
@@ -589,7 +621,8 @@ impl Topology {
         json!({ "version": 1, "pools": { "selftest": pool } })
     }
 
-    fn pool_bridge(&self) -> &'static str {
+    /// The bridge of the pool.
+    pub fn pool_bridge(&self) -> &'static str {
         if self.segment == Segment::NoPool { "vmbr9" } else { BRIDGE }
     }
 
@@ -606,8 +639,11 @@ impl Topology {
             LinkLocal::Named => interface["link_local"] = json!([NAMED_LINK_LOCAL]),
             LinkLocal::Any => interface["any_link_local"] = json!(true),
         }
-        if nic.special == Special::AnyDestination {
+        if nic.gets_any_destination() {
             interface["any_destination"] = json!(true);
+        }
+        if nic.special == Special::Everything {
+            interface["router_advertisements"] = json!(true);
         }
         if let Some(vlan) = nic.trunk {
             interface["trunk"] = json!([vlan]);
@@ -680,8 +716,9 @@ impl Topology {
             What::Other => {
                 let mut cases = self.other(me, play.from);
                 if self.segment == Segment::VlanAware && play.from == Sender::Uplink {
-                    // The guests' VLAN comes tagged. With a second tag it would not be for them.
-                    cases.retain(|case| !is_tagged(&case.frame));
+                    // The guests' VLAN comes tagged. With a second tag it would not be for them, and SNAP behind a tag is not
+                    // looked into.
+                    cases.retain(|case| !is_tagged(&case.frame) && !case.class.starts_with("SNAP, "));
                     for case in &mut cases {
                         case.frame = tagged(VLAN, TAG, &case.frame);
                     }
@@ -707,6 +744,11 @@ impl Topology {
                 false,
             ),
             What::Deliver(to) => self.deliveries(me, play.from, self.nics[to]),
+            What::Withheld(to) => {
+                let scene = self.scene(assigned(mac_of(STOPPED.0), STOPPED.1));
+                delivery::withheld(me, self.nics[to].who(), &scene, play.from == Sender::Uplink)
+            }
+            What::ByGroup(to) => delivery::own_by_group(me, self.nics[to].who()),
             What::Guarded => delivery::guarded(me, &self.scene(self.nics[0].who()), self.leaves(play.from)),
             What::Anything => {
                 let (stopped, nobody) = (assigned(mac_of(STOPPED.0), STOPPED.1), assigned([2, 0, 0, 0, 9, 9], NOBODYS));
@@ -742,21 +784,22 @@ impl Topology {
             }
             return cases;
         }
-        let mut cases = delivery::to_bound(me, guest, &scene, to.special != Special::AnyDestination);
+        let mut cases = delivery::to_bound(me, guest, &scene, !to.gets_any_destination());
         for (ip4, ip6) in PREFIX_ADDRESSES {
             let to_prefix = delivery::to_bound(me, Who { ip4, ip6, ..guest }, &scene, true);
             // What is for the NIC itself is in the table above.
             let first = to_prefix.into_iter().filter(|case| ["IPv4", "TCP", "IPv6"].contains(&case.class.as_str()));
             let to_whom = |case: Case| Case {
                 class: format!("{} to its prefix ({ip4}, {ip6})", case.class),
-                passes: to.prefixes || to.special == Special::AnyDestination,
+                passes: to.prefixes || to.gets_any_destination(),
                 ..case
             };
             cases.extend(first.map(to_whom));
         }
         if from == Sender::Uplink {
-            cases.extend(delivery::flooded(me, guest, &scene, to.special == Special::AnyDestination));
-            cases.extend(delivery::from_gateway(assigned(GATEWAY_MAC, 1), guest));
+            cases.extend(delivery::flooded(me, guest, &scene, to.gets_any_destination()));
+            let advertised = to.special == Special::Everything;
+            cases.extend(delivery::from_gateway(assigned(GATEWAY_MAC, 1), guest, advertised));
         }
         cases
     }
@@ -841,6 +884,7 @@ impl Topology {
         match play.what {
             What::ToWorld(_) => Arrival::At(name(UPLINK)),
             What::FromWorld(to) => Arrival::At(self.nics[to].port()),
+            What::Withheld(to) => Arrival::NotAt(self.nics[to].port()),
             What::Guarded if !self.leaves(play.from) => Arrival::NotAt(name(UPLINK)),
             _ => Arrival::Addressed,
         }
@@ -955,7 +999,7 @@ mod tests {
             for play in topology.plays {
                 let from = explain::role(&inputs, topology.sender(play));
                 let leaves_by = match play.what {
-                    What::Deliver(to) => Some(topology.nics[to].port()),
+                    What::Deliver(to) | What::ByGroup(to) | What::Withheld(to) => Some(topology.nics[to].port()),
                     What::Guarded => Some(name(UPLINK)),
                     _ => None,
                 };
@@ -967,9 +1011,10 @@ mod tests {
                     if let (Verdict::Pass, Some(port)) = (found, leaves_by) {
                         found = delivery(&case.frame, &from, &explain::role(&inputs, port), &bindings);
                     }
+                    let passes = case.passes && !matches!(play.what, What::Withheld(_));
                     let agrees = match found {
-                        Verdict::Pass => case.passes,
-                        Verdict::Drop(_) => !case.passes,
+                        Verdict::Pass => passes,
+                        Verdict::Drop(_) => !passes,
                         Verdict::Either(_) => true,
                     };
                     compared += 1;

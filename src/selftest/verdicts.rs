@@ -141,6 +141,7 @@ impl Sender {
 }
 
 const HOP_BY_HOP: u8 = 0;
+const PIM: u8 = 103;
 pub(super) const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
 pub(super) const MORE: u16 = 0x2000;
@@ -311,6 +312,31 @@ fn bound_ip4(table: &mut Table, me: Who, scene: &Scene) {
     table.pass("ICMP error of its own", own.v4(me.ip4, gateway.ip4, ICMP, 0, &icmp(3, 3, &[0; 32])));
     let igmp = Sender { me, to: [1, 0, 0x5e, 0, 0, 0x16] };
     table.pass("IGMP report", igmp.v4(me.ip4, Ipv4Addr::new(224, 0, 0, 22), IGMP, 0, &icmp(0x22, 0, &[0, 0, 0, 0])));
+    for (name, kind) in [("report, version 1", 0x12), ("report, version 2", 0x16), ("leave", 0x17)] {
+        let to = Ipv4Addr::new(224, 0, 0, 251);
+        table.pass(format!("IGMP {name}"), igmp.v4(me.ip4, to, IGMP, 0, &icmp(kind, 0, &[224, 0, 0, 251])));
+    }
+    let like_query = igmp.v4(me.ip4, Ipv4Addr::new(224, 0, 0, 22), IGMP, 185, &[0x11; 16]);
+    table.pass("IPv4 later fragment, data like an IGMP query", like_query);
+    for (name, kind) in [
+        ("membership query", 0x11),
+        ("DVMRP", 0x13),
+        ("PIM, version 1", 0x14),
+        ("multicast router advertisement", 0x30),
+        ("multicast router solicitation", 0x31),
+        ("multicast router termination", 0x32),
+    ] {
+        let to = Ipv4Addr::new(224, 0, 0, 1);
+        table.drop(format!("IGMP {name}"), igmp.v4(me.ip4, to, IGMP, 0, &icmp(kind, 0, &[0; 8])));
+        table.drop(
+            format!("IGMP {name} in a first fragment"),
+            igmp.v4(me.ip4, to, IGMP, MORE, &icmp(kind, 0, &[0; 12])),
+        );
+    }
+    table.drop("PIM hello", igmp.v4(me.ip4, Ipv4Addr::new(224, 0, 0, 13), PIM, 0, &icmp(0x20, 0, &[0; 8])));
+    table.pass("PIM register", own.v4(me.ip4, gateway.ip4, PIM, 0, &icmp(0x21, 0, &[0; 28])));
+    table.drop("ICMP router advertisement", all.v4(me.ip4, Ipv4Addr::BROADCAST, ICMP, 0, &icmp(9, 0, &[0; 12])));
+    table.pass("ICMP router solicitation", all.v4(me.ip4, Ipv4Addr::BROADCAST, ICMP, 0, &icmp(10, 0, &[0; 4])));
     table.pass("ESP", own.v4(me.ip4, gateway.ip4, 50, 0, &[1; 24]));
     table.pass("GRE", own.v4(me.ip4, gateway.ip4, 47, 0, &[0; 24]));
     table.pass("DHCP renewal", own.v4(me.ip4, gateway.ip4, UDP, 0, &udp(68, 67, b"data")));
@@ -468,6 +494,23 @@ fn bound_ip6(table: &mut Table, me: Who, scene: &Scene) {
         table.drop(format!("IPv6 with a cut-off {name}"), own.v6(global, to, next, 255, header));
     }
     table.drop("ICMPv6 without a byte", own.v6(global, to, ICMP6, 255, &[]));
+    table.drop("IPv6 PIM hello", own.v6(local, Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 13), PIM, 1, &[0x20; 8]));
+    // The chain reads well and ends where there is no packet any more.
+    let upper =
+        [("TCP", TCP), ("UDP", UDP), ("ICMPv6", ICMP6), ("ESP", 50), ("an authentication header", 51), ("no", 59)];
+    for (name, next) in
+        [("hop-by-hop header", HOP_BY_HOP), ("destination options", DESTINATION_OPTIONS), ("routing header", 43)]
+    {
+        for (upper, inner) in upper {
+            let header = [inner, 31, 1, 4, 0, 0, 0, 0];
+            let frame = own.behind(global, to, next, header, &udp6(global, to, 4000, 4001));
+            table.drop(format!("IPv6 with a {name} longer than the packet, {upper} next"), frame);
+        }
+    }
+    table.pass("IPv6 without a next header", own.v6(global, to, 59, 64, b"no next header"));
+    let late =
+        [&options_header(FRAGMENT)[..], &fragment_header(UDP, 3, false), &[2, 0x23, 2, 0x22, 0, 16, 0, 0]].concat();
+    table.pass("IPv6 later fragment behind a hop-by-hop header", own.v6(global, to, HOP_BY_HOP, 64, &late));
 }
 
 fn bound_nd(table: &mut Table, me: Who, scene: &Scene) {
@@ -503,6 +546,7 @@ fn bound_nd(table: &mut Table, me: Who, scene: &Scene) {
         let hidden = [&[14, 1, 0, 0, 0, 0, 0, 0][..], &lladdr_option(2, victim.mac)].concat();
         table.drop(format!("NA for the {name} address, MAC behind another option"), own.na(from, from, &hidden));
     }
+    bound_options(table, me, scene);
     table.pass("NA for the link-local address from the global one", own.na(global, local, &target));
     table.pass("NA for the global address from the link-local one", own.na(local, global, &target));
     let answer = icmp6(global, gateway.ip6, 136, &nd_body(0x60, global, &target));
@@ -532,6 +576,58 @@ fn bound_nd(table: &mut Table, me: Who, scene: &Scene) {
     let dad_to_one = icmp6(none, victim.ip6, 135, &nd_body(0, global, &[]));
     table.drop("DAD to one address", own.v6(none, victim.ip6, ICMP6, 255, &dad_to_one));
     table.drop("NA from ::", own.na(none, global, &target));
+}
+
+/// Options that are not known beside those that are: up to eight, and a foreign MAC wherever it stands.
+fn bound_options(table: &mut Table, me: Who, scene: &Scene) {
+    let Scene { gateway, victim, .. } = *scene;
+    let own = Sender { me, to: gateway.mac };
+    let (none, local, global) = (Ipv6Addr::UNSPECIFIED, me.link_local(), me.ip6);
+    let one = |number: usize| [253, 1, 9, 9, 9, 9, 9, u8::try_from(number).unwrap_or(0)].to_vec();
+    // The mark of a two-unit option is not that of any MAC.
+    let long = |number: usize| {
+        [vec![254, 2, 9, 9, 9, 9, 9, 9], [7; 7].to_vec(), vec![u8::try_from(number).unwrap_or(0)]].concat()
+    };
+    let solicitation = |options: &[u8]| own.icmp6(local, ALL_ROUTERS, 133, &[&[0; 4], options].concat());
+    type Message<'a> = (&'static str, u8, &'a dyn Fn(&[u8]) -> Vec<u8>);
+    let messages: [Message<'_>; 3] = [
+        ("NS", 1, &|options| own.ns(global, gateway.ip6, options)),
+        ("NA", 2, &|options| own.na(global, global, options)),
+        ("RS", 1, &solicitation),
+    ];
+    for (name, kind, message) in messages {
+        for place in 0..8 {
+            let among = |mac: Mac, others: usize, unknown: &dyn Fn(usize) -> Vec<u8>| {
+                let mut options: Vec<Vec<u8>> = (0..others).map(unknown).collect();
+                options.insert(place.min(others), lladdr_option(kind, mac));
+                message(&options.concat())
+            };
+            table.pass(format!("{name}, own MAC in place {place} of eight"), among(me.mac, 7, &one));
+            table.drop(format!("{name}, another guest's MAC in place {place} of eight"), among(victim.mac, 7, &one));
+            table.pass(format!("{name}, own MAC in place {place} among long options"), among(me.mac, 7, &long));
+            let foreign = among(victim.mac, 7, &long);
+            table.drop(format!("{name}, another guest's MAC in place {place} among long options"), foreign);
+        }
+        table.pass(format!("{name}, eight unknown options"), message(&(0..8).flat_map(one).collect::<Vec<u8>>()));
+        table.drop(format!("{name}, nine options"), message(&(0..9).flat_map(one).collect::<Vec<u8>>()));
+        let other = lladdr_option(3 - kind, victim.mac);
+        table.drop(
+            format!("{name}, another guest's MAC in the option of another message"),
+            message(&[&lladdr_option(kind, me.mac)[..], &other].concat()),
+        );
+    }
+    let unknown: Vec<u8> = (0..2).flat_map(one).collect();
+    table.pass("DAD with two unknown options", own.ns(none, global, &unknown));
+    table.pass(
+        "RS from :: with two unknown options",
+        own.icmp6(none, ALL_ROUTERS, 133, &[&[0; 4], &unknown[..]].concat()),
+    );
+    let hidden = [&unknown[..], &lladdr_option(1, victim.mac)].concat();
+    table.drop("DAD with another guest's MAC behind unknown options", own.ns(none, global, &hidden));
+    table.drop(
+        "RS from :: with another guest's MAC behind unknown options",
+        own.icmp6(none, ALL_ROUTERS, 133, &[&[0; 4], &hidden[..]].concat()),
+    );
 }
 
 /// The right content in odd form: a receiver might still take it, and a filter might not see what is inside.
@@ -812,6 +908,7 @@ pub fn foreign_mac_inside(me: Who, victim: Who, name: &str) -> Vec<Case> {
 pub fn unbound_port(me: Who, scene: &Scene, is_uplink: bool) -> Vec<Case> {
     let mut table = Table::default();
     unbound_own(&mut table, me, scene);
+    unbound_hidden(&mut table, me, scene);
     unbound_router(&mut table, me, scene, is_uplink);
     table.cases
 }
@@ -891,6 +988,61 @@ fn unbound_own(table: &mut Table, me: Who, scene: &Scene) {
     }
 }
 
+/// What nobody looks for a claim in, and everybody may send as long as there is none.
+fn unbound_hidden(table: &mut Table, me: Who, scene: &Scene) {
+    table.group = "tags and SNAP without a claim";
+    let all = Sender { me, to: BROADCAST };
+    let to_victim = Sender { me, to: scene.victim.mac };
+    let (none, local, global) = (Ipv6Addr::UNSPECIFIED, me.link_local(), me.ip6);
+    let data = udp(4000, 4001, b"data");
+    let fragment = fragment_header(UDP, 3, false);
+    let frames = [
+        ("IPv4", all.v4(me.ip4, HARMLESS, UDP, 0, &data)),
+        ("IPv4 to a bound guest", to_victim.v4(me.ip4, scene.victim.ip4, TCP, 0, &tcp(1, 80))),
+        ("ARP", all.arp(Arp::request((me.mac, me.ip4), HARMLESS))),
+        ("ARP request for a bound guest", all.arp(Arp::request((me.mac, me.ip4), scene.victim.ip4))),
+        ("ARP probe", all.arp(Arp::request((me.mac, Ipv4Addr::UNSPECIFIED), me.ip4))),
+        ("IPv6", all.udp6(global, HARMLESS6)),
+        ("IPv6 later fragment", all.behind(global, HARMLESS6, FRAGMENT, fragment, &[0; 16])),
+        ("NS for a bound guest", all.ns(global, scene.victim.ip6, &lladdr_option(1, me.mac))),
+        ("NA", all.na(global, global, &lladdr_option(2, me.mac))),
+        ("DAD", all.ns(none, global, &[])),
+        ("RS", all.icmp6(local, ALL_ROUTERS, 133, &[&[0; 4], &lladdr_option(1, me.mac)[..]].concat())),
+        ("MLD report", all.mld(&mld(local, 143, &mld2_body(solicited_node(global))))),
+        ("echo", all.icmp6(global, HARMLESS6, 128, &[0; 4])),
+        ("unknown ethertype", ether(BROADCAST, me.mac, 0x88b6, b"some data in it")),
+    ];
+    for (name, frame) in &frames {
+        for (form, outer, vlan, inner) in [
+            ("802.1ad over 802.1Q", 0x88a8, 10, VLAN),
+            ("802.1Q twice", VLAN, 10, VLAN),
+            ("priority tag over 802.1Q", VLAN, 0, VLAN),
+            ("802.1Q over 802.1ad", VLAN, 10, 0x88a8),
+            ("0x9100 over 802.1Q", 0x9100, 10, VLAN),
+        ] {
+            table.pass(format!("{form}, {name}"), tagged(outer, vlan, &tagged(inner, 20, frame)));
+        }
+        for tpid in [0x88a8, 0x9100, 0x9200] {
+            table.pass(format!("tag {tpid:#06x}, {name}"), tagged(tpid, 10, frame));
+        }
+        table.pass(format!("SNAP, {name}"), snap(frame));
+        let three = tagged(VLAN, 10, &tagged(VLAN, 20, &tagged(VLAN, 30, frame)));
+        table.drop(format!("three tags, {name}"), three);
+    }
+    let apple = [0xaa, 0xaa, 3, 8, 0, 7, 0x80, 0x9b, 1, 2, 3, 4, 5, 6, 7, 8];
+    let aarp = ether(BROADCAST, me.mac, 0x80f3, &[0, 1, 0x80, 0x9b, 6, 4, 0, 1, 2, 3, 4, 5, 6, 7]);
+    let novell = ether(BROADCAST, me.mac, 30, &[0xe0, 0xe0, 3, 0xff, 0xff, 0, 30, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    for (name, frame) in [
+        ("SNAP of AARP", snap(&aarp)),
+        ("SNAP of AppleTalk", ether(BROADCAST, me.mac, 16, &apple)),
+        ("LLC of IPX", novell),
+    ] {
+        table.pass(name, frame.clone());
+        table.pass(format!("VLAN 10, {name}"), tagged(VLAN, 10, &frame));
+        table.pass(format!("802.1ad over 802.1Q, {name}"), tagged(0x88a8, 10, &tagged(VLAN, 20, &frame)));
+    }
+}
+
 /// Router and DHCP server: only the provider, or in a VLAN of one's own.
 fn unbound_router(table: &mut Table, me: Who, scene: &Scene, is_uplink: bool) {
     table.group = "router and DHCP server";
@@ -930,6 +1082,12 @@ fn unbound_router(table: &mut Table, me: Who, scene: &Scene, is_uplink: bool) {
     table.is(is_uplink, "VLAN 0, answer of a DHCP server", tagged(VLAN, 0, &answer));
     table.pass("VLAN 10, router advertisement", tagged(VLAN, 10, &advertisement));
     table.pass("VLAN 10, answer of a DHCP server", tagged(VLAN, 10, &answer));
+    for (name, frame) in [("router advertisement", &advertisement), ("answer of a DHCP server", &answer)] {
+        table.is(is_uplink, format!("VLAN 0 twice, {name}"), tagged(VLAN, 0, &tagged(VLAN, 0, frame)));
+        table.is(is_uplink, format!("SNAP, {name}"), snap(frame));
+        table.pass(format!("802.1ad 10 over VLAN 20, {name}"), tagged(0x88a8, 10, &tagged(VLAN, 20, frame)));
+        table.pass(format!("VLAN 0 over VLAN 20, {name}"), tagged(VLAN, 0, &tagged(VLAN, 20, frame)));
+    }
     if is_uplink {
         let from = Sender { me: gateway, to: BROADCAST };
         table.pass("gratuitous ARP of the gateway", from.arp(Arp::request((gateway.mac, gateway.ip4), gateway.ip4)));

@@ -84,7 +84,10 @@ fn inputs(node_mac: Mac, guarded: bool) -> Inputs {
             (100, 0) => nic(vmid, number, last, &PREFIXES, &named),
             (100, _) => nic(vmid, number, last, &[], r#""dhcp":false,"#),
             (101, _) => nic(vmid, number, last, &[], r#""any_link_local":true,"#),
-            (102, _) => nic(vmid, number, last, &[TRUNK_PREFIX], &format!(r#""trunk":[{TRUNK_VLAN}],"#)),
+            (102, _) => {
+                let rest = format!(r#""trunk":[{TRUNK_VLAN}],"router_advertisements":true,"#);
+                nic(vmid, number, last, &[TRUNK_PREFIX], &rest)
+            }
             _ => nic(vmid, number, last, &[], ""),
         };
         interfaces.entry(vmid).or_default().push(text);
@@ -179,7 +182,8 @@ pub(crate) fn bindings(node_mac: Mac) -> Bindings {
     reserved.nets.extend((10..=20).flat_map(|last| single(who([0; 6], last))));
     let registered = bound.macs.iter().copied().chain(ELSEWHERE.map(|(vmid, _)| mac(guest_mac(vmid, 0))));
     let registered = Some(registered.collect());
-    Bindings { bound, infrastructure, reserved, returning: [mac(GATEWAY)].into(), registered }
+    let broadcasts = ["203.0.113.255", "198.51.100.255", "192.0.2.143"].map(|text| text.parse().unwrap()).into();
+    Bindings { bound, infrastructure, reserved, returning: [mac(GATEWAY)].into(), registered, broadcasts }
 }
 
 /// What a bound port is to the oracle.
@@ -201,6 +205,7 @@ pub(crate) fn bound_role(vmid: u8, nic: u8, last: u8) -> PortRole {
         any_link_local: vmid == 101,
         trunk: (vmid == 102).then_some(TRUNK_VLAN).into_iter().collect(),
         strict: true,
+        advertisements: vmid == 102,
     })
 }
 
