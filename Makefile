@@ -1,6 +1,7 @@
 # Everything a contributor runs. Each target installs what it needs first (Debian 12 and 13, as root).
 #
-#   make test    all tests; those of the kernel make network namespaces of their own
+#   make test    all tests; those of the kernel make network namespaces of their own. Never on a Proxmox VE node: it installs
+#                packages (firewalld, iptables, ...), and makes two Debians below ~/.cache (739 MB)
 #   make test-vm on Debian's own kernels, in virtual machines (QEMU without KVM, about ten minutes)
 #   make demo    a node with two guests in network namespaces, step by step
 #   make deb     the package, in build/
@@ -27,8 +28,9 @@ REMAP := --remap-path-prefix=$(CURDIR)=/usr/src/pve-public-ip --remap-path-prefi
 # The program as it is shipped: package and demo run the same file.
 BINARY := $(CURDIR)/build/pve-public-ip
 
-# Name of the files that go with the package. Not expanded before dpkg is there.
-BUILT = build/pve-public-ip_$(shell dpkg-parsechangelog -S Version)_$(shell dpkg --print-architecture)
+# Name of the files that go with the package, found out by the shell of the recipe's own line: make expands all lines of a
+# recipe before it runs the first, which installs dpkg-dev.
+BUILT := build/pve-public-ip_$$(dpkg-parsechangelog -S Version)_$$(dpkg --print-architecture)
 FUZZ_SECONDS ?= 20
 CHURN_SECONDS ?= 600
 SCRIPTS := scripts/* .ci/run hookscripts/* debian/*.postinst debian/*.prerm debian/*.postrm \
@@ -54,6 +56,7 @@ lint:
 
 test:
 	scripts/setup build test
+	@echo "make test: the tests begin; those of the kernel run in namespaces of their own"
 	$(CARGO) test $(LOCKED) --no-fail-fast
 
 # No root, no network, no other programs: what a package build can run.
@@ -73,8 +76,8 @@ deb:
 	mkdir -p build
 	DEB_DIRECTORY=build DEB_BUILD_OPTIONS="nocheck $(DEB_BUILD_OPTIONS)" dpkg-buildpackage -us -uc -b \
 		$$(scripts/setup --builddeps-flag) \
-		--buildinfo-file=$(BUILT).buildinfo --buildinfo-option=-ubuild \
-		--changes-file=$(BUILT).changes --changes-option=-ubuild
+		--buildinfo-file="$(BUILT).buildinfo" --buildinfo-option=-ubuild \
+		--changes-file="$(BUILT).changes" --changes-option=-ubuild
 	ls -l build/*.deb
 
 # Install, upgrade, remove and purge in a throwaway Debian.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use pve_public_ip::cli::{self, Cli, Command};
 use pve_public_ip::hook;
+use pve_public_ip::model::text::escaped;
 use pve_public_ip::paths::Paths;
 
 fn main() -> ExitCode {
@@ -95,7 +96,7 @@ impl log::Log for Log {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        let text = record.args().to_string();
+        let text = escaped(&record.args().to_string()).into_owned();
         if record.level() <= self.level && !self.is_journal {
             let line = match record.level() {
                 log::Level::Error if text.starts_with("hint: ") => format!("{text}\n"),

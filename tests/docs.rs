@@ -7,7 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use clap::Arg;
+use clap::{Arg, ValueEnum as _};
+use pve_public_ip::cli::SchemaFile;
 use pve_public_ip::doctor::{CHECKS, Check};
 use serde_json::Value;
 
@@ -357,6 +358,11 @@ fn package_ships_what_is_generated() {
         let (directory, _) = name.rsplit_once('/').unwrap_or((name, ""));
         assert!(lists.contains(&format!("build/pages/{directory}")), "debian/ does not install {name}");
     }
+    let kinds =
+        SchemaFile::value_variants().iter().filter_map(|kind| Some(kind.to_possible_value()?.get_name().to_owned()));
+    let kinds: Vec<String> = kinds.collect();
+    let shipped: Vec<&str> = pages::SCHEMAS.iter().map(|(_, kind)| *kind).collect();
+    assert_eq!(kinds, shipped, "the package has a schema of each kind that `pve-public-ip schema` prints");
     let hookscript = source("hookscripts/pve-public-ip");
     assert!(hookscript.contains("exec /usr/sbin/pve-public-ip hook \"$@\""), "{hookscript}");
     let protocol = source("debian/rt_protos.d/pve-public-ip.conf");

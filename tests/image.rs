@@ -193,21 +193,6 @@ fn says_why_it_refuses_a_qcow2_file() {
             "uses features of qcow2 that are not known here (0x10)",
         ),
         (&["create", "-q", "-f", "qcow2", "-o", &data, to_text, "4M"], "keeps its data in another file"),
-        (
-            &[
-                "create",
-                "-q",
-                "-f",
-                "qcow2",
-                "--object",
-                "secret,id=s,data=x",
-                "-o",
-                "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
-                to_text,
-                "4M",
-            ],
-            "is encrypted",
-        ),
         (&["create", "-q", "-f", "qcow2", to_text, "4M"], "holds no ISO 9660 file system"),
         (&["create", "-q", "-f", "qcow2", to_text, "1k"], "has only 1024 bytes"),
     ] {
@@ -215,6 +200,14 @@ fn says_why_it_refuses_a_qcow2_file() {
         let message = refused(&to, Format::Qcow2);
         assert!(message.contains(reason) && message.contains(to_text), "{arguments:?} gave {message:?}");
         let _ = fs::remove_file(&to);
+    }
+    // As `qemu-img` writes it for AES and LUKS; to make a LUKS volume it measures the processor, which fails on a busy machine.
+    for method in [1, 2] {
+        let mut bytes = fs::read(&whole).unwrap();
+        bytes[32..36].copy_from_slice(&u32::to_be_bytes(method));
+        fs::write(&to, bytes).unwrap();
+        let message = refused(&to, Format::Qcow2);
+        assert!(message.contains("is encrypted") && message.contains(to_text), "{message}");
     }
     let message = refused(&made.raw, Format::Qcow2);
     assert!(message.contains("the qcow2 file is none, but has the name of one"), "{message}");

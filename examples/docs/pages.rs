@@ -11,11 +11,12 @@ use pve_public_ip::doctor::{CHECKS, Check};
 pub(crate) const MANUAL: &str = "pve-public-ip.8";
 
 /// Schema files and the name by which `pve-public-ip schema` knows each.
-pub(crate) const SCHEMAS: [(&str, &str); 5] = [
+pub(crate) const SCHEMAS: [(&str, &str); 6] = [
     ("schema/pools.json", "pools"),
     ("schema/guest.json", "guest"),
     ("schema/released.json", "released"),
     ("schema/node.json", "node"),
+    ("schema/profile.json", "profile"),
     ("schema/audit.json", "audit"),
 ];
 
@@ -288,7 +289,7 @@ const FILES: Entries = &[
     ),
     (
         "/usr/share/pve-public-ip/schema",
-        "JSON Schema of the registry's files and of the audit log, as printed by the command schema.",
+        "JSON Schema of the registry's files, of a profile of your own and of the audit log, as printed by the command schema.",
     ),
     (
         "/etc/iproute2/rt_protos.d/pve-public-ip.conf",

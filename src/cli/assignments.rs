@@ -12,7 +12,7 @@ use super::conflicts::blocking;
 use super::inside::by_hand;
 use super::network::{self, Changed, Told};
 use super::node::settle;
-use super::output::{Output, table};
+use super::output::{Output, advised, table};
 use super::pools::{change, readable, shown};
 use super::proxmox::{self, Failure, Outcome};
 use super::{Assign, List, Release, Show, advice};
@@ -20,6 +20,7 @@ use super::{probe, provider_mac};
 use crate::cloudinit;
 use crate::guest::{GuestError, Located};
 use crate::hookscript;
+use crate::model::text::escaped;
 use crate::model::{MacAddr, NicId, Prefix, Vmid};
 use crate::plan::{Links, Presence};
 use crate::reconcile::{Node, ReconcileError, presence_of};
@@ -112,7 +113,7 @@ fn check_filtered(node: &Node, located: &Located, wanted: &[NicId]) -> anyhow::R
     let mut said = Vec::new();
     for bridge in nics.collect::<BTreeSet<_>>() {
         let missing = bridges::check(node, &surroundings, bridge)?;
-        said.extend(missing.map(|problem| format!("problem: {}\n  hint: {}", problem.sentence, problem.hint)));
+        said.extend(missing.map(|problem| advised("problem", &problem.sentence, &problem.hint).trim_end().to_owned()));
     }
     Ok(said)
 }
@@ -625,7 +626,7 @@ pub(super) fn show(node: &Node, command: &Show) -> anyhow::Result<Output> {
                 assigned.assigned_at
             );
             if let Some(organization) = &assigned.organization {
-                text += &format!(", organization {organization}");
+                text += &format!(", organization {}", escaped(organization));
             }
             if let Some(cents) = cost(&index, assigned.address) {
                 text += &format!(", {}.{:02} a month", cents / 100, cents % 100);
@@ -636,7 +637,7 @@ pub(super) fn show(node: &Node, command: &Show) -> anyhow::Result<Output> {
     let hookscript = config.as_ref().and_then(|config| config.hookscript.clone());
     let registered = hookscript.as_deref().is_some_and(hookscript::is_ours);
     text += &match (&guest.hookscript, registered) {
-        (Some(own), true) => format!("hookscript: registered; calls {own}\n"),
+        (Some(own), true) => format!("hookscript: registered; calls {}\n", escaped(own)),
         (None, true) => "hookscript: registered\n".to_owned(),
         (_, false) => {
             let tool = config.as_ref().map_or("qm", |config| config.kind.tool());

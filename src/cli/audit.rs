@@ -6,6 +6,7 @@ use super::Audit;
 use super::output::{Output, table};
 use crate::audit::{Entry, Holder, Query, holders};
 use crate::model::Moment;
+use crate::model::text::escaped;
 use crate::reconcile::Node;
 use crate::registry::plain;
 use crate::system::journal::now;
@@ -51,7 +52,7 @@ pub(super) fn audit(node: &Node, command: &Audit) -> Output {
     }
     text.extend(found.not_searched.iter().map(|line| format!("note: {line}\n")));
     // Half an answer is not one.
-    Output { text, data, code: u8::from(!found.not_searched.is_empty()) }
+    Output::new(text, data).with_code(u8::from(!found.not_searched.is_empty()))
 }
 
 fn holders_then(address: &str, then: &[Holder], (from, to): (Moment, Moment), begins: Option<Moment>) -> String {
@@ -70,7 +71,7 @@ fn holders_then(address: &str, then: &[Holder], (from, to): (Moment, Moment), be
         let mac = holder.mac.map(|mac| format!(" ({mac})")).unwrap_or_default();
         text += &format!("{at}: {} was held by guest {} {}{mac}", plain(holder.address), holder.vmid, holder.interface);
         text.extend(holder.pool.iter().map(|pool| format!(", pool {pool}")));
-        text.extend(holder.organization.iter().map(|name| format!(", organization {}", shown(name))));
+        text.extend(holder.organization.iter().map(|name| format!(", organization {}", escaped(name))));
         text += &format!("\n  from {} to {}\n", began(holder), ended(holder));
     }
     text
@@ -97,7 +98,7 @@ fn holders_table(history: &[Holder]) -> String {
             plain(holder.address),
             format!("{} {}", holder.vmid, holder.interface),
             holder.mac.map(|mac| mac.to_string()).unwrap_or_default(),
-            shown(holder.organization.as_deref().unwrap_or_default()),
+            holder.organization.clone().unwrap_or_default(),
             began(holder),
             ended(holder),
         ]
@@ -126,8 +127,8 @@ fn entries_table(entries: &[Entry]) -> String {
             change.event.to_string(),
             guest.unwrap_or_default(),
             change.address.map(plain).unwrap_or_default(),
-            shown(&by),
-            shown(&details(entry)),
+            by,
+            details(entry),
         ]
     };
     let rows: Vec<Vec<String>> = entries.iter().map(row).collect();
@@ -150,9 +151,4 @@ fn details(entry: &Entry) -> String {
     }
     words.extend(entry.author.why.iter().map(|why| format!("because: {why}")));
     words.join("; ")
-}
-
-/// Whatever stands in the file, a terminal gets text.
-fn shown(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::output::Output;
+use super::output::{Output, advised};
 use super::pools::{readable, shown};
 use super::{ConflictsCommand, advice};
 use crate::conflict::{Claims, Conflict, Files, Seen, allocations, in_files};
 use crate::doctor::firewall::{Firewall, FirewallFile};
 use crate::guest::GuestError;
 use crate::model::Vmid;
+use crate::model::text::escaped;
 use crate::plan::Links;
 use crate::reconcile::Node;
 use crate::registry::Registry;
@@ -115,7 +116,7 @@ fn text(conflicts: &[Conflict]) -> String {
         let blocks = if conflict.blocks { "; the address is not handed out" } else { "" };
         let known = if conflict.acknowledged { " (acknowledged)" } else { "" };
         let Conflict { id, kind, sentence, hint, .. } = conflict;
-        format!("{id} {kind}{known}: {sentence}{}{blocks}\n  hint: {hint}\n", seen.unwrap_or_default())
+        advised(&format!("{id} {kind}{known}"), &format!("{sentence}{}{blocks}", seen.unwrap_or_default()), hint)
     };
     conflicts.iter().map(line).collect()
 }
@@ -143,7 +144,8 @@ fn acknowledge(node: &Node, ids: Vec<String>, everything: bool, dry_run: bool) -
     }
     let verb = if dry_run { "would be acknowledged" } else { "acknowledged" };
     let meant = conflicts.iter().filter(|conflict| ids.contains(&conflict.id));
-    let mut text: String = meant.map(|conflict| format!("{} {verb}: {}\n", conflict.id, conflict.sentence)).collect();
+    let mut text: String =
+        meant.map(|conflict| format!("{} {verb}: {}\n", conflict.id, escaped(&conflict.sentence))).collect();
     if text.is_empty() {
         text.push_str("nothing to acknowledge\n");
     }

@@ -13,6 +13,7 @@ use crate::audit::{Change, Event};
 use crate::doctor::{CHECKS, Check, Examination, Finding, Fix, Severity, UNIT, examine};
 use crate::hookscript;
 use crate::model::NodeName;
+use crate::model::text::{escaped, one_line};
 use crate::paths::Paths;
 use crate::plan::Step;
 use crate::reconcile::{NODE_LOCK_LIMIT, Node};
@@ -61,7 +62,7 @@ pub(super) fn doctor(paths: &Paths, command: &Doctor, dry_run: bool) -> anyhow::
     if command.fix {
         data["fixes"] = json!(deeds);
     }
-    Ok(Output { text, data, code })
+    Ok(Output::new(text, data).with_code(code))
 }
 
 /// Every check, whether it finds something or not.
@@ -79,10 +80,10 @@ fn examination_text(examination: &Examination) -> String {
         let Finding { code, severity, explanation, .. } = &group[0];
         text += &format!("{}: {code}: {explanation}\n", severity.as_str());
         for Finding { sentence, remedy, fixable, .. } in group {
-            text += &format!("  {sentence}\n");
+            text += &format!("  {}\n", escaped(sentence));
             let by_itself = if *fixable { "`pve-public-ip doctor --fix`, or " } else { "" };
             if !remedy.is_empty() {
-                text += &format!("    hint: {by_itself}{remedy}\n");
+                text += &format!("    hint: {by_itself}{}\n", escaped(remedy));
             }
         }
     }
@@ -95,7 +96,7 @@ fn examination_text(examination: &Examination) -> String {
     for reason in reasons {
         let same = examination.unchecked.iter().filter(|unchecked| unchecked.reason == reason);
         let codes: Vec<&str> = same.map(|unchecked| unchecked.code).collect();
-        text += &format!("not checked, because {reason}: {}\n", codes.join(", "));
+        text += &format!("not checked, because {}: {}\n", one_line(reason), codes.join(", "));
     }
     text
 }
@@ -121,7 +122,7 @@ fn summary(node: Option<&NodeName>, examination: &Examination) -> String {
 fn deed_text(deed: &Deed, dry_run: bool) -> String {
     let Deed { code, what, error, .. } = deed;
     match error {
-        Some(error) => format!("not fixed: {code}: {what}: {error}\n"),
+        Some(error) => format!("not fixed: {code}: {what}: {}\n", one_line(error)),
         None if dry_run => format!("would fix: {code}: {what}\n"),
         None => format!("fixed: {code}: {what}\n"),
     }

@@ -26,10 +26,17 @@ const MOST_BYTES: u64 = 64 << 20;
 pub(super) fn explain(node: &Node, command: &Explain) -> anyhow::Result<Output> {
     let inputs = node.inputs()?;
     let bindings = explain::bindings(&inputs);
-    let from = explain::role(&inputs, command.port);
+    if let Some(answer) = unfiltered(&inputs, command.port) {
+        let data = json!({ "port": command.port, "role": answer.role, "to": command.to, "frames": [], "reason": answer.sentence });
+        return Ok(Output::new(format!("from {}: {}\n{}\n", command.port, answer.role, answer.sentence), data));
+    }
+    let waiting = explain::role_when_started(&inputs, command.port);
+    let caveat =
+        waiting.as_ref().map(|(vmid, _)| format!("guest {vmid} does not run; what is said holds as soon as it does\n"));
+    let from = waiting.map_or_else(|| explain::role(&inputs, command.port), |(_, role)| role);
     let frames = frames(command, &from)?;
     let to = command.to.map(|port| (port, explain::role(&inputs, port)));
-    let mut text = format!("from {}\n", described(&inputs, command.port, &from));
+    let mut text = caveat.unwrap_or_default() + &format!("from {}\n", described(&inputs, command.port, &from));
     if let Some((port, role)) = &to {
         text += &format!("to {}\n", described(&inputs, *port, role));
     }
@@ -43,6 +50,29 @@ pub(super) fn explain(node: &Node, command: &Explain) -> anyhow::Result<Output> 
     }
     let data = json!({ "port": command.port, "role": role_name(&from), "to": command.to, "frames": Value::from(data) });
     Ok(Output::new(text, data))
+}
+
+/// An interface whose frames no rule of the bridge sees.
+struct Unfiltered {
+    role: &'static str,
+    sentence: String,
+}
+
+/// The rules are at the ports of bridges. What the node itself sends by a bridge, or takes in by an interface of its own,
+/// passes none of them.
+fn unfiltered(inputs: &Inputs, port: IfName) -> Option<Unfiltered> {
+    let link = inputs.links.get(port)?;
+    if link.bridge.is_some() {
+        let sentence = format!("passes: what the node itself sends by {port} is not filtered");
+        return Some(Unfiltered { role: "the node itself", sentence });
+    }
+    let is_port = link.master.is_some() || guest_of_port(port).is_some();
+    let named = inputs.registry.node.as_ref().and_then(|node| node.uplinks.as_ref());
+    let is_named = named.is_some_and(|named| named.contains(&port));
+    (!is_port && !is_named).then(|| Unfiltered {
+        role: "no port of a bridge",
+        sentence: format!("passes: {port} is no port of a bridge, so its frames are not filtered there"),
+    })
 }
 
 struct Judged {
@@ -122,7 +152,7 @@ fn frames(command: &Explain, role: &PortRole) -> anyhow::Result<Vec<Vec<u8>>> {
     };
     let mac = command.mac.or(own).ok_or_else(|| {
         advice(
-            format!("{} has no MAC of its own in the registry", command.port),
+            format!("the registry knows no MAC of {}: no guest holds addresses on it", command.port),
             "say which MAC it sends with: --mac MAC",
         )
     })?;

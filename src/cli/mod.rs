@@ -33,6 +33,7 @@ pub use output::{Output, OutputFormat};
 
 use crate::audit::{Entry, Span};
 use crate::hook::{HookError, Phase};
+use crate::model::text::escaped;
 use crate::model::{CoolDown, IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
 use crate::partition::{Declared, Growth, Plan, Strategy, VlanRange};
 use crate::paths::Paths;
@@ -528,7 +529,7 @@ pub struct Reason {
 
 /// A line for a log and a terminal.
 fn plain_text(text: &str) -> Result<String, String> {
-    if text.chars().any(char::is_control) {
+    if *text != *escaped(text) {
         return Err("it has a line break or another control character".to_owned());
     }
     let length = text.chars().count();
@@ -594,7 +595,7 @@ pub struct Assign {
     #[arg(short = '6', conflicts_with = "addresses")]
     ipv6: bool,
     /// Customer or department
-    #[arg(long, value_name = "ORG")]
+    #[arg(long, value_name = "ORG", value_parser = plain_text)]
     organization: Option<String>,
     /// Give the guest's NIC the MAC that the provider bound to the addresses (the guest must be stopped)
     #[arg(long)]

@@ -13,6 +13,7 @@ use crate::cloudinit::{
 };
 use crate::guest::{GuestConfig, Located, storages};
 use crate::hookscript;
+use crate::model::text::command_line;
 use crate::model::{GuestKind, NodeName, Prefix, Vmid};
 use crate::reconcile::Node;
 use crate::registry::document::{GuestFile, PoolsFile};
@@ -95,6 +96,9 @@ impl Changed<'_> {
         if let Some(told) = self.elsewhere("assign") {
             return told;
         }
+        if let Some(told) = self.told_by_own(&wanted) {
+            return told;
+        }
         let mut told = self.swept(self.make(|request| cloudinit::change(request, &wanted)));
         for note in &wanted.notes {
             told.line(note);
@@ -114,7 +118,10 @@ impl Changed<'_> {
             return self.swept(self.make(cloudinit::withdrawal));
         }
         match self.wanted() {
-            Ok(wanted) => self.swept(self.make(|request| cloudinit::change(request, &wanted))),
+            Ok(wanted) => match self.told_by_own(&wanted) {
+                Some(told) => told,
+                None => self.swept(self.make(|request| cloudinit::change(request, &wanted))),
+            },
             Err(Unsuitable::Off) => Told::default(),
             Err(reason) => self.refused(&reason.into()),
         }
@@ -139,9 +146,32 @@ impl Changed<'_> {
         Some(told)
     }
 
+    /// What becomes of a guest whose `cicustom` names a network document of the administrator's own: that is never replaced.
+    /// If it says what the guest holds, nothing is left to do; `None`: there is none, or nobody can read it here.
+    fn told_by_own(&self, wanted: &Wanted) -> Option<Told> {
+        let config = &self.located.config;
+        let volume = config.cicustom().get(Part::Network.as_str()).copied();
+        let volume = volume.filter(|volume| SnippetName::of_volume(volume).is_none())?;
+        let document = self.snippet(volume)?;
+        let findings = cloudinit::check_document(self.guest, config, wanted, document.as_bytes());
+        if let Some(finding) = findings.iter().find(|finding| finding.wrong) {
+            let refusal = Refusal::OwnNetwork(volume.to_owned());
+            let Told { failure, .. } = self.refused(&refusal);
+            let failure = failure
+                .map(|failure| Failure { message: format!("{}: {}", failure.message, finding.sentence), ..failure });
+            return Some(Told { failure, ..Told::default() });
+        }
+        let mut told = Told::default();
+        told.line(format!("`{volume}`, which guest {} has of its own, tells it its addresses", self.vmid()));
+        for finding in findings {
+            told.line(finding.sentence);
+        }
+        Some(told)
+    }
+
     fn refused(&self, refusal: &Refusal) -> Told {
         let vmid = self.vmid();
-        let hint = refusal.hint(vmid, &self.located.config, &fresh_uuid());
+        let hint = refusal.hint(self.guest, &self.located.config, &fresh_uuid());
         Told::failed(format!("guest {vmid} is not told: {refusal}"), hint)
     }
 
@@ -337,8 +367,10 @@ impl Changed<'_> {
             );
         }
         let number = vmid.to_string();
-        let args = ["guest", "exec", &number, "--", "sh", "-ec", script];
-        let shown = format!("qm guest exec {vmid} -- sh -ec '{}'", script.replace('\'', "'\\''").trim_end());
+        // One line, so that it is one line in logs and can be copied from there.
+        let script = script.trim_end().replace('\n', "; ");
+        let args = ["guest", "exec", &number, "--", "sh", "-ec", &script];
+        let shown = command_line(std::iter::once("qm").chain(args));
         if self.dry_run {
             told.line(format!("{shown} (not run)"));
             return told;
@@ -350,7 +382,7 @@ impl Changed<'_> {
             Err(message) => {
                 return Told::failed(
                     format!("guest {vmid} could not be told by its agent: {message}"),
-                    format!("inside it, as root:\n{script}"),
+                    format!("inside it, as root: `{script}`"),
                 );
             }
         }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use super::output::{Output, UNREADABLE};
+use super::assignments::observe_links;
+use super::output::{Output, UNREADABLE, advised};
 use super::{Guard, Hook, Verify, active, advice};
 use crate::audit::{Change, Event};
 use crate::guard::{self, courier, sayings::drift};
@@ -13,10 +14,11 @@ use crate::hook;
 use crate::inspect;
 use crate::model::NodeName;
 use crate::plan::{Problem, Step, unknown_gateways};
-use crate::reconcile::{Mode, Node, Report};
+use crate::reconcile::{Mode, Node, Report, presence_of};
 use crate::registry::Registry;
 use crate::survey;
 use crate::system::journal::Durability;
+use crate::system::run::RunState;
 
 /// Brings this node in line after a change of the registry.
 ///
@@ -65,7 +67,7 @@ fn steps_data(steps: &[Step]) -> Value {
 }
 
 fn problems_text(problems: &[Problem]) -> String {
-    problems.iter().map(|problem| format!("problem: {}\n  hint: {}\n", problem.sentence, problem.hint)).collect()
+    problems.iter().map(|problem| advised("problem", &problem.sentence, &problem.hint)).collect()
 }
 
 /// Problems, then what may surprise.
@@ -74,19 +76,22 @@ fn remarks(report: &Report) -> String {
 }
 
 fn notes_text(notes: &[Problem]) -> String {
-    notes.iter().map(|note| format!("note: {}\n  hint: {}\n", note.sentence, note.hint)).collect()
+    notes.iter().map(|note| advised("note", &note.sentence, &note.hint)).collect()
 }
 
 /// Looks into the images of the node's guests: returns in what they differ from what the guests hold, which is put right
 /// by other means than `apply`; what cannot be told becomes a note.
 fn images(node: &Node, report: &mut Report) -> anyhow::Result<Vec<Problem>> {
-    let (wrong, doubts): (Vec<_>, Vec<_>) = inspect::node(node)?.into_iter().partition(|finding| finding.wrong);
+    let links = observe_links().unwrap_or_default();
+    let run = RunState::unlocked(&node.paths);
+    let runs = |vmid, kind| presence_of(vmid, kind, true, run.mark(vmid).as_ref(), &links).is_some();
+    let (wrong, doubts): (Vec<_>, Vec<_>) = inspect::node(node, runs)?.into_iter().partition(|finding| finding.wrong);
     report.notes.extend(doubts.into_iter().map(Problem::from));
     Ok(wrong.into_iter().map(Problem::from).collect())
 }
 
 fn drift_text(wrong: &[Problem]) -> String {
-    wrong.iter().map(|drift| format!("drift: {}\n  hint: {}\n", drift.sentence, drift.hint)).collect()
+    wrong.iter().map(|drift| advised("drift", &drift.sentence, &drift.hint)).collect()
 }
 
 fn data(report: &Report) -> Value {
@@ -189,7 +194,7 @@ pub(super) fn verify(node: &Node, command: &Verify) -> anyhow::Result<Output> {
         (true, false) => 1,
         (true, true) => 0,
     };
-    Ok(graded(&report, Output { text, data, code }))
+    Ok(graded(&report, Output::new(text, data).with_code(code)))
 }
 
 pub(super) fn guard(node: Node, command: &Guard, dry_run: bool) -> anyhow::Result<Output> {

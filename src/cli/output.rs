@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::system::command;
 
 use crate::model::EXACT;
+use crate::model::text::{escaped, escaped_json, escaped_lines};
 
 /// Form of the data on stdout, as Proxmox VE's own tools have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -35,22 +36,34 @@ pub struct Output {
     pub data: Value,
     /// 0, or 3 for drift, 1 for problems, [`UNREADABLE`] if not everything could be read.
     pub code: u8,
+    /// Whether words of the text are to be coloured.
+    pub has_colours: bool,
 }
 
 impl Output {
     /// Success.
     pub fn new(text: impl Into<String>, data: Value) -> Self {
-        Self { text: text.into(), data, code: 0 }
+        Self { text: text.into(), data, code: 0, has_colours: false }
     }
 
-    /// In the form that was asked for, with a newline at the end unless it is empty.
+    /// With this exit status.
+    #[must_use]
+    pub fn with_code(self, code: u8) -> Self {
+        Self { code, ..self }
+    }
+
+    /// In the form that was asked for, with a newline at the end unless it is empty. Whatever is in it, a terminal gets
+    /// nothing to act on but ends of lines, tabs and this program's own colours.
     pub fn render(&self, format: OutputFormat) -> String {
         let exact = || exact(self.data.clone());
         let mut text = match format {
-            OutputFormat::Text => self.text.clone(),
-            OutputFormat::Json => exact().to_string(),
-            OutputFormat::JsonPretty => serde_json::to_string_pretty(&exact()).unwrap_or_default(),
-            OutputFormat::Yaml => yaml(&exact()),
+            OutputFormat::Text if self.has_colours => painted(&escaped_lines(&self.text)),
+            OutputFormat::Text => escaped_lines(&self.text).into_owned(),
+            OutputFormat::Json => escaped_json(&exact().to_string()).into_owned(),
+            OutputFormat::JsonPretty => {
+                escaped_json(&serde_json::to_string_pretty(&exact()).unwrap_or_default()).into_owned()
+            }
+            OutputFormat::Yaml => escaped_json(&yaml(&exact())).into_owned(),
         };
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
@@ -70,6 +83,30 @@ fn exact(data: Value) -> Value {
         Value::Object(map) => map.into_iter().map(|(key, value)| (key, exact(value))).collect(),
         other => other,
     }
+}
+
+/// Decoration only: the words say the same.
+fn painted(text: &str) -> String {
+    let mut painted = String::new();
+    for line in text.split_inclusive('\n') {
+        let is_row = line.starts_with(['|', '│']);
+        let shows = |word: &str| is_row && line.contains(&format!(" {word} "));
+        let alarm = ["NOT PROTECTED", "problem"].into_iter().find(|word| shows(word));
+        let word = alarm.or(["trouble:", "problem:", "note:"].into_iter().find(|word| line.starts_with(word)));
+        painted += &match word {
+            Some(word) => {
+                line.replacen(word, &format!("\x1b[{}m{word}\x1b[0m", if word == "note:" { 33 } else { 31 }), 1)
+            }
+            None if shows("protected") => line.replacen(" protected ", " \x1b[32mprotected\x1b[0m ", 1),
+            None => line.to_owned(),
+        };
+    }
+    painted
+}
+
+/// A sentence with what to do about it, a line each, whatever their text has in it.
+pub fn advised(kind: &str, sentence: &str, hint: &str) -> String {
+    format!("{kind}: {}\n  hint: {}\n", escaped(sentence), escaped(hint))
 }
 
 /// YAML in its simplest form: strings are JSON strings, which YAML reads as they are. Unquoted, `52:54:00:12:34:56`
@@ -149,6 +186,7 @@ const NARROW: usize = 12;
 /// As [`table`], with cells of several lines if it would be wider than this otherwise.
 pub fn table_within(limit: usize, headers: &[&str], rows: &[Vec<String>]) -> String {
     let utf8 = has_utf8();
+    let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| escaped(cell)).collect()).collect();
     let mut widths: Vec<usize> = (0..headers.len())
         .map(|column| {
             let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
@@ -166,7 +204,7 @@ pub fn table_within(limit: usize, headers: &[&str], rows: &[Vec<String>]) -> Str
         format!("{left}{}{right}\n", bars.join(&cross.to_string()))
     };
     let bar = if utf8 { '│' } else { '|' };
-    let row = |cells: &[String]| {
+    let row = |cells: &[std::borrow::Cow<'_, str>]| {
         let cells: Vec<Vec<String>> = cells.iter().zip(&widths).map(|(cell, width)| wrapped(cell, *width)).collect();
         let height = cells.iter().map(Vec::len).max().unwrap_or(0);
         let line = |number: usize| {
@@ -179,7 +217,7 @@ pub fn table_within(limit: usize, headers: &[&str], rows: &[Vec<String>]) -> Str
         };
         (0..height).map(line).collect::<String>()
     };
-    let headers: Vec<String> = headers.iter().map(|header| (*header).to_owned()).collect();
+    let headers: Vec<_> = headers.iter().map(|header| (*header).into()).collect();
     let body: String = rows.iter().map(|cells| row(cells)).collect();
     if utf8 {
         let (top, middle, bottom) = (rule('┌', '─', '┬', '┐'), rule('╞', '═', '╪', '╡'), rule('└', '─', '┴', '┘'));

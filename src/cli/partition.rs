@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::output::{Output, table};
 use super::{PartitionCommand, PartitionForm, PartitionNeeds, PartitionPlan, advice};
+use crate::model::text::escaped;
 use crate::partition::{
     Declared, Finding, Network, Plan, PlanError, Request, Severity, Strategy, Weight, check, gather, parse_declared,
     parse_plan, parse_sdn, plan, planned_map, rule_rows, script, stanzas, subnet_rows, today_map, weight_rows,
@@ -167,7 +168,12 @@ fn checked(paths: &Paths, file: Option<&Path>, from: &str) -> anyhow::Result<Out
             Severity::Warning => "warning",
             Severity::Info => "info",
         };
-        format!("{severity}: {}: {}\n    hint: {}\n", finding.code, finding.sentence, finding.remedy)
+        format!(
+            "{severity}: {}: {}\n    hint: {}\n",
+            finding.code,
+            escaped(&finding.sentence),
+            escaped(&finding.remedy)
+        )
     };
     let mut text: String = findings.iter().map(line).collect();
     let counts = findings.iter().filter(|finding| finding.severity != Severity::Info).count();
@@ -176,5 +182,5 @@ fn checked(paths: &Paths, file: Option<&Path>, from: &str) -> anyhow::Result<Out
     }
     text += &network.notes.iter().map(|note| format!("note: {note}\n")).collect::<String>();
     let data = json!({ "findings": findings, "notes": network.notes });
-    Ok(Output { text, data, code: if counts == 0 { 0 } else { 3 } })
+    Ok(Output::new(text, data).with_code(if counts == 0 { 0 } else { 3 }))
 }

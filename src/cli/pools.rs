@@ -11,7 +11,7 @@ use serde_json::json;
 use super::assignments::{own_addresses, retold};
 use super::bridges;
 use super::node::settle_pool;
-use super::output::{Output, UNREADABLE, table};
+use super::output::{Output, UNREADABLE, advised, table};
 use super::{PoolAdd, PoolCommand, PoolCreate, PoolSet, ProfileOrFile, advice};
 use crate::model::{IfName, PoolName, Prefix};
 use crate::plan::{Inputs, Problem, Surroundings, assume_bridge, assume_gateways, is_segment_of, outlook, unfit};
@@ -109,7 +109,7 @@ fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Out
     problems.extend(missing);
     text.extend(outlook.iter().map(|line| format!("\n{line}")));
     for Problem { sentence, hint, .. } in &problems {
-        text += &format!("\nproblem: {sentence}\n  hint: {hint}");
+        text += &format!("\n{}", advised("problem", sentence, hint).trim_end());
     }
     let data = json!({
         "pool": name, "entries": count, "bridge": bridge, "gateways": gateways, "assumptions": said,

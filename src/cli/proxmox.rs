@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::guest::Located;
 use crate::hookscript;
 use crate::model::Vmid;
+use crate::model::text::command_line;
 use crate::reconcile::Node;
 use crate::system::command;
 
@@ -74,7 +75,7 @@ pub(super) fn set(node: &Node, vmid: Vmid, located: &Located, options: &[&str], 
     let number = vmid.to_string();
     let args: Vec<&str> = ["set", &number].into_iter().chain(options.iter().copied()).collect();
     if located.node != node.name {
-        let command = format!("{} {}", located.config.kind.tool(), args.join(" "));
+        let command = command_line(std::iter::once(located.config.kind.tool()).chain(args));
         return Outcome::LeftToDo { reason: format!("guest {vmid} is on node {}", located.node), command };
     }
     call(node, located.config.kind.tool(), &args, dry_run)
@@ -82,7 +83,7 @@ pub(super) fn set(node: &Node, vmid: Vmid, located: &Located, options: &[&str], 
 
 /// A command that changes something.
 pub(super) fn call(node: &Node, tool: &str, args: &[&str], dry_run: bool) -> Outcome {
-    let command = format!("{tool} {}", args.join(" "));
+    let command = command_line(std::iter::once(tool).chain(args.iter().copied()));
     let program = match program(node, tool) {
         Ok(program) => program,
         Err(reason) => return Outcome::LeftToDo { reason, command },

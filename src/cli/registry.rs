@@ -3,9 +3,10 @@
 use serde_json::json;
 
 use super::node::settle;
-use super::output::{Output, UNREADABLE};
+use super::output::{Output, UNREADABLE, advised};
 use super::{RegistryCommand, advice};
 use crate::model::Moment;
+use crate::model::text::escaped;
 use crate::reconcile::Node;
 use crate::registry::document::DocumentError;
 
@@ -37,14 +38,14 @@ fn check(node: &Node) -> anyhow::Result<Output> {
         let name = name_of(node, error);
         let copy = copied(node, &name);
         let known = copy.as_ref().map_or_else(|| "no copy".to_owned(), |time| format!("copy of {time}"));
-        text += &format!("{name}: {} ({known})\n  hint: {}\n", error.reason, error.hint);
+        text += &advised(&escaped(&name), &format!("{} ({known})", error.reason), &error.hint);
         data.push(json!({ "file": name, "reason": error.reason, "hint": error.hint, "copied_at": copy }));
     }
     if broken.is_empty() {
         text = "every file of the registry can be read\n".to_owned();
     }
     let code = if broken.is_empty() { 0 } else { UNREADABLE };
-    Ok(Output { text, data: data.into(), code })
+    Ok(Output::new(text, data.into()).with_code(code))
 }
 
 fn restore(node: &Node, name: &str, dry_run: bool) -> anyhow::Result<Output> {

@@ -29,7 +29,7 @@ pub(super) fn run(command: Selftest, verbose: bool) -> anyhow::Result<Output> {
         error => error.into(),
     })?;
     let code = u8::from(!report.is_good());
-    Ok(Output { text: text(&report, verbose), data: data(&report), code })
+    Ok(Output::new(text(&report, verbose), data(&report)).with_code(code))
 }
 
 fn verdict(passes: bool) -> &'static str {

@@ -9,6 +9,7 @@ use crate::audit::{Change, Event};
 use crate::cloudinit::{self, Place};
 use crate::guest::storage::Storage;
 use crate::guest::storages;
+use crate::model::text::command_line;
 use crate::reconcile::Node;
 use crate::system::journal::Durability;
 
@@ -44,7 +45,7 @@ pub(super) fn setup(node: &Node, command: &Setup, dry_run: bool) -> anyhow::Resu
     let mut text =
         format!("/etc/pve/storage.cfg gets a storage for cloud-init data that every node has:\n\n{section}\n");
     if !command.yes {
-        text += &format!("nothing is changed yet: `pve-public-ip setup --yes` runs `pvesm {}`", args.join(" "));
+        text += &format!("nothing is changed yet: `pve-public-ip setup --yes` runs `pvesm {}`", command_line(args));
         return Ok(Output::new(text, json!({ "storage": NAME, "changed": false, "section": section })));
     }
     let outcome = proxmox::call(node, "pvesm", &args, dry_run);

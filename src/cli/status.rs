@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::output::{Output, OutputFormat, UNREADABLE, table_within, terminal_width};
+use super::output::{Output, OutputFormat, UNREADABLE, advised, table_within, terminal_width};
 use super::{Metrics, Status, conflicts};
+use crate::model::text::escaped;
 use crate::model::{Amount, IfName, Vmid};
 use crate::reconcile::{Mode, Node, ReconcileError, Sources};
 use crate::system::files;
@@ -83,7 +84,7 @@ pub(super) fn status(node: &Node, command: &Status, format: OutputFormat) -> any
     let output = || {
         let view = view(node);
         let code = if view.unreadable > 0 { UNREADABLE } else { u8::from(view.in_line.is_none()) };
-        Output { text: screen.painted(&text(&view, screen.width)), data: json!(view), code }
+        Output { has_colours: screen.has_colour, ..Output::new(text(&view, screen.width), json!(view)).with_code(code) }
     };
     if !command.watch {
         return Ok(output());
@@ -113,34 +114,12 @@ impl Screen {
         let is_dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
         Self { width: terminal_width(), has_colour: !is_set("NO_COLOR") && !is_dumb }
     }
-
-    /// Decoration only: the words say the same.
-    fn painted(&self, text: &str) -> String {
-        if !self.has_colour {
-            return text.to_owned();
-        }
-        let mut painted = String::new();
-        for line in text.split_inclusive('\n') {
-            let is_row = line.starts_with(['|', '│']);
-            let shows = |word: &str| is_row && line.contains(&format!(" {word} "));
-            let alarm = ["NOT PROTECTED", "problem"].into_iter().find(|word| shows(word));
-            let word = alarm.or(["trouble:", "problem:", "note:"].into_iter().find(|word| line.starts_with(word)));
-            painted += &match word {
-                Some(word) => {
-                    line.replacen(word, &format!("\x1b[{}m{word}\x1b[0m", if word == "note:" { 33 } else { 31 }), 1)
-                }
-                None if shows("protected") => line.replacen(" protected ", " \x1b[32mprotected\x1b[0m ", 1),
-                None => line.to_owned(),
-            };
-        }
-        painted
-    }
 }
 
 fn text(view: &View, width: usize) -> String {
     let mut text = format!("node {}: {}, {}\n", view.node, health(view), guard_text(view.guard.as_ref()));
     for trouble in &view.trouble {
-        text += &format!("trouble: {trouble}\n");
+        text += &format!("trouble: {}\n", escaped(trouble));
     }
     let mut add = |headers: &[&str], rows: Vec<Vec<String>>| {
         if !rows.is_empty() {
@@ -174,7 +153,7 @@ fn text(view: &View, width: usize) -> String {
     }
     for (kind, problems) in [("problem", &view.problems), ("note", &view.notes)] {
         for problem in problems {
-            text += &format!("{kind}: {}\n  hint: {}\n", problem.sentence, problem.hint);
+            text += &advised(kind, &problem.sentence, &problem.hint);
         }
     }
     text

@@ -2,9 +2,10 @@
 
 use serde_json::json;
 
-use super::output::{Output, has_utf8};
+use super::output::{Output, advised, has_utf8};
 use super::{Drawing, Topology, advice};
 use crate::interfaces::Interfaces;
+use crate::model::text::one_line;
 use crate::paths::Paths;
 use crate::survey;
 use crate::topology::{Flaw, check, dot, draw, mermaid, text};
@@ -31,19 +32,18 @@ pub(super) fn topology(paths: &Paths, command: &Topology) -> anyhow::Result<Outp
         Drawing::Dot => (dot(&map), "// "),
     };
     // A reason may have lines of its own, which would end the comment.
-    let rest = unknown.iter().map(|reason| reason.split_whitespace().collect::<Vec<_>>().join(" "));
+    let rest = unknown.iter().map(|reason| one_line(reason));
     let rest: String = rest.map(|reason| format!("{comment}not drawn: {reason}\n")).collect();
     let data = json!({ "node": inputs.node.as_str(), "items": map.items, "edges": map.edges, "not_drawn": unknown });
     Ok(Output::new(drawn + &rest, data))
 }
 
 fn checked(flaws: &[Flaw], unknown: &[String]) -> Output {
-    let mut text: String =
-        flaws.iter().map(|flaw| format!("{}: {}\n  hint: {}\n", flaw.code, flaw.sentence, flaw.remedy)).collect();
-    text += &unknown.iter().map(|reason| format!("not looked at: {reason}\n")).collect::<String>();
+    let mut text: String = flaws.iter().map(|flaw| advised(flaw.code, &flaw.sentence, &flaw.remedy)).collect();
+    text += &unknown.iter().map(|reason| format!("not looked at: {}\n", one_line(reason))).collect::<String>();
     if flaws.is_empty() {
         text += "nothing found: addresses, gateways and MACs agree\n";
     }
     let code = if flaws.is_empty() { 0 } else { 3 };
-    Output { text, data: json!({ "flaws": flaws, "not_looked_at": unknown }), code }
+    Output::new(text, json!({ "flaws": flaws, "not_looked_at": unknown })).with_code(code)
 }

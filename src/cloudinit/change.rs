@@ -7,8 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Part, SnippetName, Unsuitable, Wanted, base, document, quoted, yaml};
+use super::{Part, SnippetName, Unsuitable, Wanted, assign_command, base, document, quoted, yaml};
 use crate::guest::{GuestConfig, IpConfig};
+use crate::model::text::command_line;
 use crate::model::{GuestKind, Vmid};
 use crate::registry::document::{GuestFile, PoolsFile};
 
@@ -114,27 +115,37 @@ pub enum Refusal {
 
 impl Refusal {
     /// The administrator's next step; `smbios1` is the line as it should be.
-    pub fn hint(&self, vmid: Vmid, config: &GuestConfig, fresh_uuid: &str) -> String {
+    pub fn hint(&self, guest: &GuestFile, config: &GuestConfig, fresh_uuid: &str) -> String {
+        let vmid = guest.vmid;
+        let assign = assign_command(guest);
         match self {
             Self::Unsuitable(reason) => reason.hint(vmid, config.kind),
-            Self::OwnNetwork(_) => format!(
-                "put the addresses into it (`pve-public-ip show {vmid}`) and `pve-public-ip assign {vmid} ... --cloud-init off`; \
-                 or take it out of `qm set {vmid} --cicustom ...`"
-            ),
-            Self::OwnVendor(_) => {
-                "add `updates: {network: {when: [boot]}}` to it, or assign with --reinit: the guest then takes itself for a \
-                 new machine"
-                    .to_owned()
+            Self::OwnNetwork(volume) => {
+                let others = config.cicustom().into_iter().filter(|(part, _)| *part != Part::Network.as_str());
+                let others: Vec<String> = others.map(|(part, volume)| format!("{part}={volume}")).collect();
+                let (number, rest) = (vmid.to_string(), others.join(","));
+                let change: [&str; 2] =
+                    if others.is_empty() { ["--delete", "cicustom"] } else { ["--cicustom", &rest] };
+                let take_out = command_line(["qm", "set", &number].into_iter().chain(change));
+                format!(
+                    "to let this program tell the guest: `{take_out} && {assign}`; or write the addresses into `{volume}`"
+                )
             }
+            Self::OwnVendor(_) => format!(
+                "`{assign} --reinit`: the guest then takes itself for a new machine; or add \
+                 `updates: {{network: {{when: [boot]}}}}` to it"
+            ),
             Self::NoUuid => {
                 let others = config.line("smbios1").into_iter().flat_map(|line| line.split(','));
                 let others = others.filter(|part| !part.is_empty() && !part.starts_with("uuid="));
                 let line: Vec<String> =
                     std::iter::once(format!("uuid={fresh_uuid}")).chain(others.map(str::to_owned)).collect();
-                format!("give it one: `qm set {vmid} --smbios1 {}`; then assign again", line.join(","))
+                let (number, line) = (vmid.to_string(), line.join(","));
+                let set = command_line(["qm", "set", &number, "--smbios1", &line]);
+                format!("give it one: `{set} && {assign}`")
             }
             Self::UnknownId(_) => {
-                "assign with --reinit: the guest then takes itself for a new machine at its next boot".to_owned()
+                format!("`{assign} --reinit`: the guest then takes itself for a new machine at its next boot")
             }
         }
     }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::told::{self, Told, ToldNic};
-use super::{Gateway, SnippetName, Subnet, Wanted, WantedNic, is_link_local};
+use super::{Gateway, SnippetName, Subnet, Wanted, WantedNic, assign_command, is_link_local};
 use crate::guest::GuestConfig;
 use crate::model::{MacAddr, NicId, Vmid};
 use crate::plan::Problem;
@@ -76,6 +76,30 @@ pub fn check(guest: &GuestFile, config: &GuestConfig, wanted: &Wanted, contents:
     check.found
 }
 
+/// Compares a document alone with what is wanted, as the next image will have it.
+pub fn check_document(guest: &GuestFile, config: &GuestConfig, wanted: &Wanted, network: &[u8]) -> Vec<Finding> {
+    let mut check = Check { guest, config, found: Vec::new() };
+    check.document(wanted, network);
+    check.found
+}
+
+/// What a guest without a document would miss that Proxmox VE makes of its `ipconfigN` lines at the next start.
+pub fn check_lines(guest: &GuestFile, config: &GuestConfig, wanted: &Wanted) -> Vec<Finding> {
+    let mut check = Check { guest, config, found: Vec::new() };
+    for (id, nic) in wanted.nics.iter().filter(|(_, nic)| nic.assigned) {
+        let now = config.ip_config(*id).and_then(Result::ok).unwrap_or_default();
+        if now != nic.ip_config() || wanted.needs_document() {
+            let held = check.held(*id);
+            let key = config.ip_config_key(*id);
+            check.wrong(format!(
+                "guest {} is not told of {held} on {id} by `{key}`: it comes up without it",
+                guest.vmid
+            ));
+        }
+    }
+    check.found
+}
+
 struct Check<'a> {
     guest: &'a GuestFile,
     config: &'a GuestConfig,
@@ -99,12 +123,7 @@ impl Check<'_> {
 
     /// How the document is made right: by whoever wrote it.
     fn remedy(&self) -> String {
-        let vmid = self.guest.vmid;
-        let mut held = self.guest.addresses();
-        let assign = held.next().map_or_else(String::new, |(nic, _, assigned)| {
-            let net = if nic == NicId::FIRST { String::new() } else { format!(" --net {}", nic.index()) };
-            format!("`pve-public-ip assign {vmid} {}{net}`", plain(assigned.address))
-        });
+        let assign = format!("`{}`", assign_command(self.guest));
         match self.config.cicustom().get("network") {
             Some(volume) if SnippetName::of_volume(volume).is_none() => {
                 format!("correct `{volume}`, or take it out of `cicustom` and {assign}")
@@ -129,6 +148,11 @@ impl Check<'_> {
                 format!("the cloud-init image of guest {vmid} has no `{missing}`: the guest gets no addresses");
             return self.put(true, sentence, update);
         };
+        self.document(wanted, network);
+    }
+
+    fn document(&mut self, wanted: &Wanted, network: &[u8]) {
+        let vmid = self.guest.vmid;
         let document = std::str::from_utf8(network).map_err(|_| "it is not text".to_owned());
         match document.map(told::parse) {
             Ok(Ok(told)) => self.told(wanted, &told),

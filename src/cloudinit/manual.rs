@@ -92,7 +92,11 @@ fn interfaces(id: NicId, nic: &WantedNic) -> Vec<String> {
             if let Some(mtu) = mtu.take() {
                 put(format!("mtu {mtu}"));
             }
-            if !v4 {
+            if !v4 && nic.awaits_router() {
+                // Also where the guest forwards. An address that it makes itself would not get out.
+                put("accept_ra 2".to_owned());
+                put("autoconf 0".to_owned());
+            } else if !v4 {
                 put("accept_ra 0".to_owned());
             }
             match gateway {
@@ -125,7 +129,7 @@ fn netplan(id: NicId, nic: &WantedNic) -> Vec<String> {
         format!("      match: {{macaddress: '{}'}}", nic.mac),
         "      dhcp4: false".to_owned(),
         "      dhcp6: false".to_owned(),
-        "      accept-ra: false".to_owned(),
+        format!("      accept-ra: {}", nic.awaits_router()),
     ];
     lines.extend(nic.mtu.map(|mtu| format!("      mtu: {mtu}")));
     let nets = |v4| fixed(nic, v4).map(|(address, _)| address.to_string()).collect();
@@ -158,7 +162,9 @@ fn nmcli(id: NicId, nic: &WantedNic) -> Vec<String> {
             words.push(format!("{family}.method disabled"));
             continue;
         }
-        words.push(format!("{family}.method manual {family}.addresses {addresses}"));
+        // `manual` takes no route from an advertisement.
+        let method = if !v4 && nic.awaits_router() { "auto" } else { "manual" };
+        words.push(format!("{family}.method {method} {family}.addresses {addresses}"));
         words.extend(nic.gateway(v4).map(|gateway| format!("{family}.gateway {}", gateway.address)));
         let servers = servers(nic, v4);
         words.extend((!servers.is_empty()).then(|| format!("{family}.dns {}", servers.join(","))));
@@ -180,7 +186,7 @@ fn powershell(id: NicId, nic: &WantedNic) -> Vec<String> {
         if !v4 {
             // By default its link-local address is not the one made of the MAC.
             lines.push("Set-NetIPv6Protocol -RandomizeIdentifiers Disabled".to_owned());
-            listen = " -RouterDiscovery Disabled";
+            listen = if nic.awaits_router() { " -RouterDiscovery Enabled" } else { " -RouterDiscovery Disabled" };
         }
         lines.push(format!("Set-NetIPInterface {on} -AddressFamily {family} -Dhcp Disabled{listen}{mtu}"));
         for (address, gateway) in fixed(nic, v4) {

@@ -23,7 +23,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::IpNet;
 
 pub use change::{Boot, Change, Current, Refusal, Request, change, instance_id, looks_at_every_boot, withdrawal};
-pub use check::{Contents, Finding, borrowed, check};
+pub use check::{Contents, Finding, borrowed, check, check_document, check_lines};
 pub use document::document;
 use document::quoted;
 pub use manual::{Manual, manuals};
@@ -33,6 +33,7 @@ pub use snippet::{Part, SnippetName};
 use crate::guest::{Addressing, CloudInitForm, GuestConfig, IpConfig, IpFamily, NicError};
 use crate::model::{GuestKind, MacAddr, NicId, Prefix, Vmid};
 use crate::registry::document::{Assigned, GuestFile, GuestOs, Mode, PoolsFile};
+use crate::registry::plain;
 
 /// What the guest has to find inside: every NIC that it can know of, not only those with public addresses, because a
 /// document of ours takes the place of Proxmox VE's whole.
@@ -219,6 +220,11 @@ impl WantedNic {
         })
     }
 
+    /// Whether only a router's advertisement can tell it the IPv6 gateway: it has addresses, and none is named.
+    pub fn awaits_router(&self) -> bool {
+        self.has(false) && self.gateway(false).is_none()
+    }
+
     fn has(&self, v4: bool) -> bool {
         self.subnets.iter().any(|subnet| subnet.is_v4() == v4)
     }
@@ -245,6 +251,15 @@ impl fmt::Display for Subnet {
             Self::Auto => f.write_str("router advertisements"),
         }
     }
+}
+
+/// The command that tells a guest anew what it holds.
+pub fn assign_command(guest: &GuestFile) -> String {
+    let first = guest.addresses().next().map_or_else(String::new, |(nic, _, assigned)| {
+        let net = if nic == NicId::FIRST { String::new() } else { format!(" --net {}", nic.index()) };
+        format!(" {}{net}", plain(assigned.address))
+    });
+    format!("pve-public-ip assign {}{first}", guest.vmid)
 }
 
 /// Decides what the guest has to find inside, or says why this program does not tell it.

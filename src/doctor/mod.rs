@@ -362,7 +362,8 @@ pub const CHECKS: &[Check] = &[
         "clone-or-restore",
         Warning,
         "A guest without assignments has the hookscript, a MAC or an address of one that has some: a clone, or a copy \
-         restored under another number. It does not start until one of them gives way.",
+         restored under another number. With our hookscript it does not start until one of them gives way; without it, and \
+         while it runs, what it sends with that MAC or address is dropped.",
         guests::clone_or_restore,
     ),
     check(

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::text::escaped;
+
 /// The same is said again after this time.
 const DAY: u64 = 86_400;
 
@@ -168,18 +170,13 @@ impl Alerts {
     }
 }
 
-/// Without what would be a line or a command of its own.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
 impl Message {
     /// What the administrator reads first.
     pub fn subject(&self) -> String {
         let first = self.alerts.first();
         let over = if first.is_some_and(|alert| alert.recovered) { "over: " } else { "" };
         let sentence: String =
-            first.map(|alert| plain(&alert.sentence)).unwrap_or_default().chars().take(120).collect();
+            first.map(|alert| escaped(&alert.sentence)).unwrap_or_default().chars().take(120).collect();
         let others = match self.alerts.len() + self.more {
             0 | 1 => String::new(),
             count => format!(" (and {} more)", count - 1),
@@ -196,9 +193,9 @@ impl Message {
         );
         for alert in &self.alerts {
             let over = if alert.recovered { "over: " } else { "" };
-            text += &format!("{over}{}\n", plain(&alert.sentence));
+            text += &format!("{over}{}\n", escaped(&alert.sentence));
             if let Some(hint) = &alert.hint {
-                text += &format!("  hint: {}\n", plain(hint));
+                text += &format!("  hint: {}\n", escaped(hint));
             }
         }
         if self.more > 0 {
@@ -302,7 +299,7 @@ mod tests {
             head.lines().collect::<Vec<_>>(),
             [
                 "To: root",
-                "Subject: pve-public-ip on pve1: guest 100 is  Bcc: all@example.org b?se (and 4 more)",
+                "Subject: pve-public-ip on pve1: guest 100 is\\r\\nBcc: all@example.org b?se (and 4 more)",
                 "Auto-Submitted: auto-generated",
                 "MIME-Version: 1.0",
                 "Content-Type: text/plain; charset=UTF-8",
@@ -310,7 +307,7 @@ mod tests {
             ]
         );
         assert!(
-            body.starts_with("guest 100 is  Bcc: all@example.org böse\n  hint: do this\nover: x\nand 3 more\n\n"),
+            body.starts_with("guest 100 is\\r\\nBcc: all@example.org böse\n  hint: do\\nthis\nover: x\nand 3 more\n\n"),
             "{body}"
         );
     }

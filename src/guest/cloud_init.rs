@@ -10,7 +10,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::config::{GuestConfig, NicError, is_true, properties};
-use crate::model::{GuestKind, NicId};
+use crate::model::text::command_line;
+use crate::model::{GuestKind, NicId, Vmid};
 
 /// `ipconfigN` of a virtual machine, or the same keys in a container's `netN`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -194,6 +195,24 @@ impl GuestConfig {
             .filter(|part| !part.is_empty())
             .collect::<Vec<_>>()
             .join(",")
+    }
+
+    /// The command by which the guest is not configured with a fixed address on a NIC any more.
+    pub fn without_address(&self, vmid: Vmid, nic: NicId) -> String {
+        let (number, key) = (vmid.to_string(), self.ip_config_key(nic));
+        match self.kind {
+            GuestKind::Qemu => command_line(["qm", "set", &number, "--delete", &key]),
+            GuestKind::Lxc => {
+                let line = self.with_ip_config(nic, &IpConfig::default());
+                command_line(["pct", "set", &number, &format!("--{key}"), &line])
+            }
+        }
+    }
+
+    /// The NIC that is configured with an address.
+    pub fn nic_with(&self, address: IpAddr) -> Option<NicId> {
+        let mut nics = self.nics.keys().copied();
+        nics.find(|nic| self.static_addresses(*nic).iter().any(|net| net.addr() == address))
     }
 
     /// The line that has it: `ipconfig0`, or a container's `net0`.

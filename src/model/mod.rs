@@ -9,6 +9,7 @@ mod guest;
 mod mac;
 mod moment;
 mod names;
+pub mod text;
 
 pub use address::{Prefix, PrefixError};
 pub use amount::{Amount, EXACT};

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::guest::GuestConfig;
-use crate::model::{IfName, MacAddr, NicId, Prefix, Vmid};
+use crate::model::{IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
 use crate::registry::document::{GuestFile, Mode, PoolIndex, PoolsFile};
 use crate::registry::{Registry, plain};
 
@@ -265,13 +265,13 @@ pub fn check_stranger(index: &Index<'_>, vmid: Vmid, config: &GuestConfig, our_h
                     "guest {vmid} is configured with {}, which is assigned to guest {owner}: is it a clone?",
                     net.addr()
                 ),
-                format!("change the guest's address: `{tool} config {vmid}`"),
+                instead(config, vmid, net.addr(), index.pools.pool_of(net.addr()).map(PoolName::as_str)),
             );
         }
         if let Some(pool) = index.pools.pool_of(net.addr()) {
             return problem(
                 format!("guest {vmid} is configured with {} of pool `{pool}`, which is not assigned to it", net.addr()),
-                format!("`pve-public-ip assign {vmid} {}`, or change the guest's address", net.addr()),
+                format!("`pve-public-ip assign {vmid} {}`, or {}", net.addr(), instead(config, vmid, net.addr(), None)),
             );
         }
     }
@@ -282,6 +282,16 @@ pub fn check_stranger(index: &Index<'_>, vmid: Vmid, config: &GuestConfig, our_h
         );
     }
     None
+}
+
+/// How a guest gets rid of an address that it is configured with; or another one of the pool, with the hookscript.
+fn instead(config: &GuestConfig, vmid: Vmid, address: IpAddr, pool: Option<&str>) -> String {
+    let without = config
+        .nic_with(address)
+        .map(|nic| format!("take the address out of it: `{}`", config.without_address(vmid, nic)));
+    let another = pool.map(|pool| format!("give it one of its own: `pve-public-ip assign {vmid} --pool {pool}`"));
+    let ways: Vec<String> = another.into_iter().chain(without).collect();
+    ways.join(", or ")
 }
 
 fn held(guest: &GuestFile, nic: NicId) -> String {

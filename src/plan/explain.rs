@@ -9,11 +9,11 @@ use super::desired::{
     Unbound, bridge_guard, broadcasts, hears_advertisements, infrastructure_addresses, is_uplink_name, own_nets,
     pool_bridges, registered_macs, segments, unbound_kinds,
 };
-use super::inputs::{Inputs, Presence, is_guest_port};
+use super::inputs::{Inputs, Presence, guest_of_port, is_guest_port};
 use super::routers;
-use crate::model::{IfName, Prefix};
+use crate::model::{IfName, Prefix, Vmid};
 use crate::oracle::{Bindings, BoundPort, Holdings, PortRole};
-use crate::registry::document::UplinkGuard;
+use crate::registry::document::{Interface, UplinkGuard};
 
 /// Everything that is protected on the node.
 pub fn bindings(inputs: &Inputs) -> Bindings {
@@ -49,21 +49,36 @@ pub fn bindings(inputs: &Inputs) -> Bindings {
     Bindings { bound, infrastructure, reserved, returning, registered, broadcasts }
 }
 
+/// What the port of a guest will be that has assignments and does not run: bound, as if it did; and whose it is.
+pub fn role_when_started(inputs: &Inputs, port: IfName) -> Option<(Vmid, PortRole)> {
+    let (vmid, place) = guest_of_port(port).and_then(|vmid| Some((vmid, inputs.guests.get(&vmid)?)))?;
+    if inputs.presence.contains_key(&vmid) || place.node != inputs.node {
+        return None;
+    }
+    let guest = inputs.registry.guests.get(&vmid)?;
+    let (_, interface) = guest.interfaces.iter().find(|(id, _)| place.config.kind.port(vmid, **id) == port)?;
+    Some((vmid, bound(inputs, interface)))
+}
+
+fn bound(inputs: &Inputs, interface: &Interface) -> PortRole {
+    PortRole::Bound(BoundPort {
+        mac: interface.mac,
+        own: own_nets(interface).into_iter().collect(),
+        dhcp: interface.dhcp != Some(false),
+        any_link_local: interface.any_link_local,
+        trunk: interface.trunk.clone(),
+        strict: !interface.any_destination,
+        advertisements: hears_advertisements(&inputs.registry, interface),
+    })
+}
+
 /// What a port is. One that nobody knows is taken for a guest's without bindings, as the rules do.
 pub fn role(inputs: &Inputs, port: IfName) -> PortRole {
     for (vmid, guest) in inputs.registry.guests.iter().filter(|(vmid, _)| inputs.presence.contains_key(vmid)) {
         let Some(place) = inputs.guests.get(vmid) else { continue };
         let found = guest.interfaces.iter().find(|(id, _)| place.config.kind.port(*vmid, **id) == port);
         if let Some((_, interface)) = found {
-            return PortRole::Bound(BoundPort {
-                mac: interface.mac,
-                own: own_nets(interface).into_iter().collect(),
-                dhcp: interface.dhcp != Some(false),
-                any_link_local: interface.any_link_local,
-                trunk: interface.trunk.clone(),
-                strict: !interface.any_destination,
-                advertisements: hears_advertisements(&inputs.registry, interface),
-            });
+            return bound(inputs, interface);
         }
     }
     let name = port.as_str();

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::files;
 use crate::audit::{Author, Who};
+use crate::model::text;
 
 /// How far up to look for a task: hookscript, `qm`, the worker of a daemon are a few steps.
 const ANCESTORS: usize = 16;
@@ -33,7 +34,7 @@ fn command_line() -> String {
     if let Some(program) = words.first_mut() {
         *program = program.rsplit('/').next().unwrap_or_default().to_owned();
     }
-    words.join(" ").chars().take(COMMAND_LIMIT).collect()
+    text::command_line(words.iter().map(String::as_str)).chars().take(COMMAND_LIMIT).collect()
 }
 
 fn proc(pid: u32, file: &str) -> Option<String> {

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use crate::model::text::{command_line, one_line};
+
 /// Directories in which programs are looked for; never the caller's `PATH` alone, which may be anything.
 pub const SYSTEM_DIRECTORIES: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
@@ -26,7 +28,7 @@ pub enum CommandError {
         source: io::Error,
     },
     /// Ran and failed.
-    #[error("`{program}` failed ({status}){}", quoted(stderr))]
+    #[error("`{program}` failed ({status}){}", said(stderr))]
     Failed {
         /// Program and arguments.
         program: String,
@@ -37,14 +39,14 @@ pub enum CommandError {
     },
 }
 
-fn quoted(stderr: &str) -> String {
-    let text = stderr.trim();
+fn said(stderr: &str) -> String {
+    let text = one_line(stderr);
     if text.is_empty() { String::new() } else { format!(": {text}") }
 }
 
 /// Runs a program with `input` on its stdin and returns its stdout.
 pub fn run(program: &str, args: &[&str], input: &[u8]) -> Result<Vec<u8>, CommandError> {
-    let shown = || std::iter::once(program).chain(args.iter().copied()).collect::<Vec<_>>().join(" ");
+    let shown = || command_line(std::iter::once(program).chain(args.iter().copied()));
     let start = |source| CommandError::Start { program: shown(), source };
     let mut child = new(program)
         .args(args)
@@ -80,7 +82,7 @@ pub fn pass_through(program: &Path, args: &[OsString]) -> io::Result<ExitStatus>
 /// Gives a program something to read. Nobody trusts it to end: after `limit` it is killed, with all that it has started, and
 /// what it leaves behind in the background holds up nobody. What it says to stderr goes where ours goes.
 pub fn feed(program: &Path, args: &[&str], input: &[u8], limit: Duration) -> Result<(), CommandError> {
-    let shown = || [program.to_str().unwrap_or("?")].iter().chain(args).copied().collect::<Vec<_>>().join(" ");
+    let shown = || command_line([program.to_str().unwrap_or("?")].iter().chain(args).copied());
     let start = |source| CommandError::Start { program: shown(), source };
     let mut child = new(program)
         .args(args)
@@ -158,10 +160,10 @@ mod tests {
         shell("exit 0", Duration::from_secs(20)).unwrap();
         shell("[ -z \"$HOME\" ] && [ $(wc -c) = 1048576 ]", Duration::from_secs(20)).unwrap();
         let message = shell("exit 3", Duration::from_secs(20)).unwrap_err().to_string();
-        assert_eq!(message, "`/bin/sh -c exit 3` failed (exit status: 3)");
+        assert_eq!(message, "`/bin/sh -c 'exit 3'` failed (exit status: 3)");
         let started = Instant::now();
         let message = shell("sleep 60 & sleep 60", Duration::from_millis(100)).unwrap_err().to_string();
-        assert_eq!(message, "`/bin/sh -c sleep 60 & sleep 60` failed (signal: 9 (SIGKILL)): not done after 0 s");
+        assert_eq!(message, "`/bin/sh -c 'sleep 60 & sleep 60'` failed (signal: 9 (SIGKILL)): not done after 0 s");
         assert!(started.elapsed() < Duration::from_secs(20));
         let message = feed(Path::new("/no/such/program"), &[], b"", Duration::ZERO).unwrap_err().to_string();
         assert_eq!(message, "cannot run `/no/such/program`");

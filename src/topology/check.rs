@@ -9,8 +9,9 @@ use serde::Serialize;
 use super::{own_guests, segments};
 use crate::guest::Nic;
 use crate::interfaces::Interfaces;
-use crate::model::{GuestKind, IfName, Prefix, Vmid};
+use crate::model::{GuestKind, IfName, NicId, Prefix, Vmid};
 use crate::plan::{Inputs, is_segment_of, macs_of_the_node, macs_of_two_guests, router_lans};
+use crate::registry::document::PoolIndex;
 
 /// A mistake in addresses or MACs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -37,7 +38,6 @@ pub fn check(inputs: &Inputs, interfaces: &Interfaces) -> Vec<Flaw> {
     flaws.extend(host_bits(interfaces));
     flaws.extend(overlaps(inputs));
     flaws.extend(guest_overlaps(inputs));
-    flaws.extend(node_gateways(interfaces));
     flaws.extend(guest_gateways(inputs));
     flaws.extend(twice(inputs));
     flaws.extend(elsewhere(inputs));
@@ -115,25 +115,6 @@ fn guest_overlaps(inputs: &Inputs) -> Vec<Flaw> {
     flaws
 }
 
-fn node_gateways(interfaces: &Interfaces) -> Vec<Flaw> {
-    let mut flaws = Vec::new();
-    for (name, interface) in &interfaces.0 {
-        let on_link = |gateway: &IpAddr| {
-            let nets = interface.addresses.iter().chain(&interface.routes);
-            let is_link_local = matches!(gateway, IpAddr::V6(address) if address.is_unicast_link_local());
-            is_link_local || interface.peers.contains(gateway) || nets.into_iter().any(|net| net.contains(gateway))
-        };
-        for gateway in interface.gateways.iter().filter(|gateway| !on_link(gateway)) {
-            let sentence = format!("gateway {gateway} of {name} is in no subnet of it: the default route is refused");
-            let remedy = format!(
-                "make it on-link: `up ip route add {gateway} dev {name}` before `gateway`, in /etc/network/interfaces"
-            );
-            flaws.push(Flaw::new("gateway-outside", name, sentence, remedy));
-        }
-    }
-    flaws
-}
-
 /// What Proxmox VE tells a virtual machine has no word for on-link; to a container it says so by itself.
 fn guest_gateways(inputs: &Inputs) -> Vec<Flaw> {
     let mut flaws = Vec::new();
@@ -160,9 +141,59 @@ fn guest_gateways(inputs: &Inputs) -> Vec<Flaw> {
     flaws
 }
 
+/// One address of a pool at two guests, wherever they are: assigned to one, or configured at both.
+///
+/// Who holds a prefix whole uses of it what it likes, and so do the guests behind it.
+fn twice_public(inputs: &Inputs) -> Vec<Flaw> {
+    let index = PoolIndex::new(&inputs.registry.pools);
+    let lans = router_lans(inputs);
+    let mut users: BTreeMap<IpAddr, BTreeMap<Vmid, NicId>> = BTreeMap::new();
+    for (vmid, id, _, assigned) in inputs.registry.assignments() {
+        if let Some(address) = assigned.address.single() {
+            users.entry(address).or_default().entry(vmid).or_insert(id);
+        }
+    }
+    for (vmid, place) in &inputs.guests {
+        for (id, nic) in &place.config.nics {
+            let behind = matches!(nic, Ok(Nic { bridge: Some(bridge), .. }) if lans.contains(bridge));
+            for net in place.config.static_addresses(*id).into_iter().filter(|_| !behind) {
+                if index.pool_of(net.addr()).is_some() {
+                    users.entry(net.addr()).or_default().entry(*vmid).or_insert(*id);
+                }
+            }
+        }
+    }
+    let shared = users.into_iter().filter(|(_, users)| users.len() > 1);
+    let flaw = |(address, users): (IpAddr, BTreeMap<Vmid, NicId>)| {
+        let holder =
+            |vmid: &Vmid| {
+                inputs.registry.guests.get(vmid).is_some_and(|guest| {
+                    guest.addresses().any(|(.., assigned)| assigned.address.single() == Some(address))
+                })
+            };
+        let verb = |vmid: &Vmid| if holder(vmid) { "is assigned to" } else { "is configured at" };
+        let words: Vec<String> = users.iter().map(|(vmid, id)| format!("{} guest {vmid} {id}", verb(vmid))).collect();
+        // Who only has it in his configuration gives way; of several the last.
+        let other = users.keys().rfind(|vmid| !holder(vmid));
+        let config = other.and_then(|vmid| Some((*vmid, &inputs.guests.get(vmid)?.config)));
+        let remedy = match config.and_then(|(vmid, config)| Some((vmid, config, config.nic_with(address)?))) {
+            Some((vmid, config, nic)) => {
+                format!("take it out of the configuration of guest {vmid}: `{}`", config.without_address(vmid, nic))
+            }
+            None => format!(
+                "`pve-public-ip release {} {address}`",
+                users.keys().next_back().map(Vmid::to_string).unwrap_or_default()
+            ),
+        };
+        Flaw::new("same-address", address, format!("{address} {}", words.join(" and ")), remedy)
+    };
+    shared.map(flaw).collect()
+}
+
 /// One address configured twice on one segment.
 fn twice(inputs: &Inputs) -> Vec<Flaw> {
-    let mut flaws = Vec::new();
+    let mut flaws = twice_public(inputs);
+    let said: BTreeSet<String> = flaws.iter().map(|flaw| flaw.subject.clone()).collect();
     for ((bridge, tag), ports) in segments(inputs) {
         let mut users: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
         let node = inputs.links.segment(bridge, tag).and_then(|segment| inputs.links.get(segment));
@@ -174,7 +205,11 @@ fn twice(inputs: &Inputs) -> Vec<Flaw> {
                 users.entry(net.addr()).or_default().push(format!("guest {vmid} {id}"));
             }
         }
-        for (address, users) in users.into_iter().filter(|(_, users)| users.len() > 1) {
+        for (address, users) in users {
+            let of_the_node = users.iter().any(|user| user == "the node");
+            if users.len() < 2 || !of_the_node && said.contains(&address.to_string()) {
+                continue;
+            }
             let sentence = format!("{address} is configured on {bridge} for {}", users.join(" and "));
             flaws.push(Flaw::new("same-address", address, sentence, "give each an address of its own"));
         }

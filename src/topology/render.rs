@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Item, Kind, Map};
+use crate::model::text::escaped;
 
 /// A tree for people; in ASCII where the terminal has nothing else.
 pub fn text(map: &Map, unicode: bool) -> String {
@@ -28,12 +29,12 @@ impl Tree<'_> {
     fn put(&mut self, index: usize, nic: Option<&str>, first: &str, rest: &str) {
         let Item { title, details, .. } = &self.map.items[index];
         let again = !self.seen.insert(index);
-        self.text += &format!("{first}{}{}\n", plain(title), if again { " (above)" } else { "" });
+        self.text += &format!("{first}{}{}\n", escaped(title), if again { " (above)" } else { "" });
         let children: Vec<_> = self.map.edges.iter().filter(|edge| edge.from == index && !again).collect();
         let past = if children.is_empty() { "   " } else { self.branches[2] };
         let details = details.iter().filter(|_| !again).map(String::as_str);
         for line in nic.into_iter().chain(details) {
-            self.text += &format!("{rest}{past}  {}\n", plain(line));
+            self.text += &format!("{rest}{past}  {}\n", escaped(line));
         }
         let last = children.len().saturating_sub(1);
         for (place, edge) in children.into_iter().enumerate() {
@@ -42,15 +43,6 @@ impl Tree<'_> {
             self.put(edge.to, edge.nic.as_deref(), &format!("{rest}{branch}"), &format!("{rest}{past}"));
         }
     }
-}
-
-/// Without what would move the cursor or turn the line round.
-fn plain(text: &str) -> String {
-    let harmful = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-    };
-    text.chars().map(|c| if harmful(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
 /// A flowchart for Mermaid, as Markdown pages draw it.
@@ -75,7 +67,7 @@ pub fn mermaid(map: &Map) -> String {
 /// Mermaid reads `#NUMBER;` as the character of that number, inside of quotes too; all but the harmless are written so.
 fn mermaid_text(text: &str) -> String {
     let harmless = |c: char| c.is_alphanumeric() || " .,:/-_()".contains(c);
-    plain(text).chars().map(|c| if harmless(c) { c.to_string() } else { format!("#{};", u32::from(c)) }).collect()
+    escaped(text).chars().map(|c| if harmless(c) { c.to_string() } else { format!("#{};", u32::from(c)) }).collect()
 }
 
 /// A graph for Graphviz.
@@ -99,7 +91,7 @@ pub fn dot(map: &Map) -> String {
 
 /// Graphviz knows escapes with backslashes and, in labels, the entities of HTML.
 fn dot_text(text: &str) -> String {
-    plain(text).replace('&', "&amp;").replace('\\', "\\\\").replace('"', "\\\"")
+    escaped(text).replace('&', "&amp;").replace('\\', "\\\\").replace('"', "\\\"")
 }
 
 fn lines(item: &Item) -> impl Iterator<Item = &str> {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{State, View, seconds};
+use crate::model::text::escaped;
 
 /// Gathers the samples of one metric under its help and type.
 struct Text(String);
@@ -16,7 +17,7 @@ impl Text {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
         for (labels, value) in samples {
             let pairs: Vec<String> =
-                labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+                labels.iter().map(|(name, value)| format!("{name}=\"{}\"", label(value))).collect();
             let braced = if pairs.is_empty() { String::new() } else { format!("{{{}}}", pairs.join(",")) };
             let _ = writeln!(self.0, "{name}{braced} {value}");
         }
@@ -29,8 +30,9 @@ impl Text {
 
 type Labels = Vec<(&'static str, String)>;
 
-fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+/// Backslash, quote and newline are what the format itself escapes; the last, with all its kind, is none any more by then.
+fn label(value: &str) -> String {
+    escaped(value).replace('\\', "\\\\").replace('"', "\\\"")
 }
 
 /// Everything that does not need words. Names and units are those that Prometheus asks for.

@@ -234,7 +234,7 @@ fn an_identity_that_cannot_be_found_out_is_not_lost() {
         "203.0.113.10 assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh, gateway 198.51.100.254, but guest 100 is not \
          told: its instance-id cannot be found out (storage `ceph` is of type rbd, whose volumes are not read here), and with \
          another one it would make new SSH host keys",
-        "assign with --reinit: the guest then takes itself for a new machine at its next boot",
+        "`pve-public-ip assign 100 203.0.113.10 --reinit`: the guest then takes itself for a new machine at its next boot",
     );
     assert_eq!(config(&node, 100), before);
     let run = node.run("assign 100 203.0.113.10 --no-hookscript --reinit").ok();
@@ -250,16 +250,17 @@ fn what_is_the_administrators_own_is_not_touched() {
     for (custom, error, hint) in [
         (
             "network=local:snippets/own.yaml",
-            "guest 100 is not told: its `cicustom` has a network of its own: local:snippets/own.yaml",
-            "put the addresses into it (`pve-public-ip show 100`) and `pve-public-ip assign 100 ... --cloud-init off`; or take \
-             it out of `qm set 100 --cicustom ...`",
+            "guest 100 is not told: its `cicustom` has a network of its own: local:snippets/own.yaml: the network data of guest \
+             100 does not work, line 2: there is no `version`",
+            "to let this program tell the guest: `qm set 100 --delete cicustom && pve-public-ip assign 100 203.0.113.10`; or \
+             write the addresses into `local:snippets/own.yaml`",
         ),
         (
             "meta=local:snippets/m.yaml,vendor=local:snippets/own.yaml",
             "guest 100 is not told: its `cicustom` has a vendor part of its own, local:snippets/own.yaml, which does not make \
              cloud-init look at the network at every boot",
-            "add `updates: {network: {when: [boot]}}` to it, or assign with --reinit: the guest then takes itself for a new \
-             machine",
+            "`pve-public-ip assign 100 203.0.113.10 --reinit`: the guest then takes itself for a new machine; or add \
+             `updates: {network: {when: [boot]}}` to it",
         ),
     ] {
         node.tree.qemu(
@@ -339,7 +340,11 @@ fn a_missing_uuid_keeps_the_other_words_of_its_line() {
     node.tree.qemu(100, conf("").replace(&format!("uuid={UUID}"), "manufacturer=QUNNRQ==,base64=1"));
     let run = node.run("assign 100 203.0.113.10 --no-hookscript");
     let (_, hint) = run.err.split_once("--smbios1 uuid=").unwrap();
-    assert_eq!(hint[36..].split('`').next().unwrap(), ",manufacturer=QUNNRQ==,base64=1", "{run}");
+    assert_eq!(
+        hint[36..].split('`').next().unwrap(),
+        ",manufacturer=QUNNRQ==,base64=1 && pve-public-ip assign 100 203.0.113.10",
+        "{run}"
+    );
 }
 
 #[test]
@@ -574,7 +579,7 @@ fn a_running_guest_is_told_what_to_do_now() {
         1,
         &[
             "guest 100 could not be told by its agent: RTNETLINK answers: Nexthop has invalid gateway.\n",
-            "hint: inside it, as root:\ndev=",
+            "hint: inside it, as root: `dev=",
         ],
     );
 }
