@@ -19,14 +19,14 @@ use crate::cloudinit::Finding;
 use crate::guest::{GuestError, Located};
 use crate::hookscript;
 use crate::inspect::{self, Moment};
-use crate::model::{GuestKind, IfName, MacAddr, NodeName, Prefix, Vmid};
+use crate::model::{GuestKind, IfName, MacAddr, NodeName, PoolName, Prefix, Vmid};
 use crate::plan::{
-    Index, Inputs, Links, NetState, Place, Presence, Problem, Rules, Support, check_configured, check_filtered,
-    check_guest, check_own, check_stranger, desired_for, diff, is_configured_beyond, is_filtered_by_chains,
-    pool_bridges, support_problems,
+    Failed, Index, Inputs, Links, NetState, Place, Presence, Problem, Refusal, Rules, Subject, Support, carry_out,
+    check_configured, check_filtered, check_guest, check_own, check_stranger, desired_for, diff, is_configured_beyond,
+    is_filtered_by_chains, pool_bridges, support_problems,
 };
 use crate::reconcile::{
-    Mode, Node, ReconcileError, announce_addresses, binding_changes, node_basis, observe_share, presence_of,
+    Mode, Node, ReconcileError, Report, announce_addresses, binding_changes, node_basis, observe_share, presence_of,
 };
 use crate::registry::document::{CloudInitCheck, DocumentError, GuestFile, Pool, PoolsFile};
 use crate::registry::store::StoreError;
@@ -294,10 +294,16 @@ impl Hook<'_> {
         let is_alone = keeps_gateways && !by_chains;
         if is_alone && Self::are_loaded(&mut kernel, &recorded)? && run.node_applied(&basis) {
             let observed = observe_share(&mut kernel, &wanted, &recorded)?;
-            kernel.apply(&diff(&wanted, &observed))?;
+            let inputs = Registry {
+                guests: BTreeMap::from([(self.vmid, mark.applied.clone())]),
+                pools: registry.pools.clone(),
+                ..Registry::default()
+            };
+            carry_out(diff(&wanted, &observed), &inputs, |step| kernel.apply_step(step)).into_result()?;
         } else {
             // The table was removed, or the bridge has another MAC now that the port is gone.
-            self.node.reconcile_locked(&run, Mode::Apply)?;
+            let report = self.node.reconcile_locked(&run, Mode::Apply)?;
+            self.refuse_for(&report, &registry, &mark.applied)?;
         }
         if left_ports.is_empty() {
             run.clear_mark(self.vmid);
@@ -393,18 +399,39 @@ impl Hook<'_> {
         let basis = node_basis(pools.part.source, &inputs.registry.pools, &inputs.links);
         let is_alone = keeps_gateways && !by_chains;
         if !is_alone || !Self::are_loaded(&mut kernel, &wanted)? || !run.node_applied(&basis) {
-            self.node.reconcile_locked(run, Mode::Apply)?;
+            let report = self.node.reconcile_locked(run, Mode::Apply)?;
+            self.refuse_for(&report, &inputs.registry, file)?;
             // A port left over from before may have made the guest look started already.
             run.set_mark(self.vmid, &mark)?;
         }
         let observed = observe_share(&mut kernel, &wanted, &before)?;
         let steps = diff(&wanted, &observed);
-        kernel.apply(&steps)?;
+        let steps = carry_out(steps, &inputs.registry, |step| kernel.apply_step(step)).into_result()?;
         self.node.store.journal.record(binding_changes(known.as_ref(), Some(&mark)), Durability::Soon);
         for step in &steps {
             log::debug!("{step}");
         }
         Ok(inputs.links)
+    }
+
+    /// What failed of the whole node's steps counts here as far as this guest is not protected without it, or is its own.
+    fn refuse_for(&self, report: &Report, registry: &Registry, file: &GuestFile) -> Result<(), HookError> {
+        let pools: BTreeSet<PoolName> = file.addresses().map(|(.., assigned)| assigned.pool.clone()).collect();
+        let is_routed = pools
+            .iter()
+            .filter_map(|name| registry.pools.pools.get(name))
+            .any(|pool| pool.mode() == crate::registry::document::Mode::Routed);
+        let concerns = |failed: &&Failed<Refusal>| {
+            failed.subject == Subject::Guest(self.vmid) || failed.leaves_unprotected(self.vmid, &pools, is_routed)
+        };
+        let (own, others): (Vec<_>, Vec<_>) = report.failed.iter().partition(concerns);
+        for failed in others {
+            log::info!("{}", failed.problem().sentence);
+        }
+        own.first().map_or(Ok(()), |failed| {
+            let Problem { sentence, hint, .. } = failed.problem();
+            Err(HookError::Refused { sentence, hint })
+        })
     }
 
     /// What filters routed traffic.

@@ -13,8 +13,9 @@ use crate::guest::{GuestConfig, GuestError, Guests};
 use crate::model::{GuestKind, IfName, MacAddr, NodeName, Vmid};
 use crate::paths::Paths;
 use crate::plan::{
-    Desired, Exits, Inputs, Learnt, Links, NetState, Place, Presence, Problem, Question, Sighting, Step, desired, diff,
-    gateways, is_uplink_of, learn, news, notes, questions, support,
+    Desired, Exits, Failed, Inputs, Learnt, Links, NetState, Outcome, Place, Presence, Problem, Question, Refusal,
+    Sighting, Step, Subject, carry_out, desired, diff, gateways, is_uplink_of, learn, news, notes, questions, settle,
+    support,
 };
 use crate::registry::document::{BackendChoice, GuestFile, Mode as PoolMode, Pool, PoolsFile};
 use crate::registry::store::{Store, StoreError};
@@ -54,7 +55,11 @@ pub enum Mode {
 pub struct Report {
     /// Steps, done or to be done.
     pub steps: Vec<Step>,
-    /// What stands in the way of assignments.
+    /// Steps that failed, or cannot succeed.
+    pub failed: Vec<Failed<Refusal>>,
+    /// Whether any of these was tried, so that trying again may help.
+    pub was_refused: bool,
+    /// What stands in the way of assignments, and of those steps.
     pub problems: Vec<Problem>,
     /// What is as it should be, and may still surprise.
     pub notes: Vec<Problem>,
@@ -307,14 +312,14 @@ impl Node {
         // Of a guest whose configuration cannot be read nothing else is known.
         problems.retain(|problem| unreadable.iter().all(|other| other.vmid != problem.vmid));
         problems.extend(unreadable);
-        let mut observed = match &left {
-            Some(left) => NetState {
-                rules: left.rules,
-                routed_rules: left.routed_rules,
-                ..kernel.observe_unfiltered(&inputs.links, &state)?
-            },
+        let (mut observed, foreign) = match &left {
+            Some(left) => {
+                let (found, foreign) = kernel.observe_unfiltered(&inputs.links, &state)?;
+                (NetState { rules: left.rules, routed_rules: left.routed_rules, ..found }, foreign)
+            }
             None => kernel.observe(&inputs.links, &state)?,
         };
+        let obstacles = settle(&state, &mut observed, &foreign);
         // Borrowed, because to copy it would cost as much as to read it.
         let mut borrowed = left;
         if let Some(left) = &mut borrowed {
@@ -329,23 +334,40 @@ impl Node {
         if let Some(left) = borrowed {
             observed.swap_filter(left);
         }
-        let mut arrived = Vec::new();
-        if mode == Mode::Apply {
-            let mut changes = Vec::new();
-            if trust == Trust::Whole {
-                let news = std::mem::take(&mut sources.news);
-                if !news.is_empty() {
-                    self.store.remember(&news);
-                }
-                arrived = note(run, inputs, &mut changes)?;
+        let (mut arrived, mut changes) = (Vec::new(), Vec::new());
+        if mode == Mode::Apply && trust == Trust::Whole {
+            let news = std::mem::take(&mut sources.news);
+            if !news.is_empty() {
+                self.store.remember(&news);
             }
-            kernel.apply(&steps)?;
+            arrived = note(run, inputs, &mut changes)?;
+        }
+        let mut was_refused = false;
+        let Outcome { done: steps, failed } = carry_out(steps, &inputs.registry, |step| {
+            if let Some(refusal) = obstacles.of(step) {
+                return Err(refusal.clone());
+            }
+            if mode == Mode::Plan {
+                return Ok(());
+            }
+            kernel.apply_step(step).map_err(|error| {
+                was_refused = true;
+                refusal(error)
+            })
+        });
+        problems.extend(failed.iter().map(Failed::problem));
+        if mode == Mode::Apply {
+            // Whose traffic is not led here is not announced.
+            arrived.retain(|vmid| failed.iter().all(|failed| failed.subject != Subject::Guest(*vmid)));
             for guest in arrived.iter().filter_map(|vmid| inputs.registry.guests.get(vmid)) {
                 announce_addresses(inputs, guest, &inputs.links);
             }
             if trust == Trust::Whole {
                 forget(run, inputs, &mut changes);
                 let basis = node_basis(sources.pools_source, &inputs.registry.pools, &inputs.links);
+                // As long as something of the node's share is missing, each hook tries again.
+                let is_whole = failed.iter().all(|failed| matches!(failed.subject, Subject::Guest(_)));
+                let basis = if is_whole { basis } else { Vec::new() };
                 if !run.node_applied(&basis) {
                     run.set_node_applied(&basis);
                 }
@@ -359,7 +381,8 @@ impl Node {
         }
         let notes = notes(inputs);
         let unreadable = inputs.registry.broken.len() + sources.unreadable.len();
-        Ok(Report { steps, problems, notes, presence: inputs.presence.clone(), desired: state, arrived, unreadable })
+        let presence = inputs.presence.clone();
+        Ok(Report { steps, failed, was_refused, problems, notes, presence, desired: state, arrived, unreadable })
     }
 
     /// What filters routed traffic on this node: what was decided since it booted, as long as nobody asks for another one.
@@ -518,6 +541,13 @@ pub(crate) fn ask_routers(paths: &Paths, questions: &[Question]) -> bool {
         log::warn!("cannot note which routers answered: {error}");
     }
     is_answered
+}
+
+/// What the kernel says, with all its causes, and what to do about it.
+pub(crate) fn refusal(error: KernelError) -> Refusal {
+    let hint = error.hint().unwrap_or_else(|| "`pve-public-ip apply` tries again".to_owned());
+    let sentence = format!("{:#}", anyhow::Error::from(error));
+    Refusal { sentence, hint }
 }
 
 /// Writes a mark for every guest that is about to be bound, so that its hooks know what to take out again; returns those

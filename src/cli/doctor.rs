@@ -188,7 +188,7 @@ fn perform(node: &Node, fix: &Fix, dry_run: bool) -> (String, anyhow::Result<()>
             let step = Step::SetDeafBridge(*bridge);
             let apply = || -> anyhow::Result<()> {
                 let _run = RunState::lock(&node.paths, NODE_LOCK_LIMIT)?;
-                Ok(Kernel::open(Reference::default())?.apply(std::slice::from_ref(&step))?)
+                Ok(Kernel::open(Reference::default())?.apply_step(&step)?)
             };
             (format!("let {bridge} learn nothing from link-local frames"), if dry_run { Ok(()) } else { apply() })
         }

@@ -13,7 +13,7 @@ use crate::guard::{self, courier, sayings::drift};
 use crate::hook;
 use crate::inspect;
 use crate::model::NodeName;
-use crate::plan::{Problem, Step, unknown_gateways};
+use crate::plan::{Failed, Problem, Refusal, Step, Subject, unknown_gateways};
 use crate::reconcile::{Mode, Node, Report, presence_of};
 use crate::registry::Registry;
 use crate::survey;
@@ -55,7 +55,19 @@ fn follow(node: &Node, mut output: Output) -> anyhow::Result<(Output, Report)> {
             format!("{hint}`pve-public-ip apply`"),
         )
     })?;
+    // What is wrong with others does not make this command fail, but nobody shall have to guess why they are not well.
+    let is_own = |failed: &&Failed<Refusal>| match &failed.subject {
+        Subject::Node => true,
+        Subject::Pool(name) => output.data["pool"] == json!(name),
+        Subject::Guest(vmid) => output.data["vmid"] == json!(vmid),
+    };
+    output.code = output.code.max(u8::from(report.failed.iter().any(|failed| is_own(&failed))));
+    let failed: Vec<Problem> = report.failed.iter().map(Failed::problem).collect();
+    if !failed.is_empty() {
+        output.text = format!("{}\n{}", output.text.trim_end(), problems_text(&failed));
+    }
     if let Value::Object(map) = &mut output.data {
+        map.insert("failed".to_owned(), json!(failed));
         map.insert("steps".to_owned(), steps_data(&report.steps));
         map.insert("notes".to_owned(), json!(report.notes));
     }
@@ -134,7 +146,9 @@ pub(super) fn apply(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
     let repaired = repaired.map(|meaning| Change::said(Event::Repaired, meaning));
     node.store.journal.record(repaired.collect(), Durability::Soon);
     let wrong = images(node, &mut report)?;
-    Ok(graded(&report, Output::new(text + &drift_text(&wrong) + &remarks(&report), data(&report))))
+    let code = u8::from(!report.failed.is_empty());
+    let output = Output { text: text + &drift_text(&wrong) + &remarks(&report), data: data(&report), code };
+    Ok(graded(&report, output))
 }
 
 /// Repairs that get an entry of their own in the audit log; of more the number is told.

@@ -457,7 +457,8 @@ impl Guard {
         say(lines);
         let ended = self.now();
         match &outcome {
-            Ok(Some(_)) => self.schedule.looked(began, ended, true),
+            // What nobody refused this time fails for a reason that tells when it is over.
+            Ok(Some(report)) => self.schedule.looked(began, ended, !report.was_refused),
             Ok(None) => self.schedule.put_off(ended),
             Err(_) => self.schedule.looked(began, ended, false),
         }
@@ -569,9 +570,10 @@ impl Guard {
         // If there were others meanwhile, they have to be looked at.
         let is_alone = usize::try_from(after.wrapping_sub(before)).is_ok_and(|count| count == own);
         self.generation = if is_alone { after } else { before };
-        self.is_exact = is_alone && trust == Trust::Whole && sources.are_whole();
+        self.is_exact = is_alone && trust == Trust::Whole && sources.are_whole() && report.failed.is_empty();
         let reference = kernel.reference();
-        self.kernel = Some(kernel);
+        // It may be the connection.
+        self.kernel = Some(kernel).filter(|_| !report.was_refused);
         let changed_by = self.changed_by.take();
         if self.note.looks > 0 {
             let drift = drift(&report.steps, &self.desired, &report.desired);

@@ -133,10 +133,11 @@ pub fn diff(desired: &NetState, observed: &NetState) -> Vec<Step> {
     let lost = desired.neighbours.iter().filter(|((on, ip), _)| emptied(*on, ip.is_ipv4()));
     let neighbours: BTreeMap<_, _> = news(&desired.neighbours, &observed.neighbours).chain(lost).collect();
     steps.extend(neighbours.into_iter().map(|((on, ip), mac)| Step::SetNeighbour(*on, *ip, *mac)));
-    steps.extend(lacking.proxies.iter().map(|(on, ip)| Step::SetProxy(*on, *ip)));
     let lost = desired.routes.iter().filter(|(net, route)| emptied(route.device, net.addr().is_ipv4()));
     let routes: BTreeMap<_, _> = news(&desired.routes, &observed.routes).chain(lost).collect();
     steps.extend(routes.into_iter().map(|(net, route)| Step::SetRoute(*net, *route)));
+    // Last, because the provider sends as soon as somebody answers.
+    steps.extend(lacking.proxies.iter().map(|(on, ip)| Step::SetProxy(*on, *ip)));
     steps
 }
 
@@ -536,8 +537,8 @@ mod tests {
                 "+ net/ipv6/conf/all/forwarding 1",
                 "+ gateway 169.254.0.1 dev vmbr0",
                 "+ neighbour 203.0.113.10 lladdr 02:00:00:00:00:01 dev vmbr0 permanent",
-                "+ proxy 203.0.113.10 dev eno1",
                 "+ route 203.0.113.10/32 dev vmbr0",
+                "+ proxy 203.0.113.10 dev eno1",
             ]
         );
         let down = NetState { rules: Rules::Loaded, ..NetState::default() };

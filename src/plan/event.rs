@@ -53,7 +53,7 @@ pub enum Event {
         /// Whether it answers for others.
         proxy: Option<u32>,
     },
-    /// A neighbour that carries our mark; no MAC: it has gone, or is no longer permanent.
+    /// A neighbour; no MAC: it has gone, or is not permanent.
     Neighbour {
         /// Number of the interface.
         index: u32,
@@ -61,6 +61,8 @@ pub enum Event {
         address: IpAddr,
         /// Where it is.
         mac: Option<MacAddr>,
+        /// It carries our mark.
+        ours: bool,
     },
     /// Where the node finds a neighbour that it looks for by itself.
     Found {
@@ -80,16 +82,18 @@ pub enum Event {
         /// It is there, and stays at its port.
         sticky: bool,
     },
-    /// A route that carries our mark.
+    /// A route.
     Route {
         /// Where to.
         net: IpNet,
-        /// Number of the interface.
+        /// Number of the interface; 0: none, or several.
         index: u32,
         /// By way of.
         via: Option<IpAddr>,
         /// It is there.
         present: bool,
+        /// It carries our mark.
+        ours: bool,
     },
     /// A transaction in nf_tables that touched our table.
     Filter {
@@ -116,10 +120,10 @@ pub fn latest(events: Vec<Event>) -> Vec<Event> {
 #[derive(PartialEq, Eq, Hash)]
 enum Subject {
     Link(IfName),
-    Neighbour(u32, IpAddr),
+    Neighbour(u32, IpAddr, bool),
     Found(u32, IpAddr),
     Forwarding(u32, MacAddr),
-    Route(IpNet),
+    Route(IpNet, bool),
     Address(u32, IpNet),
     DefaultRoute(DefaultRoute),
     Settings(bool, u32, bool),
@@ -135,10 +139,10 @@ impl Event {
             Self::Address { index, net, .. } => Subject::Address(*index, *net),
             Self::DefaultRoute { route, .. } => Subject::DefaultRoute(*route),
             Self::Settings { v4, index, forwarding, .. } => Subject::Settings(*v4, *index, forwarding.is_some()),
-            Self::Neighbour { index, address, .. } => Subject::Neighbour(*index, *address),
+            Self::Neighbour { index, address, ours, .. } => Subject::Neighbour(*index, *address, *ours),
             Self::Found { index, address, .. } => Subject::Found(*index, *address),
             Self::Forwarding { index, mac, .. } => Subject::Forwarding(*index, *mac),
-            Self::Route { net, .. } => Subject::Route(*net),
+            Self::Route { net, ours, .. } => Subject::Route(*net, *ours),
             Self::Filter { .. } => Subject::Filter,
             Self::Chains => Subject::Chains,
             Self::Lost => Subject::Lost,
@@ -203,12 +207,14 @@ impl Known<'_> {
             }
             Event::Chains | Event::Lost => true,
             Event::Found { index, address, mac } => {
-                let gateway = self.name(*index).and_then(|name| self.gateways.get(&(name, *address)));
-                gateway.is_some_and(|known| known.as_ref() != Some(mac))
+                self.name(*index).is_some_and(|name| self.is_moved(name, *address, *mac))
             }
-            Event::Neighbour { index, address, mac } => {
-                self.name(*index).is_some_and(|name| self.desired.neighbours.get(&(name, *address)) != mac.as_ref())
-            }
+            Event::Neighbour { index, address, mac, ours } => self.name(*index).is_some_and(|name| {
+                let wanted = self.desired.neighbours.get(&(name, *address));
+                // Somebody else's matters where ours is wanted.
+                let is_off = (*ours || wanted.is_some()) && wanted != mac.as_ref();
+                is_off || mac.is_some_and(|mac| !ours && self.is_moved(name, *address, mac))
+            }),
             Event::Forwarding { index, mac, sticky } => {
                 let mut wanted = self.desired.forwarding.keys().filter(|(_, wanted)| wanted == mac).peekable();
                 // An entry for a MAC that nobody here has is somebody else's.
@@ -218,16 +224,21 @@ impl Known<'_> {
                     if *sticky { port.is_some() && !is_here } else { is_here }
                 }
             }
-            Event::Route { net, index, via, present } => {
+            Event::Route { net, index, via, present, ours } => {
                 let wanted = self.desired.routes.get(net);
                 let is_wanted = wanted.is_some_and(|wanted| {
                     wanted.via == *via && self.links.get(wanted.device).is_some_and(|link| link.index == *index)
                 });
-                is_wanted != *present
+                if *ours { is_wanted != *present } else { wanted.is_some() && !(is_wanted && *present) }
             }
             // Later, with numbers that wrap around.
             Event::Filter { generation, .. } => (1..1 << 31).contains(&generation.wrapping_sub(self.generation)),
         }
+    }
+
+    /// Whether a gateway is not where it was.
+    fn is_moved(&self, on: IfName, address: IpAddr, mac: MacAddr) -> bool {
+        self.gateways.get(&(on, address)).is_some_and(|known| *known != Some(mac))
     }
 
     fn name(&self, index: u32) -> Option<IfName> {
@@ -315,7 +326,7 @@ mod tests {
         let both = vec![set(false, 2, None, Some(0)), set(false, 2, Some(1), None)];
         assert_eq!(latest(both.clone()), both, "two settings of one interface");
 
-        let neighbour = |index, mac| Event::Neighbour { index, address, mac };
+        let neighbour = |index, mac| Event::Neighbour { index, address, mac, ours: true };
         assert!(!matters(neighbour(2, Some(mac))));
         assert!(matters(neighbour(2, Some(other))));
         assert!(matters(neighbour(2, None)));
@@ -337,13 +348,13 @@ mod tests {
         assert!(matters(forwarding(2, mac, true)), "pinned to another port");
         assert!(!matters(forwarding(3, other, true)), "somebody else's");
 
-        let route = |index, present| Event::Route { net: address.into(), index, via: None, present };
+        let route = |index, present| Event::Route { net: address.into(), index, via: None, present, ours: true };
         assert!(!matters(route(2, true)));
         assert!(matters(route(2, false)));
         assert!(matters(route(3, true)), "to another interface");
-        let stray = Event::Route { net: "198.51.100.1/32".parse().unwrap(), index: 2, via: None, present: false };
+        let stray =
+            Event::Route { net: "198.51.100.1/32".parse().unwrap(), index: 2, via: None, present: false, ours: true };
         assert!(!matters(stray), "not wanted, and not there");
-
         let filter = |generation| Event::Filter { generation, by: String::new() };
         assert!(!matters(filter(u32::MAX)));
         assert!(!matters(filter(u32::MAX - 5)), "before the last look");
@@ -352,5 +363,38 @@ mod tests {
 
         let replaced = vec![forwarding(3, mac, false), route(2, false), forwarding(3, mac, true), route(2, true)];
         assert_eq!(latest(replaced), [forwarding(3, mac, true), route(2, true)]);
+    }
+
+    #[test]
+    fn what_others_make_matters_where_ours_is_wanted() {
+        let bridge: IfName = "vmbr0".parse().unwrap();
+        let (mac, other): (MacAddr, MacAddr) =
+            ("02:00:00:00:00:01".parse().unwrap(), "02:00:00:00:00:02".parse().unwrap());
+        let address: IpAddr = "203.0.113.10".parse().unwrap();
+        let link = Link { index: 2, ..Link::default() };
+        let links = Links(BTreeMap::from([(bridge, link)]));
+        let desired = NetState {
+            neighbours: BTreeMap::from([((bridge, address), mac)]),
+            routes: BTreeMap::from([(address.into(), Route { device: bridge, via: None })]),
+            ..NetState::default()
+        };
+        let gateways = BTreeMap::new();
+        let known = Known { desired: &desired, links: &links, exits: None, gateways: &gateways, generation: 0 };
+        let matters = |event| known.is_contradicted_by(&event);
+        let foreign = |address: &str, mac| {
+            matters(Event::Neighbour { index: 2, address: address.parse().unwrap(), mac, ours: false })
+        };
+        assert!(!foreign("203.0.113.10", Some(mac)), "as wanted, by somebody else");
+        assert!(foreign("203.0.113.10", None), "it has gone");
+        assert!(foreign("203.0.113.10", Some(other)), "it is in the way");
+        assert!(!foreign("203.0.113.11", Some(other)) && !foreign("203.0.113.11", None), "nobody's business");
+        let foreign = |net: &str, index, present| {
+            matters(Event::Route { net: net.parse().unwrap(), index, via: None, present, ours: false })
+        };
+        assert!(!foreign("203.0.113.10/32", 2, true), "as wanted, by somebody else");
+        assert!(foreign("203.0.113.10/32", 2, false), "it has gone: ours is wanted now");
+        assert!(foreign("203.0.113.10/32", 3, true), "it is in the way");
+        assert!(foreign("203.0.113.10/32", 3, false), "it is in the way no more");
+        assert!(!foreign("198.51.100.1/32", 3, true) && !foreign("198.51.100.1/32", 3, false), "nobody's business");
     }
 }

@@ -2,27 +2,32 @@
 
 mod assume;
 mod checks;
+mod course;
 mod desired;
 mod diff;
 mod event;
 pub mod explain;
+mod foreign;
 mod inputs;
 mod macs;
 mod routed;
 mod routers;
 mod state;
+mod subject;
 mod support;
 
 pub use assume::{Surroundings, assume_bridge, assume_gateways};
 pub use checks::{
     Index, Problem, check_configured, check_filtered, check_guest, check_own, check_stranger, is_configured_beyond,
 };
+pub use course::{Failed, Outcome, Refusal, carry_out};
 pub use desired::{
     Desired, Stranger, desired, desired_for, is_filtered_by_chains, is_segment_of, is_uplink_name, notes, pool_bridges,
     router_lans, strangers, unregistered,
 };
 pub use diff::{Step, diff};
 pub use event::{Event, Known, latest};
+pub use foreign::{Decided, Foreign, Obstacles, Way, decide, foreign_neighbour, settle};
 pub use inputs::{
     BridgeOptions, DefaultRoute, Exits, Inputs, Link, Links, Place, Presence, TEST_PORTS, guest_of_port, is_guest_port,
     is_test_port,
@@ -32,4 +37,5 @@ pub use routers::{
     Learnt, Question, Router, Sighting, gateways, is_uplink_of, learn, news, questions, unknown_gateways,
 };
 pub use state::{NetState, Route, Rules, Setting, Support};
+pub use subject::{Subject, Subjects};
 pub use support::{OPEN_VSWITCH, outlook, problems as support_problems, support, unfiltered, unfit};

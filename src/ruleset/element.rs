@@ -4,8 +4,10 @@
 //! is padded to four bytes (Linux `include/net/netfilter/nf_tables.h`, `NFT_REG32_SIZE`). So what is wanted and what
 //! the kernel shows compare byte by byte, and only the display needs to know what the bytes mean.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::LazyLock;
 
 use ipnet::IpNet;
 
@@ -176,6 +178,15 @@ impl SetId {
         Self::ALL.iter().copied().find(|set| set.name() == name)
     }
 
+    /// How many elements it holds, as the text says that declares it; `None`: as many as there is memory for.
+    pub fn capacity(self) -> Option<usize> {
+        static CAPACITIES: LazyLock<BTreeMap<SetId, usize>> = LazyLock::new(|| {
+            let of = |set: &SetId| Some((*set, declared_size(set.table().sets(), set.name())?));
+            SetId::ALL.iter().filter_map(of).collect()
+        });
+        CAPACITIES.get(&self).copied()
+    }
+
     /// Length of its keys in bytes; a single field is not padded.
     pub fn key_size(self) -> usize {
         match self.fields() {
@@ -185,12 +196,31 @@ impl SetId {
     }
 }
 
+/// The size in the declaration of a set.
+fn declared_size(text: &str, name: &str) -> Option<usize> {
+    let (_, rest) = text.split_once(&format!("\n\tset {name} {{"))?;
+    let (body, _) = rest.split_once('}')?;
+    let mut words = body.split([' ', '\t', '\n', ';']).filter(|word| !word.is_empty());
+    words.find(|word| *word == "size").and_then(|_| words.next()?.parse().ok())
+}
+
 /// One member of a set: a key, or a range of keys (both ends included).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Element {
     set: SetId,
     first: Box<[u8]>,
     last: Option<Box<[u8]>>,
+}
+
+/// What the key of an element names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Names {
+    /// An interface.
+    pub port: Option<IfName>,
+    /// A MAC.
+    pub mac: Option<MacAddr>,
+    /// First and last address.
+    pub range: Option<(IpAddr, IpAddr)>,
 }
 
 /// Builds a key field by field.
@@ -573,6 +603,45 @@ impl Element {
         format!("{what}: {}", if missing { lacks } else { extra })
     }
 
+    /// What its key names, as far as it does.
+    pub fn names(&self) -> Names {
+        let mut names = Names::default();
+        let last = self.last.as_deref().unwrap_or(&self.first);
+        let mut at = 0;
+        for field in self.set.fields() {
+            let value = |key: &[u8]| key.get(at..at + field.size()).map(<[u8]>::to_vec).unwrap_or_default();
+            let (from, to) = (value(&self.first), value(last));
+            match field {
+                Field::Port => names.port = field_text(*field, &from).parse().ok(),
+                Field::Mac => names.mac = <[u8; 6]>::try_from(from).ok().map(MacAddr::from_octets),
+                Field::Vlan => {}
+                Field::Ip4 if self.set == SetId::ReservedIp424 => {
+                    let ends = <[u8; 4]>::try_from(from).map(|[a, b, c, _]| ([a, b, c, 0], [a, b, c, 255]));
+                    names.range = ends.ok().map(|(from, to)| (from.into(), to.into()));
+                }
+                Field::Ip4 => {
+                    let address = |bytes: Vec<u8>| <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
+                    names.range = address(from).zip(address(to));
+                }
+                Field::Ip6 | Field::Target | Field::HalfTarget | Field::Quarter => {
+                    // Sets of /64 have the first address of each as their key.
+                    let known = match self.set {
+                        SetId::PortIp664 | SetId::BoundIp664 | SetId::FromIp664 | SetId::HereIp664 => 8,
+                        _ => from.len(),
+                    };
+                    let filled = |bytes: &[u8], fill: u8| {
+                        let mut octets = [fill; 16];
+                        octets.iter_mut().zip(bytes.iter().take(known)).for_each(|(to, from)| *to = *from);
+                        IpAddr::from(octets)
+                    };
+                    names.range = Some((filled(&from, 0), filled(&to, 0xff)));
+                }
+            }
+            at += field.padded();
+        }
+        names
+    }
+
     fn fields_text(&self, first: &[u8], last: Option<&[u8]>) -> Vec<String> {
         let mut at = 0;
         let mut texts = Vec::new();
@@ -634,6 +703,43 @@ mod tests {
         for set in SetId::ALL {
             assert_eq!(SetId::by_name(set.name()), Some(*set));
         }
+    }
+
+    #[test]
+    fn sets_hold_what_their_text_says() {
+        let sizes: Vec<_> = SetId::ALL.iter().filter_map(|set| Some((set.name(), set.capacity()?))).collect();
+        for known in [("ports", 65536), ("reserved_ip4_24", 8192), ("reserved_ip6_32", 1024), ("here_ip6_64", 65536)] {
+            assert!(sizes.contains(&known), "{sizes:?}");
+        }
+        for table in Table::ALL {
+            let declared = table.sets().lines().filter(|line| line.trim_start().starts_with("size ")).count();
+            let constant = if table == Table::Bridge { 9 } else { 0 };
+            let ours = SetId::ALL.iter().filter(|set| set.table() == table && set.capacity().is_some()).count();
+            assert_eq!(ours, declared - constant, "{table}");
+        }
+        assert_eq!((SetId::BoundMac.capacity(), SetId::ReservedIp4.capacity()), (None, None));
+    }
+
+    #[test]
+    fn an_element_names_what_it_was_made_of() {
+        let (port, mac): (IfName, MacAddr) = ("tap100i0".parse().unwrap(), "02:00:00:aa:bb:cc".parse().unwrap());
+        for net in ["203.0.113.10/32", "203.0.113.8/29", "2001:db8::1/128", "2001:db8::/64", "2001:db8::/56"] {
+            let net: IpNet = net.parse().unwrap();
+            let range = Some((net.network(), net.broadcast()));
+            let ports =
+                Element::port_address(port, mac, net).into_iter().map(|element| (element, Some(port), Some(mac)));
+            let bound = Element::bound_address(net).into_iter().map(|element| (element, None, None));
+            let from = Element::routed_from(mac, net).into_iter().map(|element| (element, None, Some(mac)));
+            for (element, port, mac) in ports.chain(bound).chain(from) {
+                assert_eq!(element.names(), Names { port, mac, range }, "{element}");
+            }
+        }
+        let reserved = Element::reserved_range([203, 0, 113, 8].into(), [203, 0, 113, 15].into());
+        let ranges: Vec<_> = reserved.iter().filter_map(|element| element.names().range).collect();
+        assert_eq!(ranges[0], ([203, 0, 113, 0].into(), [203, 0, 113, 255].into()), "the coarse block");
+        assert_eq!(ranges[1], ([203, 0, 113, 8].into(), [203, 0, 113, 15].into()));
+        let names = Element::mac(SetId::BoundMac, mac).names();
+        assert_eq!(names, Names { mac: Some(mac), ..Names::default() });
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 pub use chains::{Backend, CHAIN, Chains, IpSetName, Place, Variant};
-pub use element::{Element, SetId, Storage};
+pub use element::{Element, Names, SetId, Storage};
 pub use routed::Routed;
 
 /// The name of both tables.

@@ -14,7 +14,7 @@ use super::topologies::{
 use super::verdicts::{Case, Who};
 use super::{Error, Got};
 use crate::model::{GuestKind, IfName, MacAddr};
-use crate::plan::{Desired, desired, diff};
+use crate::plan::{Desired, carry_out, desired, diff};
 use crate::ruleset::{Backend, RULES, Variant};
 use crate::system::namespace::{Namespace, set_parameter};
 use crate::system::packet::{Wire, in_time};
@@ -236,10 +236,10 @@ impl Lab {
         if let Some(problem) = problems.into_iter().next() {
             return Err(Error::Inputs(problem.sentence));
         }
-        let steps = diff(&state, &kernel.observe(&inputs.links, &state)?);
-        kernel.apply(&steps)?;
+        let steps = diff(&state, &kernel.observe(&inputs.links, &state)?.0);
+        carry_out(steps, &inputs.registry, |step| kernel.apply_step(step)).into_result()?;
         let links = kernel.links()?;
-        if let Some(step) = diff(&state, &kernel.observe(&links, &state)?).first() {
+        if let Some(step) = diff(&state, &kernel.observe(&links, &state)?.0).first() {
             return Err(Error::Inputs(format!("the kernel does not keep what it is told: {step}")));
         }
         if rules != RULES {

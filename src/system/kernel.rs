@@ -10,7 +10,7 @@ use super::settings::{self, SettingError, Settings};
 use super::tally::Tallies;
 use super::xtables::{self, XtablesError};
 use crate::model::{IfName, MacAddr};
-use crate::plan::{Exits, Link, Links, NetState, Rules, Setting, Step, Support, Surroundings};
+use crate::plan::{Exits, Foreign, Link, Links, NetState, Rules, Setting, Step, Support, Surroundings};
 use crate::ruleset::{Backend, Element, Table, Variant};
 
 /// The kernel could not be read or changed.
@@ -44,9 +44,13 @@ impl KernelError {
             Self::Filter(FilterError::Nft { .. }) => {
                 Some("is `nft` installed, and of version 1.0.6 or later? `nft --version`".to_owned())
             }
-            Self::Routing(RoutingError::ForeignRoute(net)) => {
-                Some(format!("`ip route show {net}` shows it; remove it, then `pve-public-ip apply`"))
+            Self::Routing(RoutingError::Foreign(refusal)) => Some(refusal.hint.clone()),
+            Self::Routing(RoutingError::Down(device)) => {
+                Some(format!("`ip link set {device} up && pve-public-ip apply`"))
             }
+            Self::Filter(FilterError::Full { .. }) => Some(
+                "`pve-public-ip doctor` says how much each set holds; `pve-public-ip apply` tries again".to_owned(),
+            ),
             Self::Filter(FilterError::Netlink(error)) | Self::Routing(RoutingError::Netlink(error)) => {
                 (error.errno() == Some(nix::errno::Errno::EPERM)).then(|| "run it as root".to_owned())
             }
@@ -192,9 +196,10 @@ impl Kernel {
         Ok(self.nftables.generation()?)
     }
 
-    /// Everything that is ours. What the kernel cannot mark as ours is looked at as far as it is `wanted`, or noted.
-    pub fn observe(&mut self, links: &Links, wanted: &NetState) -> Result<NetState, KernelError> {
-        let mut state = self.observe_unfiltered(links, wanted)?;
+    /// Everything that is ours, and what else there is where this is wanted. What the kernel cannot mark as ours is looked at
+    /// as far as it is wanted, or noted.
+    pub fn observe(&mut self, links: &Links, wanted: &NetState) -> Result<(NetState, Foreign), KernelError> {
+        let (mut state, foreign) = self.observe_unfiltered(links, wanted)?;
         for table in Table::ALL {
             let rules = self.observe_rules(table)?;
             *state.rules_of_mut(table) = rules;
@@ -206,15 +211,15 @@ impl Kernel {
             state.chains = xtables::observe_chains(&self.variants)?;
             state.ipsets = xtables::observe_sets()?;
         }
-        Ok(state)
+        Ok((state, foreign))
     }
 
-    /// Everything that is ours but for the filter.
-    pub fn observe_unfiltered(&mut self, links: &Links, wanted: &NetState) -> Result<NetState, KernelError> {
-        let routing = self.routing.observe(links, &wanted.forwarding)?;
+    /// The same but for the filter.
+    pub fn observe_unfiltered(&mut self, links: &Links, wanted: &NetState) -> Result<(NetState, Foreign), KernelError> {
+        let routing = self.routing.observe(links, wanted)?;
         let gateways = |(name, link): (&IfName, &Link)| link.gateways.iter().map(|ip| (*name, *ip)).collect::<Vec<_>>();
         let is_deaf = |link: &Link| link.bridge.is_some_and(|bridge| bridge.no_linklocal_learn);
-        Ok(NetState {
+        let state = NetState {
             deaf_bridges: links.0.iter().filter(|(_, link)| is_deaf(link)).map(|(name, _)| *name).collect(),
             forwarding: routing.forwarding,
             support: Support {
@@ -225,7 +230,8 @@ impl Kernel {
             neighbours: routing.neighbours,
             routes: routing.routes,
             ..NetState::default()
-        })
+        };
+        Ok((state, routing.foreign))
     }
 
     /// Which of these elements the kernel has.
@@ -233,15 +239,8 @@ impl Kernel {
         Ok(self.nftables.find_elements(wanted)?)
     }
 
-    /// Acts. Each step is whole; the first that fails ends it, because what follows it relies on it.
-    pub fn apply(&mut self, steps: &[Step]) -> Result<(), KernelError> {
-        for step in steps {
-            self.apply_step(step)?;
-        }
-        Ok(())
-    }
-
-    fn apply_step(&mut self, step: &Step) -> Result<(), KernelError> {
+    /// Carries out one step, which is whole: all of it happens or nothing. See [`crate::plan::carry_out`].
+    pub fn apply_step(&mut self, step: &Step) -> Result<(), KernelError> {
         match step {
             Step::RemoveRoute(net) => Ok(self.routing.remove_route(*net)?),
             Step::RemoveProxy(device, address) => Ok(self.routing.remove_proxy(*device, *address)?),

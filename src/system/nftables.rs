@@ -84,6 +84,16 @@ pub enum FilterError {
     /// What the kernel shows after loading is not what this release's text compiles to.
     #[error("the rules were loaded, but the kernel shows others")]
     NotTaken,
+    /// A set has no room for more.
+    #[error("the set `{set}` of {table} is full: it holds {size} elements")]
+    Full {
+        /// Which table.
+        table: Table,
+        /// Which set.
+        set: &'static str,
+        /// How many it holds, by the text that declares it.
+        size: String,
+    },
     /// The answer does not parse.
     #[error("the kernel's answer about set `{0}` is not understood")]
     Answer(&'static str),
@@ -105,6 +115,21 @@ impl Reference {
         match table {
             Table::Bridge => bridge,
             Table::Inet => inet,
+        }
+    }
+}
+
+/// Why elements could not be changed, and in which set.
+fn refused(set: Option<SetId>, errno: Errno, count: usize) -> FilterError {
+    match set {
+        Some(set) if errno == Errno::ENFILE => FilterError::Full {
+            table: set.table(),
+            set: set.name(),
+            size: set.capacity().map_or_else(|| "no more".to_owned(), |size| size.to_string()),
+        },
+        set => {
+            let set = set.map(|set| format!(", at the set `{}`", set.name())).unwrap_or_default();
+            NetlinkError::new(format!("change {count} elements of the tables {TABLE}{set}"), errno).into()
         }
     }
 }
@@ -307,31 +332,40 @@ impl Nftables {
         let first = self.socket.next_sequence();
         builder.message(BATCH_BEGIN, REQUEST, first, &BATCH);
         // Removals first: a range may grow over the one that it replaces. Packets see both or neither.
-        self.put_lists(&mut builder, DELETE_SET_ELEMENT, 0, remove);
-        self.put_lists(&mut builder, NEW_SET_ELEMENT, CREATE, add);
+        let mut sets = self.put_lists(&mut builder, DELETE_SET_ELEMENT, 0, remove);
+        sets.extend(self.put_lists(&mut builder, NEW_SET_ELEMENT, CREATE, add));
         let last = self.socket.next_sequence();
         builder.message(BATCH_END, REQUEST | ACKNOWLEDGE, last, &BATCH);
         self.socket.send(builder.bytes())?;
         // The kernel has worked through the batch when `send` returns: everything it says is there already.
         while let Some(frames) = self.socket.receive(MsgFlags::MSG_DONTWAIT)? {
             for frame in frames {
-                match frame.error() {
-                    Some(0) | None => {}
-                    Some(errno) => {
-                        let action = format!("change {} elements of the tables {TABLE}", add.len() + remove.len());
-                        return Err(NetlinkError::new(action, Errno::from_raw(errno)).into());
-                    }
+                let Some(errno) = frame.error().filter(|errno| *errno != 0) else { continue };
+                let set = sets.get(&frame.sequence);
+                // What an earlier transaction left unsaid is not about this one.
+                if set.is_none() && frame.sequence != first && frame.sequence != last {
+                    continue;
                 }
+                return Err(refused(set.copied(), Errno::from_raw(errno), add.len() + remove.len()));
             }
         }
         Ok(())
     }
 
-    fn put_lists(&mut self, builder: &mut Builder, kind: u16, flags: u16, elements: &[Element]) {
+    /// Returns which message is about which set.
+    fn put_lists(
+        &mut self,
+        builder: &mut Builder,
+        kind: u16,
+        flags: u16,
+        elements: &[Element],
+    ) -> BTreeMap<u32, SetId> {
         let mut rest = elements;
+        let mut sets = BTreeMap::new();
         while let Some(first) = rest.first() {
             let set = first.set();
             let sequence = self.socket.next_sequence();
+            sets.insert(sequence, set);
             begin_list(builder, kind, REQUEST | flags, sequence, set);
             let list = builder.begin(LIST_ELEMENTS);
             while let Some(element) = rest.first() {
@@ -344,6 +378,7 @@ impl Nftables {
             builder.end(list);
             builder.end_message();
         }
+        sets
     }
 
     fn dump_set(&mut self, set: SetId, elements: &mut Vec<Element>) -> Result<(), FilterError> {

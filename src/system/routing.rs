@@ -16,7 +16,10 @@ use super::netlink::flags::{ACKNOWLEDGE, CREATE, DUMP, EXCLUSIVE, REPLACE, REQUE
 use super::netlink::{Builder, Frame, Instruction, NetlinkError, Socket, attribute, text};
 use super::pins::Pins;
 use crate::model::{IfName, MacAddr};
-use crate::plan::{BridgeOptions, DefaultRoute, Event, Exits, Link, Links, Route};
+use crate::plan::{
+    BridgeOptions, Decided, DefaultRoute, Event, Exits, Foreign, Link, Links, NetState, Refusal, Route, Way, decide,
+    foreign_neighbour,
+};
 
 /// Our number among routing protocols; packaged for `ip` in `/etc/iproute2/rt_protos.d`.
 const PROTOCOL: u8 = 121;
@@ -98,6 +101,8 @@ const ABSENT: [Errno; 7] = [
     Errno::EACCES,
 ];
 const NEXT_HOP_ON_LINK: u32 = 4;
+/// `RTM_F_FIB_MATCH`: answer with the route, not with the way of a packet.
+const WHOLE_ROUTE: u32 = 0x2000;
 
 /// Why routing state could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -108,14 +113,18 @@ pub enum RoutingError {
     /// The interface went away.
     #[error("there is no interface `{0}`")]
     NoInterface(IfName),
-    /// Somebody else's route.
-    #[error("there is a route to {0} already that this program did not make")]
-    ForeignRoute(IpNet),
+    /// The interface is down.
+    #[error("{0} is down, so that nothing can be routed to it")]
+    Down(IfName),
+    /// Somebody else's state is in the way.
+    #[error("{0}")]
+    Foreign(Refusal),
 }
 
-/// Routing state as far as it is ours.
+/// Routing state as far as it is ours, and what else is there where ours is wanted.
 #[derive(Debug, Default)]
 pub(super) struct Observed {
+    pub(super) foreign: Foreign,
     pub(super) forwarding: Pinned,
     pub(super) neighbours: BTreeMap<(IfName, IpAddr), MacAddr>,
     pub(super) proxies: BTreeSet<(IfName, IpAddr)>,
@@ -306,35 +315,38 @@ impl Routing {
         }
     }
 
-    /// What carries our mark, and of the forwarding entries what is wanted or was set by us. How many neighbours a
-    /// guest can add is limited by the kernel (`gc_thresh3`, 1,024 of each family unless the administrator raises it).
-    pub(super) fn observe(&mut self, links: &Links, wanted: &Pinned) -> Result<Observed, NetlinkError> {
-        let mut observed = Observed { forwarding: self.pinned(links, wanted)?, ..Observed::default() };
+    /// What carries our mark, and what else there is where this is wanted; of the forwarding entries what is wanted or was
+    /// set by us. How many neighbours a guest can add is limited by the kernel (`gc_thresh3`, 1,024 of each family unless
+    /// the administrator raises it).
+    pub(super) fn observe(&mut self, links: &Links, wanted: &NetState) -> Result<Observed, NetlinkError> {
+        let mut observed = Observed { forwarding: self.pinned(links, &wanted.forwarding)?, ..Observed::default() };
         let names: BTreeMap<u32, IfName> = links.0.iter().map(|(name, link)| (link.index, *name)).collect();
         for family in [AF_INET, AF_INET6] {
             for frame in self.dump(GET_NEIGHBOUR, &neighbour(family, 0, 0, 0), "list the neighbours")? {
-                let rest = &frame[12.min(frame.len())..];
-                let ours = attribute(rest, NEIGHBOUR_PROTOCOL) == Some(&[PROTOCOL]);
-                let address = attribute(rest, NEIGHBOUR_DESTINATION).and_then(ip);
-                if let (true, Some(name), Some(address)) = (ours, names.get(&read_u32(&frame, 4)), address) {
-                    // One without a MAC (somebody made it fail) is ours and wrong: shown as another MAC.
-                    let mac = lladdr(&frame).unwrap_or_else(|| MacAddr::from_octets([0; 6]));
-                    let permanent = read_u16(&frame, 8) & STATE_PERMANENT != 0;
-                    let mac = if permanent { mac } else { MacAddr::from_octets([0; 6]) };
-                    observed.neighbours.insert((*name, address), mac);
+                let Some(found) = entry(&frame) else { continue };
+                let Some(key) = names.get(&found.index).map(|name| (*name, found.address)) else { continue };
+                if found.ours {
+                    observed.neighbours.insert(key, found.fixed());
+                } else if found.permanent && wanted.neighbours.contains_key(&key) {
+                    observed.foreign.neighbours.insert(key, found.fixed());
                 }
             }
             for frame in self.dump(GET_NEIGHBOUR, &neighbour(family, 0, 0, FLAG_PROXY), "list the proxy entries")? {
-                let rest = &frame[12.min(frame.len())..];
-                let ours = attribute(rest, NEIGHBOUR_PROTOCOL) == Some(&[PROTOCOL]);
-                let address = attribute(rest, NEIGHBOUR_DESTINATION).and_then(ip);
-                if let (true, Some(name), Some(address)) = (ours, names.get(&read_u32(&frame, 4)), address) {
-                    observed.proxies.insert((*name, address));
+                let Some(found) = entry(&frame) else { continue };
+                let Some(key) = names.get(&found.index).map(|name| (*name, found.address)) else { continue };
+                if found.ours {
+                    observed.proxies.insert(key);
+                } else if wanted.support.proxies.contains(&key) {
+                    observed.foreign.proxies.insert(key);
                 }
             }
             for frame in self.dump(GET_ROUTE, &route(family, 0, 0, 0), "list the routes")? {
-                if let Some((net, route)) = our_route(&frame, &names) {
-                    observed.routes.insert(net, route);
+                let Some((net, index, way)) = way(&frame, |index| names.get(&index).copied()) else { continue };
+                if let (true, Some(device)) = (way.ours, index.and_then(|index| names.get(&index))) {
+                    observed.routes.insert(net, Route { device: *device, via: way.via });
+                }
+                if wanted.routes.contains_key(&net) {
+                    observed.foreign.routes.entry(net).or_default().push(way);
                 }
             }
         }
@@ -359,8 +371,13 @@ impl Routing {
     }
 
     pub(super) fn set_proxy(&mut self, device: IfName, address: IpAddr) -> Result<(), RoutingError> {
-        let fixed = neighbour(family(address), index_of(device)?, STATE_PERMANENT, FLAG_PROXY);
+        let index = index_of(device)?;
         let action = format!("answer for {address} on {device}");
+        // Whoever made it: to set it again would put our mark on it.
+        if self.entry(index, address, FLAG_PROXY, &action)?.is_some() {
+            return Ok(());
+        }
+        let fixed = neighbour(family(address), index, STATE_PERMANENT, FLAG_PROXY);
         self.change(NEW_NEIGHBOUR, CREATE | REPLACE, &fixed, &action, |message| {
             message.attribute(NEIGHBOUR_DESTINATION, &octets(address)).attribute(NEIGHBOUR_PROTOCOL, &[PROTOCOL]);
         })?;
@@ -370,6 +387,9 @@ impl Routing {
     pub(super) fn remove_proxy(&mut self, device: IfName, address: IpAddr) -> Result<(), RoutingError> {
         let Ok(index) = index_of(device) else { return Ok(()) };
         let action = format!("stop answering for {address} on {device}");
+        if self.entry(index, address, FLAG_PROXY, &action)?.is_some_and(|found| !found.ours) {
+            return Ok(());
+        }
         let fixed = neighbour(family(address), index, 0, FLAG_PROXY);
         absent_is_fine(self.change(DELETE_NEIGHBOUR, 0, &fixed, &action, |message| {
             message.attribute(NEIGHBOUR_DESTINATION, &octets(address));
@@ -409,8 +429,16 @@ impl Routing {
     }
 
     pub(super) fn set_neighbour(&mut self, device: IfName, address: IpAddr, mac: MacAddr) -> Result<(), RoutingError> {
-        let fixed = neighbour(family(address), index_of(device)?, STATE_PERMANENT, 0);
+        let index = index_of(device)?;
         let action = format!("set the neighbour {address} on {device}");
+        // One that the kernel has learnt is nobody's.
+        let foreign = self.entry(index, address, 0, &action)?.filter(|found| found.permanent && !found.ours);
+        match foreign.map(|found| found.fixed()) {
+            Some(found) if found == mac => return Ok(()),
+            Some(found) => return Err(RoutingError::Foreign(foreign_neighbour(device, address, mac, found))),
+            None => {}
+        }
+        let fixed = neighbour(family(address), index, STATE_PERMANENT, 0);
         self.change(NEW_NEIGHBOUR, CREATE | REPLACE, &fixed, &action, |message| {
             message
                 .attribute(NEIGHBOUR_DESTINATION, &octets(address))
@@ -423,6 +451,9 @@ impl Routing {
     pub(super) fn remove_neighbour(&mut self, device: IfName, address: IpAddr) -> Result<(), RoutingError> {
         let Ok(index) = index_of(device) else { return Ok(()) };
         let action = format!("remove the neighbour {address} on {device}");
+        if self.entry(index, address, 0, &action)?.is_some_and(|found| !found.ours) {
+            return Ok(());
+        }
         absent_is_fine(self.change(DELETE_NEIGHBOUR, 0, &neighbour(family(address), index, 0, 0), &action, |message| {
             message.attribute(NEIGHBOUR_DESTINATION, &octets(address));
         }))
@@ -447,10 +478,57 @@ impl Routing {
             });
             match added {
                 Err(error) if error.errno() == Some(Errno::EEXIST) => self.remove_route(net)?,
-                added => return Ok(added?),
+                Err(error) if error.errno() == Some(Errno::ENETDOWN) => return Err(RoutingError::Down(to.device)),
+                added => {
+                    added?;
+                    if self.decides(net) {
+                        return Ok(());
+                    }
+                    break;
+                }
             }
         }
-        Err(RoutingError::ForeignRoute(net))
+        // Somebody else's, then; it may do.
+        let mut ways = Vec::new();
+        for frame in self.dump(GET_ROUTE, &route(family(net.addr()), 0, 0, 0), "list the routes")? {
+            ways.extend(way(&frame, name_of).filter(|(to, ..)| *to == net).map(|(.., way)| way));
+        }
+        match decide(&net, &to, &ways) {
+            Decided::Blocked(refusal) => Err(RoutingError::Foreign(refusal)),
+            // Or it has gone since, and ours is there.
+            Decided::AsWanted | Decided::Open => Ok(()),
+        }
+    }
+
+    /// Whether our route to this destination is the one that the kernel takes: a lower metric goes before it.
+    fn decides(&mut self, net: IpNet) -> bool {
+        let sequence = self.socket.next_sequence();
+        let mut fixed = [0; 12];
+        (fixed[0], fixed[1]) = (family(net.addr()), net.max_prefix_len());
+        fixed[8..12].copy_from_slice(&WHOLE_ROUTE.to_ne_bytes());
+        let mut builder = Builder::default();
+        builder.message(GET_ROUTE, REQUEST | ACKNOWLEDGE, sequence, &fixed);
+        builder.attribute(ROUTE_DESTINATION, &octets(net.addr())).end_message();
+        let Ok(frames) = self.socket.request(builder.bytes(), sequence, "look up a route") else {
+            // One that leads nowhere is answered by an error.
+            return false;
+        };
+        let found = frames.first().and_then(|frame| way(&frame.payload, |_| None));
+        // A longer one of a part, or another table by a rule, is not about this destination.
+        found.is_none_or(|(to, _, way)| to != net || way.ours)
+    }
+
+    /// One entry of the neighbour table, without reading all of it.
+    fn entry(&mut self, index: u32, address: IpAddr, flags: u8, action: &str) -> Result<Option<Entry>, NetlinkError> {
+        let sequence = self.socket.next_sequence();
+        let mut builder = Builder::default();
+        builder.message(GET_NEIGHBOUR, REQUEST | ACKNOWLEDGE, sequence, &neighbour(family(address), index, 0, flags));
+        builder.attribute(NEIGHBOUR_DESTINATION, &octets(address)).end_message();
+        match self.socket.request(builder.bytes(), sequence, action) {
+            Ok(frames) => Ok(frames.first().and_then(|frame| entry(&frame.payload))),
+            Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ENODEV)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn remove_route(&mut self, net: IpNet) -> Result<(), RoutingError> {
@@ -522,7 +600,8 @@ impl Changes {
 ///
 /// A guest makes its bridge learn as many MACs as it sends, and each is a message: to receive them would take the whole
 /// processor, and overrun the socket. So of forwarding entries only those are told that somebody has set, or that are
-/// sticky, as ours are; of neighbours and routes those with our mark, and default routes.
+/// sticky, as ours are; of neighbours and routes those with our mark, default routes, and routes to single addresses: one
+/// that somebody else made may stand in for ours, or in its way.
 fn interesting() -> Vec<Instruction> {
     /// The type in `struct nlmsghdr`, and where the message itself begins.
     const TYPE: u32 = 4;
@@ -536,7 +615,7 @@ fn interesting() -> Vec<Instruction> {
     let host = |value: u16| u32::from(value.to_be());
     let is = |value: u32, yes: u8, no: u8| Instruction::Branch { bits: false, value, yes, no };
     let any_of = |value: u32, yes: u8, no: u8| Instruction::Branch { bits: true, value, yes, no };
-    let (neighbour, address, forwarding, route, accept, ignore) = (6, 8, 12, 16, 20, 21);
+    let (neighbour, address, forwarding, route, accept, ignore) = (6, 8, 12, 16, 22, 23);
     vec![
         Instruction::Half(TYPE),
         is(host(NEW_NEIGHBOUR), neighbour, 2),
@@ -561,7 +640,9 @@ fn interesting() -> Vec<Instruction> {
         Instruction::Byte(ROUTE_PROTOCOL),
         is(u32::from(PROTOCOL), accept, 18),
         Instruction::Byte(ROUTE_LENGTH),
-        is(0, accept, ignore),
+        is(0, accept, 20),
+        is(32, accept, 21),
+        is(128, accept, ignore),
         // accept, ignore:
         Instruction::End(true),
         Instruction::End(false),
@@ -589,18 +670,22 @@ fn event(frame: &Frame) -> Option<Event> {
             let stays = frame.kind == NEW_NEIGHBOUR && read_u16(payload, 8) & STATE_PERMANENT != 0;
             let address = attribute(rest, NEIGHBOUR_DESTINATION).and_then(ip)?;
             let (index, mac) = (read_u32(payload, 4), lladdr(payload));
-            if attribute(rest, NEIGHBOUR_PROTOCOL) == Some(&[PROTOCOL]) {
-                return Some(Event::Neighbour { index, address, mac: mac.filter(|_| stays) });
-            }
+            let ours = attribute(rest, NEIGHBOUR_PROTOCOL) == Some(&[PROTOCOL]);
             let is_found = frame.kind == NEW_NEIGHBOUR && read_u16(payload, 8) & STATES_FOUND != 0;
-            Some(Event::Found { index, address, mac: mac.filter(|_| is_found)? })
+            match mac.filter(|_| is_found && !stays && !ours) {
+                Some(mac) => Some(Event::Found { index, address, mac }),
+                None => Some(Event::Neighbour { index, address, mac: mac.filter(|_| stays), ours }),
+            }
         }
         NEW_ROUTE | DELETE_ROUTE => {
             let present = frame.kind == NEW_ROUTE;
-            let marked = marked_route(payload).map(|(net, index, via)| Event::Route { net, index, via, present });
             // Of one with several next hops the first tells enough: what there is now has to be looked up anyway.
-            let first = || default_routes(payload).into_iter().next();
-            marked.or_else(|| first().map(|route| Event::DefaultRoute { route, present }))
+            let first = default_routes(payload).into_iter().next().filter(|_| payload.get(5) != Some(&PROTOCOL));
+            if let Some(route) = first {
+                return Some(Event::DefaultRoute { route, present });
+            }
+            let (net, index, Way { ours, via, .. }) = way(payload, |_| None)?;
+            Some(Event::Route { net, index: index.unwrap_or_default(), via, present, ours })
         }
         NEW_NETCONF => {
             let rest = payload.get(4..)?;
@@ -711,21 +796,60 @@ fn name_of(index: u32) -> Option<IfName> {
     nix::net::if_::if_indextoname(index).ok()?.to_str().ok()?.parse().ok()
 }
 
-fn our_route(frame: &[u8], names: &BTreeMap<u32, IfName>) -> Option<(IpNet, Route)> {
-    let (net, index, via) = marked_route(frame)?;
-    Some((net, Route { device: *names.get(&index)?, via }))
-}
-
-/// Destination, number of the interface and next hop of a route that carries our mark.
-fn marked_route(frame: &[u8]) -> Option<(IpNet, u32, Option<IpAddr>)> {
+/// Destination, number of the interface if there is one, and the rest of a route in the main table.
+fn way(frame: &[u8], name: impl Fn(u32) -> Option<IfName>) -> Option<(IpNet, Option<u32>, Way)> {
     let rest = frame.get(12..)?;
-    if frame[5] != PROTOCOL || frame[4] != TABLE_MAIN {
+    // Routes for some types of service (IPv4) are none for all packets; a clone of the cache is no route.
+    if frame[4] != TABLE_MAIN || frame[3] != 0 {
         return None;
     }
+    let kind = match frame[7] {
+        TYPE_UNICAST => "",
+        6 => "blackhole",
+        7 => "unreachable",
+        8 => "prohibit",
+        9 => "throw",
+        _ => return None,
+    };
     let any = if frame[0] == AF_INET { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
     let destination = attribute(rest, ROUTE_DESTINATION).map_or(Some(any), ip)?;
-    let via = attribute(rest, ROUTE_GATEWAY).and_then(ip);
-    Some((IpNet::new(destination, frame[1]).ok()?, read_u32(attribute(rest, ROUTE_OUTPUT)?, 0), via))
+    let index = attribute(rest, ROUTE_OUTPUT).map(|bytes| read_u32(bytes, 0));
+    let way = Way {
+        ours: frame[5] == PROTOCOL,
+        metric: attribute(rest, ROUTE_PRIORITY).map_or(0, |bytes| read_u32(bytes, 0)),
+        kind,
+        // One that leads nowhere is on the loopback interface, which says nothing.
+        device: index.filter(|_| kind.is_empty()).and_then(name),
+        via: attribute(rest, ROUTE_GATEWAY).and_then(ip),
+    };
+    Some((IpNet::new(destination, frame[1]).ok()?, index, way))
+}
+
+/// An entry of the neighbour table.
+struct Entry {
+    index: u32,
+    address: IpAddr,
+    mac: Option<MacAddr>,
+    permanent: bool,
+    ours: bool,
+}
+
+impl Entry {
+    /// The MAC that it stays at. One without (somebody made it fail) is shown as another MAC.
+    fn fixed(&self) -> MacAddr {
+        self.mac.filter(|_| self.permanent).unwrap_or(MacAddr::from_octets([0; 6]))
+    }
+}
+
+fn entry(frame: &[u8]) -> Option<Entry> {
+    let rest = frame.get(12..)?;
+    Some(Entry {
+        index: read_u32(frame, 4),
+        address: attribute(rest, NEIGHBOUR_DESTINATION).and_then(ip)?,
+        mac: lladdr(frame),
+        permanent: read_u16(frame, 8) & STATE_PERMANENT != 0,
+        ours: attribute(rest, NEIGHBOUR_PROTOCOL) == Some(&[PROTOCOL]),
+    })
 }
 
 /// `struct ndmsg`.

@@ -1,0 +1,162 @@
+//! State that somebody else made where ours is wanted: what is right already is right, whoever made it; what differs
+//! stands in the way of one guest, and is never removed by us.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::course::Refusal;
+use super::diff::Step;
+use super::state::{NetState, Route};
+use crate::model::{IfName, MacAddr};
+
+/// A route to one destination in the main table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// It carries our mark.
+    pub ours: bool,
+    /// The lower the better.
+    pub metric: u32,
+    /// What `ip` calls a route that leads nowhere (`blackhole`); empty for one that leads somewhere.
+    pub kind: &'static str,
+    /// The interface; none if there is none, or several.
+    pub device: Option<IfName>,
+    /// The next hop.
+    pub via: Option<IpAddr>,
+}
+
+/// What was found where something of ours is wanted, and does not carry our mark.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Foreign {
+    /// Permanent neighbours.
+    pub neighbours: BTreeMap<(IfName, IpAddr), MacAddr>,
+    /// Proxy entries.
+    pub proxies: BTreeSet<(IfName, IpAddr)>,
+    /// All routes to a destination, ours too, in the kernel's order.
+    pub routes: BTreeMap<IpNet, Vec<Way>>,
+}
+
+/// What keeps steps from being carried out, and is known before.
+#[derive(Debug, Clone, Default)]
+pub struct Obstacles {
+    neighbours: BTreeMap<(IfName, IpAddr), Refusal>,
+    routes: BTreeMap<IpNet, Refusal>,
+}
+
+impl Obstacles {
+    /// What stands in the way of a step.
+    pub fn of(&self, step: &Step) -> Option<&Refusal> {
+        match step {
+            Step::SetNeighbour(on, address, _) => self.neighbours.get(&(*on, *address)),
+            Step::SetRoute(net, _) => self.routes.get(net),
+            _ => None,
+        }
+    }
+}
+
+/// The metric that ours gets: IPv6 knows no 0. Source: Linux `include/uapi/linux/ipv6_route.h`, `IP6_RT_PRIO_USER`.
+fn own_metric(net: &IpNet) -> u32 {
+    if net.addr().is_ipv4() { 0 } else { 1024 }
+}
+
+impl Way {
+    fn leads_as(&self, wanted: &Route) -> bool {
+        self.kind.is_empty() && self.device == Some(wanted.device) && self.via == wanted.via
+    }
+
+    /// Behind the destination, as `ip` takes it.
+    fn tail(&self, net: &IpNet) -> String {
+        let via = self.via.map(|via| format!(" via {via}")).unwrap_or_default();
+        let device = self.device.map(|device| format!(" dev {device}")).unwrap_or_default();
+        let metric = if self.metric == own_metric(net) { String::new() } else { format!(" metric {}", self.metric) };
+        format!("{via}{device}{metric}")
+    }
+}
+
+/// A route as `ip` takes it.
+struct Shown<'a>(&'a IpNet, &'a Way);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(net, way) = self;
+        let kind = if way.kind.is_empty() { String::new() } else { format!("{} ", way.kind) };
+        write!(f, "{kind}{net}{}", way.tail(net))
+    }
+}
+
+/// What of the routes to a destination decides.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decided {
+    /// It leads where it should, by whomever.
+    AsWanted,
+    /// Ours is to be set.
+    Open,
+    /// Somebody else's leads elsewhere, and goes before ours.
+    Blocked(Refusal),
+}
+
+/// Which route to a destination decides; `ways` in the kernel's order.
+pub fn decide(net: &IpNet, wanted: &Route, ways: &[Way]) -> Decided {
+    let Some(best) = ways.iter().min_by_key(|way| way.metric) else { return Decided::Open };
+    if best.leads_as(wanted) {
+        return Decided::AsWanted;
+    }
+    if best.ours || best.metric > own_metric(net) {
+        return Decided::Open;
+    }
+    let family = if net.addr().is_ipv4() { "" } else { "-6 " };
+    Decided::Blocked(Refusal {
+        sentence: format!(
+            "{net} has a route that this program did not make (`{}`), so that it does not lead to {}",
+            Shown(net, best),
+            wanted.device
+        ),
+        hint: format!(
+            "`ip {family}route del {} && pve-public-ip apply`; is it in /etc/network/interfaces, too?",
+            Shown(net, best)
+        ),
+    })
+}
+
+/// Why somebody else's permanent neighbour stands in the way.
+pub fn foreign_neighbour(on: IfName, address: IpAddr, wanted: MacAddr, found: MacAddr) -> Refusal {
+    Refusal {
+        sentence: format!(
+            "{address} has a permanent neighbour on {on} that this program did not make: {found}, and not {wanted}"
+        ),
+        hint: format!(
+            "`ip neigh del {address} dev {on} && pve-public-ip apply`; is it in /etc/network/interfaces, too?"
+        ),
+    }
+}
+
+/// Takes what somebody else made into what was found, as far as it is as wanted; the rest is in the way.
+pub fn settle(desired: &NetState, observed: &mut NetState, foreign: &Foreign) -> Obstacles {
+    let mut obstacles = Obstacles::default();
+    for ((on, address), found) in &foreign.neighbours {
+        let Some(wanted) = desired.neighbours.get(&(*on, *address)) else { continue };
+        if found == wanted {
+            observed.neighbours.insert((*on, *address), *found);
+        } else {
+            let refusal = foreign_neighbour(*on, *address, *wanted, *found);
+            obstacles.neighbours.insert((*on, *address), refusal);
+        }
+    }
+    let wanted = |proxy: &&(IfName, IpAddr)| desired.support.proxies.contains(*proxy);
+    observed.support.proxies.extend(foreign.proxies.iter().filter(wanted));
+    for (net, ways) in &foreign.routes {
+        let Some(wanted) = desired.routes.get(net) else { continue };
+        match decide(net, wanted, ways) {
+            Decided::AsWanted => drop(observed.routes.insert(*net, *wanted)),
+            Decided::Open => {}
+            Decided::Blocked(refusal) => {
+                // Ours may be there and not count.
+                observed.routes.remove(net);
+                obstacles.routes.insert(*net, refusal);
+            }
+        }
+    }
+    obstacles
+}
