@@ -368,3 +368,46 @@ fn a_set_that_is_full() {
     start(&node, 100, "tap100i0");
     node.is_in_line();
 }
+
+/// What does not fit into the filter is refused before it is written; written by hand, it is its pool's problem alone.
+#[test]
+fn a_pool_that_is_too_large_for_the_filter() {
+    let node = node();
+    let hint = "name only what guests get, such as 10.0.0.0/24: each /24 of IPv4 and each /32 of IPv6 is one element";
+    for (prefix, needed, set, room) in [
+        ("10.0.0.0/8", 65539, "reserved_ip4_24", 8128),
+        ("10.0.0.0/11", 8195, "reserved_ip4_24", 8128),
+        ("100.64.0.0/10", 16387, "reserved_ip4_24", 8128),
+        ("2a00::/21", 2049, "reserved_ip6_32", 960),
+    ] {
+        let own = needed - i32::from(set == "reserved_ip6_32") - if set == "reserved_ip4_24" { 3 } else { 0 };
+        for dry_run in ["", " --dry-run"] {
+            let command = format!("pool create lan --profile generic-bridged --bridge vmbr0 {prefix}{dry_run}");
+            node.changes_nothing(&command).fails(
+                1,
+                &format!(
+                    "cannot create pool `lan`: all pools together need {needed} elements of the set `{set}`, and the \
+                     filter of a node has room for {room} (pool `lan`: {own})"
+                ),
+                hint,
+            );
+        }
+    }
+    node.changes_nothing("pool add ovh-rbx 10.0.0.0/8")
+        .fails_with(1, &["cannot add 10.0.0.0/8 to pool `ovh-rbx`: all pools together"]);
+    // Whoever edits the file can still do it.
+    let file = node.tree.read("etc/pve/public-ip/pools.json");
+    let mut pools: serde_json::Value = serde_json::from_str(&file).unwrap();
+    pools["pools"]["lan"] = serde_json::json!(
+        {"profile": "generic-bridged", "bridge": "vmbr0", "addresses": [{"address": "10.0.0.0/8"}]});
+    node.tree.write("etc/pve/public-ip/pools.json", pools.to_string());
+    node.net.sh("nft delete table bridge pve-public-ip");
+    start(&node, 100, "tap100i0");
+    let verify = node.run("verify").fails_with(1, &[]);
+    let problem = "problem: pool `lan` is too large for the filter: its addresses that nobody holds are not reserved\n";
+    assert!(verify.out.contains(problem) && !verify.out.contains("drift: "), "{verify}");
+    assert!(node.net.set("reserved_ip4").contains(&"192.0.2.8/29".to_owned()));
+    node.run("pool add net 192.0.2.99").ok();
+    node.run("pool remove lan").ok();
+    node.is_in_line();
+}

@@ -19,7 +19,7 @@ use crate::reconcile::Node;
 use crate::registry::document::{self, MAX_FILE_SIZE, Mode, Pool, PoolAddress, Profile};
 use crate::registry::layout::Layout;
 use crate::registry::store::StoreError;
-use crate::registry::{Edit, EntryChange, Holders, Registry, RuleError, Span, State, capacity, plain};
+use crate::registry::{Edit, EntryChange, Holders, Registry, RuleError, Span, State, capacity, plain, room};
 use crate::system::journal::now;
 use crate::system::{files, routers};
 
@@ -40,11 +40,18 @@ pub(super) fn change<T>(
     dry_run: bool,
     change: impl FnOnce(&mut Registry) -> Result<T, RuleError>,
 ) -> Result<T, StoreError> {
+    // What does not fit into every node's filter is refused before anything is written.
+    let checked = |registry: &mut Registry| -> Result<T, RuleError> {
+        let before = registry.clone();
+        let outcome = change(registry)?;
+        room::check(&before, registry)?;
+        Ok(outcome)
+    };
     if dry_run {
         let mut registry = node.store.load()?.registry;
-        return Ok(change(&mut registry)?);
+        return Ok(checked(&mut registry)?);
     }
-    node.store.change(|registry| change(registry).map_err(StoreError::from))
+    node.store.change(|registry| checked(registry).map_err(StoreError::from))
 }
 
 fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Output> {

@@ -15,8 +15,8 @@ use super::support;
 use crate::guest::Nic;
 use crate::model::address::{ranges4, ranges6};
 use crate::model::{IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
-use crate::registry::Registry;
 use crate::registry::document::{Assigned, DocumentError, GuestFile, Interface, Mode, Pool, UplinkGuard};
+use crate::registry::{Registry, room};
 use crate::ruleset::{Backend, Element, Routed, SetId};
 
 /// A decision: the state, and the assignments that cannot be realised.
@@ -32,6 +32,15 @@ pub struct Desired {
 pub fn desired(inputs: &Inputs) -> Desired {
     let mut desired = Desired { state: node_state(inputs), problems: Vec::new() };
     desired.problems.extend(unreadable(inputs));
+    for name in room::left_out(&inputs.registry) {
+        desired.problems.push(Problem {
+            vmid: None,
+            sentence: format!(
+                "pool `{name}` is too large for the filter: its addresses that nobody holds are not reserved"
+            ),
+            hint: format!("make it smaller: `pve-public-ip pool remove {name} PREFIX`, then add only what guests get"),
+        });
+    }
     for (guests, sentence) in inputs.registry.conflicts() {
         let hint = "release one of them, or correct the file by hand".to_owned();
         desired.problems.push(Problem { vmid: guests.last().copied(), sentence, hint });
@@ -122,7 +131,10 @@ pub fn is_filtered_by_chains(backend: Backend, registry: &Registry, guest: &Gues
 fn node_state(inputs: &Inputs) -> NetState {
     let mut state = NetState { rules: Rules::Loaded, ..NetState::default() };
     let pools = &inputs.registry.pools.pools;
-    let entries = || pools.values().flat_map(|pool| &pool.addresses);
+    // Written by hand, or by a release with larger sets: one pool that does not fit stops no other one.
+    let left_out = room::left_out(&inputs.registry);
+    let fitting = || pools.iter().filter(|(name, _)| !left_out.contains(name));
+    let entries = || fitting().flat_map(|(_, pool)| &pool.addresses);
     let assignments = || inputs.registry.assignments();
     let bridges: BTreeSet<IfName> = pool_bridges(&inputs.registry).into_iter().chain(lost_bridges(inputs)).collect();
     let segments = segments(inputs, &bridges);

@@ -11,6 +11,7 @@ mod last_good;
 pub mod layout;
 mod lock;
 mod prefixes;
+pub mod room;
 mod spans;
 pub mod store;
 
@@ -299,9 +300,26 @@ pub enum RuleError {
         /// The address.
         address: Prefix,
     },
+    /// The filter of a node does not hold so much.
+    #[error("all pools together need {needed} elements of the set `{set}`, and the filter of a node has room for {room}{}",
+        of_which(pool.as_ref()))]
+    NoRoom {
+        /// The set.
+        set: &'static str,
+        /// Elements that would be needed.
+        needed: usize,
+        /// Elements for which there is room.
+        room: usize,
+        /// The pool that needs most, and how much.
+        pool: Option<(PoolName, usize)>,
+    },
     /// A file that has to be read cannot be.
     #[error(transparent)]
     Broken(#[from] DocumentError),
+}
+
+fn of_which(pool: Option<&(PoolName, usize)>) -> String {
+    pool.map(|(name, needed)| format!(" (pool `{name}`: {needed})")).unwrap_or_default()
 }
 
 /// The first step of all.
@@ -393,6 +411,10 @@ impl RuleError {
             }
             Self::NothingAssigned(_) | Self::NoInterface { .. } | Self::NotHeld { .. } => {
                 "`pve-public-ip list` shows who holds what".to_owned()
+            }
+            Self::NoRoom { .. } => {
+                "name only what guests get, such as 10.0.0.0/24: each /24 of IPv4 and each /32 of IPv6 is one element"
+                    .to_owned()
             }
             Self::Broken(error) => error.hint.clone(),
             Self::GatewayFamily(_, address) => {

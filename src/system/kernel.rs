@@ -49,7 +49,7 @@ impl KernelError {
                 Some(format!("`ip link set {device} up && pve-public-ip apply`"))
             }
             Self::Filter(FilterError::Full { .. }) => Some(
-                "`pve-public-ip doctor` says how much each set holds; `pve-public-ip apply` tries again".to_owned(),
+                "`pve-public-ip apply` takes out what somebody else put into it, and says what does not fit".to_owned(),
             ),
             Self::Filter(FilterError::Netlink(error)) | Self::Routing(RoutingError::Netlink(error)) => {
                 (error.errno() == Some(nix::errno::Errno::EPERM)).then(|| "run it as root".to_owned())
