@@ -147,8 +147,8 @@ pub(super) fn apply(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
     node.store.journal.record(repaired.collect(), Durability::Soon);
     let wrong = images(node, &mut report)?;
     let code = u8::from(!report.failed.is_empty());
-    let output = Output { text: text + &drift_text(&wrong) + &remarks(&report), data: data(&report), code };
-    Ok(graded(&report, output))
+    let output = Output::new(text + &drift_text(&wrong) + &remarks(&report), data(&report));
+    Ok(graded(&report, Output { code, ..output }))
 }
 
 /// Repairs that get an entry of their own in the audit log; of more the number is told.

@@ -619,7 +619,7 @@ impl Element {
                     let ends = <[u8; 4]>::try_from(from).map(|[a, b, c, _]| ([a, b, c, 0], [a, b, c, 255]));
                     names.range = ends.ok().map(|(from, to)| (from.into(), to.into()));
                 }
-                Field::Ip4 => {
+                Field::Ip4 | Field::Number4 => {
                     let address = |bytes: Vec<u8>| <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
                     names.range = address(from).zip(address(to));
                 }
