@@ -13,15 +13,23 @@ use pve_public_ip::cli::{self, Cli, Command};
 use pve_public_ip::hook;
 use pve_public_ip::model::text::escaped;
 use pve_public_ip::paths::Paths;
+use pve_public_ip::reconcile::SILENT;
+use pve_public_ip::system::command;
+use pve_public_ip::system::run::{GuardNote, RunState};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let format = cli.global.output_format;
-    let is_hook = matches!(cli.command, Command::Hook(_));
     let level = if cli.global.verbose { log::LevelFilter::Debug } else { log::LevelFilter::Info };
-    Log::install(level, &Paths::new(&cli.global.root).dev_log());
-    if is_hook {
-        watch_the_clock();
+    let paths = Paths::new(&cli.global.root);
+    Log::install(level, &paths.dev_log());
+    if let Some(limit) = time_limit(&cli.command, &paths) {
+        if !command::is_supervised() {
+            if let Some(code) = command::supervise(limit, RunState::lock_file(&paths)) {
+                return ExitCode::from(code);
+            }
+        }
+        watch_the_clock(limit);
     }
     match cli.run() {
         Ok(output) => {
@@ -40,16 +48,42 @@ fn main() -> ExitCode {
     }
 }
 
-/// Ends a hook that takes too long: Proxmox VE would wait for ever, holding the guest's lock.
-fn watch_the_clock() {
-    thread::spawn(|| {
+/// How long a command that only looks may take: longer than it waits for the lock.
+const LOOK_LIMIT: Duration = Duration::from_secs(45);
+
+/// The same while the guard says that the cluster file system does not answer.
+const SILENT_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long the command may take. Proxmox VE waits for a hook, holding the guest's lock, and monitoring for what it asks;
+/// whoever changes something waits for what that takes.
+fn time_limit(command: &Command, paths: &Paths) -> Option<Duration> {
+    match command {
+        Command::Hook(_) => Some(hook::DEADLINE),
+        command if command.only_looks() => {
+            let guard = RunState::guard_note(paths).filter(GuardNote::is_alive);
+            let is_silent = guard.is_some_and(|note| note.trouble.is_some_and(|text| text.contains(SILENT)));
+            Some(if is_silent { SILENT_LIMIT } else { LOOK_LIMIT })
+        }
+        _ => None,
+    }
+}
+
+/// Ends a command that takes too long.
+fn watch_the_clock(limit: Duration) {
+    thread::spawn(move || {
         let tick = Duration::from_millis(100);
-        let mut left = hook::DEADLINE;
+        let mut left = limit;
         while !left.is_zero() {
             thread::sleep(tick);
             left = if hook::waits_for_script() { left } else { left.saturating_sub(tick) };
         }
-        log::error!("the hook did not finish within {} s and gives up", hook::DEADLINE.as_secs());
+        match limit {
+            hook::DEADLINE => log::error!("the hook did not finish within {} s and gives up", limit.as_secs()),
+            SILENT_LIMIT => {
+                log::error!("`/etc/pve` {SILENT}: the guard says so, and {} s were not enough", limit.as_secs())
+            }
+            _ => log::error!("this did not finish within {} s: `/etc/pve` may be what {SILENT}", limit.as_secs()),
+        }
         log::error!("hint: is `/etc/pve` reachable? `systemctl status pve-cluster`");
         die();
     });

@@ -25,6 +25,9 @@ use crate::system::journal::{self, Durability};
 use crate::system::run::{BackendNote, Mark, MarkPhase, RunError, RunState, fingerprint};
 use crate::system::{FilterError, Kernel, KernelError, Nftables, Reference, packet, probe, routers, xtables};
 
+/// What is said of a cluster file system that hangs.
+pub const SILENT: &str = "does not answer";
+
 /// How long a command waits for another one that changes this node.
 pub(crate) const NODE_LOCK_LIMIT: Duration = Duration::from_secs(30);
 
@@ -158,7 +161,7 @@ pub enum ReconcileError {
     #[error(transparent)]
     Kernel(#[from] KernelError),
     /// The cluster file system hangs.
-    #[error("`{}` does not answer", .0.display())]
+    #[error("`{}` {SILENT}", .0.display())]
     Silent(PathBuf),
     /// The node has no usable name.
     #[error("cannot tell this node's name: {0}")]

@@ -206,6 +206,18 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether it only reads and says what it finds, at once: it may end whenever its time is over.
+    pub fn only_looks(&self) -> bool {
+        match self {
+            Self::Status(status) => !status.watch,
+            Self::Verify(verify) => !verify.active,
+            Self::Plan | Self::Metrics(_) | Self::List(_) | Self::Show(_) => true,
+            _ => false,
+        }
+    }
+}
+
 /// Files that have a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum SchemaFile {

@@ -182,7 +182,8 @@ const ATTEMPT: &str = "attempt ";
 /// Called with the local `flock` held, so that process is dead. If it died while it made the directory, the directory
 /// is as old as the attempt; another node's that is as old would have had to be made in the moment of the death.
 fn left_behind(directory: &Path, mark: &Path) -> bool {
-    let Ok(remembered) = fs::read_to_string(mark) else { return false };
+    let remembered = files::read_note(mark, 4 << 10).and_then(|bytes| String::from_utf8(bytes).ok());
+    let Some(remembered) = remembered else { return false };
     let Some(attempted) = remembered.strip_prefix(ATTEMPT) else {
         return Some(remembered) == identity(directory);
     };

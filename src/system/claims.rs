@@ -13,7 +13,7 @@ fn path(paths: &Paths) -> PathBuf {
 
 /// What was noted since the node booted.
 pub fn load(paths: &Paths) -> Claims {
-    let bytes = files::read_limited(&path(paths), 1 << 20).unwrap_or_default();
+    let bytes = files::read_note(&path(paths), 1 << 20).unwrap_or_default();
     serde_json::from_slice(&bytes).unwrap_or_default()
 }
 

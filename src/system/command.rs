@@ -1,14 +1,17 @@
 //! External programs: the only place that starts one, so that no error text of theirs is ever lost.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
-use std::os::unix::process::CommandExt as _;
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, killpg};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::model::text::{command_line, one_line};
@@ -119,6 +122,78 @@ pub fn feed(program: &Path, args: &[&str], input: &[u8], limit: Duration) -> Res
     Err(CommandError::Failed { program: shown(), status, stderr })
 }
 
+/// In the environment of a process whose parent sees to its end.
+const SUPERVISED: &str = "PVE_PUBLIC_IP_SUPERVISED";
+
+/// How long a process that has given up may take to end.
+const END_LIMIT: Duration = Duration::from_secs(1);
+
+/// Whether this process was started by [`supervise`]; it then ends with its parent.
+pub fn is_supervised() -> bool {
+    let is_supervised = std::env::var_os(SUPERVISED).is_some();
+    if is_supervised {
+        let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+    }
+    is_supervised
+}
+
+/// Has another process of this program do what this one was asked for, with the file of the node's lock as its stdin, and
+/// returns its exit status; `None` if none can be started.
+///
+/// Who reads from a cluster file system that hangs can neither go on nor end, whatever signal it gets (state D). So this
+/// process reads nothing. The other one says itself when its time is over. If it cannot end then, it is left behind: it has
+/// no descriptor of the caller, who waits for the end of our output, and the lock that it may hold is given back for it.
+pub fn supervise(limit: Duration, lock: Option<File>) -> Option<u8> {
+    let stdin = lock.as_ref().and_then(|lock| lock.try_clone().ok()).map_or_else(Stdio::null, Stdio::from);
+    let own_or_piped = |is_terminal: bool| if is_terminal { Stdio::inherit() } else { Stdio::piped() };
+    let mut child = new(std::env::current_exe().ok()?)
+        .args(std::env::args_os().skip(1))
+        .env(SUPERVISED, "1")
+        .stdin(stdin)
+        .stdout(own_or_piped(io::stdout().is_terminal()))
+        .stderr(own_or_piped(io::stderr().is_terminal()))
+        .spawn()
+        .ok()?;
+    let (told, copied) = channel();
+    if let Some(mut pipe) = child.stdout.take() {
+        let told = told.clone();
+        thread::spawn(move || drop((io::copy(&mut pipe, &mut io::stdout()), told.send(()))));
+    }
+    if let Some(mut pipe) = child.stderr.take() {
+        let told = told.clone();
+        thread::spawn(move || drop((io::copy(&mut pipe, &mut io::stderr()), told.send(()))));
+    }
+    drop(told);
+    let pid = Pid::from_raw(i32::try_from(child.id()).ok()?);
+    let (done, ended) = channel();
+    thread::spawn(move || drop(done.send(child.wait())));
+    let mut left = limit + END_LIMIT;
+    loop {
+        match ended.recv_timeout(left) {
+            Ok(Ok(status)) => {
+                // All that it had to say: both pipes have an end, as for a caller of its own.
+                while copied.recv().is_ok() {}
+                let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+                return Some(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
+            }
+            Err(RecvTimeoutError::Timeout) if !cannot_end(pid) => left = END_LIMIT,
+            _ => break,
+        }
+    }
+    let _ = kill(pid, Signal::SIGKILL);
+    // Whoever shares an open file shares its lock, and can give it back.
+    drop(lock.map(|lock| Flock::lock(lock, FlockArg::LockExclusiveNonblock)));
+    let _ = copied.recv_timeout(Duration::from_millis(200));
+    Some(1)
+}
+
+/// Whether a process hangs in the kernel, or has ended but for a thread that does.
+fn cannot_end(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_none_or(|state| matches!(state, 'D' | 'Z' | 'X'))
+}
+
 /// Finds a program in the system's directories, or in those of `PATH`.
 pub fn find(program: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -135,7 +210,10 @@ pub fn is_executable(path: &Path) -> bool {
 
 #[expect(clippy::disallowed_methods, reason = "this module is the one place for it")]
 fn new(program: impl AsRef<std::ffi::OsStr>) -> Command {
-    Command::new(program)
+    let mut command = Command::new(program);
+    // What is called from here may call this program once more.
+    command.env_remove(SUPERVISED);
+    command
 }
 
 #[cfg(test)]

@@ -33,6 +33,20 @@ pub fn read_whole(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What this program has noted in a file of its own; none if it has not, or may not be read. What cannot be a note of ours,
+/// because it is too large or no file, is said and counts as none.
+pub fn read_note(path: &Path, limit: usize) -> Option<Vec<u8>> {
+    match read_whole(path, limit) {
+        Ok(bytes) => Some(bytes),
+        Err(error) if !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => None,
+        Err(error) => {
+            log::warn!("`{}` is not used: {error}", path.display());
+            log::warn!("hint: `rm {}`: it is written anew when it is needed", path.display());
+            None
+        }
+    }
+}
+
 /// Replaces a file by a new one with these bytes: temporary file beside it, sync, rename.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_as(path, bytes, "local")

@@ -31,6 +31,8 @@ use crate::registry::document::{GuestFile, NodeFile, PoolsFile};
 static SAID: AtomicBool = AtomicBool::new(false);
 
 /// How often, and how long in between, to wait for another writer: a tenth of a second in all.
+/// Longest copy of the registry that the log keeps; one of 100,000 addresses has 12 MB.
+const AUDITED_LIMIT: usize = 256 << 20;
 const LOCK_ATTEMPTS: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
@@ -106,7 +108,7 @@ impl Journal {
     }
 
     fn known(&self) -> Registry {
-        let bytes = fs::read(self.paths.audited()).unwrap_or_default();
+        let bytes = files::read_note(&self.paths.audited(), AUDITED_LIMIT).unwrap_or_default();
         let Known { pools, guests, node } = serde_json::from_slice(&bytes).unwrap_or_default();
         Registry { pools, guests, node, ..Registry::default() }
     }

@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::thread;
@@ -27,6 +29,9 @@ use crate::ruleset::{Backend, Variant};
 
 /// How long a start may take between pre-start and the appearance of its port, once its task is gone.
 const START_LIMIT: Duration = Duration::from_secs(600);
+
+/// The file that whoever changes the node's kernel locks.
+const LOCK: &str = "node.lock";
 
 /// What a hook noted about a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +129,13 @@ pub struct RunState {
     _lock: Option<Flock<fs::File>>,
 }
 
+/// The same file as our stdin: whoever has opened it for us can give its lock back if we cannot.
+fn handed_over(file: &fs::File) -> Option<fs::File> {
+    let stdin = fs::File::from(io::stdin().as_fd().try_clone_to_owned().ok()?);
+    let identity = |file: &fs::File| file.metadata().map(|meta| (meta.dev(), meta.ino())).ok();
+    (identity(&stdin)? == identity(file)?).then_some(stdin)
+}
+
 /// Waits in the kernel's queue, which is served in turn; who asks again and again may never be the first. A thread does
 /// it, because the call knows no limit: one that comes too late gives the lock back.
 fn wait(mut file: fs::File, limit: Duration) -> Option<Result<Flock<fs::File>, (fs::File, Errno)>> {
@@ -157,6 +169,12 @@ pub enum RunError {
 }
 
 impl RunState {
+    /// The file of the node's lock, not locked, for a process that is to take it (see `command::supervise`).
+    pub fn lock_file(paths: &Paths) -> Option<fs::File> {
+        files::private_directory(&paths.run()).ok()?;
+        files::open_lock(&paths.run().join(LOCK)).ok()
+    }
+
     /// Locks the node for changes, waiting at most `limit`.
     pub fn lock(paths: &Paths, limit: Duration) -> Result<Self, RunError> {
         let directory = paths.run();
@@ -167,8 +185,9 @@ impl RunState {
         for path in [directory.clone(), directory.join("guests"), directory.join("pools")] {
             files::private_directory(&path).map_err(io(&path))?;
         }
-        let path = directory.join("node.lock");
+        let path = directory.join(LOCK);
         let file = files::open_lock(&path).map_err(io(&path))?;
+        let file = handed_over(&file).unwrap_or(file);
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Self { directory, _lock: Some(lock) }),
             Err((file, Errno::EWOULDBLOCK)) => match wait(file, limit) {
@@ -192,7 +211,7 @@ impl RunState {
 
     /// What the hooks noted about a guest.
     pub fn mark(&self, vmid: Vmid) -> Option<Mark> {
-        let bytes = files::read_limited(&self.mark_path(vmid), 4 << 20).ok()?;
+        let bytes = files::read_note(&self.mark_path(vmid), 4 << 20)?;
         serde_json::from_slice(&bytes).ok()
     }
 
@@ -224,7 +243,8 @@ impl RunState {
     /// A conflict needs a changed file, and a changed file is compared again; so an unchanged one need not be.
     pub fn is_compared(&self, vmid: Vmid, content: &[u8]) -> bool {
         let line = comparison(vmid, content);
-        fs::read_to_string(self.directory.join("compared")).is_ok_and(|known| known.lines().any(|known| known == line))
+        let known = files::read_note(&self.directory.join("compared"), 4 << 20);
+        known.is_some_and(|known| known.split(|byte| *byte == b'\n').any(|known| known == line.as_bytes()))
     }
 
     /// Notes which files were compared with each other; what was noted before did not see them.
@@ -237,7 +257,7 @@ impl RunState {
     ///
     /// Needs no lock: the file is replaced whole, and says itself what it was made of.
     pub fn pools_part(paths: &Paths, vmid: Vmid) -> Option<PoolsPart> {
-        let bytes = fs::read(paths.run().join("pools").join(vmid.to_string())).ok()?;
+        let bytes = files::read_note(&paths.run().join("pools").join(vmid.to_string()), 16 << 20)?;
         serde_json::from_slice(&bytes).ok()
     }
 
@@ -259,7 +279,7 @@ impl RunState {
 
     /// The fingerprints that the rules of the text with this hash have in this node's kernel, if they were taken.
     pub fn reference(&self, text_hash: u64) -> Option<[u64; 2]> {
-        let line = fs::read_to_string(self.directory.join("rules")).ok()?;
+        let line = String::from_utf8(files::read_note(&self.directory.join("rules"), 1 << 10)?).ok()?;
         let numbers: Option<Vec<u64>> =
             line.split_whitespace().map(|word| u64::from_str_radix(word, 16).ok()).collect();
         match *numbers? {
@@ -271,7 +291,7 @@ impl RunState {
     /// The fingerprints that were taken last, of whatever text: by them another release knows its rules, or this one those
     /// with another log group.
     pub fn latest_reference(paths: &Paths) -> Option<Reference> {
-        let line = files::read_whole(&paths.run().join("rules"), 1 << 10).ok()?;
+        let line = files::read_note(&paths.run().join("rules"), 1 << 10)?;
         let text = String::from_utf8(line).ok()?;
         let mut numbers = text.split_whitespace().skip(1).map(|word| u64::from_str_radix(word, 16));
         let fingerprints = [numbers.next()?.ok()?, numbers.next()?.ok()?];
@@ -291,7 +311,7 @@ impl RunState {
 
     /// What was noted under this name since the node booted.
     pub fn note<T: DeserializeOwned>(paths: &Paths, name: &str) -> Option<T> {
-        let bytes = files::read_limited(&paths.run().join(name), 16 << 20).ok()?;
+        let bytes = files::read_note(&paths.run().join(name), 16 << 20)?;
         serde_json::from_slice(&bytes).ok()
     }
 
@@ -303,7 +323,7 @@ impl RunState {
 
     /// What this kernel has shown that it can do since it booted.
     pub fn proven_features(paths: &Paths) -> BTreeSet<String> {
-        let bytes = files::read_limited(&paths.run().join("features"), 1 << 16).unwrap_or_default();
+        let bytes = files::read_note(&paths.run().join("features"), 1 << 16).unwrap_or_default();
         String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect()
     }
 
@@ -315,7 +335,7 @@ impl RunState {
 
     /// What filters routed traffic since the node booted, if that was decided.
     pub fn backend(&self) -> Option<BackendNote> {
-        let bytes = files::read_limited(&self.directory.join("backend"), 1 << 16).ok()?;
+        let bytes = files::read_note(&self.directory.join("backend"), 1 << 16)?;
         serde_json::from_slice(&bytes).ok()
     }
 
@@ -335,7 +355,7 @@ impl RunState {
 
     /// Whether the node's share of the state (pools, gateways, the node itself) was applied for exactly this basis.
     pub fn node_applied(&self, basis: &[u8]) -> bool {
-        fs::read(self.directory.join("node")).is_ok_and(|known| known == basis)
+        files::read_note(&self.directory.join("node"), 1 << 20).is_some_and(|known| known == basis)
     }
 
     /// Notes that it was.

@@ -54,6 +54,8 @@ pub(crate) fn killed(node: &Node, command: &str, call: &str, count: usize) -> Ru
 
 pub(crate) fn straced(node: &Node, command: &str, options: &[&str]) -> Run {
     let mut strace = node.net.command("strace");
+    // The process that does the work, not the one that waits for it.
+    strace.env("PVE_PUBLIC_IP_SUPERVISED", "1");
     strace
         .args(["-qq", "-e", "signal=none"])
         .args(options)

@@ -1,0 +1,126 @@
+//! A cluster file system that hangs: whoever reads from it can neither go on nor be killed. Hooks and looks end anyway.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test stops at the first surprise")]
+
+mod common;
+
+use std::fs;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use common::Node;
+
+/// A daemon that greets the kernel, takes every request, and answers none. Only its death frees who waits.
+struct Hung(Child);
+
+impl Hung {
+    fn over_etc_pve(node: &Node) -> Self {
+        // `struct fuse_out_header` (80 bytes, no error, the number of the request), `struct fuse_init_out` (7.31).
+        let script = format!(
+            r"exec 9<>/dev/fuse
+mount -i -t fuse -o fd=9,rootmode=40000,user_id=0,group_id=0 pmxcfs {place}
+dd of={work}/request bs=1M count=1 <&9 2>/dev/null
+{{ printf '\120\000\000\000\000\000\000\000'; dd if={work}/request bs=1 skip=8 count=8 2>/dev/null
+  printf '\007\000\000\000\037\000\000\000\000\000\000\000\000\000\000\000'
+  printf '\000\000\000\000\000\020\000\000\001\000\000\000\000\000\000\000'
+  head -c 32 /dev/zero; }} >{work}/reply
+dd if={work}/reply bs=80 count=1 >&9 2>/dev/null
+echo >{work}/greeted
+exec cat <&9 >/dev/null",
+            place = node.tree.path("etc/pve").display(),
+            work = node.tree.root().display()
+        );
+        let daemon = node.net.command("sh").args(["-euc", &script]).stdout(Stdio::null()).spawn().unwrap();
+        let hung = Self(daemon);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !node.tree.path("greeted").exists() {
+            assert!(Instant::now() < deadline, "this test needs /dev/fuse and to be allowed to mount");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        hung
+    }
+}
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Guest 100 has an address.
+fn assigned() -> Node {
+    let node = Node::with_pool();
+    node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    node
+}
+
+#[test]
+fn a_hook_ends_in_time_and_leaves_no_lock_behind() {
+    let node = assigned();
+    node.run("hook 100 pre-start").ok();
+    let hung = Hung::over_etc_pve(&node);
+    let started = Instant::now();
+    // Whoever waits for the end of its output does not wait for the one that cannot end.
+    let run = node.run("hook 100 pre-start");
+    let took = started.elapsed();
+    assert_eq!(run.code, 1, "{run}");
+    assert!(run.err.contains("error: the hook did not finish within 10 s and gives up\n"), "{run}");
+    assert!(run.err.contains("hint: is `/etc/pve` reachable? `systemctl status pve-cluster`\n"), "{run}");
+    assert!(took >= Duration::from_secs(10) && took < Duration::from_secs(25), "{took:?}");
+    // The one that was left behind is still there, and the node can be changed.
+    let lock = node.tree.path("run/pve-public-ip/node.lock");
+    node.net.sh(&format!("flock -n {} true", lock.display()));
+    drop(hung);
+    node.net.sh(&format!("umount -l {}", node.tree.path("etc/pve").display()));
+    node.run("hook 100 pre-start").ok();
+}
+
+#[test]
+fn a_look_says_at_once_what_the_guard_knows() {
+    let node = assigned();
+    let hung = Hung::over_etc_pve(&node);
+    // As the guard notes it; its process is any that has its name.
+    let name = fs::read_to_string(format!("/proc/{}/comm", std::process::id())).unwrap();
+    let mut stand_in = node.net.command("sh");
+    stand_in
+        .args(["-c", "printf pve-public-ip >/proc/self/comm; echo ready; exec 3</dev/null; while :; do sleep 1; done"]);
+    let guard = Hung(stand_in.stdout(Stdio::null()).spawn().unwrap());
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!name.is_empty());
+    node.tree.write(
+        "run/pve-public-ip/guard",
+        serde_json::json!({"pid": guard.0.id(), "last_look": 0, "last_look_ms": 0, "looks": 1, "last_change": 0,
+            "repairs": 0, "guests": 1, "problems": 0, "trouble": "`/etc/pve` does not answer"})
+        .to_string(),
+    );
+    for command in ["status", "verify", "metrics"] {
+        let started = Instant::now();
+        let run = node.run(command);
+        assert_eq!(run.code, 1, "{run}");
+        assert!(run.err.contains("error: `/etc/pve` does not answer: the guard says so"), "{run}");
+        assert!(run.err.contains("hint: is `/etc/pve` reachable?"), "{run}");
+        assert!(started.elapsed() < Duration::from_secs(15), "{command}: {:?}", started.elapsed());
+    }
+    drop(hung);
+}
+
+#[test]
+fn a_note_that_cannot_be_ours_is_not_read() {
+    let node = assigned();
+    node.run("hook 100 pre-start").ok();
+    for (name, limit) in [("guard", 17 << 20), ("history", 17 << 20), ("compared", 5 << 20), ("rules", 4 << 10)] {
+        let path = node.tree.path(&format!("run/pve-public-ip/{name}"));
+        let before = fs::read(&path).ok();
+        // Sparse: it takes no room.
+        fs::File::create(&path).unwrap().set_len(limit).unwrap();
+        let run = node.run("status");
+        if name != "compared" {
+            let line = format!("warning: `{}` is not used: it is larger than ", path.display());
+            assert!(run.err.contains(&line) && run.err.contains(&format!("hint: `rm {}`", path.display())), "{run}");
+        }
+        node.run("hook 100 pre-start").ok();
+        fs::remove_file(&path).unwrap();
+        before.map(|before| fs::write(&path, before).unwrap());
+    }
+}
