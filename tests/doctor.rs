@@ -287,7 +287,7 @@ const FOUND: &[Row] = &[
         "assignment-problem",
         |facts| facts.guest(100, "virtio=02:00:00:00:00:99,bridge=vmbr0", OURS),
         "guest 100 net0 has MAC 02:00:00:00:00:99, but the registry binds 203.0.113.10 to 02:00:00:00:00:64",
-        "set the NIC's MAC back to 02:00:00:00:00:64",
+        "set it back: `qm set 100 --net0 virtio=02:00:00:00:00:64,bridge=vmbr0`",
     ),
     (
         "mac-unknown-to-provider",
@@ -402,13 +402,13 @@ const FOUND: &[Row] = &[
         "clone-or-restore",
         |facts| facts.guest(101, "virtio=02:00:00:00:00:64,bridge=vmbr1", ""),
         "guest 101 has no assignment, but the MAC 02:00:00:00:00:64 of guest 100 net0 (203.0.113.10): is it a restored copy?",
-        "give guest 101 another MAC, or `pve-public-ip release 100` and assign 203.0.113.10 to 101",
+        "give guest 101 another MAC: `qm set 101 --net0 virtio,bridge=vmbr1`",
     ),
     (
         "clone-or-restore",
         |facts| facts.guest(101, "virtio=02:00:00:00:00:65,bridge=vmbr1", "ipconfig0: ip=203.0.113.10/24\n"),
         "guest 101 is configured with 203.0.113.10, which is assigned to guest 100: is it a clone?",
-        "change the guest's address: `qm config 101`",
+        "give it one of its own: `pve-public-ip assign 101 --pool ",
     ),
     (
         "clone-or-restore",
@@ -420,7 +420,7 @@ const FOUND: &[Row] = &[
         "clone-or-restore",
         |facts| facts.guest(101, "virtio=02:00:00:00:00:65,bridge=vmbr1", OURS),
         "guest 101 has the hookscript of pve-public-ip, but no public address: is it a clone?",
-        "`pve-public-ip assign 101 --pool NAME`, or `qm set 101 --delete hookscript`",
+        "`qm set 101 --delete hookscript`, or give it an address: `pve-public-ip assign 101 --pool ",
     ),
     (
         "duplicate-mac",
@@ -429,7 +429,7 @@ const FOUND: &[Row] = &[
             facts.guest_on("n2", 102, "virtio=02:00:00:00:00:65,bridge=vmbr1", "");
         },
         "02:00:00:00:00:65 is the MAC of guest 101 net0 and guest 102 net0",
-        "give one of them another MAC: `qm set 102 --net0 ...` without the MAC makes a new one",
+        "give one of them another MAC: `qm set 102 --net0 virtio,bridge=vmbr1` makes a new one",
     ),
     (
         "duplicate-mac",

@@ -18,7 +18,7 @@ use super::proxmox::{self, Failure, Outcome};
 use super::{Assign, List, Release, Show, advice};
 use super::{probe, provider_mac};
 use crate::cloudinit;
-use crate::guest::{GuestError, Located};
+use crate::guest::{GuestError, Located, NicChange};
 use crate::hookscript;
 use crate::model::text::escaped;
 use crate::model::{MacAddr, NicId, Prefix, Vmid};
@@ -391,7 +391,7 @@ fn nics(vmid: Vmid, located: &Located, wanted: &[NicId]) -> anyhow::Result<Vec<(
         let Some(mac) = nic.mac else {
             return Err(advice(
                 format!("guest {vmid} {id} has no fixed MAC: it would get another one at every start"),
-                format!("give it one: `{tool} set {vmid} --{id} ...`"),
+                format!("give it one: `{}`", located.config.change_nic(vmid, *id, NicChange::FreshMac)),
             ));
         };
         if let Some((other, _)) = nics.iter().find(|(_, known)| *known != mac) {

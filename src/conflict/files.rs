@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::Conflict;
-use crate::guest::GuestConfig;
+use crate::guest::{GuestConfig, NicChange};
 use crate::model::{IfName, MacAddr, Prefix, Vmid};
 use crate::plan::Index;
 use crate::registry::{Registry, plain};
@@ -123,21 +123,23 @@ fn holder(files: &Files, index: &Index<'_>, address: IpAddr, other_than: Option<
 }
 
 fn in_configuration(files: &Files, index: &Index<'_>, vmid: Vmid, config: &GuestConfig) -> Vec<Conflict> {
-    let tool = config.kind.tool();
     let mut found = Vec::new();
     for net in &config.configured {
         if let Some((holder, held)) = holder(files, index, net.addr(), Some(vmid)) {
             let sentence =
                 format!("{} is assigned to guest {holder}, and guest {vmid} is configured with it", net.addr());
-            found.push(about("configuration", held, [holder, vmid], sentence, format!("`{tool} config {vmid}`")));
+            let nic = config.nic_with(net.addr());
+            let hint = nic.map(|nic| format!("take it out of guest {vmid}: `{}`", config.without_address(vmid, nic)));
+            found.push(about("configuration", held, [holder, vmid], sentence, hint.unwrap_or_default()));
         }
     }
-    for (nic, mac) in config.nics.iter().filter_map(|(id, nic)| Some((id, nic.as_ref().ok()?.mac?))) {
+    for (nic, mac) in config.nics.iter().filter_map(|(id, nic)| Some((*id, nic.as_ref().ok()?.mac?))) {
         let holder = index.mac_holder(mac).filter(|(holder, ..)| *holder != vmid);
         if let Some((holder, held_nic, _)) = holder {
             let sentence =
                 format!("MAC {mac} is registered for guest {holder} {held_nic}, and guest {vmid} {nic} has it");
-            let hint = format!("give {nic} of guest {vmid} another one: `{tool} set {vmid} --{nic} ...`");
+            let hint =
+                format!("give guest {vmid} another one: `{}`", config.change_nic(vmid, nic, NicChange::FreshMac));
             let guests = BTreeSet::from([holder, vmid]);
             found.push(Conflict { mac: Some(mac), guests, ..Conflict::new("configuration", sentence, hint) });
         }

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use crate::model::{GuestKind, IfName, IfNameError, MacAddr, MacError, NicId};
+use crate::model::text::command_line;
+use crate::model::{GuestKind, IfName, IfNameError, MacAddr, MacError, NicId, Vmid};
 
 /// What this program wants to know of a guest's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,10 +139,73 @@ impl GuestConfig {
         trunks.split(';').filter_map(range).flatten().collect()
     }
 
+    /// The command of Proxmox VE that changes a NIC; what else its line says stays. A NIC that is not there, or not
+    /// understood, is made anew.
+    pub fn change_nic(&self, vmid: Vmid, nic: NicId, change: NicChange) -> String {
+        let key = nic.to_string();
+        let line = self.line(&key).unwrap_or_default();
+        let mut parts: Vec<(&str, String)> = properties(line).map(|(key, value)| (key, value.to_owned())).collect();
+        let put = |parts: &mut Vec<(&str, String)>, key, value| match parts.iter_mut().find(|(found, _)| *found == key)
+        {
+            Some((_, old)) => *old = value,
+            None => parts.push((key, value)),
+        };
+        let mac = match change {
+            NicChange::Mac(mac) | NicChange::Anew(mac, _) => Some(mac.to_string().to_uppercase()),
+            NicChange::FreshMac | NicChange::Bridge(_) => None,
+        };
+        let name = format!("eth{}", nic.index());
+        match (change, self.kind) {
+            (NicChange::Bridge(bridge), _) => put(&mut parts, "bridge", bridge.to_string()),
+            (NicChange::Anew(_, bridge), GuestKind::Qemu) => {
+                parts = vec![("virtio", mac.unwrap_or_default()), ("bridge", bridge.to_string())];
+            }
+            (NicChange::Anew(_, bridge), GuestKind::Lxc) => {
+                parts = vec![("name", name), ("bridge", bridge.to_string()), ("hwaddr", mac.unwrap_or_default())];
+            }
+            (NicChange::Mac(_) | NicChange::FreshMac, GuestKind::Lxc) => match mac {
+                Some(mac) => put(&mut parts, "hwaddr", mac),
+                None => parts.retain(|(key, _)| *key != "hwaddr"),
+            },
+            (NicChange::Mac(_) | NicChange::FreshMac, GuestKind::Qemu) => {
+                parts.retain(|(key, _)| *key != "macaddr");
+                for (key, value) in &mut parts {
+                    let model = match *key {
+                        "" | "model" => MODELS.iter().find(|model| **model == value.as_str()),
+                        other => MODELS.iter().find(|model| **model == other),
+                    };
+                    if let Some(model) = model {
+                        (*key, *value) = match &mac {
+                            Some(mac) => (*model, mac.clone()),
+                            None => ("", (*model).to_owned()),
+                        };
+                    }
+                }
+            }
+        }
+        let words =
+            parts.iter().map(|(key, value)| if key.is_empty() { value.clone() } else { format!("{key}={value}") });
+        let line = words.collect::<Vec<_>>().join(",");
+        command_line([self.kind.tool(), "set", &vmid.to_string(), &format!("--{key}"), &line])
+    }
+
     /// The value of one line as it stands there.
     pub fn line(&self, key: &str) -> Option<&str> {
         self.lines.get(key).map(String::as_str)
     }
+}
+
+/// How a NIC is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NicChange {
+    /// It gets this MAC.
+    Mac(MacAddr),
+    /// Proxmox VE makes it a MAC that nobody has.
+    FreshMac,
+    /// It is put on this bridge.
+    Bridge(IfName),
+    /// It is made anew, with this MAC on this bridge.
+    Anew(MacAddr, IfName),
 }
 
 /// Whether a configuration names `word` where it may become effective: in what runs, in a pending change, in a snapshot.

@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use cloud_init::{Addressing, CloudInitForm, IpConfig, IpFamily};
-pub use config::{GuestConfig, Nic, NicError};
+pub use config::{GuestConfig, Nic, NicChange, NicError};
 
 use crate::model::{GuestKind, NodeName, Vmid};
 use crate::paths::Paths;

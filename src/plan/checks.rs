@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::guest::GuestConfig;
+use crate::guest::{GuestConfig, NicChange};
 use crate::model::{IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
 use crate::registry::document::{GuestFile, Mode, PoolIndex, PoolsFile};
 use crate::registry::{Registry, plain};
@@ -136,7 +136,7 @@ pub fn check_configured(index: &Index<'_>, guest: &GuestFile, config: &GuestConf
         let owner = index.other_holder(Some(guest.vmid), net.addr())?;
         Some((
             format!("guest {} is configured with {}, which is assigned to guest {owner}", guest.vmid, net.addr()),
-            format!("change the guest's address: `{} config {}`", config.kind.tool(), guest.vmid),
+            instead(config, guest.vmid, net.addr(), None),
         ))
     })
 }
@@ -158,7 +158,6 @@ fn check_config(
     config: &GuestConfig,
 ) -> Vec<(String, String)> {
     let vmid = guest.vmid;
-    let tool = config.kind.tool();
     let mut found = Vec::new();
     for (id, interface) in &guest.interfaces {
         let nic = match config.nics.get(id) {
@@ -166,14 +165,20 @@ fn check_config(
                 let addresses = held(guest, *id);
                 found.push((
                     format!("guest {vmid} has no {id}, but {addresses} is assigned to it"),
-                    format!("add the NIC, or `pve-public-ip release {vmid}`"),
+                    match anew(registry, guest, config, *id) {
+                        Some(command) => format!("add it: `{command}`, or `pve-public-ip release {vmid}`"),
+                        None => format!("`pve-public-ip release {vmid}`"),
+                    },
                 ));
                 continue;
             }
             Some(Err(error)) => {
                 found.push((
                     format!("guest {vmid} {id} in the guest's configuration is not understood: {error}"),
-                    format!("correct it: `{tool} config {vmid}`"),
+                    match anew(registry, guest, config, *id) {
+                        Some(command) => format!("correct the line, or make the NIC anew: `{command}`"),
+                        None => format!("`pve-public-ip release {vmid}`"),
+                    },
                 ));
                 continue;
             }
@@ -186,7 +191,7 @@ fn check_config(
                     held(guest, *id),
                     interface.mac
                 ),
-                format!("give the NIC the MAC {}: `{tool} set {vmid} --{id} ...`", interface.mac),
+                format!("give it that MAC: `{}`", config.change_nic(vmid, *id, NicChange::Mac(interface.mac))),
             )),
             Some(mac) if mac != interface.mac => found.push((
                 format!(
@@ -195,8 +200,8 @@ fn check_config(
                     interface.mac
                 ),
                 format!(
-                    "set the NIC's MAC back to {}, or `pve-public-ip release {vmid}` and assign again",
-                    interface.mac
+                    "set it back: `{}`, or `pve-public-ip release {vmid}` and assign again",
+                    config.change_nic(vmid, *id, NicChange::Mac(interface.mac))
                 ),
             )),
             Some(_) => {}
@@ -206,7 +211,7 @@ fn check_config(
             let Some(pool) = registry.pools.pools.get(&assigned.pool) else {
                 found.push((
                     format!("{address} of guest {vmid} is of pool `{}`, which does not exist", assigned.pool),
-                    "`pve-public-ip pool list` shows the pools; create it again, or release the address".to_owned(),
+                    format!("`pve-public-ip release {vmid} {address}`, or create the pool again"),
                 ));
                 continue;
             };
@@ -217,7 +222,10 @@ fn check_config(
                         "guest {vmid} {id} is on {actual}, but {address} of pool `{}` needs {}",
                         assigned.pool, pool.bridge
                     ),
-                    format!("move the NIC to {}, or `pve-public-ip release {vmid} {address}`", pool.bridge),
+                    format!(
+                        "move it: `{}`, or `pve-public-ip release {vmid} {address}`",
+                        config.change_nic(vmid, *id, NicChange::Bridge(pool.bridge))
+                    ),
                 ));
             }
             match index.pools.entry(&assigned.pool, assigned.address) {
@@ -229,7 +237,10 @@ fn check_config(
                     if let Some(expected) = entry.mac.filter(|expected| *expected != interface.mac) {
                         found.push((
                             format!("the provider bound {address} to MAC {expected}, but guest {vmid} {id} is registered with {}", interface.mac),
-                            format!("set the NIC's MAC to {expected}, then `pve-public-ip release {vmid} {address}` and assign again"),
+                            format!(
+                                "with the guest stopped: `pve-public-ip release {vmid} {address} && pve-public-ip assign {vmid} {address}{} --set-mac`",
+                                if *id == NicId::FIRST { String::new() } else { format!(" --net {}", id.index()) }
+                            ),
                         ));
                     }
                 }
@@ -245,7 +256,7 @@ fn check_config(
 pub fn check_stranger(index: &Index<'_>, vmid: Vmid, config: &GuestConfig, our_hookscript: bool) -> Option<Problem> {
     let problem = |sentence, hint| Some(Problem { vmid: Some(vmid), sentence, hint });
     let tool = config.kind.tool();
-    for mac in config.nics.values().flatten().filter_map(|nic| nic.mac) {
+    for (nic, mac) in config.nics.iter().filter_map(|(id, nic)| Some((*id, nic.as_ref().ok()?.mac?))) {
         if let Some((owner, id, address)) = index.mac_holder(mac) {
             let address = plain(address);
             return problem(
@@ -253,7 +264,9 @@ pub fn check_stranger(index: &Index<'_>, vmid: Vmid, config: &GuestConfig, our_h
                     "guest {vmid} has no assignment, but the MAC {mac} of guest {owner} {id} ({address}): is it a restored copy?"
                 ),
                 format!(
-                    "give guest {vmid} another MAC, or `pve-public-ip release {owner}` and assign {address} to {vmid}"
+                    "give guest {vmid} another MAC: `{}`; if guest {owner} is gone for good, move the address: \
+                     `pve-public-ip release {owner} {address}`",
+                    config.change_nic(vmid, nic, NicChange::FreshMac)
                 ),
             );
         }
@@ -278,7 +291,7 @@ pub fn check_stranger(index: &Index<'_>, vmid: Vmid, config: &GuestConfig, our_h
     if our_hookscript {
         return problem(
             format!("guest {vmid} has the hookscript of pve-public-ip, but no public address: is it a clone?"),
-            format!("`pve-public-ip assign {vmid} --pool NAME`, or `{tool} set {vmid} --delete hookscript`"),
+            format!("`{tool} set {vmid} --delete hookscript`, or give it an address: {}", some_address(index, vmid)),
         );
     }
     None
@@ -292,6 +305,21 @@ fn instead(config: &GuestConfig, vmid: Vmid, address: IpAddr, pool: Option<&str>
     let another = pool.map(|pool| format!("give it one of its own: `pve-public-ip assign {vmid} --pool {pool}`"));
     let ways: Vec<String> = another.into_iter().chain(without).collect();
     ways.join(", or ")
+}
+
+/// The command that makes a NIC with assignments anew.
+fn anew(registry: &Registry, guest: &GuestFile, config: &GuestConfig, nic: NicId) -> Option<String> {
+    let interface = guest.interfaces.get(&nic)?;
+    let pool = registry.pools.pools.get(&interface.addresses.first()?.pool)?;
+    Some(config.change_nic(guest.vmid, nic, NicChange::Anew(interface.mac, pool.bridge)))
+}
+
+/// How to give a guest an address of any pool, by name if there is only one.
+fn some_address(index: &Index<'_>, vmid: Vmid) -> String {
+    match index.pools.only_name() {
+        Some(pool) => format!("`pve-public-ip assign {vmid} --pool {pool}`"),
+        None => format!("`pve-public-ip assign {vmid} --pool NAME`"),
+    }
 }
 
 fn held(guest: &GuestFile, nic: NicId) -> String {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::inputs::{Links, Place, is_guest_port};
-use crate::guest::Nic;
+use crate::guest::{Nic, NicChange};
 use crate::model::{IfName, MacAddr, NicId, Vmid};
 
 /// A MAC that is not somebody's alone.
@@ -31,8 +31,8 @@ pub fn macs_of_two_guests<'a>(guests: impl Iterator<Item = (Vmid, &'a Place)>) -
         let (vmid, id, place) = nics.last()?;
         let sentence = format!("{mac} is the MAC of {}", names.join(" and "));
         let remedy = format!(
-            "give one of them another MAC: `{} set {vmid} --{id} ...` without the MAC makes a new one",
-            place.config.kind.tool()
+            "give one of them another MAC: `{}` makes a new one",
+            place.config.change_nic(*vmid, *id, NicChange::FreshMac)
         );
         Some(SharedMac { mac, sentence, remedy })
     });
@@ -54,7 +54,8 @@ pub fn macs_of_the_node<'a>(guests: impl Iterator<Item = (Vmid, &'a Place)>, lin
             let Some(names) = own.get(&mac) else { continue };
             let names: Vec<&str> = names.iter().map(IfName::as_str).collect();
             let sentence = format!("{mac} is the MAC of guest {vmid} {id} and of this node's {}", names.join(", "));
-            shared.push(SharedMac { mac, sentence, remedy: format!("give guest {vmid} another MAC") });
+            let command = place.config.change_nic(vmid, id, NicChange::FreshMac);
+            shared.push(SharedMac { mac, sentence, remedy: format!("give guest {vmid} another MAC: `{command}`") });
         }
     }
     shared

@@ -221,6 +221,12 @@ impl<'a> PoolIndex<'a> {
         self.0.get(pool)?.entry(prefix)
     }
 
+    /// The name of the pool, if there is one only.
+    pub fn only_name(&self) -> Option<&'a PoolName> {
+        let mut names = self.0.keys().copied();
+        names.next().filter(|_| names.next().is_none())
+    }
+
     /// The pool that an address is of.
     pub fn pool_of(&self, address: IpAddr) -> Option<&'a PoolName> {
         let prefix = Prefix::host(address).ok()?;

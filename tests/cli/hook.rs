@@ -27,36 +27,36 @@ fn a_guest_that_differs_from_its_registration_does_not_start() {
         (
             "net0: virtio=02:00:00:AA:BB:FF,bridge=vmbr0\n",
             format!("guest 100 net0 has MAC 02:00:00:aa:bb:ff, but the registry binds {bound}"),
-            "set the NIC's MAC back to 02:00:00:aa:bb:00, or `pve-public-ip release 100` and assign again",
+            "set it back: `qm set 100 --net0 virtio=02:00:00:AA:BB:00,bridge=vmbr0`, or `pve-public-ip release 100` and assign again",
         ),
         (
             "net0: virtio=02:00:00:AA:BB:00,bridge=vmbr1\n",
             "guest 100 net0 is on bridge vmbr1, but 203.0.113.10 of pool `ovh-rbx` needs vmbr0".to_owned(),
-            "move the NIC to vmbr0, or `pve-public-ip release 100 203.0.113.10`",
+            "move it: `qm set 100 --net0 virtio=02:00:00:AA:BB:00,bridge=vmbr0`, or `pve-public-ip release 100 203.0.113.10`",
         ),
         (
             "net0: virtio=02:00:00:AA:BB:00\n",
             "guest 100 net0 is on no bridge, but 203.0.113.10 of pool `ovh-rbx` needs vmbr0".to_owned(),
-            "move the NIC to vmbr0, or `pve-public-ip release 100 203.0.113.10`",
+            "move it: `qm set 100 --net0 virtio=02:00:00:AA:BB:00,bridge=vmbr0`, or `pve-public-ip release 100 203.0.113.10`",
         ),
         (
             "net1: virtio=02:00:00:AA:BB:00,bridge=vmbr0\n",
             "guest 100 has no net0, but 203.0.113.10 is assigned to it".to_owned(),
-            "add the NIC, or `pve-public-ip release 100`",
+            "add it: `qm set 100 --net0 virtio=02:00:00:AA:BB:00,bridge=vmbr0`, or `pve-public-ip release 100`",
         ),
         (
             "net0: virtio,bridge=vmbr0\n",
             format!("guest 100 net0 has no fixed MAC, but the registry binds {bound}"),
-            "give the NIC the MAC 02:00:00:aa:bb:00: `qm set 100 --net0 ...`",
+            "give it that MAC: `qm set 100 --net0 virtio=02:00:00:AA:BB:00,bridge=vmbr0`",
         ),
         (
             "net0: virtio=01:00:00:AA:BB:00,bridge=vmbr0\n",
             "guest 100 net0 in the guest's configuration is not understood: virtio: MAC address `01:00:00:AA:BB:00` has the \
              group bit set (it is multicast); a guest NIC needs a unicast one"
                 .to_owned(),
-            "correct it: `qm config 100`",
+            "correct the line, or make the NIC anew: `qm set 100 --net0 virtio=02:00:00:AA:BB:00,bridge=vmbr0`",
         ),
-        ("", "guest 100 has no net0, but 203.0.113.10 is assigned to it".to_owned(), "add the NIC, or `pve-public-ip release 100`"),
+        ("", "guest 100 has no net0, but 203.0.113.10 is assigned to it".to_owned(), "add it: `qm set 100 --net0 virtio=02:00:00:AA:BB:00,bridge=vmbr0`, or `pve-public-ip release 100`"),
     ] {
         edit(&node, 100, config);
         node.changes_nothing("hook 100 pre-start").fails(1, &sentence, hint);
@@ -145,22 +145,22 @@ fn guests_that_pose_as_others_do_not_start() {
         (
             "hookscript: local:snippets/pve-public-ip\nnet0: virtio=02:00:00:00:01:02,bridge=vmbr0\n",
             "guest 102 has the hookscript of pve-public-ip, but no public address: is it a clone?",
-            "`pve-public-ip assign 102 --pool NAME`, or `qm set 102 --delete hookscript`",
+            "`qm set 102 --delete hookscript`, or give it an address: `pve-public-ip assign 102 --pool ovh-rbx`",
         ),
         (
             "hookscript: local:snippets/pve-public-ip\nipconfig0: ip=203.0.113.10/32,gw=203.0.113.1\nnet0: virtio=02:00:00:00:01:02,bridge=vmbr0\n",
             "guest 102 is configured with 203.0.113.10, which is assigned to guest 100: is it a clone?",
-            "change the guest's address: `qm config 102`",
+            "give it one of its own: `pve-public-ip assign 102 --pool ovh-rbx`, or take the address out of it: `qm set 102 --delete ipconfig0`",
         ),
         (
             "ipconfig0: ip=203.0.113.11/24,gw=203.0.113.1\nnet0: virtio=02:00:00:00:01:02,bridge=vmbr0\n",
             "guest 102 is configured with 203.0.113.11 of pool `ovh-rbx`, which is not assigned to it",
-            "`pve-public-ip assign 102 203.0.113.11`, or change the guest's address",
+            "`pve-public-ip assign 102 203.0.113.11`, or take the address out of it: `qm set 102 --delete ipconfig0`",
         ),
         (
             "net0: virtio=02:00:00:AA:BB:00,bridge=vmbr0\n",
             "guest 102 has no assignment, but the MAC 02:00:00:aa:bb:00 of guest 100 net0 (203.0.113.10): is it a restored copy?",
-            "give guest 102 another MAC, or `pve-public-ip release 100` and assign 203.0.113.10 to 102",
+            "give guest 102 another MAC: `qm set 102 --net0 virtio,bridge=vmbr0`; if guest 100 is gone for good, move the address: `pve-public-ip release 100 203.0.113.10`",
         ),
     ] {
         edit(&node, 102, config);
@@ -174,7 +174,7 @@ fn guests_that_pose_as_others_do_not_start() {
     node.run("hook 201 pre-start").fails(
         1,
         "guest 201 is configured with 203.0.113.10, which is assigned to guest 100: is it a clone?",
-        "change the guest's address: `pct config 201`",
+        "give it one of its own: `pve-public-ip assign 201 --pool ovh-rbx`, or take the address out of it: `pct set 201 --net0 name=eth0,bridge=vmbr0,hwaddr=02:00:00:00:01:03`",
     );
 }
 
@@ -410,7 +410,7 @@ fn what_is_said_goes_to_syslog_once_too() {
     assert_eq!(messages.len(), 2, "{messages:?}");
     assert!(messages.iter().all(|message| message.starts_with("<27>")), "{messages:?}");
     assert!(messages[0].contains("guest 100 net0 has MAC 02:00:00:aa:bb:ff"), "{messages:?}");
-    assert!(messages[1].contains("hint: set the NIC's MAC back"), "{messages:?}");
+    assert!(messages[1].contains("hint: set it back: `qm set "), "{messages:?}");
 }
 
 #[test]

@@ -252,7 +252,7 @@ fn the_rules_for_assignments_are_said_with_the_way_out() {
         (
             "assign 103 203.0.113.11 --net 2",
             "cannot assign to guest 103: guest 103 net2 has no fixed MAC: it would get another one at every start",
-            "give it one: `qm set 103 --net2 ...`",
+            "give it one: `qm set 103 --net2 virtio,bridge=vmbr0`",
         ),
         (
             "assign 103 203.0.113.11 --net 7",

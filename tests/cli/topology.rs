@@ -33,7 +33,7 @@ fn flaws_make_the_exit_status_3() {
     node.tree.qemu(300, "net0: virtio=02:00:00:AA:BB:00,bridge=vmbr0\n");
     let run = node.changes_nothing("topology --check");
     let told = "same-mac: 02:00:00:aa:bb:00 is the MAC of guest 100 net0 and guest 300 net0\n  hint: give one of them another MAC: \
-        `qm set 300 --net0 ...` without the MAC makes a new one\n";
+        `qm set 300 --net0 virtio,bridge=vmbr0` makes a new one\n";
     assert_eq!((run.code, run.out.as_str()), (3, told), "{run}");
     node.run("topology --check --format dot").fails_with(2, &["cannot be used with"]);
     fs::remove_dir_all(node.tree.path("etc/pve")).unwrap();
