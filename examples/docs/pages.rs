@@ -11,13 +11,15 @@ use pve_public_ip::doctor::{CHECKS, Check};
 pub(crate) const MANUAL: &str = "pve-public-ip.8";
 
 /// Schema files and the name by which `pve-public-ip schema` knows each.
-pub(crate) const SCHEMAS: [(&str, &str); 6] = [
+pub(crate) const SCHEMAS: [(&str, &str); 8] = [
     ("schema/pools.json", "pools"),
     ("schema/guest.json", "guest"),
     ("schema/released.json", "released"),
     ("schema/node.json", "node"),
     ("schema/profile.json", "profile"),
     ("schema/audit.json", "audit"),
+    ("schema/partition.json", "partition"),
+    ("schema/labels.json", "labels"),
 ];
 
 /// Completion scripts and their shells.
