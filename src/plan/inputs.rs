@@ -61,6 +61,9 @@ impl Inputs {
 /// By which ways the node reaches the world, and as whom.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Exits {
+    /// Whether the node forwards IPv6, on all interfaces, because this program switched it on, or would do so: what did
+    /// not forward before shall not do it now.
+    pub forwards6_for_us: bool,
     /// Its default routes, the preferred one of each family first.
     pub routes: Vec<DefaultRoute>,
     /// Its addresses on all interfaces, but for the gateways that it has for guests only.

@@ -35,8 +35,12 @@ pub(super) fn node_share(inputs: &Inputs) -> Routed {
     for (name, link) in others {
         let is_lan = || lans.iter().any(|lan| is_segment_of(*name, *lan));
         if link.bridge.is_some() && !carries_uplink(inputs, *name) {
-            let bridges = if is_lan() { &mut routed.lan_bridges } else { &mut routed.guest_bridges };
-            bridges.insert(*name);
+            if is_lan() {
+                routed.lan_bridges.insert(*name);
+                continue;
+            }
+            routed.guest_bridges.insert(*name);
+            routed.kept6.extend(known_mac(link).filter(|_| inputs.exits.forwards6_for_us).map(|mac| (*name, mac)));
         } else if let (Some(mac), false) = (known_mac(link), link.addresses.is_empty()) {
             routed.loops.insert(*name, mac);
         }
@@ -103,6 +107,16 @@ mod tests {
     fn bridge(mac: u8) -> Link {
         let mac = Some(MacAddr::from_octets([2, 0, 0, 0, 0, mac]));
         Link { bridge: Some(crate::plan::BridgeOptions::default()), mac, ..Link::default() }
+    }
+
+    #[test]
+    fn what_did_not_forward_by_ipv6_does_not_do_it_because_of_a_pool() {
+        let mut inputs = inputs(&[("vmbr0", bridge(1)), ("vmbr2", bridge(2))]);
+        assert!(node_share(&inputs).kept6.is_empty(), "the administrator switched it on");
+        inputs.exits.forwards6_for_us = true;
+        let kept: Vec<String> =
+            node_share(&inputs).kept6.iter().map(|(bridge, mac)| format!("{bridge} {mac}")).collect();
+        assert_eq!(kept, ["vmbr2 02:00:00:00:00:02"]);
     }
 
     fn port(master: &str) -> Link {

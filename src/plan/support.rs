@@ -347,6 +347,7 @@ mod tests {
             routes: vec![way("198.51.100.1", 0, true), way("fe80::1", 1024, false)],
             addresses: own.iter().map(|net| (name("eno1"), net.parse().unwrap())).collect(),
             advertised: BTreeSet::from([name("eno1")]),
+            ..Exits::default()
         };
         let guests = BTreeMap::from([(guest.vmid, At { node: "n1".parse().unwrap(), config })]);
         let presence = BTreeMap::from([(guest.vmid, Presence::Running)]);

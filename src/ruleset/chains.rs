@@ -369,6 +369,9 @@ impl Routed {
     fn filter(&self, v6: bool, ipset: bool) -> BTreeMap<&'static str, Vec<String>> {
         let each = |set, nets, direction, verdict| Self::each(v6, ipset, set, nets, direction, verdict);
         let mut first = Vec::new();
+        for (bridge, mac) in self.kept6.iter().filter(|_| v6) {
+            first.push(format!("-i {bridge} {} -m addrtype ! --dst-type LOCAL -j DROP", to_mac(*mac)));
+        }
         for (device, mac) in &self.loops {
             first.push(format!("-i {device} -o {device} {} -j {LOOP}", to_mac(*mac)));
         }
@@ -403,7 +406,12 @@ impl Routed {
     /// Sources that the filter table judges, and those that need no way back, are let through here.
     fn raw(&self, v6: bool, ipset: bool) -> BTreeMap<&'static str, Vec<String>> {
         let asked = self.routed_bridges.iter().filter_map(|(bridge, mac)| Some((bridge, (*mac)?)));
-        let first = asked.map(|(bridge, mac)| format!("-i {bridge} {} -g {RETURN_PATH}", to_mac(mac))).collect();
+        let first = asked
+            .flat_map(|(bridge, mac)| {
+                let frames = [to_mac(mac), to_group("broadcast"), to_group("multicast")];
+                frames.map(|frames| format!("-i {bridge} {frames} -g {RETURN_PATH}"))
+            })
+            .collect();
         let exempt: &[&str] = if v6 { &["::/128", "fe80::/10"] } else { &["0.0.0.0/32"] };
         let mut back: Vec<String> = exempt.iter().map(|net| format!("-s {net} -j RETURN")).collect();
         back.extend(Self::each(v6, ipset, IpSet::Pool, &self.pools, "src", "RETURN"));
@@ -460,6 +468,11 @@ fn to_mac(mac: MacAddr) -> String {
     format!("-m bpf --bytecode \"6,32 0 0 {LINK_LAYER},21 0 3 {high},40 0 0 {rest},21 0 1 {low},6 0 0 65535,6 0 0 0\"")
 }
 
+/// Matches frames to everybody, or to a group.
+fn to_group(kind: &str) -> String {
+    format!("-m pkttype --pkt-type {kind}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -472,6 +485,7 @@ mod tests {
             shared_bridges: BTreeSet::from(["vmbr0".parse().unwrap()]),
             guest_bridges: BTreeSet::from(["vmbr2".parse().unwrap()]),
             lan_bridges: BTreeSet::from(["vmbr3".parse().unwrap()]),
+            kept6: BTreeMap::from([("vmbr2".parse().unwrap(), "02:00:00:00:b2:00".parse().unwrap())]),
             loops: BTreeMap::from([("eno1".parse().unwrap(), far)]),
             pools: BTreeSet::from([net("203.0.113.8/29"), net("198.51.0.0/16"), net("2001:db8:1::/64")]),
             from: BTreeSet::from([
@@ -532,7 +546,7 @@ mod tests {
     #[test]
     fn without_sets_each_address_is_a_rule() {
         assert_eq!(
-            shown(false, true, ChainTable::Filter)[7..11],
+            shown(false, true, ChainTable::Filter)[8..12],
             [
                 "-A PVE-PUBLIC-IP-GUEST -s 2001:db8:1::10/128 -m mac --mac-source 02:00:00:00:00:64 -j RETURN",
                 "-A PVE-PUBLIC-IP-GUEST -g PVE-PUBLIC-IP-POOL",
@@ -540,10 +554,17 @@ mod tests {
                 "-A PVE-PUBLIC-IP-POOL -s 2001:db8:1::/64 -j DROP",
             ]
         );
+        assert_eq!(
+            shown(false, true, ChainTable::Filter)[0],
+            "-A PVE-PUBLIC-IP -i vmbr2 -m bpf --bytecode \"6,32 0 0 4292870144,21 0 3 33554432,40 0 0 4292870148,21 0 1 \
+             45568,6 0 0 65535,6 0 0 0\" -m addrtype ! --dst-type LOCAL -j DROP"
+        );
         let raw = shown(false, true, ChainTable::Raw);
         assert_eq!(
             raw[1..],
             [
+                "-A PVE-PUBLIC-IP -i vmbr1 -m pkttype --pkt-type broadcast -g PVE-PUBLIC-IP-BACK",
+                "-A PVE-PUBLIC-IP -i vmbr1 -m pkttype --pkt-type multicast -g PVE-PUBLIC-IP-BACK",
                 "-A PVE-PUBLIC-IP-BACK -s ::/128 -j RETURN",
                 "-A PVE-PUBLIC-IP-BACK -s fe80::/10 -j RETURN",
                 "-A PVE-PUBLIC-IP-BACK -s 2001:db8:1::/64 -j RETURN",

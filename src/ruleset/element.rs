@@ -157,6 +157,7 @@ sets! { Bridge {
     GuestBridges "guest_bridges" [Port] Hash;
     LanBridges "lan_bridges" [Port] Hash;
     BridgeMac "bridge_mac" [Port Mac] Hash;
+    Kept6 "kept6" [Port Mac] Hash;
     Loops "loops" [Port Port Mac] Hash;
     FromIp4 "from_ip4" [Mac Ip4] Hash;
     FromNet4 "from_net4" [Mac Ip4] Pipapo;
@@ -580,6 +581,10 @@ impl Element {
             SetId::BridgeMac => (
                 "from this bridge guests can send to the world with addresses that are nobody's",
                 "a return path is asked of frames to this MAC",
+            ),
+            SetId::Kept6 => (
+                "from this bridge any guest can send by IPv6 through the node",
+                "the node forwards no IPv6 from this bridge",
             ),
             SetId::Loops => (
                 "packets to addresses that nobody has go back to where they came from, and around",

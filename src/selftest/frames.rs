@@ -53,27 +53,35 @@ pub fn is_tagged(frame: &[u8]) -> bool {
     ethertype.is_some_and(|ethertype| [VLAN, 0x88a8, 0x9100, 0x9200].contains(&ethertype))
 }
 
-/// The destination of the IP packet in a frame, behind one tag at most.
+/// Ethertype and packet behind all tags.
+fn behind_tags(frame: &[u8]) -> (u16, &[u8]) {
+    let mut rest = frame.get(12..).unwrap_or_default();
+    loop {
+        match rest {
+            [0x81, 0, _, _, inner @ ..] | [0x88, 0xa8, _, _, inner @ ..] => rest = inner,
+            [high, low, packet @ ..] => return (u16::from_be_bytes([*high, *low]), packet),
+            _ => return (0, rest),
+        }
+    }
+}
+
+/// The destination of the IP packet in a frame, behind any tags.
 pub fn destination(frame: &[u8]) -> Option<IpAddr> {
-    let at = if is_tagged(frame) { 18 } else { 14 };
-    let packet = frame.get(at..)?;
-    match u16::from_be_bytes([frame[at - 2], frame[at - 1]]) {
-        IP4 => packet.get(16..)?.first_chunk::<4>().map(|octets| IpAddr::from(*octets)),
-        IP6 => packet.get(24..)?.first_chunk::<16>().map(|octets| IpAddr::from(*octets)),
+    match behind_tags(frame) {
+        (IP4, packet) => packet.get(16..)?.first_chunk::<4>().map(|octets| IpAddr::from(*octets)),
+        (IP6, packet) => packet.get(24..)?.first_chunk::<16>().map(|octets| IpAddr::from(*octets)),
         _ => None,
     }
 }
 
-/// Whether it is a router advertisement, in no VLAN, behind one header of eight bytes at most.
+/// Whether it is a router advertisement, behind one header of eight bytes at most.
 pub fn is_advertisement(frame: &[u8]) -> bool {
-    let in_vlan = is_tagged(frame) && frame.get(14..16).is_some_and(|tag| tag[0] & 0x0f != 0 || tag[1] != 0);
-    let at = if is_tagged(frame) { 18 } else { 14 };
-    let kind = match frame.get(at - 2..).unwrap_or_default() {
-        [0x86, 0xdd, packet @ ..] if packet.get(6) == Some(&ICMP6) => packet.get(40),
-        [0x86, 0xdd, packet @ ..] if packet.get(40) == Some(&ICMP6) => packet.get(48),
+    let kind = match behind_tags(frame) {
+        (IP6, packet) if packet.get(6) == Some(&ICMP6) => packet.get(40),
+        (IP6, packet) if packet.get(40) == Some(&ICMP6) => packet.get(48),
         _ => None,
     };
-    !in_vlan && kind == Some(&134)
+    kind == Some(&134)
 }
 
 /// The same frame as 802.3 with an LLC/SNAP header that carries the ethertype (RFC 1042).

@@ -117,8 +117,12 @@ impl Kernel {
         let mut exits = self.routing.exits()?;
         // If advertisements are not listened to, what came by them is of the past.
         exits.advertised.retain(|device| settings::value(Setting::AcceptRa(*device)).is_some_and(|value| value > 0));
+        let noted = self.settings.noted()?;
+        // Linux 6.17 and later are told for single interfaces.
+        let is_off = || settings::value(Setting::Forwarding6) == Some(0) && !settings::can_force_forwarding6();
+        exits.forwards6_for_us = noted.contains(&Setting::Forwarding6) || is_off();
         // Nor is it the end of them if none has come for a while.
-        exits.advertised.extend(self.settings.noted()?.into_iter().filter_map(|setting| match setting {
+        exits.advertised.extend(noted.into_iter().filter_map(|setting| match setting {
             Setting::AcceptRa(device) => Some(device),
             _ => None,
         }));

@@ -157,6 +157,11 @@ pub(super) fn value(setting: Setting) -> Option<u32> {
     read(&setting.path()).ok()?.parse().ok()
 }
 
+/// Whether the kernel can be told for single interfaces to forward IPv6.
+pub(super) fn can_force_forwarding6() -> bool {
+    under_proc("net/ipv6/conf/all/force_forwarding").exists()
+}
+
 /// `/proc/sys/net` is that of the calling thread's namespace, whatever the root directory of the files is.
 fn under_proc(path: &str) -> PathBuf {
     Path::new("/proc/sys").join(path)

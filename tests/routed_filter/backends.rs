@@ -31,6 +31,22 @@ fn packets_meet_their_fate_by_iptables_nft() {
     play_all_ways(&mut node("iptables-nft"), "iptables-nft");
 }
 
+/// What did not forward before a pool needed it: guests of a bridge without one send nothing through the node by IPv6.
+#[test]
+fn from_a_bridge_without_a_pool_nothing_is_forwarded_by_ipv6() {
+    let lab = node("nftables");
+    settle(&lab);
+    let mut ears = Ears::new(&lab);
+    let mut through = |to: &str| ears.play("tap201i0", guest(201), super::scene::OTHER_BRIDGE, "fd00:2::5", to);
+    assert_eq!(through(super::scene::WORLD6), ["eno1"]);
+    nft(&format!("add element inet pve-public-ip kept6 {{ vmbr2 . {} }}", text(super::scene::OTHER_BRIDGE)));
+    assert_eq!(through(super::scene::WORLD6), Vec::<String>::new());
+    assert_eq!(through("fd00:2::1"), ["node"], "the node itself is still reached");
+    assert!(sh("nft list counter inet pve-public-ip drop_routed_kept").contains("packets 1 "));
+    lab.ok("apply");
+    assert_eq!(through(super::scene::WORLD6), ["eno1"], "the node forwarded before");
+}
+
 #[test]
 fn without_the_filter_they_all_pass() {
     let lab = node("nftables");

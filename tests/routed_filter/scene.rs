@@ -206,6 +206,7 @@ fn must_pass() -> Vec<Row> {
         ("tap201i0", mac(201), OTHER_BRIDGE, "10.2.0.5", "203.0.113.10", "tap100i0"),
         // DHCP; and what is only bridged is none of this filter's business.
         ("tap200i0", mac(200), BROADCAST, "0.0.0.0", "255.255.255.255", "node"),
+        ("tap200i0", mac(200), BROADCAST, "10.1.0.5", "10.1.0.1", "node"),
         ("tap200i0", mac(200), mac(100), "172.16.5.5", "203.0.113.10", "tap100i0"),
     ];
     // Of an address that is not bound here the guest may be on another node.
@@ -248,7 +249,9 @@ pub(crate) fn must_drop() -> Vec<Row> {
     // No way back: what the node routes elsewhere.
     for (from, to, node) in [("172.16.5.5", WORLD4, "10.1.0.1"), ("2001:db8:eeee::5", WORLD6, "fd00:1::1")] {
         rows.push(("tap200i0", mac(200), BRIDGE, from, to, ""));
-        rows.push(("tap200i0", mac(200), BRIDGE, from, node, ""));
+        for to_mac in [BRIDGE, BROADCAST, [0x33, 0x33, 0, 0, 0, 1], [1, 0, 0x5e, 0, 0, 1]] {
+            rows.push(("tap200i0", mac(200), to_mac, from, node, ""));
+        }
     }
     rows.push(("tap200i0", mac(200), BRIDGE, "10.2.0.7", WORLD4, ""));
     // Round and round: to what nobody has.
