@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(output.render(OutputFormat::Json), format!("{{{large},{small}}}\n"));
         for format in [OutputFormat::JsonPretty, OutputFormat::Yaml] {
             let text = output.render(format);
-            assert!(text.contains("\"18446744073709551615\"") && text.contains("9007199254740991\n"), "{text}");
+            assert!(text.contains("\"18446744073709551615\"") && text.contains(": 9007199254740991"), "{text}");
         }
     }
 
@@ -284,7 +284,7 @@ mod tests {
     fn cells_have_any_length() {
         let text =
             table(&["addresses", "state"], &[vec!["x".repeat(70_000), "on".into()], vec!["y".into(), "off".into()]]);
-        assert_eq!(text.lines().map(|line| line.chars().count()).max(), Some(70_000 + 15), "{}", text.len());
+        assert_eq!(text.lines().map(|line| line.chars().count()).max(), Some(70_000 + 12), "{}", text.len());
     }
 
     #[test]
