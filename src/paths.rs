@@ -163,6 +163,11 @@ impl Paths {
         self.state().join("audited.json")
     }
 
+    /// What the audit log knows beyond that: lines, the newest last.
+    pub fn audited_since(&self) -> PathBuf {
+        self.state().join("audited.changes")
+    }
+
     /// Copies of the registry's files as this node could read them last.
     pub fn last_good(&self) -> PathBuf {
         self.state().join("last-good")

@@ -477,6 +477,16 @@ const FOUND: &[Row] = &[
         "`ip link set vmbr0 type bridge no_linklocal_learn 1`",
     ),
     (
+        "bridge-mac-unknown",
+        |facts| {
+            facts.link("vmbr0", |link| link.mac = "02:00:00:00:00:f0".parse().ok());
+            facts.link("eno1", |link| link.mac = "02:00:00:00:00:01".parse().ok());
+        },
+        "vmbr0 has MAC 02:00:00:00:00:f0, and its uplink eno1 has 02:00:00:00:00:01: the provider of pool `ovh` sees 02:00:00:00:00:f0",
+        "`hwaddress 02:00:00:00:00:01` for vmbr0 in /etc/network/interfaces, then `ifreload -a`; if the provider knows \
+         02:00:00:00:00:f0: `pve-public-ip pool set ovh --allow-mac 02:00:00:00:00:f0`",
+    ),
+    (
         "uplink-missing",
         |facts| {
             let uplinks = Some(BTreeSet::from([name("eno1"), name("eno7")]));

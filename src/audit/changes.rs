@@ -14,7 +14,7 @@ use crate::registry::document::{Assigned, GuestFile, Interface, Pool, PoolAddres
 pub fn changes(before: &Registry, after: &Registry) -> Vec<Change> {
     let (mut taken, mut given) = (Vec::new(), Vec::new());
     let nothing = |vmid| GuestFile::new(vmid);
-    for (vmid, [old, new]) in both(&before.guests, &after.guests) {
+    for (vmid, [old, new]) in both(&before.guests, &after.guests).into_iter().filter(|(_, [old, new])| old != new) {
         let (blank_old, blank_new) = (nothing(*vmid), nothing(*vmid));
         guest_changes(*vmid, old.unwrap_or(&blank_old), new.unwrap_or(&blank_new), &mut taken, &mut given);
     }

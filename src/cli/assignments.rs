@@ -21,7 +21,7 @@ use crate::cloudinit;
 use crate::guest::{GuestError, Located, NicChange};
 use crate::hookscript;
 use crate::model::text::escaped;
-use crate::model::{MacAddr, NicId, Prefix, Vmid};
+use crate::model::{GuestKind, MacAddr, NicId, NodeName, Prefix, Vmid};
 use crate::plan::{Links, Presence};
 use crate::reconcile::{Node, ReconcileError, presence_of};
 use crate::registry::document::{Assigned, GuestFile, PoolIndex, PoolsFile};
@@ -528,20 +528,27 @@ struct Whereabouts {
     state: &'static str,
 }
 
-fn whereabouts(node: &Node, vmid: Vmid, links: &Links, run: &RunState) -> Whereabouts {
-    let Ok(located) = node.guests.find(vmid, None) else {
+/// `found` is where its configuration lies and what kind of guest it is.
+fn whereabouts(
+    node: &Node,
+    vmid: Vmid,
+    found: Option<(&NodeName, GuestKind)>,
+    links: &Links,
+    run: &RunState,
+) -> Whereabouts {
+    let Some((place, kind)) = found else {
         return Whereabouts { node: String::new(), state: "no such guest" };
     };
-    let here = located.node == node.name;
+    let here = *place == node.name;
     let mark = run.mark(vmid);
-    let state = match presence_of(vmid, located.config.kind, here, mark.as_ref(), links) {
+    let state = match presence_of(vmid, kind, here, mark.as_ref(), links) {
         Some(Presence::Running) => "bound",
         Some(Presence::Starting) => "starting",
         Some(Presence::Incoming) => "incoming",
         None if here => "reserved",
         None => "elsewhere",
     };
-    Whereabouts { node: located.node.to_string(), state }
+    Whereabouts { node: place.to_string(), state }
 }
 
 pub(super) fn list(node: &Node, command: &List) -> anyhow::Result<Output> {
@@ -552,13 +559,15 @@ pub(super) fn list(node: &Node, command: &List) -> anyhow::Result<Output> {
     let interfaces = observe_links().unwrap_or_default();
     let run = RunState::unlocked(&node.paths);
     let index = PoolIndex::new(&registry.pools);
+    let (places, _) = node.guests.places();
     let mut rows = Vec::new();
     let mut data = Vec::new();
     for (vmid, guest) in &registry.guests {
         if guest.is_empty() {
             continue;
         }
-        let place = whereabouts(node, *vmid, &interfaces, &run);
+        let found = places.get(vmid).map(|(node, kind)| (node, *kind));
+        let place = whereabouts(node, *vmid, found, &interfaces, &run);
         for (nic, interface, assigned) in guest.addresses() {
             if command.pool.as_ref().is_some_and(|pool| *pool != assigned.pool) {
                 continue;
@@ -606,8 +615,10 @@ pub(super) fn show(node: &Node, command: &Show) -> anyhow::Result<Output> {
     let registry = readable(node)?;
     let links = observe_links().unwrap_or_default();
     let run = RunState::unlocked(&node.paths);
-    let place = whereabouts(node, vmid, &links, &run);
-    let config = node.guests.find(vmid, None).ok().map(|located| located.config);
+    let located = node.guests.find(vmid, None).ok();
+    let found = located.as_ref().map(|located| (&located.node, located.config.kind));
+    let place = whereabouts(node, vmid, found, &links, &run);
+    let config = located.map(|located| located.config);
     let mut text = match config.as_ref().and_then(|config| config.name.as_ref()) {
         Some(name) => format!("guest {vmid} ({name}) on node {}: {}\n", place.node, place.state),
         None => format!("guest {vmid} on node {}: {}\n", place.node, place.state),

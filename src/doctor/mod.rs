@@ -405,6 +405,13 @@ pub const CHECKS: &[Check] = &[
         network::bridge_learns,
     ),
     check(
+        "bridge-mac-unknown",
+        Warning,
+        "The node's own frames leave with the MAC of its bridge. A provider that watches MACs knows that of the card: of another \
+         one it complains, and may lock the port or the server.",
+        network::bridge_mac_unknown,
+    ),
+    check(
         "uplink-missing",
         Warning,
         "The node's file in the registry names an uplink that does not lead anywhere; other ports of the bridge are \

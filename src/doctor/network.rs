@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{BaseChain, Fix, Hit, Known, View, listed};
 use crate::guest::Nic;
 use crate::model::{IfName, NicId, Vmid};
-use crate::plan::pool_bridges;
-use crate::registry::document::{Interface, Mode};
+use crate::plan::{is_guest_port, pool_bridges};
+use crate::registry::document::{Interface, Mode, UplinkGuard};
 use crate::ruleset::Table;
 
 pub(super) fn filter_missing(view: &View<'_>) -> Known<Vec<Hit>> {
@@ -106,6 +106,39 @@ pub(super) fn bridge_learns(view: &View<'_>) -> Known<Vec<Hit>> {
         Hit::new(&bridge, format!("{bridge} learns from link-local frames"), remedy).fixed_by(Fix::DeafenBridge(bridge))
     };
     Ok(bridges.into_iter().filter(learns).map(hit).collect())
+}
+
+/// Only where the provider is known to watch MACs, and the node speaks on the bridge itself.
+pub(super) fn bridge_mac_unknown(view: &View<'_>) -> Known<Vec<Hit>> {
+    let links = view.facts.links()?;
+    let registry = &view.files()?.inputs.registry;
+    let named = registry.node.as_ref().and_then(|node| node.uplinks.as_ref());
+    let is_uplink = |port: IfName| named.map_or_else(|| !is_guest_port(port.as_str()), |named| named.contains(&port));
+    let mut hits = BTreeMap::new();
+    for (name, pool) in &registry.pools.pools {
+        let Some(link) = links.get(pool.bridge).filter(|link| !link.addresses.is_empty()) else { continue };
+        let Some(mac) = link.mac.filter(|_| pool.uplink_guard() == UplinkGuard::Enforce) else { continue };
+        let is_allowed =
+            registry.pools.pools.values().any(|other| other.bridge == pool.bridge && other.allowed_macs.contains(&mac));
+        let uplinks = links.ports(pool.bridge).filter(|port| is_uplink(*port));
+        let uplinks: Vec<_> = uplinks.filter_map(|port| Some((port, links.get(port)?.mac?))).collect();
+        let Some((port, own)) = uplinks.first().filter(|_| uplinks.iter().all(|(_, own)| *own != mac)) else {
+            continue;
+        };
+        if is_allowed {
+            continue;
+        }
+        let bridge = pool.bridge;
+        let sentence = format!(
+            "{bridge} has MAC {mac}, and its uplink {port} has {own}: the provider of pool `{name}` sees {mac}"
+        );
+        let remedy = format!(
+            "`hwaddress {own}` for {bridge} in /etc/network/interfaces, then `ifreload -a`; if the provider knows {mac}: `pve-public-ip \
+             pool set {name} --allow-mac {mac}`"
+        );
+        hits.entry(bridge).or_insert_with(|| Hit::new(&bridge, sentence, remedy));
+    }
+    Ok(hits.into_values().collect())
 }
 
 pub(super) fn uplink_missing(view: &View<'_>) -> Known<Vec<Hit>> {

@@ -92,14 +92,62 @@ impl Guests {
         self.find_listed(vmid, migrated_from, || vmlist(&self.paths.vmlist()).remove(&vmid))
     }
 
-    /// Finds many guests, with one look at `.vmlist`.
+    /// Finds many guests, with one look at the directories of each node: to try for each guest where it might be would take
+    /// as many attempts as there are guests times nodes.
     pub fn find_all(&self, vmids: impl Iterator<Item = Vmid>) -> Vec<(Vmid, Result<Located, GuestError>)> {
-        let mut listed = None;
-        let mut one = |vmid| {
-            let list = || listed.get_or_insert_with(|| vmlist(&self.paths.vmlist())).get(&vmid).cloned();
-            (vmid, self.find_listed(vmid, None, list))
+        let vmids: Vec<Vmid> = vmids.collect();
+        if vmids.is_empty() {
+            return Vec::new();
+        }
+        let (mut places, mut is_whole) = self.places();
+        if vmids.iter().any(|vmid| !places.contains_key(vmid)) {
+            // One that moves meanwhile may be in neither of two directories.
+            let (again, is_whole_again) = self.places();
+            is_whole &= is_whole_again;
+            for (vmid, place) in again {
+                places.entry(vmid).or_insert(place);
+            }
+        }
+        let one = |vmid| {
+            let config = match places.get(&vmid) {
+                Some((node, kind)) => read(vmid, *kind, &self.paths.guest_config(node, *kind, vmid))
+                    .map(|config| config.map(|config| Located { node: node.clone(), config })),
+                None if is_whole => return (vmid, Err(GuestError::Unknown { vmid, nodes: self.paths.nodes() })),
+                None => Ok(None),
+            };
+            (vmid, config.transpose().unwrap_or_else(|| self.find(vmid, None)))
         };
-        vmids.map(&mut one).collect()
+        vmids.into_iter().map(one).collect()
+    }
+
+    /// Where the configuration of each guest of the cluster lies and of which kind it is, this node's first; and whether every
+    /// directory could be listed.
+    pub fn places(&self) -> (BTreeMap<Vmid, (NodeName, GuestKind)>, bool) {
+        let (mut found, mut is_whole) = (BTreeMap::new(), true);
+        for node in std::iter::once(self.node.clone()).chain(self.nodes()) {
+            for kind in [GuestKind::Qemu, GuestKind::Lxc] {
+                for directory in self.paths.local_config_dirs(&node, kind) {
+                    let entries = match fs::read_dir(&directory) {
+                        Ok(entries) => entries,
+                        Err(error) => {
+                            is_whole &= error.kind() == io::ErrorKind::NotFound;
+                            continue;
+                        }
+                    };
+                    for entry in entries {
+                        let Ok(entry) = entry else {
+                            is_whole = false;
+                            continue;
+                        };
+                        let vmid = entry.file_name().to_str().and_then(|name| name.strip_suffix(".conf")?.parse().ok());
+                        if let Some(vmid) = vmid {
+                            found.entry(vmid).or_insert_with(|| (node.clone(), kind));
+                        }
+                    }
+                }
+            }
+        }
+        (found, is_whole)
     }
 
     fn find_listed(

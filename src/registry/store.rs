@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -134,6 +135,9 @@ pub struct Snapshot {
     pub registry: Registry,
     bytes: BTreeMap<PathBuf, Vec<u8>>,
 }
+
+/// What files are to have; `None`: they go.
+type Writes = Vec<(PathBuf, Option<Vec<u8>>)>;
 
 /// A document as it was read: what it says or why it is unusable, and its exact bytes.
 pub type Read<T> = (Result<T, DocumentError>, Vec<u8>);
@@ -295,8 +299,8 @@ impl Store {
         }
         let written = files::directories(path.parent().unwrap_or(&path));
         written.and_then(|()| files::replace_as(&path, copy, self.node.as_str())).map_err(failed(&path))?;
-        let after = self.load()?.registry;
-        self.journal.follow(&before, &after);
+        let after = self.load()?;
+        self.journal.follow((&before, None), (&after.registry, self.identity(&after)));
         Ok(aside)
     }
 
@@ -411,6 +415,17 @@ impl Store {
         }
     }
 
+    /// By which the files that the audit log knows are told from others; `None`: not all of them can be used.
+    fn identity(&self, snapshot: &Snapshot) -> Option<u64> {
+        let is_audited = |path: &Path| *path != self.paths.released_file();
+        let files = snapshot.bytes.iter().filter(|(path, _)| is_audited(path));
+        snapshot.registry.broken.is_empty().then(|| {
+            let mut hasher = DefaultHasher::new();
+            files.for_each(|file| file.hash(&mut hasher));
+            hasher.finish()
+        })
+    }
+
     /// Changes the registry under the cluster-wide lock; `change` gets the registry as it is now.
     ///
     /// Nothing is written if `change` fails.
@@ -418,35 +433,44 @@ impl Store {
         self.check_mounted()?;
         let lock = RegistryLock::take(&self.paths, LOCK_LIMIT).map_err(StoreError::from)?;
         let mut snapshot = self.load()?;
+        let was = self.identity(&snapshot);
         let before = snapshot.registry.clone();
         let outcome = match change(&mut snapshot.registry) {
             Ok(outcome) => outcome,
             Err(error) => {
                 // A killed process may have left a change without its entry; whoever repeats its command ends here.
-                self.journal.follow(&before, &before);
+                self.journal.follow((&before, was), (&before, was));
                 return Err(error);
             }
         };
-        self.save(&before, &snapshot, &lock)?;
+        for (path, bytes) in self.save(&before, &snapshot, &lock)? {
+            match bytes {
+                Some(bytes) => drop(snapshot.bytes.insert(path, bytes)),
+                None => drop(snapshot.bytes.remove(&path)),
+            }
+        }
         // Still under the lock, so that the order of the entries is that of the changes.
-        self.journal.follow(&before, &snapshot.registry);
+        self.journal.follow((&before, was), (&snapshot.registry, self.identity(&snapshot)));
         Ok(outcome)
     }
 
     /// Writes down what was changed by hand or on another node. Says whether it could look: a command may be at it.
     pub fn audit(&self) -> Result<bool, StoreError> {
         let Some(_lock) = RegistryLock::of_this_node(&self.paths)? else { return Ok(false) };
-        let registry = self.load()?.registry;
-        self.journal.follow(&registry, &registry);
+        let snapshot = self.load()?;
+        let now = (&snapshot.registry, self.identity(&snapshot));
+        self.journal.follow(now, now);
         Ok(true)
     }
 
     /// Writes what differs, in an order in which each state in between obeys the rules and nothing is lost: that an address
     /// was released is noted before it is, because a note about one that is still held counts for nothing; and a guest gets
     /// its gateway before its pool does, so that the same command again finds who has the old one yet.
-    fn save(&self, before: &Registry, snapshot: &Snapshot, lock: &RegistryLock) -> Result<(), StoreError> {
+    ///
+    /// Returns what each file has now.
+    fn save(&self, before: &Registry, snapshot: &Snapshot, lock: &RegistryLock) -> Result<Writes, StoreError> {
         let after = &snapshot.registry;
-        let mut writes: Vec<(PathBuf, Option<Vec<u8>>)> = Vec::new();
+        let mut writes = Writes::new();
         if let Some(node) = after.node.as_ref().filter(|node| before.node.as_ref() != Some(node)) {
             let path = self.paths.node_file(&self.node);
             writes.push((path.clone(), Some(rendered(&path, node)?)));
@@ -479,16 +503,16 @@ impl Store {
         let note = |(path, bytes): &(PathBuf, Vec<u8>)| files::replace_as(path, bytes, self.node.as_str());
         lock.check()?;
         let is_late = released.as_ref().is_some_and(|released| note(released).is_err());
-        for (path, bytes) in writes {
+        for (path, bytes) in &writes {
             lock.check()?;
-            let written = match (&bytes, path.parent()) {
+            let written = match (bytes, path.parent()) {
                 (Some(bytes), Some(parent)) => {
-                    files::directories(parent).and_then(|()| files::replace_as(&path, bytes, self.node.as_str()))
+                    files::directories(parent).and_then(|()| files::replace_as(path, bytes, self.node.as_str()))
                 }
-                (None, _) => fs::remove_file(&path),
+                (None, _) => fs::remove_file(path),
                 (Some(_), None) => Ok(()),
             };
-            written.map_err(|source| StoreError::Save { path, source })?;
+            written.map_err(|source| StoreError::Save { path: path.clone(), source })?;
         }
         if let Some(released) = released.filter(|_| is_late) {
             if let Err(error) = note(&released) {
@@ -496,7 +520,7 @@ impl Store {
                 log::warn!("what was released may be handed out again at once: cannot save `{path}`: {error}");
             }
         }
-        Ok(())
+        Ok(writes)
     }
 
     /// On a machine with Proxmox VE an empty `/etc/pve` means that pmxcfs is down: nothing may be concluded from it,

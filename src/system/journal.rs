@@ -76,6 +76,57 @@ struct Known {
     node: Option<NodeFile>,
 }
 
+/// What changed of it since it was written whole, as a line of a file beside it: to write all that a cluster has for each
+/// address that is assigned would take longer than all the rest. Each value is what is there afterwards, so that a line that
+/// is read twice does no harm.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Line {
+    /// By which the registry's files are recognised; without it nobody knows whether the log knows all.
+    files: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pools: Option<PoolsFile>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    guests: BTreeMap<Vmid, Option<GuestFile>>,
+    /// Of no or one value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    node: Vec<Option<NodeFile>>,
+}
+
+impl Line {
+    /// What makes one registry of another.
+    fn between(before: &Registry, after: &Registry, files: Option<u64>) -> Self {
+        let gone = before.guests.keys().filter(|vmid| !after.guests.contains_key(vmid)).map(|vmid| (*vmid, None));
+        let new = after.guests.iter().filter(|(vmid, guest)| before.guests.get(vmid) != Some(guest));
+        Self {
+            files,
+            pools: (before.pools != after.pools).then(|| after.pools.clone()),
+            guests: gone.chain(new.map(|(vmid, guest)| (*vmid, Some(guest.clone())))).collect(),
+            node: (before.node != after.node).then(|| after.node.clone()).into_iter().collect(),
+        }
+    }
+
+    fn add_to(self, known: &mut Known) {
+        if let Some(pools) = self.pools {
+            known.pools = pools;
+        }
+        for (vmid, guest) in self.guests {
+            match guest {
+                Some(guest) => drop(known.guests.insert(vmid, guest)),
+                None => drop(known.guests.remove(&vmid)),
+            }
+        }
+        for node in self.node {
+            known.node = node;
+        }
+    }
+}
+
+/// A registry, and by which its files are recognised; `None`: not all of them can be used.
+type Identified<'a> = (&'a Registry, Option<u64>);
+
+/// When there are more bytes of lines than this, the whole is written again.
+const LINES: u64 = 1 << 20;
+
 impl Journal {
     /// The log under `paths`.
     pub fn new(paths: &Paths, node: &NodeName) -> Self {
@@ -92,24 +143,69 @@ impl Journal {
 
     /// Writes down what this process made of the registry, and what others did that has no entry yet. The registry must be
     /// locked against other processes of this node.
-    pub fn follow(&self, before: &Registry, after: &Registry) {
-        let known = self.known();
+    pub fn follow(&self, (before, was): Identified<'_>, (after, is): Identified<'_>) {
+        let lines = self.lines();
+        let is_known = was.is_some() && lines.last().and_then(|line| line.files) == was;
+        if is_known && is.is_some() {
+            let mine: Vec<Entry> = self.entries(changes(before, after), false).collect();
+            if was == is && mine.is_empty() {
+                return;
+            }
+            let is_long = fs::metadata(self.paths.audited_since()).is_ok_and(|meta| meta.len() > LINES);
+            let added = || if is_long { self.rewrite(after, is) } else { self.add(&Line::between(before, after, is)) };
+            let logged = if mine.is_empty() { Ok(()) } else { self.append(&mine, Durability::Synced) };
+            said(logged.and_then(|()| added()));
+            return;
+        }
+        let known = self.known(lines);
         let found = changes(&known, &self.seen(before, &known));
         let mut entries: Vec<Entry> = self.entries(found, true).collect();
         entries.extend(self.entries(changes(before, after), false));
         if entries.is_empty() {
+            // From now on it is known that the log knows all.
+            if is.is_some() && self.paths.audited().exists() {
+                said(self.add(&Line { files: is, ..Line::default() }));
+            }
             return;
         }
-        let Registry { pools, guests, node, .. } = self.seen(after, &known);
-        said(self.append(&entries, Durability::Synced).and_then(|()| {
-            let bytes = serde_json::to_vec(&Known { pools, guests, node })?;
-            files::replace(&self.paths.audited(), &bytes)
-        }));
+        let seen = self.seen(after, &known);
+        said(self.append(&entries, Durability::Synced).and_then(|()| self.rewrite(&seen, is)));
     }
 
-    fn known(&self) -> Registry {
+    /// Writes what the log knows, whole. What is killed between the two files leaves lines that are too old: what they say is
+    /// found once more.
+    fn rewrite(&self, registry: &Registry, files: Option<u64>) -> io::Result<()> {
+        let Registry { pools, guests, node, .. } = registry.clone();
+        files::replace(&self.paths.audited(), &serde_json::to_vec(&Known { pools, guests, node })?)?;
+        let mut line = serde_json::to_vec(&Line { files, ..Line::default() })?;
+        line.push(b'\n');
+        files::replace(&self.paths.audited_since(), &line)
+    }
+
+    /// Writes what it knows beyond that. Half a line of a killed process is none.
+    fn add(&self, line: &Line) -> io::Result<()> {
+        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+        let path = self.paths.audited_since();
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
+        let line = [b"\n", serde_json::to_vec(line)?.as_slice(), b"\n"].concat();
+        file.write_all(&line)?;
+        file.sync_data()
+    }
+
+    fn lines(&self) -> Vec<Line> {
+        let bytes = files::read_note(&self.paths.audited_since(), AUDITED_LIMIT).unwrap_or_default();
+        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        // One that cannot be read was cut off: if it is the last one, the log does not know all.
+        lines.map(|line| serde_json::from_slice(line).unwrap_or_default()).collect()
+    }
+
+    fn known(&self, lines: Vec<Line>) -> Registry {
         let bytes = files::read_note(&self.paths.audited(), AUDITED_LIMIT).unwrap_or_default();
-        let Known { pools, guests, node } = serde_json::from_slice(&bytes).unwrap_or_default();
+        let mut known: Known = serde_json::from_slice(&bytes).unwrap_or_default();
+        for line in lines {
+            line.add_to(&mut known);
+        }
+        let Known { pools, guests, node } = known;
         Registry { pools, guests, node, ..Registry::default() }
     }
 
@@ -373,15 +469,73 @@ mod tests {
             let all = journal.search(&Query::default(), usize::MAX).entries.into_iter();
             all.map(|entry| format!("{} {} {}", entry.change.event, entry.change.pool.unwrap(), entry.found)).collect()
         };
-        journal.follow(&pools(&[]), &pools(&["a"]));
-        journal.follow(&pools(&["a"]), &pools(&["a"]));
+        journal.follow((&pools(&[]), None), (&pools(&["a"]), None));
+        journal.follow((&pools(&["a"]), None), (&pools(&["a"]), None));
         assert_eq!(entries(), ["pool-created a false"]);
-        journal.follow(&pools(&["b"]), &pools(&["b", "c"]));
+        journal.follow((&pools(&["b"]), None), (&pools(&["b", "c"]), None));
         assert_eq!(entries()[1..], ["pool-removed a true", "pool-created b true", "pool-created c false"]);
         let mut broken = Registry::default();
         let error = |path: &Path| crate::registry::document::DocumentError::new(path, "is empty", "");
         broken.broken.push(error(&journal.paths.pools_file()));
-        journal.follow(&broken, &broken);
+        journal.follow((&broken, None), (&broken, None));
         assert_eq!(entries().len(), 4, "what cannot be read is not gone");
+    }
+
+    /// Whatever was written in pieces, and wherever that ended: what the log knows is the registry, and each change is in it.
+    #[test]
+    fn what_is_known_is_written_in_pieces() {
+        let root = tempfile::tempdir().unwrap();
+        let journal = journal(root.path());
+        let registry = |guests: &[(u32, &str)]| {
+            let file = |(vmid, address): &(u32, &str)| -> (Vmid, GuestFile) {
+                let held = serde_json::json!({"address": address, "pool": "a", "assigned_at": "2026-11-22T10:00:00Z"});
+                let file = serde_json::json!({"version": 1, "vmid": vmid, "interfaces": {"net0":
+                    {"mac": format!("02:00:00:00:00:{vmid:02x}"), "addresses": [held]}}});
+                (vmid.to_string().parse().unwrap(), serde_json::from_value(file).unwrap())
+            };
+            Registry { guests: guests.iter().map(file).collect(), ..Registry::default() }
+        };
+        let entries = || -> Vec<String> {
+            let found = journal.search(&Query::default(), 99).entries.into_iter();
+            let shown = |entry: Entry| {
+                let found = if entry.found { " found" } else { "" };
+                format!("{} {}{found}", entry.change.event, entry.change.address.unwrap().first())
+            };
+            found.map(shown).collect()
+        };
+        let known = || journal.known(journal.lines()).guests;
+        let states = [
+            registry(&[]),
+            registry(&[(100, "203.0.113.1")]),
+            registry(&[(100, "203.0.113.1"), (101, "203.0.113.2")]),
+            registry(&[(101, "203.0.113.2")]),
+        ];
+        for (at, pair) in states.windows(2).enumerate() {
+            let at = u64::try_from(at).unwrap();
+            journal.follow((&pair[0], Some(at)), (&pair[1], Some(at + 1)));
+            assert_eq!(known(), pair[1].guests, "{at}");
+        }
+        let told = ["assigned 203.0.113.1", "assigned 203.0.113.2", "released 203.0.113.1"];
+        assert_eq!(entries(), told);
+        let whole = fs::read(journal.paths.audited()).unwrap();
+        assert!(!String::from_utf8(whole).unwrap().contains("203.0.113.2"), "the whole was written again");
+        // The same files: nothing is read or written. Others: what somebody else did is found.
+        journal.follow((&states[3], Some(3)), (&states[3], Some(3)));
+        journal.follow((&states[2], Some(9)), (&states[2], Some(9)));
+        assert_eq!(entries()[3..], ["assigned 203.0.113.1 found"]);
+        // Half a line, as a process leaves that is killed.
+        let path = journal.paths.audited_since();
+        let mut torn = fs::read(&path).unwrap();
+        journal.follow((&states[2], Some(9)), (&states[3], Some(3)));
+        let line = fs::read(&path).unwrap();
+        torn.extend_from_slice(&line[torn.len()..torn.len() + 20]);
+        files::replace(&path, &torn).unwrap();
+        journal.follow((&states[3], Some(3)), (&states[1], Some(1)));
+        let last = &entries()[4..];
+        assert_eq!(
+            last,
+            ["released 203.0.113.1", "released 203.0.113.1 found", "released 203.0.113.2", "assigned 203.0.113.1"]
+        );
+        assert_eq!(known(), states[1].guests);
     }
 }

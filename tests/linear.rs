@@ -1,0 +1,86 @@
+//! What a command opens and reads grows no faster than the cluster. Counted, not timed, so that a loaded machine makes no
+//! difference.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test stops at the first surprise")]
+
+mod common;
+
+use std::fs;
+
+use common::strace::straced;
+use common::{Node, Tree, need};
+use serde_json::json;
+
+/// Guests of a cluster of eight nodes, every fourth on this one, with two addresses each; without `.vmlist`.
+fn cluster(guests: u32) -> Node {
+    let node = Node::new();
+    node.run("pool create p --profile generic-bridged --bridge vmbr0 --gateway4 198.51.100.1 198.18.0.0/20").ok();
+    for number in 0..guests {
+        let vmid = 1000 + number;
+        let mac = format!("02:00:00:01:{:02x}:{:02x}", vmid >> 8, vmid & 255);
+        let on = if number % 4 == 0 { "n1".to_owned() } else { format!("m{}", number % 7) };
+        let config = format!("net0: virtio={mac},bridge=vmbr0\n");
+        node.tree.write(&format!("etc/pve/nodes/{on}/qemu-server/{vmid}.conf"), config);
+        let held = |at: u32| json!({"address": format!("198.18.{}.{}/32", at >> 8, at & 255), "pool": "p", "assigned_at": "2026-11-22T10:00:00Z"});
+        let file = json!({"version": 1, "vmid": vmid, "interfaces": {"net0": {"mac": mac, "addresses":
+            [held(256 + 2 * number), held(257 + 2 * number)]}}});
+        node.tree.write(&Tree::guest_file(vmid), file.to_string());
+    }
+    node.run("apply").ok();
+    // The audit log takes in what was written by hand.
+    node.run("pool add p 192.0.2.1").ok();
+    node
+}
+
+/// Files that a command opens, and bytes that it reads and writes.
+fn counted(node: &Node, command: &str) -> [u64; 3] {
+    let trace = node.tree.path("trace");
+    let options = ["-f", "-o", trace.to_str().unwrap(), "-e", "trace=openat,open,read,pread64,write,sendto"];
+    let run = straced(node, command, &options);
+    assert!(matches!(run.code, 0 | 1 | 3), "{run}");
+    let trace = fs::read_to_string(trace).unwrap();
+    let calls = |names: &[&str]| -> Vec<u64> {
+        let lines = trace.lines().filter(|line| names.iter().any(|name| line.contains(&format!(" {name}("))));
+        lines.filter_map(|line| Some(line.rsplit_once(" = ")?.1.split(' ').next()?.parse().unwrap_or(0))).collect()
+    };
+    let opened = u64::try_from(calls(&["openat", "open"]).len()).unwrap();
+    [opened, calls(&["read", "pread64"]).iter().sum(), calls(&["write"]).iter().sum()]
+}
+
+#[test]
+fn nothing_grows_faster_than_the_cluster() {
+    need(&["strace"]);
+    let sizes = [40, 80, 160];
+    let nodes = sizes.map(cluster);
+    for command in [
+        "list",
+        "show 1000",
+        "status",
+        "verify",
+        "pool list",
+        "pool show p",
+        "conflicts list",
+        "topology",
+        "doctor",
+        "assign 1000 --no-hookscript --no-probe",
+        "release 1001 --no-hookscript",
+        "hook 1000 pre-start",
+    ] {
+        let [small, middle, large] = [0, 1, 2].map(|at| counted(&nodes[at], command));
+        for (what, at) in [("opens", 0), ("reads", 1), ("writes", 2)] {
+            let (first, second) = (middle[at].saturating_sub(small[at]), large[at].saturating_sub(middle[at]));
+            // Twice as many guests more are twice as much more; a part that is the same for all does not count.
+            let limit = first * 5 / 2 + 2048 * u64::from(at > 0) + 16;
+            assert!(
+                second <= limit,
+                "`{command}` {what} {}, {}, {} at {sizes:?} guests",
+                small[at],
+                middle[at],
+                large[at]
+            );
+        }
+    }
+    // What one assignment writes does not depend on how many there are.
+    let written = nodes.each_ref().map(|node| counted(node, "assign 1004 --no-hookscript --no-probe")[2]);
+    assert!(written[2] < written[0] + 4096, "assign writes {written:?} bytes at {sizes:?} guests");
+}
