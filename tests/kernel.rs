@@ -559,6 +559,27 @@ except TimeoutError:
             assert!(now[&seen] > counted, "{now:?} after {counted}");
             counted = now[&seen];
         }
+        // One port that sends with a new MAC in each frame takes its own room, not that of others.
+        sh(
+            "ip link add tap201i0 type veth peer name flood; ip link set flood up; ip link set tap201i0 master vmbr0 up",
+        );
+        let settled = || sh("bridge link show dev tap201i0").contains("state forwarding");
+        let started = Instant::now();
+        while !settled() {
+            assert!(started.elapsed() < Duration::from_secs(20), "the port of the flood does not come up");
+        }
+        let flood = lab::Wire::open("flood");
+        let of_flood = || filled("unregistered").keys().filter(|key| key.starts_with("tap201i0 ")).count();
+        for number in 0..500_u16 {
+            let [high, low] = number.to_be_bytes();
+            flood.send(&frames::ether(frames::BROADCAST, [6, 0, 0, 0, high, low], 0x88b6, b"flood"));
+        }
+        let other = Who { mac: [6, 1, 1, 1, 1, 1], ..me };
+        assert!(reaches_provider(&lab, "tap200i0", other));
+        assert_eq!(of_flood(), 32);
+        let key = format!("tap200i0 . {}", text(other.mac));
+        assert!(filled("unregistered").contains_key(&key), "{:?}", filled("unregistered"));
+        sh("ip link del tap201i0; nft flush set bridge pve-public-ip unregistered");
         let said = lab.ok("pool set public --uplink-guard enforce");
         let note =
             format!("note: guest 200 net0 does not reach the provider: no pool knows its MAC {}\n", text(me.mac));

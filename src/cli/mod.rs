@@ -881,6 +881,9 @@ pub struct Status {
     /// Show it again every two seconds, until Ctrl-C
     #[arg(long)]
     watch: bool,
+    /// Show all rows and notes, not ten of each kind
+    #[arg(long)]
+    all: bool,
 }
 
 /// `metrics`

@@ -1,6 +1,7 @@
 //! `status` and `metrics`: how this node is, on one screen and for Prometheus. What cannot be read makes its own line say
 //! so, never the command fail.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::thread::sleep;
 use std::time::Duration;
@@ -18,6 +19,9 @@ use crate::system::run::RunState;
 use crate::system::{Kernel, Reference};
 use crate::view::exposition::exposition;
 use crate::view::{Comparison, Guard, Known, PoolUse, View, seconds};
+
+/// Rows and notes of a kind that are shown: guests decide how many there are.
+const SHOWN: usize = 10;
 
 /// How long a bar of a pool is.
 const BAR: usize = 10;
@@ -84,7 +88,10 @@ pub(super) fn status(node: &Node, command: &Status, format: OutputFormat) -> any
     let output = || {
         let view = view(node);
         let code = if view.unreadable > 0 { UNREADABLE } else { u8::from(view.in_line.is_none()) };
-        Output { has_colours: screen.has_colour, ..Output::new(text(&view, screen.width), json!(view)).with_code(code) }
+        Output {
+            has_colours: screen.has_colour,
+            ..Output::new(text(&view, screen.width, command.all), json!(view)).with_code(code)
+        }
     };
     if !command.watch {
         return Ok(output());
@@ -116,35 +123,39 @@ impl Screen {
     }
 }
 
-fn text(view: &View, width: usize) -> String {
+fn text(view: &View, width: usize, all: bool) -> String {
+    let shown = if all { usize::MAX } else { SHOWN };
     let mut text = format!("node {}: {}, {}\n", view.node, health(view), guard_text(view.guard.as_ref()));
     for trouble in &view.trouble {
         text += &format!("trouble: {}\n", escaped(trouble));
     }
-    let mut add = |headers: &[&str], rows: Vec<Vec<String>>| {
+    let mut add = |headers: &[&str], rows: Vec<Vec<String>>, rest: &str| {
         if !rows.is_empty() {
             text += &table_within(width, headers, &rows);
+            text += rest;
         }
     };
     let whose =
         |vmid: Option<Vmid>, port: IfName| vmid.map_or_else(|| port.to_string(), |vmid| format!("{vmid} ({port})"));
-    add(&["pool", "profile", "bridge", "assigned", "uplink guard"], view.pools.iter().map(pool_row).collect());
+    add(&["pool", "profile", "bridge", "assigned", "uplink guard"], view.pools.iter().map(pool_row).collect(), "");
     let guests = view.guests.iter().map(|nic| {
         let (vmid, port, mac) = (nic.vmid.to_string(), nic.port.to_string(), nic.mac.to_string());
         vec![vmid, nic.interface.clone(), port, mac, nic.addresses.join(" "), nic.state.to_string()]
     });
-    add(&["guest", "net", "port", "mac", "addresses", "state"], guests.collect());
-    let dropped = view.dropped.iter().map(|entry| {
+    add(&["guest", "net", "port", "mac", "addresses", "state"], guests.collect(), "");
+    let rest = more(view.dropped.len(), shown, "rows of dropped frames");
+    let dropped = in_turn(&view.dropped, shown, |entry| entry.port).into_iter().map(|entry| {
         let hour = entry.last_hour.map_or_else(|| "?".to_owned(), |hour| hour.to_string());
         let (all, ago) = (entry.count.packets.to_string(), ago(entry.seconds_ago));
         vec![whose(entry.vmid, entry.port), hour, all, ago, entry.sentence.to_owned()]
     });
-    add(&["dropped from", "last hour", "in all", "last", "because"], dropped.collect());
-    let strangers = view.unregistered.iter().map(|entry| {
+    add(&["dropped from", "last hour", "in all", "last", "because"], dropped.collect(), &rest);
+    let rest = more(view.unregistered.len(), shown, "MACs that the provider does not know");
+    let strangers = in_turn(&view.unregistered, shown, |entry| entry.port).into_iter().map(|entry| {
         let mac = entry.mac.map(|mac| mac.to_string()).unwrap_or_default();
         vec![whose(entry.vmid, entry.port), mac, entry.count.packets.to_string()]
     });
-    add(&["sends to the provider", "with unknown MAC", "frames"], strangers.collect());
+    add(&["sends to the provider", "with unknown MAC", "frames"], strangers.collect(), &rest);
     for router in view.routers.iter().take(ROUTERS) {
         text += &format!("router {router}, protected\n");
     }
@@ -152,11 +163,39 @@ fn text(view: &View, width: usize) -> String {
         text += &format!("conflicts: {} (`pve-public-ip conflicts list` names them)\n", view.conflicts);
     }
     for (kind, problems) in [("problem", &view.problems), ("note", &view.notes)] {
-        for problem in problems {
+        for problem in problems.iter().take(shown) {
             text += &advised(kind, &problem.sentence, &problem.hint);
         }
+        text += &more(problems.len(), shown, &format!("{kind}s"));
     }
     text
+}
+
+/// As many rows as are shown. If there are more, first one of each port, then the second ones, so that a port with thousands
+/// does not hide the others.
+fn in_turn<T>(rows: &[T], shown: usize, port: impl Fn(&T) -> IfName) -> Vec<&T> {
+    if rows.len() <= shown {
+        return rows.iter().collect();
+    }
+    let mut counts: BTreeMap<IfName, usize> = BTreeMap::new();
+    let mut ranked: Vec<(usize, &T)> = rows
+        .iter()
+        .map(|row| {
+            let count = counts.entry(port(row)).or_default();
+            *count += 1;
+            (*count, row)
+        })
+        .collect();
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.into_iter().take(shown).map(|(_, row)| row).collect()
+}
+
+/// What is said of the rest; nothing if there is none.
+fn more(count: usize, shown: usize, what: &str) -> String {
+    match count.saturating_sub(shown) {
+        0 => String::new(),
+        rest => format!("... and {rest} more of {count} {what} (`pve-public-ip status --all`)\n"),
+    }
 }
 
 fn health(view: &View) -> String {

@@ -46,8 +46,8 @@ pub struct Entry {
     pub mac: Option<MacAddr>,
     /// How many.
     pub count: Count,
-    /// How long ago the entry was renewed: by the last frame where frames are dropped, by the first one where they are only
-    /// counted.
+    /// How long ago the entry was renewed: by the last frame of a port, by the first one of a MAC that the provider does not
+    /// know.
     pub age: Duration,
 }
 
