@@ -185,11 +185,8 @@ const FOUND: &[Row] = &[
     (
         "registry-broken",
         |facts| {
-            let error = DocumentError {
-                path: "/etc/pve/public-ip/guests/7.json".into(),
-                reason: "is empty".into(),
-                hint: "restore it".into(),
-            };
+            let path = std::path::Path::new("/etc/pve/public-ip/guests/7.json");
+            let error = DocumentError::new(path, "is empty", "restore it");
             facts.files().inputs.registry.broken.push(error);
         },
         "`/etc/pve/public-ip/guests/7.json` is empty",
