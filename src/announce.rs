@@ -14,25 +14,41 @@ const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 /// The Ethernet frame that announces `address` at `mac`.
 pub fn frame(mac: MacAddr, address: IpAddr) -> Vec<u8> {
     match address {
-        IpAddr::V4(address) => gratuitous_arp(mac, address),
-        IpAddr::V6(address) => neighbour_advertisement(mac, address),
+        IpAddr::V4(address) => arp(mac, address, REQUEST),
+        IpAddr::V6(address) => advertisement(mac, address, OVERRIDE),
     }
 }
 
-fn gratuitous_arp(mac: MacAddr, address: Ipv4Addr) -> Vec<u8> {
+/// The frames that tell a guest where its gateway is now: a guest that has moved to another node still knows the MAC of
+/// the bridge that it came from. IPv4 says it as question and as answer, because some hosts heed only one of them.
+pub fn gateway(mac: MacAddr, address: IpAddr) -> Vec<Vec<u8>> {
+    match address {
+        IpAddr::V4(address) => [REQUEST, REPLY].map(|operation| arp(mac, address, operation)).into(),
+        // A router: a host that hears otherwise drops it from its default routers.
+        IpAddr::V6(address) => vec![advertisement(mac, address, OVERRIDE | ROUTER)],
+    }
+}
+
+const REQUEST: u8 = 1;
+const REPLY: u8 = 2;
+
+const ROUTER: u8 = 0x80;
+const OVERRIDE: u8 = 0x20;
+
+fn arp(mac: MacAddr, address: Ipv4Addr, operation: u8) -> Vec<u8> {
     let mut frame = [&BROADCAST[..], &mac.octets(), &[0x08, 0x06]].concat();
-    // Ethernet, IPv4, address lengths 6 and 4, request.
-    frame.extend([0, 1, 0x08, 0, 6, 4, 0, 1]);
+    // Ethernet, IPv4, address lengths 6 and 4.
+    frame.extend([0, 1, 0x08, 0, 6, 4, 0, operation]);
     frame.extend(mac.octets());
     frame.extend(address.octets());
-    frame.extend([0; 6]);
+    frame.extend(if operation == REPLY { mac.octets() } else { [0; 6] });
     frame.extend(address.octets());
     frame
 }
 
-fn neighbour_advertisement(mac: MacAddr, address: Ipv6Addr) -> Vec<u8> {
-    // Type 136, flags: override; target; target link-layer address option.
-    let mut message = vec![136, 0, 0, 0, 0x20, 0, 0, 0];
+fn advertisement(mac: MacAddr, address: Ipv6Addr, flags: u8) -> Vec<u8> {
+    // Type 136, flags; target; target link-layer address option.
+    let mut message = vec![136, 0, 0, 0, flags, 0, 0, 0];
     message.extend(address.octets());
     message.extend([2, 1]);
     message.extend(mac.octets());
@@ -70,6 +86,12 @@ mod tests {
         let source: Ipv6Addr = "2001:db8::10".parse().unwrap();
         let advertisement = frame(mac, source.into());
         assert_eq!(advertisement.len(), 14 + 40 + 32);
+        let router = &gateway(mac, source.into())[0];
+        assert_eq!((advertisement[58], router[58]), (0x20, 0xa0), "only a gateway says that it is a router");
+        assert_eq!(checksum(source, ALL_NODES, &router[54..]), 0);
+        let both = gateway(mac, "169.254.0.1".parse().unwrap());
+        assert_eq!(both.iter().map(|frame| frame[21]).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(both[1][32..38], mac.octets(), "an answer names the sender as its receiver, too");
         // Summed up with its own checksum a message gives zero.
         assert_eq!(checksum(source, ALL_NODES, &advertisement[54..]), 0);
     }

@@ -14,8 +14,8 @@ use crate::model::{GuestKind, IfName, MacAddr, NodeName, Vmid};
 use crate::paths::Paths;
 use crate::plan::{
     Desired, Exits, Failed, Inputs, Learnt, Links, NetState, Outcome, Place, Presence, Problem, Question, Refusal,
-    Sighting, Step, Subject, carry_out, desired, diff, gateways, is_uplink_of, learn, news, notes, questions, settle,
-    support,
+    Sighting, Step, Subject, carry_out, desired, diff, gateways, gateways_here, is_uplink_of, learn, news, notes,
+    questions, settle, support,
 };
 use crate::registry::document::{BackendChoice, GuestFile, Mode as PoolMode, Pool, PoolsFile};
 use crate::registry::store::{Store, StoreError};
@@ -74,7 +74,12 @@ pub struct Report {
     pub arrived: Vec<Vmid>,
     /// How many files of the registry, and configurations of guests with addresses, cannot be used.
     pub unreadable: usize,
+    /// What guests were told of their gateways, by port.
+    pub greetings: Greetings,
 }
+
+/// Frames for guests' ports.
+pub type Greetings = BTreeMap<IfName, Vec<Vec<u8>>>;
 
 /// What lies under `/etc/pve`, as it was read at one moment.
 #[derive(Debug)]
@@ -90,6 +95,12 @@ impl Sources {
     /// What might surprise if the registry were this one.
     pub fn notes_with(&self, registry: Registry) -> Vec<Problem> {
         notes(&Inputs { registry, ..self.inputs.clone() })
+    }
+
+    /// The MACs of the interfaces, as they were at the last look.
+    fn macs(&self) -> BTreeMap<IfName, MacAddr> {
+        let links = &self.inputs.links.0;
+        links.iter().filter_map(|(name, link)| Some((*name, link.mac?))).collect()
     }
 
     fn look_at_network(&mut self, kernel: &mut Kernel) -> Result<(), KernelError> {
@@ -304,6 +315,7 @@ impl Node {
         left: Option<&mut NetState>,
         mode: Mode,
     ) -> Result<Report, ReconcileError> {
+        let macs_before = sources.macs();
         sources.look_at_network(kernel)?;
         let unreadable = self.look_at_guests(run, sources);
         self.look_at_routers(kernel, &mut sources.inputs, mode)?;
@@ -338,6 +350,7 @@ impl Node {
             observed.swap_filter(left);
         }
         let (mut arrived, mut changes) = (Vec::new(), Vec::new());
+        let mut greetings = Greetings::new();
         if mode == Mode::Apply && trust == Trust::Whole {
             let news = std::mem::take(&mut sources.news);
             if !news.is_empty() {
@@ -365,6 +378,8 @@ impl Node {
             for guest in arrived.iter().filter_map(|vmid| inputs.registry.guests.get(vmid)) {
                 announce_addresses(inputs, guest, &inputs.links);
             }
+            greetings = greet(inputs, &arrived, &steps, &macs_before);
+            send_greetings(&greetings);
             if trust == Trust::Whole {
                 forget(run, inputs, &mut changes);
                 let basis = node_basis(sources.pools_source, &inputs.registry.pools, &inputs.links);
@@ -385,7 +400,18 @@ impl Node {
         let notes = notes(inputs);
         let unreadable = inputs.registry.broken.len() + sources.unreadable.len();
         let presence = inputs.presence.clone();
-        Ok(Report { steps, failed, was_refused, problems, notes, presence, desired: state, arrived, unreadable })
+        Ok(Report {
+            steps,
+            failed,
+            was_refused,
+            problems,
+            notes,
+            presence,
+            desired: state,
+            arrived,
+            greetings,
+            unreadable,
+        })
     }
 
     /// What filters routed traffic on this node: what was decided since it booted, as long as nobody asks for another one.
@@ -646,6 +672,42 @@ pub(crate) fn announce_addresses(inputs: &Inputs, file: &GuestFile, links: &Link
     for (device, frames) in frames {
         if let Err(error) = packet::send(device, &frames) {
             log::warn!("cannot announce the addresses of guest {} on {device}: {error}", file.vmid);
+        }
+    }
+}
+
+/// What to tell guests of the gateways that the node is for them: those that have just arrived still look for them where
+/// they came from, and all on a bridge do whose MAC has changed, or which has just been given the gateway.
+fn greet(inputs: &Inputs, arrived: &[Vmid], steps: &[Step], macs_before: &BTreeMap<IfName, MacAddr>) -> Greetings {
+    let given: BTreeSet<IpAddr> = steps
+        .iter()
+        .filter_map(|step| if let Step::SetGateway(_, gateway) = step { Some(*gateway) } else { None })
+        .collect();
+    let moved: BTreeSet<MacAddr> = macs_before
+        .iter()
+        .filter_map(|(name, before)| inputs.links.get(*name)?.mac.filter(|mac| mac != before))
+        .collect();
+    if arrived.is_empty() && given.is_empty() && moved.is_empty() {
+        return Greetings::new();
+    }
+    let mut greetings = Greetings::new();
+    let here = inputs.registry.guests.values();
+    for guest in here.filter(|guest| inputs.presence.get(&guest.vmid) == Some(&Presence::Running)) {
+        let is_new = arrived.contains(&guest.vmid);
+        for (port, mac, gateway) in gateways_here(inputs, guest) {
+            if is_new || given.contains(&gateway) || moved.contains(&mac) {
+                greetings.entry(port).or_default().extend(announce::gateway(mac, gateway));
+            }
+        }
+    }
+    greetings
+}
+
+/// Sends them to the guests alone: out of their ports, and not by their bridge.
+pub(crate) fn send_greetings(greetings: &Greetings) {
+    for (port, frames) in greetings {
+        if let Err(error) = packet::send(*port, frames) {
+            log::warn!("cannot tell the guest behind {port} where its gateway is: {error}");
         }
     }
 }

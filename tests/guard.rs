@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs::{self, File};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -518,12 +519,18 @@ fn what_routed_guests_need_comes_back_at_once() {
     guard.within(PATIENCE, "the guest has what it needs", is_well);
     guard.rests();
     let running = net.support();
+    let forwarding6 = if Path::new("/proc/sys/net/ipv6/conf/all/force_forwarding").exists() {
+        let meaning = "what comes in on vmbr0 does not reach routed guests, or the world from them, by IPv6";
+        ("ipv6/conf/vmbr0/force_forwarding", meaning)
+    } else {
+        ("ipv6/conf/all/forwarding", "routed guests have no IPv6 beyond this node")
+    };
     for (setting, meaning) in [
         (
             "ipv4/conf/vmbr0/forwarding",
             "what comes in on vmbr0 does not reach routed guests, or the world from them, by IPv4",
         ),
-        ("ipv6/conf/all/forwarding", "routed guests have no IPv6 beyond this node"),
+        forwarding6,
         ("ipv6/conf/wan0/proxy_ndp", "nobody answers for routed guests' IPv6 addresses on wan0"),
     ] {
         guard.repairs(&format!("echo 0 > /proc/sys/net/{setting}"), || set(setting, 1));

@@ -28,8 +28,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::audit::{self, Change};
 use crate::conflict::{Conflict, Files, in_files};
+use crate::model::IfName;
 use crate::plan::{self, Event, Links, NetState, Problem, Rules, Step, latest};
-use crate::reconcile::{Mode, Node, ReconcileError, Report, Sources, Trust, reference};
+use crate::reconcile::{Greetings, Mode, Node, ReconcileError, Report, Sources, Trust, reference, send_greetings};
 use crate::registry::document::NodeFile;
 use crate::ruleset::{Backend, Table, Variant};
 use crate::system::claims;
@@ -71,6 +72,12 @@ const CHAINS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The same where nf_tables tells of it, and only the sets of `ipset` change in silence.
 const TOLD_CHAINS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often the node's neighbour table is asked where the gateways are.
+const GATEWAYS_INTERVAL: Duration = Duration::from_secs(2);
+
+/// When guests are told again where their gateway is.
+const GREETING_PAUSES: [Duration; 3] = [Duration::from_millis(500), Duration::from_millis(500), Duration::from_secs(2)];
 
 /// A cluster file system that does not answer for so long is in trouble.
 const SILENCE_LIMIT: Duration = Duration::from_secs(5);
@@ -144,6 +151,7 @@ pub fn run(node: Node, listen: Option<SocketAddr>) -> Result<(), GuardError> {
         changed_by: None,
         chains_mark: None,
         chains_due: Duration::ZERO,
+        gateways_due: Duration::ZERO,
         schedule: Schedule::new(),
         sayings,
         note: GuardNote { pid: std::process::id(), ..GuardNote::default() },
@@ -174,6 +182,8 @@ struct Guard {
     /// By what a change of iptables is known, and when to look for one.
     chains_mark: Option<u64>,
     chains_due: Duration,
+    /// When to look for gateways that have moved.
+    gateways_due: Duration,
     schedule: Schedule,
     sayings: Sayings,
     note: GuardNote,
@@ -204,6 +214,8 @@ impl Guard {
             let now = self.now();
             let sleep = self.schedule.left(now).min((self.gathered + self.interval()).saturating_sub(now));
             let sleep = if self.chains_mark.is_some() { sleep.min(self.chains_due.saturating_sub(now)) } else { sleep };
+            let sleep =
+                if self.is_bound_to_gateways() { sleep.min(self.gateways_due.saturating_sub(now)) } else { sleep };
             if is_ready {
                 self.sentry.guard_rests();
             }
@@ -228,6 +240,7 @@ impl Guard {
             let events = monitor.drain()?;
             self.hear(events);
             self.look_at_chains();
+            self.look_at_gateways();
             if self.schedule.left(self.now()).is_zero() {
                 let is_done = self.look()?;
                 if let Some(sources) = &self.sources {
@@ -421,6 +434,28 @@ impl Guard {
         }
     }
 
+    /// Whether there are gateways whose MAC is wanted.
+    fn is_bound_to_gateways(&self) -> bool {
+        self.kernel.is_some()
+            && self.sources.as_ref().is_some_and(|sources| !sources.inputs().found_gateways.is_empty())
+    }
+
+    /// The kernel is not asked to tell of neighbours, of which a guest can make as many as it likes; so the few that matter
+    /// are looked up now and then.
+    fn look_at_gateways(&mut self) {
+        if !self.is_bound_to_gateways() || self.now() < self.gateways_due {
+            return;
+        }
+        self.gateways_due = self.now() + GATEWAYS_INTERVAL;
+        let (Some(kernel), Some(sources)) = (&mut self.kernel, &self.sources) else { return };
+        let known = &sources.inputs().found_gateways;
+        let now = kernel.found_gateways(&known.keys().copied().collect(), sources.links());
+        // One that has just fallen silent is no news; what cannot be read is found out by the look.
+        if now.is_ok_and(|now| now.iter().any(|(gateway, mac)| mac.is_some() && known.get(gateway) != Some(mac))) {
+            self.wake(Cause::Network);
+        }
+    }
+
     /// iptables tells nobody when it changes, so it is asked now and then.
     fn look_at_chains(&mut self) {
         let (Some(mark), Some(kernel), Some(sources)) = (self.chains_mark, &self.kernel, &self.sources) else { return };
@@ -598,6 +633,7 @@ impl Guard {
     }
 
     fn well(&mut self, report: &Report) -> Vec<Line> {
+        self.greet_again(&report.greetings);
         for vmid in &report.arrived {
             log::info!("guard: guest {vmid} has arrived and was announced");
         }
@@ -609,6 +645,25 @@ impl Guard {
         let mut lines = self.sayings.trouble(None, seconds());
         lines.extend(self.sayings.problems(&report.problems, seconds()));
         lines
+    }
+
+    /// A guest that arrives goes on a moment after its configuration has moved, and may have missed it.
+    fn greet_again(&self, greetings: &Greetings) {
+        if greetings.is_empty() {
+            return;
+        }
+        let greetings = greetings.clone();
+        let again = move || {
+            for pause in GREETING_PAUSES {
+                thread::sleep(pause);
+                // It may have gone by now.
+                let there = |port: &IfName| nix::net::if_::if_nametoindex(port.as_str()).is_ok();
+                send_greetings(&greetings.clone().into_iter().filter(|(port, _)| there(port)).collect());
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("greetings".to_owned()).spawn(again) {
+            log::warn!("guard: guests are told only once where their gateway is: {error}");
+        }
     }
 
     fn in_trouble(&mut self, text: &str, hint: Option<&str>) -> Vec<Line> {

@@ -290,6 +290,9 @@ impl Step {
                         "what comes in on {device} does not reach routed guests, or the world from them, by IPv4"
                     ),
                     Setting::Forwarding6 => "routed guests have no IPv6 beyond this node".to_owned(),
+                    Setting::ForceForwarding6(device) => format!(
+                        "what comes in on {device} does not reach routed guests, or the world from them, by IPv6"
+                    ),
                     Setting::Router6(device) | Setting::ProxyNdp(device) => {
                         format!("nobody answers for routed guests' IPv6 addresses on {device}")
                     }
@@ -416,6 +419,7 @@ mod tests {
             device().prop_map(Setting::ArpIgnore),
             device().prop_map(Setting::Forwarding4),
             Just(Setting::Forwarding6),
+            Just(Setting::ForceForwarding6("vmbr0".parse().unwrap())),
             device().prop_map(Setting::Router6),
             device().prop_map(Setting::ProxyNdp),
         ]

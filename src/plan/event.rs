@@ -52,6 +52,9 @@ pub enum Event {
         forwarding: Option<u32>,
         /// Whether it answers for others.
         proxy: Option<u32>,
+        /// One that the kernel does not name: as of Linux 6.18 that is whether the interface forwards IPv6 although the node
+        /// does not.
+        unnamed: bool,
     },
     /// A neighbour; no MAC: it has gone, or is not permanent.
     Neighbour {
@@ -126,7 +129,7 @@ enum Subject {
     Route(IpNet, bool),
     Address(u32, IpNet),
     DefaultRoute(DefaultRoute),
-    Settings(bool, u32, bool),
+    Settings(bool, u32, [bool; 3]),
     Filter,
     Chains,
     Lost,
@@ -138,7 +141,9 @@ impl Event {
             Self::Link(name, _) | Self::LinkGone(name) => Subject::Link(*name),
             Self::Address { index, net, .. } => Subject::Address(*index, *net),
             Self::DefaultRoute { route, .. } => Subject::DefaultRoute(*route),
-            Self::Settings { v4, index, forwarding, .. } => Subject::Settings(*v4, *index, forwarding.is_some()),
+            Self::Settings { v4, index, forwarding, proxy, unnamed } => {
+                Subject::Settings(*v4, *index, [forwarding.is_some(), proxy.is_some(), *unnamed])
+            }
             Self::Neighbour { index, address, ours, .. } => Subject::Neighbour(*index, *address, *ours),
             Self::Found { index, address, .. } => Subject::Found(*index, *address),
             Self::Forwarding { index, mac, .. } => Subject::Forwarding(*index, *mac),
@@ -187,7 +192,7 @@ impl Known<'_> {
             Event::DefaultRoute { route, present } => {
                 self.exits.is_some_and(|exits| exits.routes.contains(route) != *present)
             }
-            Event::Settings { v4, index, forwarding, proxy } => {
+            Event::Settings { v4, index, forwarding, proxy, unnamed } => {
                 let settings = &self.desired.support.settings;
                 let is_reset = |setting: Setting, value: &Option<u32>| {
                     value.is_some_and(|value| value != setting.value()) && settings.contains(&setting)
@@ -195,7 +200,9 @@ impl Known<'_> {
                 match (self.name(*index), v4) {
                     (Some(name), true) => is_reset(Setting::Forwarding4(name), forwarding),
                     (Some(name), false) => {
-                        is_reset(Setting::Router6(name), forwarding) || is_reset(Setting::ProxyNdp(name), proxy)
+                        is_reset(Setting::Router6(name), forwarding)
+                            || is_reset(Setting::ProxyNdp(name), proxy)
+                            || (*unnamed && settings.contains(&Setting::ForceForwarding6(name)))
                     }
                     (None, v4) => !v4 && *index == WHOLE_NODE && is_reset(Setting::Forwarding6, forwarding),
                 }
@@ -277,6 +284,7 @@ mod tests {
                 settings: BTreeSet::from([
                     Setting::Forwarding4(bridge),
                     Setting::Forwarding6,
+                    Setting::ForceForwarding6(bridge),
                     Setting::ProxyNdp(bridge),
                 ]),
                 gateways: BTreeSet::from([(bridge, gateway)]),
@@ -315,7 +323,10 @@ mod tests {
         let nobody = Known { exits: None, ..known };
         assert!(!nobody.is_contradicted_by(&default(tap, true)), "there is no routed pool");
 
-        let set = |v4, index, forwarding, proxy| Event::Settings { v4, index, forwarding, proxy };
+        let set = |v4, index, forwarding, proxy| Event::Settings { v4, index, forwarding, proxy, unnamed: false };
+        let unnamed = |index| Event::Settings { v4: false, index, forwarding: None, proxy: None, unnamed: true };
+        assert!(matters(unnamed(2)));
+        assert!(!matters(unnamed(3)), "nobody needs it there");
         assert!(matters(set(true, 2, Some(0), None)));
         assert!(!matters(set(true, 2, Some(1), None)));
         assert!(!matters(set(true, 3, Some(0), None)), "nobody needs it there");

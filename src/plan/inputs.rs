@@ -70,6 +70,8 @@ pub struct Exits {
     pub addresses: BTreeSet<(IfName, IpNet)>,
     /// Interfaces on which it learns routes or addresses by router advertisement, and is meant to.
     pub advertised: BTreeSet<IfName>,
+    /// Whether the kernel can be told to forward IPv6 for single interfaces.
+    pub can_force_forwarding: bool,
 }
 
 /// A default route of the node.

@@ -38,4 +38,4 @@ pub use routers::{
 };
 pub use state::{NetState, Route, Rules, Setting, Support};
 pub use subject::{Subject, Subjects};
-pub use support::{OPEN_VSWITCH, outlook, problems as support_problems, support, unfiltered, unfit};
+pub use support::{OPEN_VSWITCH, gateways_here, outlook, problems as support_problems, support, unfiltered, unfit};

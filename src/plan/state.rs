@@ -118,10 +118,12 @@ pub enum Setting {
     ArpIgnore(IfName),
     /// Forward IPv4 packets that come in here; the kernel asks the interface alone.
     Forwarding4(IfName),
-    /// Forward IPv6 packets. Only Linux 6.17 can be told to do it for single interfaces, and even there the node has to be
-    /// a router on an interface to answer on it for others.
+    /// Forward IPv6 packets, whichever interface they come in by: before Linux 6.17 there is no other way.
     Forwarding6,
-    /// Be an IPv6 router here. Set by [`Self::Forwarding6`] too, but somebody may have reset it.
+    /// Forward IPv6 packets that come in here, since Linux 6.17; nobody on another interface has a router in the node.
+    ForceForwarding6(IfName),
+    /// Be an IPv6 router here: answer for others, and take no router's word. Set by [`Self::Forwarding6`] too, but somebody
+    /// may have reset it.
     Router6(IfName),
     /// Answer neighbour solicitations for others.
     ProxyNdp(IfName),
@@ -135,6 +137,7 @@ impl Setting {
             Self::ArpIgnore(device) => format!("net/ipv4/conf/{device}/arp_ignore"),
             Self::Forwarding4(device) => format!("net/ipv4/conf/{device}/forwarding"),
             Self::Forwarding6 => "net/ipv6/conf/all/forwarding".to_owned(),
+            Self::ForceForwarding6(device) => format!("net/ipv6/conf/{device}/force_forwarding"),
             Self::Router6(device) => format!("net/ipv6/conf/{device}/forwarding"),
             Self::ProxyNdp(device) => format!("net/ipv6/conf/{device}/proxy_ndp"),
         }
@@ -151,6 +154,7 @@ impl Setting {
             Self::AcceptRa(device)
             | Self::ArpIgnore(device)
             | Self::Forwarding4(device)
+            | Self::ForceForwarding6(device)
             | Self::Router6(device)
             | Self::ProxyNdp(device) => Some(*device),
             Self::Forwarding6 => None,

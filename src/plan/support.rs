@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::checks::Problem;
 use super::inputs::{Inputs, Links, Presence};
 use super::state::{Setting, Support};
-use crate::model::{IfName, PoolName, Prefix};
+use crate::model::{IfName, MacAddr, PoolName, Prefix};
 use crate::registry::document::{GuestFile, Mode, Pool};
 use crate::registry::plain;
 
@@ -65,14 +65,40 @@ pub fn support(inputs: &Inputs, guest: &GuestFile) -> Support {
     support
 }
 
+/// Gateways that the node is for a guest that runs here: the guest's port, the MAC at which it has to look for them, and
+/// the address.
+pub fn gateways_here(inputs: &Inputs, guest: &GuestFile) -> BTreeSet<(IfName, MacAddr, IpAddr)> {
+    let Some(config) = inputs.guests.get(&guest.vmid).map(|place| &place.config) else { return BTreeSet::new() };
+    let ours = support(inputs, guest).gateways;
+    let here = guest.addresses().filter_map(|(nic, _, assigned)| {
+        let pool = inputs.registry.pools.pools.get(&assigned.pool)?;
+        let device = inputs.links.segment(pool.bridge, config.tag(nic))?;
+        let link = inputs.links.get(device)?;
+        let gateway = assigned.gateway.or_else(|| pool.gateway(assigned.address))?;
+        let is_here = ours.contains(&(device, gateway))
+            || link.gateways.contains(&gateway)
+            || link.addresses.iter().any(|net| net.addr() == gateway);
+        let port = config.kind.port(guest.vmid, nic);
+        (is_here && inputs.links.get(port).is_some()).then_some((port, link.mac?, gateway))
+    });
+    here.collect()
+}
+
 fn add_needs(inputs: &Inputs, one: &Routed<'_>, support: &mut Support) {
     let uplinks = uplinks(inputs, one.v4());
+    let ways = ways(inputs, one.v4()).into_iter().chain(uplinks.iter().copied()).chain([one.device]);
     if one.v4() {
-        support.settings.extend(uplinks.iter().copied().chain([one.device]).map(Setting::Forwarding4));
+        support.settings.extend(ways.map(Setting::Forwarding4));
         support.settings.extend(one.firewall.map(Setting::ArpIgnore));
     } else {
         support.settings.extend(inputs.exits.advertised.iter().copied().map(Setting::AcceptRa));
-        support.settings.insert(Setting::Forwarding6);
+        if inputs.exits.can_force_forwarding {
+            support.settings.extend(ways.map(Setting::ForceForwarding6));
+            // Otherwise the node would go on taking routers' words there, as a host does.
+            support.settings.insert(Setting::Router6(one.device));
+        } else {
+            support.settings.insert(Setting::Forwarding6);
+        }
     }
     if let Some(gateway) = one.gateway.filter(|gateway| place(inputs, one.device, *gateway) == Place::Bridge) {
         support.gateways.insert((one.device, gateway));
@@ -110,6 +136,9 @@ fn in_words(support: &Support) -> Option<String> {
     let mut parts = Vec::new();
     let forwards = settings(|setting| if let Setting::Forwarding4(device) = setting { Some(*device) } else { None });
     parts.extend((!forwards.is_empty()).then(|| format!("forwards IPv4 on {}", listed(forwards))));
+    let forwards =
+        settings(|setting| if let Setting::ForceForwarding6(device) = setting { Some(*device) } else { None });
+    parts.extend((!forwards.is_empty()).then(|| format!("forwards IPv6 on {}", listed(forwards))));
     parts.extend(support.settings.contains(&Setting::Forwarding6).then(|| "forwards IPv6".to_owned()));
     let learns = settings(|setting| if let Setting::AcceptRa(device) = setting { Some(*device) } else { None });
     parts.extend((!learns.is_empty()).then(|| format!("goes on learning its IPv6 routes on {}", listed(learns))));
@@ -122,7 +151,14 @@ fn in_words(support: &Support) -> Option<String> {
     Some(format!("while a guest of it runs here, the node {all}"))
 }
 
-/// The interfaces of the node's default route; more than one if it leads by several at the same metric.
+/// The interfaces by which packets for guests may come in: all that the node's default routes lead by. A named uplink
+/// says where the node answers for guests; the provider may send by the other one all the same.
+fn ways(inputs: &Inputs, v4: bool) -> BTreeSet<IfName> {
+    inputs.exits.routes.iter().filter(|route| route.v4 == v4).map(|route| route.device).collect()
+}
+
+/// Where the node answers for guests: the interfaces of its default route; more than one if it leads by several at the same
+/// metric.
 fn uplinks(inputs: &Inputs, v4: bool) -> Vec<IfName> {
     if let Some(named) = named_uplink(inputs) {
         return if inputs.links.get(named).is_some() { vec![named] } else { Vec::new() };
@@ -239,6 +275,10 @@ fn add_problems(inputs: &Inputs, one: &Routed<'_>, found: &mut BTreeSet<Problem>
         several => {
             let names: Vec<&str> = several.iter().map(IfName::as_str).collect();
             let sentence = format!("{needs}, but the IPv{family} default route leads by {}", names.join(" and by "));
+            let hint = format!(
+                "{hint}; if the provider routes the addresses to the node and asks nobody for them, make the pool with a \
+                 profile file that has `\"proxy\": false`"
+            );
             add(sentence, hint);
         }
     }
@@ -446,6 +486,13 @@ mod tests {
         let lines = shown(&inputs);
         assert!(!lines.iter().any(|line| line.starts_with("proxy 203")), "{lines:?}");
         assert!(lines.contains(&"net/ipv4/conf/eno2/forwarding 1".to_owned()), "what comes by either is forwarded");
+        inputs.links.0.insert(name("eno1"), Link::default());
+        inputs.registry.node = serde_json::from_str(r#"{"version":1,"route_uplink":"eno1"}"#).ok();
+        let lines = shown(&inputs);
+        for line in ["proxy 203.0.113.10 eno1", "net/ipv4/conf/eno1/forwarding 1", "net/ipv4/conf/eno2/forwarding 1"] {
+            assert!(lines.contains(&line.to_owned()), "the named one answers, and both forward: {lines:?}");
+        }
+        inputs.registry.node = None;
         inputs.exits.routes[1].metric = 100;
         assert_eq!(sentences(&inputs), [""; 0], "the better one is meant");
         inputs.exits.routes.clear();
@@ -459,6 +506,28 @@ mod tests {
         inputs.registry.node = serde_json::from_str(r#"{"version":1,"route_uplink":"vmbr1"}"#).ok();
         let same = "addresses, but its guests are on vmbr1 themselves, by which the node reaches the provider";
         assert_eq!(sentences(&inputs), [format!("{needs} IPv4 {same}"), format!("{needs} IPv6 {same}")]);
+    }
+
+    #[test]
+    fn where_the_kernel_can_only_the_interfaces_of_the_pool_forward() {
+        let mut inputs = inputs("ovh-routed", ["169.254.0.1", "fe80::1"]);
+        inputs.exits.can_force_forwarding = true;
+        inputs.links.0.insert(name("vmbr9"), Link::default());
+        let ipv6: Vec<String> = shown(&inputs)
+            .into_iter()
+            .filter(|line| line.starts_with("net/ipv6") && line.contains("forwarding"))
+            .collect();
+        assert_eq!(
+            ipv6,
+            [
+                "net/ipv6/conf/eno1/force_forwarding 1",
+                "net/ipv6/conf/vmbr1/force_forwarding 1",
+                "net/ipv6/conf/eno1/forwarding 1",
+                "net/ipv6/conf/vmbr1/forwarding 1",
+            ]
+        );
+        let (outlook, _) = outlook(&inputs, &"net".parse().unwrap());
+        assert!(outlook.as_ref().unwrap().contains(", forwards IPv6 on eno1 and vmbr1, "), "{outlook:?}");
     }
 
     #[test]

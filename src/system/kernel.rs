@@ -115,6 +115,7 @@ impl Kernel {
     /// The node's ways to the world.
     pub fn exits(&mut self) -> Result<Exits, KernelError> {
         let mut exits = self.routing.exits()?;
+        exits.can_force_forwarding = settings::can_force_forwarding();
         // If advertisements are not listened to, what came by them is of the past.
         exits.advertised.retain(|device| settings::value(Setting::AcceptRa(*device)).is_some_and(|value| value > 0));
         let noted = self.settings.noted()?;

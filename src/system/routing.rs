@@ -13,7 +13,7 @@ use nix::sys::socket::{MsgFlags, SockProtocol};
 
 use super::forwarding::Pinned;
 use super::netlink::flags::{ACKNOWLEDGE, CREATE, DUMP, EXCLUSIVE, REPLACE, REQUEST};
-use super::netlink::{Builder, Frame, Instruction, NetlinkError, Socket, attribute, text};
+use super::netlink::{Builder, Frame, Instruction, NetlinkError, Socket, attribute, attributes, text};
 use super::pins::Pins;
 use crate::model::{IfName, MacAddr};
 use crate::plan::{
@@ -695,6 +695,7 @@ fn event(frame: &Frame) -> Option<Event> {
                 index: value(NETCONF_INDEX)?,
                 forwarding: value(NETCONF_FORWARDING),
                 proxy: value(NETCONF_PROXY),
+                unnamed: attributes(rest).all(|(kind, _)| kind == NETCONF_INDEX),
             })
         }
         _ => None,

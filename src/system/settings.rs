@@ -133,6 +133,7 @@ impl Settings {
 fn umbrella(setting: Setting) -> Option<String> {
     match setting {
         Setting::Forwarding4(_) => Some("net/ipv4/conf/all/forwarding".to_owned()),
+        Setting::ForceForwarding6(_) => Some(FORCED.to_owned()),
         Setting::Router6(_) => Some(Setting::Forwarding6.path()),
         Setting::AcceptRa(_) | Setting::ArpIgnore(_) | Setting::Forwarding6 | Setting::ProxyNdp(_) => None,
     }
@@ -150,6 +151,14 @@ fn alike(setting: Setting) -> Vec<String> {
 
 fn is_as_wanted(setting: &Setting) -> bool {
     read(&setting.path()).is_ok_and(|value| value == setting.value().to_string())
+}
+
+/// The same for all interfaces. A kernel older than 6.17 has no such setting.
+const FORCED: &str = "net/ipv6/conf/all/force_forwarding";
+
+/// Whether single interfaces can be told to forward IPv6.
+pub(super) fn can_force_forwarding() -> bool {
+    read(FORCED).is_ok()
 }
 
 /// The value of this setting, if there is such an interface.

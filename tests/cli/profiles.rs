@@ -57,20 +57,22 @@ fn a_routed_pool_says_what_becomes_of_the_node() {
     let node = node();
     node.net.sh("ip -6 addr add 2001:db8:7::2/64 dev vmbr0 nodad; ip -6 route add default via 2001:db8:7::1; ip addr flush dev vmbr1 scope global");
     let create = "pool create net --profile ovh-routed --bridge vmbr1 192.0.2.0/28 2001:db8:1::/64";
-    node.run(&format!("{create} --gateway4 169.254.0.1 --gateway6 fe80::1 --dry-run")).prints(
+    let can_force = std::path::Path::new("/proc/sys/net/ipv6/conf/all/force_forwarding").exists();
+    let forwards = if can_force { "forwards IPv6 on vmbr0 and vmbr1" } else { "forwards IPv6" };
+    node.run(&format!("{create} --gateway4 169.254.0.1 --gateway6 fe80::1 --dry-run")).prints(&format!(
         "pool net would be created: ovh-routed, bridge vmbr1, 2 entries\n\
-         while a guest of it runs here, the node forwards IPv4 on vmbr0 and vmbr1, forwards IPv6, \
-         has the gateway 169.254.0.1 on vmbr1 and fe80::1 on vmbr1 and answers for its addresses on vmbr0\n",
-    );
+         while a guest of it runs here, the node forwards IPv4 on vmbr0 and vmbr1, {forwards}, \
+         has the gateway 169.254.0.1 on vmbr1 and fe80::1 on vmbr1 and answers for its addresses on vmbr0\n"
+    ));
     // In a cluster that is the default, because guests move.
     node.tree.write("etc/pve/nodes/n2/qemu-server/.keep", "");
-    node.run(&format!("{create} --dry-run")).prints(
+    node.run(&format!("{create} --dry-run")).prints(&format!(
         "pool net would be created: ovh-routed, bridge vmbr1, 2 entries\n\
          assumed: IPv4 gateway 169.254.0.1, which each node has on this bridge while such a guest runs there\n\
          assumed: IPv6 gateway fe80::1, which each node has on this bridge while such a guest runs there\n\
-         while a guest of it runs here, the node forwards IPv4 on vmbr0 and vmbr1, forwards IPv6, \
-         has the gateway 169.254.0.1 on vmbr1 and fe80::1 on vmbr1 and answers for its addresses on vmbr0\n",
-    );
+         while a guest of it runs here, the node forwards IPv4 on vmbr0 and vmbr1, {forwards}, \
+         has the gateway 169.254.0.1 on vmbr1 and fe80::1 on vmbr1 and answers for its addresses on vmbr0\n"
+    ));
     // Of two ways to the provider none is taken for the one that is meant.
     node.net.sh(
         "ip link add eno2 type veth peer name other; ip link set eno2 up; ip link set other up; ip addr add 198.51.101.7/24 dev eno2; \
@@ -83,7 +85,7 @@ fn a_routed_pool_says_what_becomes_of_the_node() {
         json!([{
             "vmid": null,
             "sentence": "pool `net` needs an interface on which the node answers for its IPv4 addresses, but the IPv4 default route leads by eno2 and by vmbr0",
-            "hint": "name it: `pve-public-ip node set --route-uplink INTERFACE` on this node",
+            "hint": "name it: `pve-public-ip node set --route-uplink INTERFACE` on this node; if the provider routes the addresses to the node and asks nobody for them, make the pool with a profile file that has `\"proxy\": false`",
         }])
     );
     node.tree.write("etc/pve/public-ip/nodes/n1.json", r#"{"version": 1, "route_uplink": "eno2"}"#);

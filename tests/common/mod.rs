@@ -130,7 +130,7 @@ impl Namespace {
     pub(crate) fn support(&self) -> Vec<String> {
         let text =
             self.sh("cd /proc/sys/net; grep -H . ipv4/conf/*/forwarding ipv6/conf/*/forwarding ipv6/conf/*/accept_ra \
-             ipv6/conf/*/proxy_ndp ipv4/conf/*/proxy_arp ipv4/ip_forward; ip neigh show proxy; \
+             $(ls -d ipv6/conf/*/force_forwarding 2>/dev/null) ipv6/conf/*/proxy_ndp ipv4/conf/*/proxy_arp ipv4/ip_forward; ip neigh show proxy; \
              ip -o addr show | grep -v 'inet6 fe80::.*:' | sed -E 's/ scope (host|link) .*//; s/ *valid_lft.*//' | sort");
         // Guests' ports come and go.
         let is_port = |line: &str| line.contains("/tap") || line.contains(": tap") || line.contains("gap1");
