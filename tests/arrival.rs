@@ -69,7 +69,7 @@ fn guest() -> Namespace {
     let guest = Namespace::new();
     guest.sh("for name in all default; do echo 0 > /proc/sys/net/ipv6/conf/$name/accept_dad; done
         ip link add eth0 address 02:00:00:00:00:40 type bridge forward_delay 0 mcast_snooping 0
-        ip link add idle type dummy; ip link set idle master eth0 up; ip link set eth0 up
+        ip link add idle type veth peer name other; ip link set other up; ip link set idle master eth0 up; ip link set eth0 up
         ip addr add 203.0.113.10/32 dev eth0; ip addr add 2001:db8:1::10/128 dev eth0 nodad
         ip route add 169.254.0.1 dev eth0; ip route add default via 169.254.0.1
         ip -6 route add default via fe80::1 dev eth0");
@@ -78,11 +78,11 @@ fn guest() -> Namespace {
 
 fn plug(node: &Node, guest: &Namespace) {
     node.net.sh(&format!(
-        "ip link add tap100i0 address fe:00:00:00:00:40 type veth peer name link netns {}
+        "ip link add tap100i0 address fe:00:00:00:00:40 type veth peer name wire netns {}
          echo 1 > /proc/sys/net/ipv6/conf/tap100i0/disable_ipv6; ip link set tap100i0 master vmbr1 up",
         guest.path()
     ));
-    guest.sh("ip link set link master eth0 up");
+    guest.sh("ip link set wire master eth0 up");
 }
 
 /// Where the guest looks for its gateways.
