@@ -26,7 +26,8 @@ use crate::plan::{
     is_filtered_by_chains, pool_bridges, support_problems,
 };
 use crate::reconcile::{
-    Mode, Node, ReconcileError, Report, announce_addresses, binding_changes, node_basis, observe_share, presence_of,
+    Mode, Node, ReconcileError, Report, VLAN_BRIDGES, announce_addresses, binding_changes, node_basis, observe_share,
+    presence_of,
 };
 use crate::registry::document::{CloudInitCheck, DocumentError, GuestFile, Pool, PoolsFile};
 use crate::registry::store::StoreError;
@@ -397,7 +398,9 @@ impl Hook<'_> {
         }
         run.set_mark(self.vmid, &mark)?;
         let basis = node_basis(pools.part.source, &inputs.registry.pools, &inputs.links);
-        let is_alone = keeps_gateways && !by_chains;
+        // What Proxmox VE has made for this guest since pre-start is nobody's business yet.
+        let taken_in: BTreeSet<(IfName, u32)> = RunState::note(&self.node.paths, VLAN_BRIDGES).unwrap_or_default();
+        let is_alone = keeps_gateways && !by_chains && inputs.vlan_bridges().is_subset(&taken_in);
         if !is_alone || !Self::are_loaded(&mut kernel, &wanted)? || !run.node_applied(&basis) {
             let report = self.node.reconcile_locked(run, Mode::Apply)?;
             self.refuse_for(&report, &inputs.registry, file)?;

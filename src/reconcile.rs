@@ -14,8 +14,8 @@ use crate::model::{GuestKind, IfName, MacAddr, NodeName, Vmid};
 use crate::paths::Paths;
 use crate::plan::{
     Desired, Exits, Failed, Inputs, Learnt, Links, NetState, Outcome, Place, Presence, Problem, Question, Refusal,
-    Sighting, Step, Subject, carry_out, desired, diff, gateways, gateways_here, is_uplink_of, learn, news, notes,
-    questions, settle, support,
+    Rules, Sighting, Step, Subject, carry_out, desired, diff, gateways, gateways_here, is_idle, is_uplink_of, learn,
+    news, notes, questions, settle, support,
 };
 use crate::registry::document::{BackendChoice, GuestFile, Mode as PoolMode, Pool, PoolsFile};
 use crate::registry::store::{Store, StoreError};
@@ -30,6 +30,10 @@ pub const SILENT: &str = "does not answer";
 
 /// How long a command waits for another one that changes this node.
 pub(crate) const NODE_LOCK_LIMIT: Duration = Duration::from_secs(30);
+
+/// The note of the bridges of VLANs that the node's share of the state took in: Proxmox VE makes one when the first guest
+/// of its VLAN starts, after pre-start.
+pub(crate) const VLAN_BRIDGES: &str = "vlan-bridges";
 
 /// This node: its name, its files, its kernel.
 #[derive(Debug, Clone)]
@@ -72,6 +76,8 @@ pub struct Report {
     pub desired: NetState,
     /// Guests whose live migration to this node is complete since the last time.
     pub arrived: Vec<Vmid>,
+    /// Whether there is nothing to protect yet, and nothing of ours in the kernel.
+    pub is_idle: bool,
     /// How many files of the registry, and configurations of guests with addresses, cannot be used.
     pub unreadable: usize,
     /// What guests were told of their gateways, by port.
@@ -340,6 +346,10 @@ impl Node {
         if let Some(left) = &mut borrowed {
             observed.swap_filter(left);
         }
+        // Before the first pool there is nothing to load, either.
+        let is_idle =
+            is_idle(&inputs.registry) && observed.rules == Rules::Absent && observed.routed_rules == Rules::Absent;
+        let state = if is_idle { NetState::default() } else { state };
         let mut steps = diff(&state, &observed);
         if trust == Trust::OldButSafe || !inputs.registry.broken.is_empty() {
             // What cannot be read may still be meant: the last known protection stays.
@@ -388,6 +398,10 @@ impl Node {
                 let basis = if is_whole { basis } else { Vec::new() };
                 if !run.node_applied(&basis) {
                     run.set_node_applied(&basis);
+                }
+                let vlans = inputs.vlan_bridges();
+                if RunState::note(&self.paths, VLAN_BRIDGES).as_ref() != Some(&vlans) {
+                    RunState::set_note(&self.paths, VLAN_BRIDGES, &vlans);
                 }
                 let variants = state.chains.keys().map(|place| place.variant).collect();
                 // What cannot be read may have kept chains in place that are not wanted by the rest.

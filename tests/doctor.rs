@@ -435,6 +435,15 @@ const FOUND: &[Row] = &[
         "give guest 100 another MAC",
     ),
     (
+        "pending-nic-change",
+        |facts| {
+            let pending = format!("{OURS}[PENDING]\nnet0: virtio=02:00:00:00:00:99,bridge=vmbr0\n");
+            facts.guest(100, "virtio=02:00:00:00:00:64,bridge=vmbr0,firewall=1", &pending);
+        },
+        "guest 100 does not start again with the changes that wait for it: guest 100 net0 has MAC 02:00:00:00:00:99",
+        "`qm set 100 --revert net0` takes the change back; `qm pending 100` shows it",
+    ),
+    (
         "mac-kept-back",
         |facts| facts.guest(101, "virtio=02:00:00:00:00:65,bridge=vmbr0", ""),
         "guest 101 net0 does not reach the provider: no pool knows its MAC 02:00:00:00:00:65",

@@ -333,3 +333,213 @@ fn a_key_of_a_newer_release_is_told_from_a_typing_error() {
         node.run("hook 101 pre-start").ok();
     }
 }
+
+#[test]
+fn before_the_first_pool_there_is_nothing_to_protect() {
+    let node = Node::new();
+    let idle = "node n1: nothing to protect yet, there is no pool";
+    node.run("verify").prints(&format!("{idle}\n"));
+    let status = node.run("status").ok();
+    assert!(status.out.starts_with(idle), "{status}");
+    node.run("plan").prints("nothing to do\n");
+    node.run("apply").prints("nothing to do\n");
+    node.run("verify").prints(&format!("{idle}\n"));
+    // As soon as something may speak of pools, it is looked for.
+    node.tree.write("etc/pve/public-ip/pools.json", "{");
+    assert_eq!(node.run("verify").code, 4);
+    std::fs::remove_file(node.tree.path("etc/pve/public-ip/pools.json")).unwrap();
+    node.run(common::CREATE).ok();
+    node.is_in_line();
+    node.net.sh("nft flush ruleset");
+    assert_eq!(node.run("verify").code, 3);
+    node.run("apply").ok();
+    // What was loaded stays: a pool may come back at any time.
+    node.run("pool remove ovh-rbx").ok();
+    node.is_in_line();
+}
+
+/// vmbr0 with an uplink, and vmbr1 without.
+fn with_uplink() -> Node {
+    let node = Node::new();
+    node.net.sh("ip link add eno1 type veth peer name provider && ip link set eno1 master vmbr0 up && ip link set provider up && \
+        ip link add vmbr1 type bridge && ip link set vmbr1 up && ip addr add 10.0.0.1/24 dev vmbr1 && ip route add default dev vmbr0");
+    node
+}
+
+#[test]
+fn who_is_routed_or_has_no_uplink_is_not_kept_back() {
+    let node = with_uplink();
+    node.tree.qemu(300, "net0: virtio=02:00:00:AA:BB:30,bridge=vmbr1\n");
+    node.tree.qemu(301, "net0: virtio=02:00:00:AA:BB:31,bridge=vmbr1\n");
+    for profile in ["hetzner-routed", "ovh-routed"] {
+        let command = format!("pool create net --profile {profile} --bridge vmbr1 --gateway4 10.0.0.1 198.18.0.8/29");
+        for run in [node.run(&format!("{command} --dry-run")).ok(), node.run(&command).ok()] {
+            assert!(!run.out.contains("note: "), "{run}");
+        }
+        node.run("assign 300 198.18.0.9 --no-hookscript --cloud-init off").ok();
+        let verify = node.run("verify").ok();
+        assert!(!verify.out.contains("note: "), "{verify}");
+        node.run("release 300 --no-hookscript").ok();
+        node.run("pool remove net").ok();
+    }
+    // On a bridge with an uplink a guest that is routed is meant to go by way of the node; others are named.
+    let run =
+        node.run("pool create net --profile hetzner-routed --bridge vmbr0 --gateway4 203.0.113.250 198.18.0.8/29").ok();
+    assert!(run.out.contains("note: guest 100 net0 does not reach the provider"), "{run}");
+    node.run("assign 100 198.18.0.9 --no-hookscript --cloud-init off").ok();
+    let verify = node.run("verify").ok();
+    assert!(!verify.out.contains("guest 100 net0") && verify.out.contains("guest 101 net0"), "{verify}");
+}
+
+#[test]
+fn the_pool_that_enforces_is_named() {
+    let node = with_uplink();
+    node.run("pool create aaa --profile generic-bridged --bridge vmbr0 --gateway4 198.18.0.1 198.18.0.5").ok();
+    let run =
+        node.run("pool create zzz --profile hetzner-bridged --bridge vmbr0 --gateway4 203.0.113.1 203.0.113.9").ok();
+    assert!(run.out.contains("`pve-public-ip pool set zzz --allow-mac 02:00:00:aa:bb:00`"), "{run}");
+    node.run("pool set zzz --allow-mac 02:00:00:aa:bb:00").ok();
+    let verify = node.run("verify").ok();
+    assert!(!verify.out.contains("02:00:00:aa:bb:00"), "{verify}");
+}
+
+#[test]
+fn of_many_notes_ten_are_shown() {
+    let node = with_uplink();
+    for number in 300..357 {
+        node.tree
+            .qemu(number, format!("net0: virtio=02:00:00:00:{:02x}:{:02x},bridge=vmbr0\n", number / 256, number % 256));
+    }
+    let create = "pool create hz --profile hetzner-bridged --bridge vmbr0 --gateway4 203.0.113.1 203.0.113.9";
+    let count = |run: &common::Run| run.out.lines().filter(|line| line.starts_with("note: guest")).count();
+    let more = "note: 50 more notes\n  hint: `pve-public-ip verify --all` shows all\n";
+    for command in
+        [&format!("{create} --dry-run"), create, "pool set hz --guest-routers true", "verify", "plan", "apply"]
+    {
+        let run = node.run(command).ok();
+        assert!(count(&run) == 10 && run.out.contains(more), "{command}: {run}");
+    }
+    let status = node.run("status").ok();
+    assert!(count(&status) == 10 && status.out.contains("`pve-public-ip status --all`"), "{status}");
+    for command in ["verify --all", "status --all"] {
+        let run = node.run(command).ok();
+        assert!(count(&run) == 60 && !run.out.contains("more notes"), "{command}: {run}");
+    }
+    let data = node.run("verify --output-format json").ok().json();
+    assert_eq!(data["notes"].as_array().unwrap().len(), 60);
+}
+
+#[test]
+fn an_uplink_is_a_port_of_a_bridge() {
+    let node = with_uplink();
+    node.run(common::CREATE).ok();
+    // As a bond is: what is part of it is no port of the bridge.
+    node.net.sh(
+        "ip link add vmbr9 type bridge && ip link add lone type ifb && ip link add below type veth peer name slave",
+    );
+    node.run("node set --uplink eno1").ok();
+    node.changes_nothing("node set --uplink lone").fails(
+        1,
+        "cannot name the uplinks of node n1: the uplink lone is no port of a bridge: what comes from the provider is not taken for that",
+        "`pve-public-ip node set --any-uplink` knows the uplinks by their names",
+    );
+    node.changes_nothing("node set --uplink eno7").fails(
+        1,
+        "this node has no interface eno7",
+        "`ip -br link` and /etc/network/interfaces show what there is",
+    );
+    // Not up yet, but described: a bond whose cards are not the ports.
+    node.tree.write(
+        "etc/network/interfaces",
+        "iface bond0 inet manual\n bond-slaves eno5 eno6\niface vmbr0 inet manual\n bridge-ports bond0\n",
+    );
+    node.changes_nothing("node set --uplink eno5").fails(
+        1,
+        "cannot name the uplinks of node n1: the uplink eno5 is part of bond0, and no port of a bridge: what comes from the provider is not taken for that",
+        "`pve-public-ip node set --uplink bond0`",
+    );
+    node.run("node set --uplink bond0").ok();
+    // Named by hand, it is said.
+    node.tree.write("etc/pve/public-ip/nodes/n1.json", "{\"version\": 1, \"uplinks\": [\"lone\"]}");
+    let verify = node.run("verify");
+    assert!(verify.code != 0 && verify.out.contains("problem: the uplink lone is no port of a bridge"), "{verify}");
+}
+
+#[test]
+fn a_vlan_of_which_no_pool_speaks_is_left_alone() {
+    let node = with_uplink();
+    // What Proxmox VE makes for `tag=`: a bridge beside vmbr0. This kernel may know no VLANs; the name is what counts.
+    node.net.sh("for tag in 10 77; do ip link add vmbr0v$tag type bridge && ip link set vmbr0v$tag up && \
+        ip link add eno1.$tag type veth peer name p$tag && ip link set eno1.$tag master vmbr0v$tag up; done");
+    node.tree.qemu(300, "net0: virtio=02:00:00:AA:BB:30,bridge=vmbr0,tag=10\n");
+    node.tree.qemu(301, "net0: virtio=02:00:00:AA:BB:31,bridge=vmbr0,tag=77\n");
+    node.run("pool create hz --profile ovh-routed --bridge vmbr0 --gateway4 203.0.113.250 198.18.0.8/29 --uplink-guard enforce").ok();
+    assert_eq!(node.net.set("guard_enforce"), ["\"eno1\""]);
+    let verify = node.run("verify").ok();
+    assert!(!verify.out.contains("guest 301"), "{verify}");
+    node.run("assign 300 198.18.0.9 --no-hookscript --cloud-init off").ok();
+    assert_eq!(node.net.set("guard_enforce"), ["\"eno1\"", "\"eno1.10\""]);
+}
+
+#[test]
+fn post_start_takes_in_what_was_made_since_pre_start() {
+    let node = with_uplink();
+    node.tree.qemu(300, "net0: virtio=02:00:00:AA:BB:30,bridge=vmbr0,tag=10\n");
+    node.run("pool create a --profile generic-bridged --bridge vmbr0 --gateway4 198.18.0.1 198.18.0.5").ok();
+    node.run("assign 300 198.18.0.5 --no-hookscript --no-probe --cloud-init off").ok();
+    for round in 0..2 {
+        node.run("hook 300 pre-start").ok();
+        node.net.sh("ip link add vmbr0v10 type bridge && ip link add odd10 type veth peer name p10 && \
+            ip link set odd10 master vmbr0v10 up && ip link set vmbr0v10 up && \
+            ip link add tap300i0 type veth peer name g300 && ip link set tap300i0 master vmbr0v10 up");
+        node.run("hook 300 post-start").ok();
+        let options = node.net.sh("ip -d link show vmbr0v10");
+        assert!(options.contains("no_linklocal_learn 1"), "round {round}: {options}");
+        assert!(
+            node.net.set("uplinks").contains(&"\"odd10\"".to_owned()),
+            "round {round}: {:?}",
+            node.net.set("uplinks")
+        );
+        node.is_in_line();
+        // Made anew, it has everything to be told again.
+        node.net.sh("ip link del tap300i0; ip link del odd10; ip link del vmbr0v10");
+        node.run("hook 300 post-stop").ok();
+    }
+}
+
+#[test]
+fn changes_that_wait_for_the_next_start_are_seen() {
+    let node = Node::with_pool();
+    node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    node.run("hook 100 pre-start").ok();
+    node.plug("tap100i0");
+    node.run("hook 100 post-start").ok();
+    for (change, reason) in [
+        (
+            "net0: virtio=02:00:00:AA:BB:99,bridge=vmbr0",
+            "guest 100 net0 has MAC 02:00:00:aa:bb:99, but the registry binds",
+        ),
+        ("net0: virtio=02:00:00:AA:BB:00,bridge=vmbr5", "guest 100 net0 is on bridge vmbr5, but 203.0.113.10"),
+        ("delete: net0", "guest 100 has no net0, but 203.0.113.10 is assigned to it"),
+    ] {
+        node.tree.qemu(100, format!("net0: virtio=02:00:00:AA:BB:00,bridge=vmbr0\n[PENDING]\n{change}\n"));
+        let said = format!("guest 100 does not start again with the changes that wait for it: {reason}");
+        let verify = node.run("verify").ok();
+        assert!(verify.out.contains(&format!("note: {said}")), "{verify}");
+        assert!(verify.out.contains("`qm set 100 --revert net0`"), "{verify}");
+        let doctor = node.run("doctor");
+        assert!(doctor.out.contains(&said), "{doctor}");
+        let assign = node.run("assign 100 203.0.113.11 --no-hookscript --dry-run").ok();
+        assert!(
+            assign.out.contains("note: a change of net0 waits for the guest's next start, and does not count here"),
+            "{assign}"
+        );
+    }
+    // Of a guest that is off it counts: the `qm set` of `assign` itself carries it out.
+    node.tree.qemu(
+        101,
+        "net0: virtio=02:00:00:AA:BB:01,bridge=vmbr0\n[PENDING]\nnet0: virtio=02:00:00:AA:BB:77,bridge=vmbr0\n",
+    );
+    let assign = node.run("assign 101 203.0.113.11 --no-hookscript").ok();
+    assert!(assign.out.contains("(02:00:00:aa:bb:77)") && assign.out.contains("counts here"), "{assign}");
+}

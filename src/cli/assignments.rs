@@ -37,6 +37,7 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
     // The registry's own trouble first: without it nothing can be said about the guest.
     node.store.check_mounted().map_err(ReconcileError::from).with_context(trying)?;
     let mut located = node.guests.find(vmid, None).map_err(ReconcileError::from).with_context(trying)?;
+    let mut lines = waiting_changes(node, vmid, &mut located, &command.net);
     let families = match (command.ipv4, command.ipv6) {
         (true, _) => BTreeSet::from([4]),
         (_, true) => BTreeSet::from([6]),
@@ -55,7 +56,7 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
         foreign: BTreeSet::new(),
         now: now(),
     };
-    let mut lines = check_filtered(node, &located, &command.net).with_context(trying)?;
+    lines.extend(check_filtered(node, &located, &command.net).with_context(trying)?);
     let booked = book(node, command, &mut located, &mut request, dry_run, &mut lines).with_context(trying)?;
     let Booked { new, guest, pools, remarks } = booked;
 
@@ -100,6 +101,24 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
     let mut output = settle(node, dry_run, Output::new(lines.join("\n"), data))?;
     let live = if told.failure.is_none() { inside_now(&changed, command, &mut output) } else { None };
     failed([hookscript.failure(), told.failure, live], output)
+}
+
+/// Changes of these NICs that wait for the guest's next start. Of a guest that is off they count at once: whatever `qm set`
+/// is called for next carries them out.
+fn waiting_changes(node: &Node, vmid: Vmid, located: &mut Located, wanted: &[NicId]) -> Vec<String> {
+    let waiting: Vec<NicId> = wanted.iter().copied().filter(|nic| located.config.pending.contains_key(nic)).collect();
+    if waiting.is_empty() {
+        return Vec::new();
+    }
+    let names: Vec<String> = waiting.iter().map(ToString::to_string).collect();
+    let (names, tool) = (names.join(", "), located.config.kind.tool());
+    if located.node == node.name && !is_running(node, vmid, located) {
+        located.config = located.config.at_next_start();
+        return vec![format!("note: a change of {names} waits for the guest's next start, and counts here")];
+    }
+    vec![format!(
+        "note: a change of {names} waits for the guest's next start, and does not count here: if it changes MAC or bridge, the guest does not start with it (`{tool} pending {vmid}` shows it)"
+    )]
 }
 
 /// Refuses a NIC on a bridge of this node whose frames no filter sees; says which bridge is missing.

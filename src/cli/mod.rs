@@ -873,6 +873,9 @@ pub struct Verify {
     /// without them: `selftest` does, with the same rules.
     #[arg(long)]
     active: bool,
+    /// Show all notes, not only the first ten
+    #[arg(long)]
+    all: bool,
 }
 
 /// `status`

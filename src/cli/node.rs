@@ -13,7 +13,7 @@ use crate::guard::{self, courier, sayings::drift};
 use crate::hook;
 use crate::inspect;
 use crate::model::NodeName;
-use crate::plan::{Failed, Problem, Refusal, Step, Subject, unknown_gateways};
+use crate::plan::{Failed, Inputs, Problem, Refusal, Step, Subject, notes, unknown_gateways};
 use crate::reconcile::{Mode, Node, Report, presence_of};
 use crate::registry::Registry;
 use crate::survey;
@@ -35,25 +35,27 @@ pub(super) fn settle_pool(
     mut output: Output,
 ) -> anyhow::Result<Output> {
     let notes = if dry_run {
-        node.read_sources().map_or_else(|_| Vec::new(), |sources| sources.notes_with(registry))
+        node.inputs().map_or_else(|_| Vec::new(), |inputs| notes(&Inputs { registry, ..inputs }))
     } else {
         let report;
         (output, report) = follow(node, output)?;
         report.notes
     };
-    output.text = format!("{}\n{}", output.text, notes_text(&notes));
+    output.text = format!("{}\n{}", output.text, notes_text(&notes, false));
     Ok(output)
 }
 
 fn follow(node: &Node, mut output: Output) -> anyhow::Result<(Output, Report)> {
     node.ask_routers();
     let report = node.reconcile(Mode::Apply).map_err(|error| {
-        let hint = error.hint().map_or_else(String::new, |hint| format!("{hint}; then "));
+        let apply = "`pve-public-ip apply`";
+        let hint = match error.hint() {
+            Some(hint) if hint.contains(apply) => hint,
+            Some(hint) => format!("{hint}; then {apply}"),
+            None => apply.to_owned(),
+        };
         let chain = format!("{:#}", anyhow::Error::from(error));
-        advice(
-            format!("{}, but this node could not follow: {chain}", output.text),
-            format!("{hint}`pve-public-ip apply`"),
-        )
+        advice(format!("{}, but this node could not follow: {chain}", output.text), hint)
     })?;
     // What is wrong with others does not make this command fail, but nobody shall have to guess why they are not well.
     let is_own = |failed: &&Failed<Refusal>| match &failed.subject {
@@ -82,13 +84,24 @@ fn problems_text(problems: &[Problem]) -> String {
     problems.iter().map(|problem| advised("problem", &problem.sentence, &problem.hint)).collect()
 }
 
-/// Problems, then what may surprise.
-fn remarks(report: &Report) -> String {
-    problems_text(&report.problems) + &notes_text(&report.notes)
+/// Problems, then what may surprise, of which only the first ones are shown unless `all` is asked for.
+fn remarks(report: &Report, all: bool) -> String {
+    problems_text(&report.problems) + &notes_text(&report.notes, all)
 }
 
-fn notes_text(notes: &[Problem]) -> String {
-    notes.iter().map(|note| advised("note", &note.sentence, &note.hint)).collect()
+/// Notes that are shown without being asked for.
+pub(super) const NOTES: usize = 10;
+
+pub(super) fn notes_text(notes: &[Problem], all: bool) -> String {
+    let count = if all { notes.len() } else { NOTES };
+    let line = |note: &Problem| advised("note", &note.sentence, &note.hint);
+    let mut text: String = notes.iter().take(count).map(line).collect();
+    let more = notes.len().saturating_sub(count);
+    if more > 0 {
+        let plural = if more == 1 { "note" } else { "notes" };
+        text += &format!("note: {more} more {plural}\n  hint: `pve-public-ip verify --all` shows all\n");
+    }
+    text
 }
 
 /// Looks into the images of the node's guests: returns in what they differ from what the guests hold, which is put right
@@ -114,7 +127,7 @@ pub(super) fn plan(node: &Node) -> anyhow::Result<Output> {
     let report = node.reconcile(Mode::Plan)?;
     let steps: String = report.steps.iter().map(|step| format!("{step}\n")).collect();
     let text = if steps.is_empty() { "nothing to do\n".to_owned() } else { steps };
-    Ok(graded(&report, Output::new(text + &remarks(&report), data(&report))))
+    Ok(graded(&report, Output::new(text + &remarks(&report, false), data(&report))))
 }
 
 /// What cannot be read makes the command fail, whatever was done in spite of it.
@@ -147,7 +160,7 @@ pub(super) fn apply(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
     node.store.journal.record(repaired.collect(), Durability::Soon);
     let wrong = images(node, &mut report)?;
     let code = u8::from(!report.failed.is_empty());
-    let output = Output::new(text + &drift_text(&wrong) + &remarks(&report), data(&report));
+    let output = Output::new(text + &drift_text(&wrong) + &remarks(&report, false), data(&report));
     Ok(graded(&report, Output { code, ..output }))
 }
 
@@ -180,9 +193,13 @@ pub(super) fn verify(node: &Node, command: &Verify) -> anyhow::Result<Output> {
             1 => "1 guest is bound".to_owned(),
             count => format!("{count} guests are bound"),
         };
-        text = format!("node {}: the kernel is as it should be, {guests}\n", node.name);
+        text = if report.is_idle {
+            format!("node {}: nothing to protect yet, there is no pool\n", node.name)
+        } else {
+            format!("node {}: the kernel is as it should be, {guests}\n", node.name)
+        };
     }
-    text += &remarks(&report);
+    text += &remarks(&report, command.all);
     let mut data = data(&report);
     data["drift"] = json!(meanings);
     let mut is_leaky = false;

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::bridges;
 use super::node::settle;
 use super::output::Output;
 use super::pools::change;
 use super::{NodeCommand, NodeSet, advice};
 use crate::guard::{ATTEMPTS, METRICS_INTERVAL};
 use crate::model::IfName;
-use crate::plan::{Router, unknown_gateways};
+use crate::plan::{Router, misnamed_uplink, unknown_gateways};
 use crate::reconcile::{Mode, Node};
 use crate::registry::document::{Document as _, NodeFile, VERSION};
 use crate::registry::{Registry, RuleError};
@@ -121,6 +122,17 @@ fn set(node: &Node, command: &NodeSet, dry_run: bool) -> anyhow::Result<Output> 
     tell(&mut given, command);
     if let Some(reason) = given.contradiction() {
         return Err(advice(format!("the node's file would be wrong: it {reason}"), "nothing was changed"));
+    }
+    let links = bridges::surroundings(node)?.links;
+    for uplink in &command.uplink {
+        let wrong = misnamed_uplink(&links, *uplink);
+        if let Some((sentence, hint)) = wrong {
+            return Err(advice(format!("cannot name the uplinks of node {}: {sentence}", node.name), hint));
+        }
+        if links.get(*uplink).is_none() {
+            let hint = "`ip -br link` and /etc/network/interfaces show what there is";
+            return Err(advice(format!("this node has no interface {uplink}"), hint));
+        }
     }
     let file = change(node, dry_run, |registry| {
         let file = registry.node.get_or_insert_with(new_file);

@@ -200,6 +200,7 @@ fn more(count: usize, shown: usize, what: &str) -> String {
 
 fn health(view: &View) -> String {
     match (view.in_line, view.differences) {
+        (Some(true), _) if view.is_idle => "nothing to protect yet, there is no pool".to_owned(),
         (None, _) => "NOT COMPARED".to_owned(),
         (Some(true), _) => "the kernel is as it should be".to_owned(),
         (Some(false), 1) => "1 DIFFERENCE (`pve-public-ip verify` names it)".to_owned(),

@@ -7,7 +7,8 @@ use super::{Files, Fix, Hit, Known, Script, View, listed};
 use crate::hookscript::{self, VOLUME};
 use crate::model::{NodeName, Vmid};
 use crate::plan::{
-    Place, Stranger, check_guest, check_own, check_stranger, macs_of_the_node, macs_of_two_guests, strangers,
+    Place, Stranger, check_guest, check_own, check_pending, check_stranger, macs_of_the_node, macs_of_two_guests,
+    strangers,
 };
 use crate::registry::document::{GuestFile, Pool, UplinkGuard};
 use crate::registry::plain;
@@ -128,6 +129,17 @@ pub(super) fn assignment_problem(view: &View<'_>) -> Known<Vec<Hit>> {
     let hit = |problem: crate::plan::Problem| {
         let subject = problem.vmid.map(guest).unwrap_or_default();
         Hit::new(&subject, problem.sentence, problem.hint)
+    };
+    Ok(problems.map(hit).collect())
+}
+
+pub(super) fn pending_change(view: &View<'_>) -> Known<Vec<Hit>> {
+    let files = view.files()?;
+    let index = view.index(files);
+    let waiting = placed(files).filter(|(_, place)| place.node == files.inputs.node);
+    let problems = waiting.flat_map(|(held, place)| check_pending(&files.inputs.registry, index, held, &place.config));
+    let hit = |problem: crate::plan::Problem| {
+        Hit::new(&problem.vmid.map(guest).unwrap_or_default(), problem.sentence, problem.hint)
     };
     Ok(problems.map(hit).collect())
 }

@@ -374,6 +374,13 @@ pub const CHECKS: &[Check] = &[
         guests::duplicate_mac,
     ),
     check(
+        "pending-nic-change",
+        Warning,
+        "A change of a NIC waits for the guest's next start, and what is assigned to it cannot be realised with it: the guest \
+         does not start then.",
+        guests::pending_change,
+    ),
+    check(
         "mac-kept-back",
         Warning,
         "The uplink guard drops what the guest sends to the provider, because no pool knows its MAC.",

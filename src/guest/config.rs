@@ -1,7 +1,7 @@
 //! The grammar of Proxmox VE's guest configuration files, as far as this program needs it.
 //!
-//! Only the section before the first `[...]` header runs; `[PENDING]`, `[special:cloudinit]` (which repeats *old* NICs)
-//! and snapshots follow it and are skipped. Unknown keys are tolerated: Proxmox VE adds some in every release.
+//! Only the section before the first `[...]` header runs. Of `[PENDING]` the NICs are read apart; `[special:cloudinit]` (which
+//! repeats *old* NICs) and snapshots follow it and are skipped. Unknown keys are tolerated: Proxmox VE adds some in every release.
 //!
 //! Source: qemu-server `PVE/QemuServer.pm` `parse_vm_config`, pve-container `PVE/LXC/Config.pm` `parse_pct_config`,
 //! pve-common `PVE/JSONSchema.pm` `parse_property_string`.
@@ -30,6 +30,8 @@ pub struct GuestConfig {
     pub template: bool,
     /// Every `key: value` of the section that runs; of two lines with one key the last.
     pub lines: BTreeMap<String, String>,
+    /// Changes of NICs that the next start makes: the new line, or `None` if the NIC goes.
+    pub pending: BTreeMap<NicId, Option<String>>,
 }
 
 /// One NIC.
@@ -97,14 +99,25 @@ impl GuestConfig {
             name: None,
             template: false,
             lines: BTreeMap::new(),
+            pending: BTreeMap::new(),
         };
         let text = String::from_utf8_lossy(bytes);
         let mut addresses: BTreeMap<String, BTreeSet<IpNet>> = BTreeMap::new();
+        let mut is_pending = false;
         for line in text.split('\n') {
             if is_section_header(line) {
-                break;
+                // It comes first of all sections; what follows it is history.
+                if is_pending || !is_pending_header(kind, line) {
+                    break;
+                }
+                is_pending = true;
+                continue;
             }
             let Some((key, value)) = key_value(line) else { continue };
+            if is_pending {
+                config.add_pending(key, value);
+                continue;
+            }
             config.lines.insert(key.to_owned(), value.to_owned());
             match key {
                 "hookscript" => config.hookscript = Some(value.to_owned()),
@@ -126,6 +139,37 @@ impl GuestConfig {
         }
         config.configured = addresses.into_values().flatten().collect();
         config
+    }
+
+    fn add_pending(&mut self, key: &str, value: &str) {
+        let nic = |key: &str| key.strip_prefix("net").and_then(|_| key.parse::<NicId>().ok());
+        if key == "delete" {
+            // `!` only says that it shall go whatever else.
+            let gone = value.split([',', ';', ' ']).filter_map(|key| nic(key.trim().trim_start_matches('!')));
+            self.pending.extend(gone.map(|nic| (nic, None)));
+        } else if let Some(nic) = nic(key) {
+            self.pending.insert(nic, Some(value.to_owned()));
+        }
+    }
+
+    /// The configuration as the next start makes it, as far as NICs go. Proxmox VE does it before pre-start, and with every
+    /// change of a guest that does not run.
+    #[must_use]
+    pub fn at_next_start(&self) -> Self {
+        let mut next = Self { pending: BTreeMap::new(), ..self.clone() };
+        for (id, line) in &self.pending {
+            match line {
+                Some(line) => {
+                    next.nics.insert(*id, parse_nic(self.kind, line));
+                    next.lines.insert(id.to_string(), line.clone());
+                }
+                None => {
+                    next.nics.remove(id);
+                    next.lines.remove(&id.to_string());
+                }
+            }
+        }
+        next
     }
 
     /// VLANs that the bridge passes to and from a NIC with their tags: `trunks=1;2;10-20`.
@@ -223,6 +267,15 @@ pub(super) fn names(text: &str, word: &str) -> bool {
 /// `[anything]` at the start of a line, blanks after it allowed.
 fn is_section_header(line: &str) -> bool {
     line.starts_with('[') && line.trim_end().ends_with(']')
+}
+
+/// The section of changes that wait for the next start. Source: qemu-server `parse_vm_config`, pve-container
+/// `parse_pct_config`.
+fn is_pending_header(kind: GuestKind, line: &str) -> bool {
+    match kind {
+        GuestKind::Qemu => line.trim_end().eq_ignore_ascii_case("[PENDING]"),
+        GuestKind::Lxc => line.trim_end().eq_ignore_ascii_case("[pve:pending]"),
+    }
 }
 
 /// `key: value`; a trailing carriage return is blank and goes with the rest.
@@ -332,6 +385,33 @@ mod tests {
             let message = nic(text).unwrap_err();
             assert!(message.contains(reason), "{text:?} gave {message:?}");
         }
+    }
+
+    #[test]
+    fn changes_that_wait_are_read_apart() {
+        let text = "net0: virtio=BC:24:11:00:00:01,bridge=vmbr0\nnet1: virtio=BC:24:11:00:00:02,bridge=vmbr0\n[pending]\n\
+            delete: !net1,cores\nnet0: virtio=BC:24:11:00:00:03,bridge=vmbr1\n[special:cloudinit]\n\
+            net0: virtio=BC:24:11:00:00:04\n[snap]\nnet0: virtio=BC:24:11:00:00:05,bridge=vmbr5\n";
+        let config = qemu(text);
+        assert_eq!(config.nics[&NicId::FIRST].clone().unwrap().mac.unwrap().to_string(), "bc:24:11:00:00:01");
+        let next = config.at_next_start();
+        let nic = next.nics[&NicId::FIRST].clone().unwrap();
+        assert_eq!(
+            (nic.mac.unwrap().to_string().as_str(), nic.bridge.unwrap().as_str()),
+            ("bc:24:11:00:00:03", "vmbr1")
+        );
+        assert_eq!((config.nics.len(), next.nics.len(), next.at_next_start() == next), (2, 1, true));
+        // Each kind has its own word for it; the other's is a snapshot, or nothing.
+        let other = GuestConfig::parse(GuestKind::Lxc, text.as_bytes());
+        assert!(other.pending.is_empty());
+        let container =
+            "net0: name=eth0,hwaddr=BC:24:11:00:00:01\n[pve:pending]\nnet0: name=eth0,hwaddr=BC:24:11:00:00:02\n";
+        let config = GuestConfig::parse(GuestKind::Lxc, container.as_bytes());
+        assert_eq!(
+            config.at_next_start().nics[&NicId::FIRST].clone().unwrap().mac.unwrap().to_string(),
+            "bc:24:11:00:00:02"
+        );
+        assert!(qemu(container).pending.is_empty());
     }
 
     #[test]

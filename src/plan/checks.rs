@@ -150,6 +150,30 @@ pub fn is_configured_beyond(pools: &PoolsFile, guest: &GuestFile, config: &Guest
     })
 }
 
+/// Changes of the guest's NICs that wait for its next start, and keep it from starting then.
+pub fn check_pending(registry: &Registry, index: &Index<'_>, guest: &GuestFile, config: &GuestConfig) -> Vec<Problem> {
+    if config.pending.is_empty() {
+        return Vec::new();
+    }
+    let (vmid, tool) = (guest.vmid, config.kind.tool());
+    let known: BTreeSet<String> =
+        check_config(registry, index, guest, config).into_iter().map(|(sentence, _)| sentence).collect();
+    let nics: Vec<String> = config.pending.keys().map(ToString::to_string).collect();
+    let revert = format!(
+        "`{tool} set {vmid} --revert {}` takes the change back; `{tool} pending {vmid}` shows it",
+        nics.join(",")
+    );
+    let found = check_config(registry, index, guest, &config.at_next_start()).into_iter();
+    found
+        .filter(|(sentence, _)| !known.contains(sentence))
+        .map(|(sentence, _)| Problem {
+            vmid: Some(vmid),
+            sentence: format!("guest {vmid} does not start again with the changes that wait for it: {sentence}"),
+            hint: revert.clone(),
+        })
+        .collect()
+}
+
 /// The same for a guest whose configuration is at hand; sentence and hint of each problem.
 fn check_config(
     registry: &Registry,

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use super::checks::{Index, Problem, check_guest, check_own};
-use super::inputs::{Inputs, Presence, is_guest_port};
+use super::checks::{Index, Problem, check_guest, check_own, check_pending};
+use super::inputs::{Inputs, Links, Presence, is_guest_port};
 use super::routed;
 use super::routers;
 use super::state::{NetState, Route, Rules};
@@ -26,6 +26,11 @@ pub struct Desired {
     pub state: NetState,
     /// What stands in the way of an assignment.
     pub problems: Vec<Problem>,
+}
+
+/// Whether there is nothing to protect yet: no pool, no address, and no file that may speak of one.
+pub fn is_idle(registry: &Registry) -> bool {
+    registry.pools.pools.is_empty() && registry.broken.is_empty() && registry.assignments().next().is_none()
 }
 
 /// The whole node.
@@ -66,6 +71,7 @@ pub fn desired(inputs: &Inputs) -> Desired {
     }
     desired.problems.extend(support::problems(inputs));
     desired.problems.extend(routers::problems(inputs));
+    desired.problems.extend(misnamed_uplinks(inputs));
     desired
 }
 
@@ -185,7 +191,7 @@ fn node_state(inputs: &Inputs) -> NetState {
 
     state.elements.extend(broadcasts(inputs, &segments).into_iter().map(Element::broadcast));
     state.elements.extend(uplink_elements(inputs, &segments));
-    state.elements.extend(guard_elements(inputs, &segments));
+    state.elements.extend(guard_elements(inputs, &pool_segments(inputs)));
     state.elements.extend(unbound_elements(inputs, &bridges));
     state
 }
@@ -251,6 +257,38 @@ pub(super) fn uplinks_of(inputs: &Inputs, device: IfName) -> BTreeSet<IfName> {
     present_uplinks(inputs, &BTreeSet::from([base.unwrap_or(device)]))
 }
 
+/// Interfaces that this node's file names as uplinks, and that are part of something which is no bridge: what comes from the
+/// provider comes in by that.
+fn misnamed_uplinks(inputs: &Inputs) -> Vec<Problem> {
+    let named = inputs.registry.node.as_ref().and_then(|node| node.uplinks.as_ref());
+    let problem = |uplink: &IfName| {
+        let (sentence, hint) = misnamed_uplink(&inputs.links, *uplink)?;
+        Some(Problem { vmid: None, sentence, hint })
+    };
+    named.into_iter().flatten().filter_map(problem).collect()
+}
+
+/// Why an interface cannot be an uplink, and what to name instead; `None`: it is a port of a bridge, or is not there (yet).
+pub fn misnamed_uplink(links: &Links, uplink: IfName) -> Option<(String, String)> {
+    let master = links.get(uplink)?.master;
+    let is_bridge = |name: IfName| links.get(name).is_some_and(|link| link.bridge.is_some());
+    if master.is_some_and(is_bridge) {
+        return None;
+    }
+    // A bond, or a VLAN on top of it, may be what is plugged into the bridge.
+    let port = std::iter::successors(master, |name| links.get(*name).and_then(|link| link.master));
+    let port = port.take(8).find(|name| links.get(*name).and_then(|link| link.master).is_some_and(is_bridge));
+    let what = match master {
+        Some(master) => format!("{uplink} is part of {master}, and no port of a bridge"),
+        None => format!("{uplink} is no port of a bridge"),
+    };
+    let hint = match port {
+        Some(port) => format!("`pve-public-ip node set --uplink {port}`"),
+        None => "`pve-public-ip node set --any-uplink` knows the uplinks by their names".to_owned(),
+    };
+    Some((format!("the uplink {what}: what comes from the provider is not taken for that"), hint))
+}
+
 /// What the guards of the uplinks let through. Of several pools on one bridge the strictest decides.
 fn guard_elements(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BTreeSet<Element> {
     let registered = registered_macs(&inputs.registry);
@@ -308,12 +346,29 @@ pub fn strangers(inputs: &Inputs) -> Vec<Stranger<'_>> {
     let registered = registered_macs(&inputs.registry);
     let mut pools: BTreeMap<IfName, (&PoolName, UplinkGuard)> = BTreeMap::new();
     for (name, pool) in &inputs.registry.pools.pools {
-        pools.entry(pool.bridge).or_insert_with(|| (name, bridge_guard(&inputs.registry, pool.bridge)));
+        let guard = pool.uplink_guard();
+        let strictest = pools.entry(pool.bridge).or_insert((name, guard));
+        if guard > strictest.1 {
+            *strictest = (name, guard);
+        }
     }
+    // On a bridge without uplink nobody reaches the provider anyway. Without any interface the node was not looked at.
+    let own = pool_segments(inputs);
+    let leads_out = |bridge: IfName| {
+        let segments = own.iter().copied().filter(|segment| is_segment_of(*segment, bridge)).collect();
+        inputs.links.0.is_empty() || !present_uplinks(inputs, &segments).is_empty()
+    };
+    pools.retain(|bridge, _| leads_out(*bridge));
     let mut found = Vec::new();
     for (vmid, place) in inputs.guests.iter().filter(|(_, place)| place.node == inputs.node) {
         for (id, nic) in &place.config.nics {
-            let Ok(Nic { mac: Some(mac), bridge: Some(bridge), .. }) = nic else { continue };
+            let Ok(Nic { mac: Some(mac), bridge: Some(bridge), tag, .. }) = nic else { continue };
+            let is_routed = inputs.registry.guests.get(vmid).is_some_and(|guest| is_only_routed(inputs, guest, *id));
+            let segment = inputs.links.segment(*bridge, *tag);
+            let is_elsewhere = segment.is_some_and(|segment| tag.is_some() && !own.contains(&segment));
+            if is_routed || (is_elsewhere && !is_vlan_aware(inputs, *bridge)) {
+                continue;
+            }
             if let (Some((pool, guard)), false) = (pools.get(bridge), registered.contains(&(*bridge, *mac))) {
                 found.push(Stranger { vmid: *vmid, nic: *id, mac: *mac, pool, guard: *guard });
             }
@@ -322,9 +377,53 @@ pub fn strangers(inputs: &Inputs) -> Vec<Stranger<'_>> {
     found
 }
 
+/// Whether what the NIC sends to the provider is meant to go by way of the node.
+fn is_only_routed(inputs: &Inputs, guest: &GuestFile, nic: NicId) -> bool {
+    let addresses = guest.interfaces.get(&nic).map(|interface| &interface.addresses[..]).unwrap_or_default();
+    let pool = |assigned: &Assigned| inputs.registry.pools.pools.get(&assigned.pool);
+    !addresses.is_empty() && addresses.iter().all(|assigned| pool(assigned).is_some_and(|pool| !is_seen(pool)))
+}
+
+fn is_vlan_aware(inputs: &Inputs, bridge: IfName) -> bool {
+    inputs.links.get(bridge).and_then(|link| link.bridge).is_some_and(|options| options.vlan_filtering)
+}
+
+/// The pools' bridges, and the bridges beside them of those VLANs in which guests hold addresses of a pool. The VLANs of
+/// others are none of a pool's business: no provider's address is in them.
+fn pool_segments(inputs: &Inputs) -> BTreeSet<IfName> {
+    let bridges: BTreeSet<IfName> = pool_bridges(&inputs.registry).into_iter().chain(lost_bridges(inputs)).collect();
+    let held = inputs.registry.guests.values().flat_map(|guest| {
+        let place = inputs.guests.get(&guest.vmid).filter(|place| place.node == inputs.node);
+        let nics = guest.interfaces.iter().filter(|(_, interface)| !interface.addresses.is_empty());
+        nics.filter_map(move |(id, _)| place?.config.nics.get(id)?.as_ref().ok())
+    });
+    let tagged = held.filter_map(|nic| {
+        let bridge = nic.bridge.filter(|bridge| bridges.contains(bridge))?;
+        inputs.links.segment(bridge, Some(nic.tag?))
+    });
+    bridges.iter().copied().chain(tagged).collect()
+}
+
 /// What is as it should be, and may still surprise.
 pub fn notes(inputs: &Inputs) -> Vec<Problem> {
-    unregistered(inputs).into_iter().chain(support::notes(inputs)).collect()
+    pending(inputs).into_iter().chain(unregistered(inputs)).chain(support::notes(inputs)).collect()
+}
+
+/// Changes that wait for the next start of a guest of this node, and keep it from starting.
+fn pending(inputs: &Inputs) -> Vec<Problem> {
+    let waits = |guest: &&GuestFile| {
+        let place = inputs.guests.get(&guest.vmid).filter(|place| place.node == inputs.node);
+        !guest.is_empty() && place.is_some_and(|place| !place.config.pending.is_empty())
+    };
+    let mut concerned = inputs.registry.guests.values().filter(waits).peekable();
+    // Every look comes here, and hardly ever waits anything.
+    if concerned.peek().is_none() {
+        return Vec::new();
+    }
+    let index = Index::new(&inputs.registry);
+    let problems =
+        |guest: &GuestFile| check_pending(&inputs.registry, &index, guest, &inputs.guests[&guest.vmid].config);
+    concerned.flat_map(problems).collect()
 }
 
 /// NICs of this node's guests whose frames a guard keeps from the provider: no pool knows their MAC.

@@ -18,12 +18,13 @@ mod support;
 
 pub use assume::{Surroundings, assume_bridge, assume_gateways};
 pub use checks::{
-    Index, Problem, check_configured, check_filtered, check_guest, check_own, check_stranger, is_configured_beyond,
+    Index, Problem, check_configured, check_filtered, check_guest, check_own, check_pending, check_stranger,
+    is_configured_beyond,
 };
 pub use course::{Failed, Outcome, Refusal, carry_out};
 pub use desired::{
-    Desired, Stranger, desired, desired_for, is_filtered_by_chains, is_segment_of, is_uplink_name, notes, pool_bridges,
-    router_lans, strangers, unregistered,
+    Desired, Stranger, desired, desired_for, is_filtered_by_chains, is_idle, is_segment_of, is_uplink_name,
+    misnamed_uplink, notes, pool_bridges, router_lans, strangers, unregistered,
 };
 pub use diff::{Step, diff};
 pub use event::{Event, Known, latest};

@@ -13,7 +13,7 @@ use serde::Serialize;
 pub use history::History;
 
 use crate::model::{Amount, GuestKind, IfName, MacAddr, PoolName, Vmid};
-use crate::plan::{Inputs, Presence, Problem, Router, Step, guest_of_port};
+use crate::plan::{Inputs, Presence, Problem, Router, Step, guest_of_port, is_idle};
 use crate::registry::document::Pool;
 use crate::registry::{Registry, capacity, plain};
 use crate::ruleset::reasons;
@@ -216,6 +216,8 @@ pub struct View {
     pub notes: Vec<Problem>,
     /// What could not be read.
     pub trouble: Vec<String>,
+    /// Whether there is nothing to protect yet.
+    pub is_idle: bool,
     /// Files of the registry that cannot be used; what was known of them last counts.
     pub unreadable: usize,
 }
@@ -246,6 +248,7 @@ impl View {
             problems: comparison.map(|comparison| comparison.problems.to_vec()).unwrap_or_default(),
             notes: comparison.map(|comparison| comparison.notes.to_vec()).unwrap_or_default(),
             trouble,
+            is_idle: inputs.is_some_and(|inputs| is_idle(&inputs.registry)),
             unreadable: inputs.map(|inputs| inputs.registry.broken.len()).unwrap_or_default(),
         }
     }
