@@ -440,7 +440,7 @@ const FOUND: &[Row] = &[
             let pending = format!("{OURS}[PENDING]\nnet0: virtio=02:00:00:00:00:99,bridge=vmbr0\n");
             facts.guest(100, "virtio=02:00:00:00:00:64,bridge=vmbr0,firewall=1", &pending);
         },
-        "guest 100 does not start again with the changes that wait for it: guest 100 net0 has MAC 02:00:00:00:00:99",
+        "guest 100 does not start again with the changes that wait for it: guest 100 net0 has MAC 02:00:00:00:00:99, but the registry binds 203.0.113.10 to 02:00:00:00:00:64",
         "`qm set 100 --revert net0` takes the change back; `qm pending 100` shows it",
     ),
     (
