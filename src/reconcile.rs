@@ -424,6 +424,7 @@ impl Node {
             desired: state,
             arrived,
             greetings,
+            is_idle,
             unreadable,
         })
     }
