@@ -1022,9 +1022,9 @@ impl Command {
             Self::Pool(PoolCommand::Create(command)) => &command.reason,
             Self::Pool(PoolCommand::Add(command)) => &command.reason,
             Self::Pool(PoolCommand::Set(command)) => &command.reason,
-            Self::Pool(PoolCommand::Remove { reason, .. }) => reason,
+            Self::Pool(PoolCommand::Remove { reason, .. })
+            | Self::Registry(RegistryCommand::Restore { reason, .. }) => reason,
             Self::Node(NodeCommand::Set(command)) => return command.reason.as_ref(),
-            Self::Registry(RegistryCommand::Restore { reason, .. }) => reason,
             Self::Setup(command) => &command.reason,
             Self::Assign(command) => &command.reason,
             Self::Release(command) => &command.reason,

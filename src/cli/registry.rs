@@ -42,7 +42,7 @@ fn check(node: &Node) -> anyhow::Result<Output> {
         data.push(json!({ "file": name, "reason": error.reason, "hint": error.hint, "copied_at": copy }));
     }
     if broken.is_empty() {
-        text = "every file of the registry can be read\n".to_owned();
+        text.push_str("every file of the registry can be read\n");
     }
     let code = if broken.is_empty() { 0 } else { UNREADABLE };
     Ok(Output::new(text, data.into()).with_code(code))

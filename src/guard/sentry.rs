@@ -139,8 +139,9 @@ impl Shared {
         let watchdog = manager.watchdog();
         let mut told = Instant::now();
         loop {
-            let due =
-                |interval: Duration| if told.elapsed() < interval { interval - told.elapsed() } else { interval / 2 };
+            let due = |interval: Duration| {
+                interval.checked_sub(told.elapsed()).filter(|left| !left.is_zero()).unwrap_or(interval / 2)
+            };
             let wait = watchdog.map_or(INTERVAL, due).min(INTERVAL);
             let wait = PollTimeout::from(u16::try_from(wait.as_millis() + 1).unwrap_or(u16::MAX));
             // What cannot be waited for is looked at later; the guard hears of it in its own way, too.

@@ -101,7 +101,7 @@ fn multicast_router(upper: Upper<'_>) -> Judged {
     let Upper::Whole { protocol, payload } = upper else { return Ok(()) };
     let is_router = |first: u8| match protocol {
         IGMP => matches!(first, 0x11 | 0x13 | 0x14 | 0x30..=0x32),
-        PIM => first & 0x0f == 0,
+        PIM => first.trailing_zeros() >= 4,
         _ => false,
     };
     if !matches!(protocol, IGMP | PIM) {
@@ -173,27 +173,27 @@ fn discovery(
 
 /// Options behind the end that the packet gives for itself are none, but a filter may take them for some.
 fn in_padding(header: &Ip6<'_>, message: &[u8], port: &BoundPort) -> Judged {
-    let padding = header.padded.get(message.len()..).unwrap_or_default().as_chunks::<8>().0;
-    if padding.iter().any(|unit| named_mac(unit).is_some_and(|mac| mac != port.mac)) { Err(Cut.into()) } else { Ok(()) }
+    let mut padding = header.padded.get(message.len()..).unwrap_or_default().chunks_exact(8);
+    if padding.any(|unit| named_mac(unit).is_some_and(|mac| mac != port.mac)) { Err(Cut.into()) } else { Ok(()) }
 }
 
-fn named_mac(unit: &[u8; 8]) -> Option<MacAddr> {
+fn named_mac(unit: &[u8]) -> Option<MacAddr> {
     first_option(unit, SOURCE_MAC).or_else(|| first_option(unit, TARGET_MAC))
 }
 
 /// Options beside which nothing foreign is named. `named`: the kind that may name the own MAC.
 fn options(bytes: &[u8], named: Option<u8>, port: &BoundPort) -> Judged {
     // Every option begins at a multiple of eight bytes: whatever the lengths say, a foreign MAC stands at one of these.
-    let units = bytes.as_chunks::<8>().0;
+    let units: Vec<&[u8]> = bytes.chunks_exact(8).collect();
     let odd = Err(Refusal::Useless(Useless::OddOptions));
-    let foreign = |unit: &[u8; 8]| named_mac(unit).is_some_and(|mac| mac != port.mac);
+    let foreign = |unit: &[u8]| named_mac(unit).is_some_and(|mac| mac != port.mac);
     let is_single = bytes.len() == 8;
     let form = || Err(Refusal::Reason(Reason::DiscoveryForm));
     let Some(kinds) = option_kinds(bytes) else {
         // Receivers discard it. A filter sees that at once where nothing but the first option has to be looked at.
         return if bytes.len() % 8 != 0 || bytes.get(1) == Some(&0) || is_single { form() } else { odd };
     };
-    if kinds.iter().any(|(at, _)| bytes.get(*at..).and_then(<[u8]>::first_chunk).is_some_and(foreign)) {
+    if kinds.iter().any(|(at, _)| bytes.get(*at..at + 8).is_some_and(foreign)) {
         return Err(Reason::DiscoveryForeign.into());
     }
     let is_odd = |kind: u8| [SOURCE_MAC, TARGET_MAC].contains(&kind) && Some(kind) != named;
@@ -201,7 +201,7 @@ fn options(bytes: &[u8], named: Option<u8>, port: &BoundPort) -> Judged {
     if first_is_odd || kinds.iter().zip(0..9).filter(|((at, _), number)| *at == number * 8).count() == 9 {
         return form();
     }
-    if kinds.len() > 8 || kinds.iter().any(|(_, kind)| is_odd(*kind)) || units.iter().any(foreign) {
+    if kinds.len() > 8 || kinds.iter().any(|(_, kind)| is_odd(*kind)) || units.iter().any(|unit| foreign(unit)) {
         return odd;
     }
     // As many bytes as nobody sends.

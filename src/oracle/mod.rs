@@ -73,6 +73,7 @@ pub enum PortRole {
 
 /// What a bound port may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a permission of its own")]
 pub struct BoundPort {
     /// Its only MAC.
     pub mac: MacAddr,

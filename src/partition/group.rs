@@ -30,13 +30,12 @@ fn name(vmid: Vmid, labels: &Labels, strategy: Strategy) -> String {
     let labelled = |kind: &str, label: &Option<String>| label.as_ref().map(|label| format!("{kind}-{label}"));
     let name = match strategy {
         Strategy::PerApplication => labelled("app", &labels.app),
-        Strategy::PerService => labelled("svc", &labels.service),
         // Critical guests that belong to nothing share with nobody: nothing says that they may.
         Strategy::Hybrid if labels.is_critical() => {
             let shared = labelled("app", &labels.app).or_else(|| labelled("svc", &labels.service));
             Some(format!("{CRITICAL}-{}", shared.unwrap_or_else(|| vmid.to_string())))
         }
-        Strategy::Hybrid => labelled("svc", &labels.service),
+        Strategy::PerService | Strategy::Hybrid => labelled("svc", &labels.service),
     };
     name.unwrap_or_else(|| OTHER.to_owned())
 }

@@ -14,9 +14,9 @@ use crate::model::IfName;
 pub struct Sdn {
     /// Subnets.
     pub used: Vec<Used>,
-    /// VLANs of VNets.
+    /// VLANs of `VNets`.
     pub vlans: Vec<u16>,
-    /// Names of VNets: they are bridges of every node.
+    /// Names of `VNets`: they are bridges of every node.
     pub vnets: Vec<IfName>,
 }
 
@@ -42,7 +42,7 @@ pub fn parse_sdn(subnets: &str, vnets: &str) -> Sdn {
     sdn
 }
 
-/// Name of the VNet of a VLAN: at most eight characters, as pve-network wants it.
+/// Name of the `VNet` of a VLAN: at most eight characters, as pve-network wants it.
 pub(super) fn vnet(vlan: u16) -> String {
     format!("vlan{vlan}")
 }
@@ -63,9 +63,9 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// A shell script that only prints its commands unless it is told `--apply`: zone, VNets, subnets, firewall groups.
+/// A shell script that only prints its commands unless it is told `--apply`: zone, `VNets`, subnets, firewall groups.
 ///
-/// `bridge` is VLAN-aware and the same on all nodes; the VNets are VLANs of it.
+/// `bridge` is VLAN-aware and the same on all nodes; the `VNets` are VLANs of it.
 pub fn script(plan: &Plan, zone: &str, bridge: IfName) -> String {
     let mut text = format!(
         "#!/bin/sh\n\

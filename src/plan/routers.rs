@@ -342,7 +342,7 @@ pub fn news(before: &[Router], after: &[Router]) -> Vec<String> {
             Some(old) if old == mac => {}
             Some(old) => lines.push(format!("learnt: {what} {address} on {bridge} has moved from {old} to {mac}")),
             None => {
-                lines.push(format!("learnt: {what} {address} on {bridge} has the MAC {mac}, which no guest may use"))
+                lines.push(format!("learnt: {what} {address} on {bridge} has the MAC {mac}, which no guest may use"));
             }
         }
     }

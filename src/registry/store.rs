@@ -341,7 +341,7 @@ impl Store {
         if let Some((node, release)) = newer {
             let own = env!("CARGO_PKG_VERSION");
             error.reason += &format!(": written by release {release}, which node {node} runs; this is {own}");
-            error.hint = UPGRADE.to_owned();
+            UPGRADE.clone_into(&mut error.hint);
         } else if error.fault != Fault::Newer {
             let is_listing = error.path == self.paths.guest_files();
             let has_copy = |name: &String| !is_listing && self.copy_of(name).is_some();

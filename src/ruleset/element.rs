@@ -75,6 +75,129 @@ macro_rules! sets {
         pub enum SetId { $($($variant),+),+ }
 
         impl SetId {
+    /// What it means for the network if the kernel lacks an element of it, and if it has one without reason.
+    fn meaning(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Ports => ("the port is not filtered as a bound one", "the port is filtered without need"),
+            Self::PortMac | Self::PortIp4 | Self::PortIp6 | Self::PortIp664 | Self::PortNet4 | Self::PortNet6 => {
+                ("the guest cannot send with it", "the port may send with it, although it is not its own")
+            }
+            Self::PortNd | Self::PortNd64 | Self::PortNdNet | Self::PortLladdr => (
+                "the guest cannot announce it to its neighbours",
+                "the port may announce it, although it is not its own",
+            ),
+            Self::PortNoDhcp => ("the guest's DHCP client gets through", "the guest's DHCP client is stopped"),
+            Self::PortAnyLl => {
+                ("the guest cannot choose its link-local address", "the port may use any link-local address")
+            }
+            Self::PortStrict => (
+                "the guest gets frames that are addressed to others",
+                "the guest does not get frames that are addressed to others",
+            ),
+            Self::PortNoRa => (
+                "the guest gets router advertisements, and may make itself an address that is dropped",
+                "the guest gets no router advertisements",
+            ),
+            Self::PortTrunk => ("the guest cannot send in this VLAN", "the port may send in this VLAN"),
+            Self::BoundMac | Self::BoundLladdr => {
+                ("the uplink can use this MAC", "the uplink cannot use this MAC, although no guest here has it")
+            }
+            Self::BoundIp4
+            | Self::BoundIp6
+            | Self::BoundIp664
+            | Self::BoundNet4
+            | Self::BoundNet6
+            | Self::BoundNumber4
+            | Self::BoundNumberNet4 => {
+                ("the uplink can use it against the guest", "nobody can use it, although no guest here runs with it")
+            }
+            Self::BoundNd | Self::BoundNd64 | Self::BoundNdNet => (
+                "the uplink can claim it by neighbour discovery",
+                "nobody can claim it, although no guest here runs with it",
+            ),
+            Self::ReservedMac | Self::ReservedLladdr => {
+                ("any guest on the node can use this MAC", "no guest can use this MAC, although nobody owns it")
+            }
+            Self::ReservedIp4
+            | Self::ReservedIp6
+            | Self::ReservedIp424
+            | Self::ReservedIp632
+            | Self::ReservedNumber4 => {
+                ("any guest on the node can use it", "no guest can use it, although no pool has it")
+            }
+            Self::ReservedNd => (
+                "any guest on the node can claim it by neighbour discovery",
+                "no guest can claim it, although no pool has it",
+            ),
+            Self::InfraMac | Self::InfraIp4 | Self::InfraIp6 | Self::InfraNd => {
+                ("any guest can pose as the gateway or the node", "no guest can use it, although it is no gateway's")
+            }
+            Self::BroadcastIp4 => (
+                "guests with addresses do not get what is sent to everybody of this subnet",
+                "guests get what is sent to it by a frame to everybody",
+            ),
+            Self::Uplinks => ("the port is filtered like a guest's", "the port is trusted like an uplink"),
+            Self::UplinkMac => ("frames of the gateway are looked at more closely", "the uplink may use this MAC"),
+            Self::HairpinMac => (
+                "guests cannot reach each other by way of the gateway",
+                "packets with guests' addresses may come back from this MAC",
+            ),
+            Self::RegisteredMac => (
+                "frames of this MAC do not leave by a guarded uplink",
+                "frames of this MAC leave by a guarded uplink, although no pool says that the provider knows it",
+            ),
+            Self::UplinkRegistered => {
+                ("frames of this MAC are looked at more closely", "frames of this MAC leave by the uplink unasked")
+            }
+            Self::GuardEnforce => (
+                "frames with MACs that the provider does not know leave by this uplink",
+                "only frames with registered MACs leave by this uplink, although no pool asks for it",
+            ),
+            Self::GuardReport => (
+                "frames with MACs that the provider does not know are not counted on this uplink",
+                "frames with MACs that no pool has are counted on this uplink without need",
+            ),
+            Self::FreePorts => ("the port is filtered, although no pool is on its bridge", "the port is not filtered"),
+            Self::RouterPorts => (
+                "the guest cannot be a router or DHCP server",
+                "the port may send router advertisements and DHCP answers",
+            ),
+            _ => self.routed_meaning(),
+        }
+    }
+
+    /// The same for the sets of routed traffic.
+    fn routed_meaning(self) -> (&'static str, &'static str) {
+        match self {
+            Self::RoutedBridges | Self::SharedBridges | Self::GuestBridges | Self::LanBridges => (
+                "what comes from this bridge is taken for what comes from outside",
+                "what comes from this bridge is taken for what comes from guests",
+            ),
+            Self::BridgeMac => (
+                "from this bridge guests can send to the world with addresses that are nobody's",
+                "a return path is asked of frames to this MAC",
+            ),
+            Self::Kept6 => (
+                "from this bridge any guest can send by IPv6 through the node",
+                "the node forwards no IPv6 from this bridge",
+            ),
+            Self::Loops => (
+                "packets to addresses that nobody has go back to where they came from, and around",
+                "packets to addresses of a pool do not leave by it when they came in there",
+            ),
+            Self::FromIp4 | Self::FromNet4 | Self::FromIp6 | Self::FromIp664 | Self::FromNet6 => {
+                ("the node does not route what the guest sends with it", "the node routes it, although no guest has it")
+            }
+            Self::HereIp4 | Self::HereNet4 | Self::HereIp6 | Self::HereIp664 | Self::HereNet6 => {
+                ("it can come in from outside, too", "it cannot come in from outside, although no guest here has it")
+            }
+            Self::PoolIp4 | Self::PoolIp6 => {
+                ("the node routes it for any guest", "the node routes it for no guest, although no routed pool has it")
+            }
+            _ => ("it is not filtered as it should be", "it is filtered without need"),
+        }
+    }
+
             /// Every set that this program fills.
             pub const ALL: &[Self] = &[$($(Self::$variant),+),+];
 
@@ -494,117 +617,7 @@ impl Element {
     /// What it means for the network if the kernel lacks this element, or has it without reason.
     pub fn meaning(&self, missing: bool) -> String {
         let what = self.fields_text(&self.first, self.last.as_deref()).join(" ");
-        let (lacks, extra) = match self.set {
-            SetId::Ports => ("the port is not filtered as a bound one", "the port is filtered without need"),
-            SetId::PortMac | SetId::PortIp4 | SetId::PortIp6 | SetId::PortIp664 | SetId::PortNet4 | SetId::PortNet6 => {
-                ("the guest cannot send with it", "the port may send with it, although it is not its own")
-            }
-            SetId::PortNd | SetId::PortNd64 | SetId::PortNdNet | SetId::PortLladdr => (
-                "the guest cannot announce it to its neighbours",
-                "the port may announce it, although it is not its own",
-            ),
-            SetId::PortNoDhcp => ("the guest's DHCP client gets through", "the guest's DHCP client is stopped"),
-            SetId::PortAnyLl => {
-                ("the guest cannot choose its link-local address", "the port may use any link-local address")
-            }
-            SetId::PortStrict => (
-                "the guest gets frames that are addressed to others",
-                "the guest does not get frames that are addressed to others",
-            ),
-            SetId::PortNoRa => (
-                "the guest gets router advertisements, and may make itself an address that is dropped",
-                "the guest gets no router advertisements",
-            ),
-            SetId::PortTrunk => ("the guest cannot send in this VLAN", "the port may send in this VLAN"),
-            SetId::BoundMac | SetId::BoundLladdr => {
-                ("the uplink can use this MAC", "the uplink cannot use this MAC, although no guest here has it")
-            }
-            SetId::BoundIp4
-            | SetId::BoundIp6
-            | SetId::BoundIp664
-            | SetId::BoundNet4
-            | SetId::BoundNet6
-            | SetId::BoundNumber4
-            | SetId::BoundNumberNet4 => {
-                ("the uplink can use it against the guest", "nobody can use it, although no guest here runs with it")
-            }
-            SetId::BoundNd | SetId::BoundNd64 | SetId::BoundNdNet => (
-                "the uplink can claim it by neighbour discovery",
-                "nobody can claim it, although no guest here runs with it",
-            ),
-            SetId::ReservedMac | SetId::ReservedLladdr => {
-                ("any guest on the node can use this MAC", "no guest can use this MAC, although nobody owns it")
-            }
-            SetId::ReservedIp4
-            | SetId::ReservedIp6
-            | SetId::ReservedIp424
-            | SetId::ReservedIp632
-            | SetId::ReservedNumber4 => {
-                ("any guest on the node can use it", "no guest can use it, although no pool has it")
-            }
-            SetId::ReservedNd => (
-                "any guest on the node can claim it by neighbour discovery",
-                "no guest can claim it, although no pool has it",
-            ),
-            SetId::InfraMac | SetId::InfraIp4 | SetId::InfraIp6 | SetId::InfraNd => {
-                ("any guest can pose as the gateway or the node", "no guest can use it, although it is no gateway's")
-            }
-            SetId::BroadcastIp4 => (
-                "guests with addresses do not get what is sent to everybody of this subnet",
-                "guests get what is sent to it by a frame to everybody",
-            ),
-            SetId::Uplinks => ("the port is filtered like a guest's", "the port is trusted like an uplink"),
-            SetId::UplinkMac => ("frames of the gateway are looked at more closely", "the uplink may use this MAC"),
-            SetId::HairpinMac => (
-                "guests cannot reach each other by way of the gateway",
-                "packets with guests' addresses may come back from this MAC",
-            ),
-            SetId::RegisteredMac => (
-                "frames of this MAC do not leave by a guarded uplink",
-                "frames of this MAC leave by a guarded uplink, although no pool says that the provider knows it",
-            ),
-            SetId::UplinkRegistered => {
-                ("frames of this MAC are looked at more closely", "frames of this MAC leave by the uplink unasked")
-            }
-            SetId::GuardEnforce => (
-                "frames with MACs that the provider does not know leave by this uplink",
-                "only frames with registered MACs leave by this uplink, although no pool asks for it",
-            ),
-            SetId::GuardReport => (
-                "frames with MACs that the provider does not know are not counted on this uplink",
-                "frames with MACs that no pool has are counted on this uplink without need",
-            ),
-            SetId::RoutedBridges | SetId::SharedBridges | SetId::GuestBridges | SetId::LanBridges => (
-                "what comes from this bridge is taken for what comes from outside",
-                "what comes from this bridge is taken for what comes from guests",
-            ),
-            SetId::BridgeMac => (
-                "from this bridge guests can send to the world with addresses that are nobody's",
-                "a return path is asked of frames to this MAC",
-            ),
-            SetId::Kept6 => (
-                "from this bridge any guest can send by IPv6 through the node",
-                "the node forwards no IPv6 from this bridge",
-            ),
-            SetId::Loops => (
-                "packets to addresses that nobody has go back to where they came from, and around",
-                "packets to addresses of a pool do not leave by it when they came in there",
-            ),
-            SetId::FromIp4 | SetId::FromNet4 | SetId::FromIp6 | SetId::FromIp664 | SetId::FromNet6 => {
-                ("the node does not route what the guest sends with it", "the node routes it, although no guest has it")
-            }
-            SetId::HereIp4 | SetId::HereNet4 | SetId::HereIp6 | SetId::HereIp664 | SetId::HereNet6 => {
-                ("it can come in from outside, too", "it cannot come in from outside, although no guest here has it")
-            }
-            SetId::PoolIp4 | SetId::PoolIp6 => {
-                ("the node routes it for any guest", "the node routes it for no guest, although no routed pool has it")
-            }
-            SetId::FreePorts => ("the port is filtered, although no pool is on its bridge", "the port is not filtered"),
-            SetId::RouterPorts => (
-                "the guest cannot be a router or DHCP server",
-                "the port may send router advertisements and DHCP answers",
-            ),
-        };
+        let (lacks, extra) = self.set.meaning();
         format!("{what}: {}", if missing { lacks } else { extra })
     }
 

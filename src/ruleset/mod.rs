@@ -157,7 +157,7 @@ mod tests {
         }
     }
 
-    /// Linux 7 takes another protocol for that of a frame with two tags, or of PPPoE, than Linux 6: a rule that asks for it,
+    /// Linux 7 takes another protocol for that of a frame with two tags, or of `PPPoE`, than Linux 6: a rule that asks for it,
     /// or for a header that it lets nftables find, must have read before that the packet is behind one tag at most.
     #[test]
     fn no_rule_depends_on_what_a_kernel_takes_for_the_protocol() {

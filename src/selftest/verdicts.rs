@@ -298,6 +298,27 @@ fn bound_arp(table: &mut Table, me: Who, scene: &Scene) {
     table.drop("RARP cut after 20 bytes", ether(BROADCAST, me.mac, 0x8035, &announce.bytes()[..20]));
 }
 
+/// What only multicast routers send.
+fn multicast_routers(table: &mut Table, me: Who) {
+    let igmp = Sender { me, to: [1, 0, 0x5e, 0, 0, 0x16] };
+    for (name, kind) in [
+        ("membership query", 0x11),
+        ("DVMRP", 0x13),
+        ("PIM, version 1", 0x14),
+        ("multicast router advertisement", 0x30),
+        ("multicast router solicitation", 0x31),
+        ("multicast router termination", 0x32),
+    ] {
+        let to = Ipv4Addr::new(224, 0, 0, 1);
+        table.drop(format!("IGMP {name}"), igmp.v4(me.ip4, to, IGMP, 0, &icmp(kind, 0, &[0; 8])));
+        table.drop(
+            format!("IGMP {name} in a first fragment"),
+            igmp.v4(me.ip4, to, IGMP, MORE, &icmp(kind, 0, &[0; 12])),
+        );
+    }
+    table.drop("PIM hello", igmp.v4(me.ip4, Ipv4Addr::new(224, 0, 0, 13), PIM, 0, &icmp(0x20, 0, &[0; 8])));
+}
+
 fn bound_ip4(table: &mut Table, me: Who, scene: &Scene) {
     table.group = "IPv4";
     let Scene { gateway, victim, stranger, node } = *scene;
@@ -318,22 +339,7 @@ fn bound_ip4(table: &mut Table, me: Who, scene: &Scene) {
     }
     let like_query = igmp.v4(me.ip4, Ipv4Addr::new(224, 0, 0, 22), IGMP, 185, &[0x11; 16]);
     table.pass("IPv4 later fragment, data like an IGMP query", like_query);
-    for (name, kind) in [
-        ("membership query", 0x11),
-        ("DVMRP", 0x13),
-        ("PIM, version 1", 0x14),
-        ("multicast router advertisement", 0x30),
-        ("multicast router solicitation", 0x31),
-        ("multicast router termination", 0x32),
-    ] {
-        let to = Ipv4Addr::new(224, 0, 0, 1);
-        table.drop(format!("IGMP {name}"), igmp.v4(me.ip4, to, IGMP, 0, &icmp(kind, 0, &[0; 8])));
-        table.drop(
-            format!("IGMP {name} in a first fragment"),
-            igmp.v4(me.ip4, to, IGMP, MORE, &icmp(kind, 0, &[0; 12])),
-        );
-    }
-    table.drop("PIM hello", igmp.v4(me.ip4, Ipv4Addr::new(224, 0, 0, 13), PIM, 0, &icmp(0x20, 0, &[0; 8])));
+    multicast_routers(table, me);
     table.pass("PIM register", own.v4(me.ip4, gateway.ip4, PIM, 0, &icmp(0x21, 0, &[0; 28])));
     table.drop("ICMP router advertisement", all.v4(me.ip4, Ipv4Addr::BROADCAST, ICMP, 0, &icmp(9, 0, &[0; 12])));
     table.pass("ICMP router solicitation", all.v4(me.ip4, Ipv4Addr::BROADCAST, ICMP, 0, &icmp(10, 0, &[0; 4])));
@@ -578,6 +584,9 @@ fn bound_nd(table: &mut Table, me: Who, scene: &Scene) {
     table.drop("NA from ::", own.na(none, global, &target));
 }
 
+/// Name, the kind of option that may name the sender's MAC, and the frame with these options.
+type Message<'a> = (&'static str, u8, &'a dyn Fn(&[u8]) -> Vec<u8>);
+
 /// Options that are not known beside those that are: up to eight, and a foreign MAC wherever it stands.
 fn bound_options(table: &mut Table, me: Who, scene: &Scene) {
     let Scene { gateway, victim, .. } = *scene;
@@ -589,7 +598,6 @@ fn bound_options(table: &mut Table, me: Who, scene: &Scene) {
         [vec![254, 2, 9, 9, 9, 9, 9, 9], [7; 7].to_vec(), vec![u8::try_from(number).unwrap_or(0)]].concat()
     };
     let solicitation = |options: &[u8]| own.icmp6(local, ALL_ROUTERS, 133, &[&[0; 4], options].concat());
-    type Message<'a> = (&'static str, u8, &'a dyn Fn(&[u8]) -> Vec<u8>);
     let messages: [Message<'_>; 3] = [
         ("NS", 1, &|options| own.ns(global, gateway.ip6, options)),
         ("NA", 2, &|options| own.na(global, global, options)),

@@ -55,10 +55,10 @@ pub fn ask(
         let next = if asked < TIMES { PAUSE * asked } else { LIMIT };
         let frame = in_time(wire.as_fd(), next.saturating_sub(elapsed), || wire.receive(&mut buffer))?;
         let Some(frame) = frame else { continue };
-        let asker = questioned(&frame);
-        let Some((mac, address)) = claimed(&frame).filter(|_| asker != Some(Asker::Ours)) else { continue };
+        let by = questioned(&frame);
+        let Some((mac, address)) = claimed(&frame).filter(|_| by != Some(Asker::Ours)) else { continue };
         if mac != own && !known.contains(&mac) && addresses.contains(&address) {
-            found.insert(address, Answer { mac, asks: asker.is_some() });
+            found.insert(address, Answer { mac, asks: by.is_some() });
         }
     }
 }
