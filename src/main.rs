@@ -80,7 +80,7 @@ fn watch_the_clock(limit: Duration) {
         match limit {
             hook::DEADLINE => log::error!("the hook did not finish within {} s and gives up", limit.as_secs()),
             SILENT_LIMIT => {
-                log::error!("`/etc/pve` {SILENT}: the guard says so, and {} s were not enough", limit.as_secs())
+                log::error!("`/etc/pve` {SILENT}: the guard says so, and {} s were not enough", limit.as_secs());
             }
             _ => log::error!("this did not finish within {} s: `/etc/pve` may be what {SILENT}", limit.as_secs()),
         }

@@ -121,6 +121,8 @@ fn a_note_that_cannot_be_ours_is_not_read() {
         }
         node.run("hook 100 pre-start").ok();
         fs::remove_file(&path).unwrap();
-        before.map(|before| fs::write(&path, before).unwrap());
+        if let Some(before) = before {
+            fs::write(&path, before).unwrap();
+        }
     }
 }

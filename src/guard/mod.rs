@@ -633,7 +633,7 @@ impl Guard {
     }
 
     fn well(&mut self, report: &Report) -> Vec<Line> {
-        self.greet_again(&report.greetings);
+        Self::greet_again(&report.greetings);
         for vmid in &report.arrived {
             log::info!("guard: guest {vmid} has arrived and was announced");
         }
@@ -648,7 +648,7 @@ impl Guard {
     }
 
     /// A guest that arrives goes on a moment after its configuration has moved, and may have missed it.
-    fn greet_again(&self, greetings: &Greetings) {
+    fn greet_again(greetings: &Greetings) {
         if greetings.is_empty() {
             return;
         }

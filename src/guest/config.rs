@@ -158,15 +158,12 @@ impl GuestConfig {
     pub fn at_next_start(&self) -> Self {
         let mut next = Self { pending: BTreeMap::new(), ..self.clone() };
         for (id, line) in &self.pending {
-            match line {
-                Some(line) => {
-                    next.nics.insert(*id, parse_nic(self.kind, line));
-                    next.lines.insert(id.to_string(), line.clone());
-                }
-                None => {
-                    next.nics.remove(id);
-                    next.lines.remove(&id.to_string());
-                }
+            if let Some(line) = line {
+                next.nics.insert(*id, parse_nic(self.kind, line));
+                next.lines.insert(id.to_string(), line.clone());
+            } else {
+                next.nics.remove(id);
+                next.lines.remove(&id.to_string());
             }
         }
         next

@@ -47,8 +47,8 @@ impl MacAddr {
 
     /// Six octets that stand in the source.
     #[cfg(test)]
-    pub(crate) const fn literal([a, b, c, d, e, f]: [u8; 6]) -> Self {
-        Self(MacAddr6::new(a, b, c, d, e, f))
+    pub(crate) const fn literal(octets: [u8; 6]) -> Self {
+        Self(MacAddr6::new(octets[0], octets[1], octets[2], octets[3], octets[4], octets[5]))
     }
 
     /// Takes six octets as they come from the kernel, without the checks for people's input.

@@ -95,7 +95,7 @@ fn ipv4(packet: &[u8], to: [u8; 6], port: &BoundPort) -> Judged {
     multicast_router(header.upper)
 }
 
-/// What only multicast routers send, by the protocols that both families share or that IPv4 has instead of ICMPv6: IGMP
+/// What only multicast routers send, by the protocols that both families share or that IPv4 has instead of `ICMPv6`: IGMP
 /// membership query (RFC 3376), DVMRP, PIM of version 1, multicast router discovery (RFC 4286), PIM hello (RFC 7761).
 fn multicast_router(upper: Upper<'_>) -> Judged {
     let Upper::Whole { protocol, payload } = upper else { return Ok(()) };
