@@ -158,7 +158,7 @@ impl Spoil for Facts {
 }
 
 fn vlan_aware(link: &mut Link) {
-    link.bridge = Some(BridgeOptions { vlan_filtering: true, no_linklocal_learn: true });
+    link.bridge = Some(BridgeOptions { vlan_filtering: true, no_linklocal_learn: true, ..Default::default() });
 }
 
 fn script(volume: &str, script: Script) -> BTreeMap<String, Script> {

@@ -164,6 +164,13 @@ fn each_kind_of_drift_wakes_it_and_is_said_once() {
         net.sh("ip -d link show vmbr0").contains("no_linklocal_learn 1")
     });
     guard.says("repaired: vmbr0 learns from link-local frames");
+    let is_local = || net.sh("bridge fdb show br vmbr0").contains("02:00:00:00:00:fe dev vmbr0 master vmbr0 permanent");
+    assert!(is_local(), "the kernel's own");
+    let looks = guard.count("looked because of");
+    guard.repairs("bridge fdb del 02:00:00:00:00:fe dev vmbr0 self", is_local);
+    assert_eq!(guard.count("looked because of"), looks + 1, "its own repair does not wake it: {}", guard.log());
+    guard.says("repaired: vmbr0 does not know its own MAC as local");
+    guard.repairs("bridge fdb flush dev vmbr0", || is_local() && is_pinned());
     // Nothing of it is ours.
     let looks = guard.count("looked because of");
     net.sh("nft add table bridge other; nft delete table bridge other; ip route add 198.51.100.0/24 dev vmbr0;

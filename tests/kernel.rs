@@ -902,6 +902,11 @@ except TimeoutError:
                 "ip link set vmbr0 type bridge no_linklocal_learn 0",
                 "vmbr0 learns from link-local frames",
             ),
+            (
+                "the bridge's own entry flushed",
+                "bridge fdb flush dev vmbr0; bridge fdb replace 02:00:00:00:00:64 dev tap100i0 master static sticky",
+                "vmbr0 does not know its own MAC as local",
+            ),
         ] {
             drift(&lab, what, command, named);
         }
@@ -1069,6 +1074,25 @@ except TimeoutError:
             &frames::ip4(ip4(1), ip4(10), frames::UDP, 0, &frames::udp(1, 2, b"data")),
         );
         assert_eq!(lab.play("eno1", &to_guest), ["tap100i0"], "and the traffic with it");
+    }
+
+    #[test]
+    fn a_flushed_bridge_takes_what_is_for_the_node_again() {
+        let lab = living_node();
+        assert!(ping(&lab, "tap100i0", "203.0.113.250"));
+        sh("bridge fdb flush dev vmbr0");
+        assert!(!ping(&lab, "tap100i0", "203.0.113.250"), "without its own entry the bridge loses the node");
+        let found = lab.run("verify");
+        assert_eq!(found.code, 3, "{}", found.stdout);
+        let line = "vmbr0 does not know its own MAC as local: what guests send to the node does not arrive";
+        assert!(found.stdout.contains(line), "{}", found.stdout);
+        // What a guest says meanwhile, if no rule stands, does not stay.
+        sh(&format!("bridge fdb replace {} dev tap200i0 master static", text(link_mac("vmbr0"))));
+        assert_eq!(lab.run("verify").code, 3, "an entry, but not a local one");
+        lab.ok("apply");
+        lab.ok("verify");
+        assert!(ping(&lab, "tap100i0", "203.0.113.250") && ping(&lab, "tap101i0", "2001:db8:0:1::250"));
+        assert_eq!(lab.ok("plan"), "nothing to do\n");
     }
 
     // ---- a guest's life -------------------------------------------------------------------------------------

@@ -404,6 +404,7 @@ mod tests {
             rules: Rules::Loaded,
             routed_rules: Rules::Loaded,
             deaf_bridges: [name("vmbr0")].into(),
+            own_entries: [name("vmbr0")].into(),
             elements: [Element::uplink(name("eno1"))].into(),
             support: Support {
                 settings: [
@@ -501,7 +502,7 @@ mod tests {
         let opens = ["+ forwarding", "+ net/ipv4/conf/vmbr1", "+ gateway", "+ neighbour", "+ route", "+ proxy"];
         let routed = ["+ net/ipv4/conf/vmbr1", "+ net/ipv6/conf/all", "+ gateway", "+ route", "+ proxy"];
         // What fails, what must not be done then, and what is done all the same.
-        let cases: [(&str, Fails, &[&str], &[&str]); 12] = [
+        let cases: [(&str, Fails, &[&str], &[&str]); 13] = [
             ("sets", |step| *step == Step::DeclareSets(Table::Bridge), &opens, &["~ vmbr0", "+ net/ipv6/conf/eno1"]),
             ("rules", |step| *step == Step::LoadRules(Table::Bridge), &opens, &["~ vmbr0", "~ rules of table inet"]),
             (
@@ -524,6 +525,12 @@ mod tests {
                 &["+ neighbour 203.0.113.10", "~ rules of table bridge"],
             ),
             ("a bridge", |step| matches!(step, Step::SetDeafBridge(_)), &[], &["+ route", "+ neighbour"]),
+            (
+                "a bridge's own entry",
+                |step| matches!(step, Step::SetOwnEntry(_)),
+                &[],
+                &["+ forwarding", "+ route", "+ neighbour"],
+            ),
             ("a forwarding entry", |step| matches!(step, Step::SetForwarding(..)), &[], &["+ route", "+ neighbour"]),
             (
                 "router advertisements",

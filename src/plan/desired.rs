@@ -152,6 +152,7 @@ fn node_state(inputs: &Inputs) -> NetState {
         state.elements.extend(mac.into_iter().flat_map(Element::infra_mac));
         if link.bridge.is_some() {
             state.deaf_bridges.insert(*bridge);
+            state.own_entries.extend(mac.map(|_| *bridge));
         }
     }
     for mac in pools.values().filter_map(|pool| pool.gateway_mac) {

@@ -62,6 +62,8 @@ pub enum Step {
     RemoveTable(Table),
     /// Stop a bridge from learning from link-local frames.
     SetDeafBridge(IfName),
+    /// Let a bridge know its own MAC as local, in each of its VLANs.
+    SetOwnEntry(IfName),
     /// Pin a MAC to its port, for untagged frames and in these VLANs.
     SetForwarding(IfName, MacAddr, BTreeSet<u16>),
     /// Change a kernel setting.
@@ -124,6 +126,7 @@ pub fn diff(desired: &NetState, observed: &NetState) -> Vec<Step> {
     steps.extend(end.map(|(table, ..)| Step::RemoveTable(*table)));
 
     steps.extend(desired.deaf_bridges.difference(&observed.deaf_bridges).map(|bridge| Step::SetDeafBridge(*bridge)));
+    steps.extend(desired.own_entries.difference(&observed.own_entries).map(|bridge| Step::SetOwnEntry(*bridge)));
     let pinned = news(&desired.forwarding, &observed.forwarding);
     steps.extend(pinned.map(|((port, mac), vlans)| Step::SetForwarding(*port, *mac, vlans.clone())));
     steps.extend(lacking.settings.iter().map(|setting| Step::ChangeSetting(*setting)));
@@ -197,6 +200,7 @@ impl Step {
             Self::LoadChains { place, wanted, .. } => drop(state.chains.insert(*place, wanted.clone())),
             Self::RemoveIpSet(set) => drop(state.ipsets.remove(set)),
             Self::SetDeafBridge(bridge) => drop(state.deaf_bridges.insert(*bridge)),
+            Self::SetOwnEntry(bridge) => drop(state.own_entries.insert(*bridge)),
             Self::SetForwarding(port, mac, vlans) => drop(state.forwarding.insert((*port, *mac), vlans.clone())),
             Self::ChangeSetting(setting) => drop(state.support.settings.insert(*setting)),
             Self::SetGateway(on, ip) => drop(state.support.gateways.insert((*on, *ip))),
@@ -270,6 +274,11 @@ impl Step {
             Self::SetDeafBridge(bridge) => {
                 vec![format!(
                     "{bridge} learns from link-local frames: a guest can divert traffic by an LLDP frame with a foreign MAC"
+                )]
+            }
+            Self::SetOwnEntry(bridge) => {
+                vec![format!(
+                    "{bridge} does not know its own MAC as local: what guests send to the node does not arrive"
                 )]
             }
             Self::SetForwarding(port, mac, _) => {
@@ -368,6 +377,7 @@ impl fmt::Display for Step {
             Self::LoadRules(table) => write!(f, "~ rules of {table}"),
             Self::RemoveTable(table) => write!(f, "- {table}"),
             Self::SetDeafBridge(bridge) => write!(f, "~ {bridge} no_linklocal_learn 1"),
+            Self::SetOwnEntry(bridge) => write!(f, "+ local entry for the MAC of {bridge}"),
             Self::SetForwarding(port, mac, vlans) => {
                 write!(f, "+ forwarding entry {mac} dev {port} static sticky")?;
                 vlans.iter().try_for_each(|vlan| write!(f, ", vlan {vlan}"))
@@ -458,6 +468,7 @@ mod tests {
             ports in proptest::collection::btree_set(port().prop_map(|port| Element::port(SetId::Ports, port)), 0..4),
             support in support(),
             forwarding in proptest::collection::btree_map((port(), mac()), proptest::collection::btree_set(1u16..4, 0..2), 0..4),
+            own_entries in proptest::collection::btree_set(port(), 0..3),
             neighbours in proptest::collection::btree_map((port(), address()), mac(), 0..4),
             routes in proptest::collection::btree_map(address().prop_map(IpNet::from), (port(), proptest::option::of(address())), 0..4),
         ) -> NetState {
@@ -472,6 +483,7 @@ mod tests {
                     .chain(routed.into_iter().filter(|_| routed_rules > Rules::Absent).flat_map(|ip| Element::routed_here(ip.into())))
                     .collect(),
                 deaf_bridges: BTreeSet::new(),
+                own_entries,
                 ipsets,
                 chains,
                 forwarding,
@@ -494,6 +506,7 @@ mod tests {
             if desired.routed_rules > Rules::Absent {
                 desired.routed_rules = Rules::Loaded;
             } // the program never wants less
+            desired.own_entries.extend(&observed.own_entries); // nobody looks where it is not wanted
             let mut reached = observed.clone();
             for step in diff(&desired, &observed) {
                 step.apply_to(&mut reached);
@@ -511,6 +524,7 @@ mod tests {
             rules: Rules::Loaded,
             elements: BTreeSet::from([Element::port(SetId::Ports, port)]),
             deaf_bridges: BTreeSet::from([bridge]),
+            own_entries: BTreeSet::from([bridge]),
             forwarding: BTreeMap::from([((port, mac), BTreeSet::new())]),
             support: Support {
                 settings: BTreeSet::from([
@@ -535,6 +549,7 @@ mod tests {
                 "+ ports { tap100i0 }",
                 "~ rules of table bridge pve-public-ip",
                 "~ vmbr0 no_linklocal_learn 1",
+                "+ local entry for the MAC of vmbr0",
                 "+ forwarding entry 02:00:00:00:00:01 dev tap100i0 static sticky",
                 "+ net/ipv6/conf/eno1/accept_ra 2",
                 "+ net/ipv4/conf/vmbr0/forwarding 1",

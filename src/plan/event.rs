@@ -84,6 +84,8 @@ pub enum Event {
         mac: MacAddr,
         /// It is there, and stays at its port.
         sticky: bool,
+        /// It is there, and is the node's own.
+        local: bool,
     },
     /// A route.
     Route {
@@ -222,7 +224,8 @@ impl Known<'_> {
                 let is_off = (*ours || wanted.is_some()) && wanted != mac.as_ref();
                 is_off || mac.is_some_and(|mac| !ours && self.is_moved(name, *address, mac))
             }),
-            Event::Forwarding { index, mac, sticky } => {
+            Event::Forwarding { index, mac, local, .. } if self.is_own_mac(*index, *mac) => !local,
+            Event::Forwarding { index, mac, sticky, .. } => {
                 let mut wanted = self.desired.forwarding.keys().filter(|(_, wanted)| wanted == mac).peekable();
                 // An entry for a MAC that nobody here has is somebody else's.
                 wanted.peek().is_some() && {
@@ -246,6 +249,16 @@ impl Known<'_> {
     /// Whether a gateway is not where it was.
     fn is_moved(&self, on: IfName, address: IpAddr, mac: MacAddr) -> bool {
         self.gateways.get(&(on, address)).is_some_and(|known| *known != Some(mac))
+    }
+
+    /// Whether an entry is about the MAC of a bridge that has to know it. The entry may be at a port with the same MAC.
+    fn is_own_mac(&self, index: u32, mac: MacAddr) -> bool {
+        let link = self.name(index).and_then(|name| Some((name, self.links.get(name)?)));
+        link.is_some_and(|(name, link)| {
+            let bridge = link.master.unwrap_or(name);
+            let known = self.links.get(bridge).is_some_and(|bridge| bridge.mac == Some(mac));
+            known && self.desired.own_entries.contains(&bridge)
+        })
     }
 
     fn name(&self, index: u32) -> Option<IfName> {
@@ -276,8 +289,11 @@ mod tests {
         let gateway: IpAddr = "169.254.0.1".parse().unwrap();
         let way = |device| DefaultRoute { device, via: Some(gateway), metric: 0, v4: true };
         let exits = Exits { routes: vec![way(bridge)], ..Exits::default() };
-        let links = Links(BTreeMap::from([(bridge, link(2, None)), (tap, link(3, Some(bridge)))]));
+        let own_mac: MacAddr = "02:00:00:00:00:09".parse().unwrap();
+        let own_link = Link { mac: Some(own_mac), ..link(2, None) };
+        let links = Links(BTreeMap::from([(bridge, own_link), (tap, link(3, Some(bridge)))]));
         let desired = NetState {
+            own_entries: BTreeSet::from([bridge]),
             forwarding: BTreeMap::from([((tap, mac), BTreeSet::new())]),
             neighbours: BTreeMap::from([((bridge, address), mac)]),
             routes: BTreeMap::from([(address.into(), Route { device: bridge, via: None })]),
@@ -352,13 +368,19 @@ mod tests {
         assert!(!matters(found(3, next, other)), "on another interface");
         assert!(!matters(found(2, address, other)), "no gateway");
 
-        let forwarding = |index, mac, sticky| Event::Forwarding { index, mac, sticky };
+        let forwarding = |index, mac, sticky| Event::Forwarding { index, mac, sticky, local: false };
         assert!(!matters(forwarding(3, mac, true)), "our own");
         assert!(!matters(forwarding(2, other, false)), "learnt");
         assert!(!matters(forwarding(2, mac, false)), "forgotten elsewhere");
         assert!(matters(forwarding(3, mac, false)));
         assert!(matters(forwarding(2, mac, true)), "pinned to another port");
         assert!(!matters(forwarding(3, other, true)), "somebody else's");
+
+        let own = |index, mac, local| Event::Forwarding { index, mac, sticky: false, local };
+        assert!(matters(own(2, own_mac, false)), "the bridge does not know its own MAC any more");
+        assert!(matters(own(3, own_mac, false)), "where it was the MAC of a port, too; or it was learnt there");
+        assert!(!matters(own(2, own_mac, true)), "it is there");
+        assert!(!matters(own(3, other, false)) && !matters(own(9, own_mac, false)), "somebody else's");
 
         let route = |index, present| Event::Route { net: address.into(), index, via: None, present, ours: true };
         assert!(!matters(route(2, true)));

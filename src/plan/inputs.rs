@@ -154,6 +154,8 @@ pub struct BridgeOptions {
     pub vlan_filtering: bool,
     /// Does not learn from 01:80:c2:00:00:0X.
     pub no_linklocal_learn: bool,
+    /// Has the entries of its own MACs in VLAN 0 only, where it looks when another VLAN has none.
+    pub local_in_vlan_0: bool,
 }
 
 impl Link {

@@ -13,11 +13,11 @@ use nix::sys::socket::MsgFlags;
 use super::netlink::flags::{CREATE, REPLACE, REQUEST};
 use super::netlink::{Builder, NetlinkError, attribute, attributes};
 use super::routing::{
-    AF_BRIDGE, DELETE_NEIGHBOUR, FLAG_MASTER, FLAG_STICKY, GET_NEIGHBOUR, NEIGHBOUR_LLADDR, NEW_NEIGHBOUR, Routing,
-    RoutingError, STATE_NOARP, STATE_PERMANENT, absent_is_fine, index_of, neighbour, read_u16, read_u32,
+    AF_BRIDGE, DELETE_NEIGHBOUR, FLAG_MASTER, FLAG_SELF, FLAG_STICKY, GET_NEIGHBOUR, NEIGHBOUR_LLADDR, NEW_NEIGHBOUR,
+    Routing, RoutingError, STATE_NOARP, STATE_PERMANENT, absent_is_fine, index_of, neighbour, read_u16, read_u32,
 };
 use crate::model::{IfName, MacAddr};
-use crate::plan::{Links, is_guest_port};
+use crate::plan::{Link, Links, is_guest_port};
 
 const GET_VLAN: u16 = 114;
 const NEIGHBOUR_VLAN: u16 = 5;
@@ -48,6 +48,11 @@ impl PortVlans {
     fn of_interest(&self, tagged: &BTreeSet<u16>) -> BTreeSet<u16> {
         let has = |vlan: &&u16| self.ranges.iter().any(|(first, last)| (first..=last).contains(vlan));
         self.untagged.into_iter().chain(tagged.iter().filter(has).copied()).collect()
+    }
+
+    /// All of them.
+    fn all(&self) -> BTreeSet<u16> {
+        self.ranges.iter().flat_map(|(first, last)| *first..=*last).collect()
     }
 
     fn parse(&mut self, attributes_of_message: &[u8]) {
@@ -215,6 +220,60 @@ impl Routing {
         Ok(self.pins.forget(port, mac).map_err(|error| NetlinkError::new(&action, error))?)
     }
 
+    /// Which of these bridges know their own MAC as local, wherever they need it.
+    pub(super) fn own_entries(
+        &mut self,
+        links: &Links,
+        bridges: &BTreeSet<IfName>,
+    ) -> Result<BTreeSet<IfName>, NetlinkError> {
+        let mut found = BTreeSet::new();
+        for bridge in bridges {
+            let Some(link) = links.get(*bridge) else { continue };
+            if self.lacking_own_entries(link)?.is_empty() {
+                found.insert(*bridge);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Makes the entries of a bridge's own MAC as the kernel does when it gets that MAC.
+    pub(super) fn set_own_entry(&mut self, bridge: IfName) -> Result<(), RoutingError> {
+        let links = self.links_named(&BTreeSet::from([bridge]))?;
+        let link = links.get(bridge).ok_or(RoutingError::NoInterface(bridge))?;
+        let Some(mac) = link.mac else { return Ok(()) };
+        let action = format!("let {bridge} know its own MAC {mac}");
+        let fixed = neighbour(AF_BRIDGE, link.index, STATE_PERMANENT, FLAG_SELF);
+        for vlan in self.lacking_own_entries(link)? {
+            // Somebody may have sent with the MAC meanwhile: what the bridge has learnt is replaced.
+            self.change(NEW_NEIGHBOUR, CREATE | REPLACE, &fixed, &action, |message| {
+                message.attribute(NEIGHBOUR_LLADDR, &mac.octets());
+                // 0 cannot be named, and is what is meant without a VLAN.
+                if vlan != 0 {
+                    message.attribute(NEIGHBOUR_VLAN, &vlan.to_ne_bytes());
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The VLANs in which a bridge takes frames for the node, and does not know its own MAC as local.
+    fn lacking_own_entries(&mut self, link: &Link) -> Result<Vec<u16>, NetlinkError> {
+        let (Some(mac), Some(options)) = (link.mac, link.bridge) else { return Ok(Vec::new()) };
+        let mut vlans = BTreeSet::from([0]);
+        if options.vlan_filtering {
+            vlans = self.vlans(link.index)?.remove(&link.index).unwrap_or_default().all();
+            if options.local_in_vlan_0 {
+                vlans.insert(0);
+            }
+        }
+        let ask = |vlan| Question { index: link.index, is_port: false, mac, vlan };
+        let questions: Vec<Question> = vlans.into_iter().map(ask).collect();
+        let answers = self.entries(&questions)?;
+        let asked = questions.iter().map(|question| question.vlan).zip(answers);
+        let there = |(vlan, answer): (u16, Option<Entry>)| (vlan, answer.is_some_and(|entry| entry.is_permanent));
+        Ok(lacking(asked.map(there), options.vlan_filtering))
+    }
+
     /// The answer to each question; none: the bridge does not know the MAC.
     fn entries(&mut self, questions: &[Question]) -> Result<Vec<Option<Entry>>, NetlinkError> {
         let action = "look up a forwarding entry";
@@ -282,9 +341,30 @@ impl Routing {
     }
 }
 
+/// The VLANs without an entry, by whether each has one. On a VLAN-aware bridge one in VLAN 0, where it counts at all,
+/// is one for all VLANs; but only the kernel's own counts, so that it is not set there.
+fn lacking(vlans: impl IntoIterator<Item = (u16, bool)>, is_aware: bool) -> Vec<u16> {
+    let vlans: Vec<(u16, bool)> = vlans.into_iter().collect();
+    if is_aware && vlans.contains(&(0, true)) {
+        return Vec::new();
+    }
+    vlans.into_iter().filter(|(vlan, has)| !has && !(is_aware && *vlan == 0)).map(|(vlan, _)| vlan).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_a_bridge_lacks_its_own_mac() {
+        assert_eq!(lacking([(0, false)], false), [0]);
+        assert!(lacking([(0, true)], false).is_empty());
+        assert_eq!(lacking([(1, true), (10, false), (20, false)], true), [10, 20]);
+        // With its own entries in VLAN 0 only: as long as it is there, nothing is missing.
+        assert!(lacking([(0, true), (1, false), (10, false)], true).is_empty());
+        assert_eq!(lacking([(0, false), (1, false), (10, true)], true), [1]);
+        assert!(lacking([], true).is_empty(), "the node is in none of its VLANs");
+    }
 
     #[test]
     fn only_vlans_in_which_the_guest_can_send_are_of_interest() {

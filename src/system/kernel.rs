@@ -226,6 +226,7 @@ impl Kernel {
         let is_deaf = |link: &Link| link.bridge.is_some_and(|bridge| bridge.no_linklocal_learn);
         let state = NetState {
             deaf_bridges: links.0.iter().filter(|(_, link)| is_deaf(link)).map(|(name, _)| *name).collect(),
+            own_entries: routing.own_entries,
             forwarding: routing.forwarding,
             support: Support {
                 settings: self.settings.observe(&wanted.support.settings)?,
@@ -264,6 +265,7 @@ impl Kernel {
                 if self.observe_rules(*table)? == Rules::Loaded { Ok(()) } else { Err(FilterError::NotTaken.into()) }
             }
             Step::SetDeafBridge(bridge) => Ok(self.routing.set_deaf_bridge(*bridge)?),
+            Step::SetOwnEntry(bridge) => Ok(self.routing.set_own_entry(*bridge)?),
             Step::SetForwarding(port, mac, vlans) => Ok(self.routing.set_forwarding(*port, *mac, vlans)?),
             Step::ChangeSetting(setting) => Ok(self.settings.change(*setting)?),
             Step::SetGateway(device, address) => Ok(self.routing.set_gateway(*device, *address)?),

@@ -56,6 +56,8 @@ const BRIDGE_VLAN_FILTERING: u16 = 7;
 const BRIDGE_BOOLEAN_OPTIONS: u16 = 46;
 /// Bit of `br_boolopt_id` `BR_BOOLOPT_NO_LL_LEARN`.
 const NO_LINK_LOCAL_LEARN: u32 = 1;
+/// Bit of `br_boolopt_id` `BR_BOOLOPT_FDB_LOCAL_VLAN_0` (Linux 6.18).
+const LOCAL_IN_VLAN_0: u32 = 1 << 4;
 
 const ADDRESS_ADDRESS: u16 = 1;
 const ADDRESS_LOCAL: u16 = 2;
@@ -76,6 +78,7 @@ pub(super) const STATE_PERMANENT: u16 = 0x80;
 /// `NUD_REACHABLE`, `NUD_STALE`, `NUD_DELAY`, `NUD_PROBE`, `NUD_PERMANENT`: it has answered once.
 const STATES_FOUND: u16 = 0x02 | 0x04 | 0x08 | 0x10 | STATE_PERMANENT;
 pub(super) const FLAG_MASTER: u8 = 0x04;
+pub(super) const FLAG_SELF: u8 = 0x02;
 const FLAG_PROXY: u8 = 0x08;
 pub(super) const FLAG_STICKY: u8 = 0x40;
 
@@ -126,6 +129,7 @@ pub enum RoutingError {
 pub(super) struct Observed {
     pub(super) foreign: Foreign,
     pub(super) forwarding: Pinned,
+    pub(super) own_entries: BTreeSet<IfName>,
     pub(super) neighbours: BTreeMap<(IfName, IpAddr), MacAddr>,
     pub(super) proxies: BTreeSet<(IfName, IpAddr)>,
     pub(super) routes: BTreeMap<IpNet, Route>,
@@ -319,7 +323,9 @@ impl Routing {
     /// set by us. How many neighbours a guest can add is limited by the kernel (`gc_thresh3`, 1,024 of each family unless
     /// the administrator raises it).
     pub(super) fn observe(&mut self, links: &Links, wanted: &NetState) -> Result<Observed, NetlinkError> {
-        let mut observed = Observed { forwarding: self.pinned(links, &wanted.forwarding)?, ..Observed::default() };
+        let forwarding = self.pinned(links, &wanted.forwarding)?;
+        let own_entries = self.own_entries(links, &wanted.own_entries)?;
+        let mut observed = Observed { forwarding, own_entries, ..Observed::default() };
         let names: BTreeMap<u32, IfName> = links.0.iter().map(|(name, link)| (link.index, *name)).collect();
         for family in [AF_INET, AF_INET6] {
             for frame in self.dump(GET_NEIGHBOUR, &neighbour(family, 0, 0, 0), "list the neighbours")? {
@@ -663,7 +669,8 @@ fn event(frame: &Frame) -> Option<Event> {
         }
         NEW_NEIGHBOUR | DELETE_NEIGHBOUR if family == AF_BRIDGE => {
             let sticky = frame.kind == NEW_NEIGHBOUR && *payload.get(10)? & FLAG_STICKY != 0;
-            Some(Event::Forwarding { index: read_u32(payload, 4), mac: lladdr(payload)?, sticky })
+            let local = frame.kind == NEW_NEIGHBOUR && read_u16(payload, 8) & STATE_PERMANENT != 0;
+            Some(Event::Forwarding { index: read_u32(payload, 4), mac: lladdr(payload)?, sticky, local })
         }
         NEW_NEIGHBOUR | DELETE_NEIGHBOUR => {
             let rest = payload.get(12..)?;
@@ -726,6 +733,8 @@ fn link(frame: &[u8], names: &BTreeMap<u32, IfName>) -> Link {
     let info = attribute(attributes, LINK_INFO).unwrap_or_default();
     let kind = attribute(info, INFO_KIND).map(text).unwrap_or_default();
     let data = attribute(info, INFO_DATA).unwrap_or_default();
+    let options = attribute(data, BRIDGE_BOOLEAN_OPTIONS).map_or(0, |options| read_u32(options, 0));
+    let has_option = |bit| options & bit != 0;
     let master = attribute(attributes, LINK_MASTER).map(|index| read_u32(index, 0));
     // A bridge that was not asked for by name is not in `names`.
     let master = master.and_then(|index| names.get(&index).copied().or_else(|| name_of(index)));
@@ -739,8 +748,8 @@ fn link(frame: &[u8], names: &BTreeMap<u32, IfName>) -> Link {
         kind: kind.to_owned(),
         bridge: (kind == "bridge").then(|| BridgeOptions {
             vlan_filtering: attribute(data, BRIDGE_VLAN_FILTERING) == Some(&[1]),
-            no_linklocal_learn: attribute(data, BRIDGE_BOOLEAN_OPTIONS)
-                .is_some_and(|options| read_u32(options, 0) & NO_LINK_LOCAL_LEARN != 0),
+            no_linklocal_learn: has_option(NO_LINK_LOCAL_LEARN),
+            local_in_vlan_0: has_option(LOCAL_IN_VLAN_0),
         }),
     }
 }
