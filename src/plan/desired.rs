@@ -153,6 +153,9 @@ fn node_state(inputs: &Inputs) -> NetState {
         if link.bridge.is_some() {
             state.deaf_bridges.insert(*bridge);
             state.own_entries.extend(mac.map(|_| *bridge));
+            if mac.is_some() && keeps_mac(inputs, *bridge) {
+                state.fixed_macs.insert(*bridge);
+            }
         }
     }
     for mac in pools.values().filter_map(|pool| pool.gateway_mac) {
@@ -250,6 +253,19 @@ pub(super) fn present_uplinks(inputs: &Inputs, segments: &BTreeSet<IfName>) -> B
     let ports = segments.iter().flat_map(|bridge| inputs.links.ports(*bridge));
     let is_uplink = |port: &IfName| named.map_or(!is_guest_port(port.as_str()), |named| named.contains(port));
     ports.filter(is_uplink).collect()
+}
+
+/// Whether a bridge may keep the MAC that it has now. To the provider it is the node's, so next to an uplink it has to be
+/// that of the uplink; and it may not be kept as long as an uplink may still come, which it does before any guest.
+fn keeps_mac(inputs: &Inputs, bridge: IfName) -> bool {
+    let uplinks = present_uplinks(inputs, &BTreeSet::from([bridge]));
+    let is_other = |port: &IfName| uplinks.contains(port) || !is_guest_port(port.as_str());
+    let (others, guests): (Vec<IfName>, Vec<IfName>) = inputs.links.ports(bridge).partition(is_other);
+    let mac_of = |name: IfName| inputs.links.get(name).and_then(|link| link.mac);
+    if others.is_empty() {
+        return !guests.is_empty();
+    }
+    others.into_iter().any(|port| mac_of(port).is_some() && mac_of(port) == mac_of(bridge))
 }
 
 /// The uplinks of the bridge that this interface is, or is a VLAN of.
@@ -728,6 +744,36 @@ mod tests {
     }
 
     const OWN: (u32, &str) = (100, "net0: virtio=02:00:00:00:00:0A,bridge=vmbr0\n");
+
+    #[test]
+    fn a_bridge_keeps_only_a_mac_that_may_be_kept() {
+        const UPLINKS: u8 = 1;
+        let fixed = |bridge_mac: Option<u8>, ports: &[(&str, u8)], named: Option<&str>| {
+            let mut inputs = inputs(None, &[]);
+            let name = |text: &str| -> IfName { text.parse().unwrap() };
+            let mac = |last| Some(MacAddr::from_octets([2, 0, 0, 0, 0, last]));
+            let links = &mut inputs.links.0;
+            links.retain(|_, link| link.master.is_none());
+            links.get_mut(&name("vmbr0")).unwrap().mac = bridge_mac.and_then(mac);
+            for (port, last) in ports {
+                let link = Link { master: Some(name("vmbr0")), mac: mac(*last), ..Link::default() };
+                links.insert(name(port), link);
+            }
+            inputs.registry.node = named
+                .map(|uplink| serde_json::from_value(serde_json::json!({"version": 1, "uplinks": [uplink]})).unwrap());
+            desired(&inputs).state.fixed_macs.contains(&name("vmbr0"))
+        };
+        let (eno1, eno2, tap) = (("eno1", UPLINKS), ("eno2", 2), ("tap100i0", 9));
+        assert!(fixed(Some(UPLINKS), &[eno1, tap], None));
+        assert!(fixed(Some(UPLINKS), &[eno1], None), "before any guest comes");
+        assert!(fixed(Some(2), &[eno1, eno2], None), "one of its uplinks");
+        assert!(!fixed(Some(9), &[eno1, tap], None), "the provider knows the uplink's MAC, not a guest's");
+        assert!(!fixed(Some(7), &[], None), "the uplink may be on its way");
+        assert!(fixed(Some(9), &[tap], None), "there is none");
+        assert!(!fixed(None, &[tap], None));
+        assert!(!fixed(Some(9), &[("veth5i0", 3), tap], Some("veth5i0")), "an uplink named like a guest's port");
+        assert!(fixed(Some(3), &[("veth5i0", 3), tap], Some("veth5i0")));
+    }
 
     #[test]
     fn a_running_guest_has_a_whitelist_a_claim_and_a_neighbour() {

@@ -62,6 +62,8 @@ pub enum Step {
     RemoveTable(Table),
     /// Stop a bridge from learning from link-local frames.
     SetDeafBridge(IfName),
+    /// Make the MAC that a bridge has its own. Linux forgets the neighbours there; the permanent ones are put back.
+    FixMac(IfName),
     /// Let a bridge know its own MAC as local, in each of its VLANs.
     SetOwnEntry(IfName),
     /// Pin a MAC to its port, for untagged frames and in these VLANs.
@@ -126,6 +128,7 @@ pub fn diff(desired: &NetState, observed: &NetState) -> Vec<Step> {
     steps.extend(end.map(|(table, ..)| Step::RemoveTable(*table)));
 
     steps.extend(desired.deaf_bridges.difference(&observed.deaf_bridges).map(|bridge| Step::SetDeafBridge(*bridge)));
+    steps.extend(desired.fixed_macs.difference(&observed.fixed_macs).map(|bridge| Step::FixMac(*bridge)));
     steps.extend(desired.own_entries.difference(&observed.own_entries).map(|bridge| Step::SetOwnEntry(*bridge)));
     let pinned = news(&desired.forwarding, &observed.forwarding);
     steps.extend(pinned.map(|((port, mac), vlans)| Step::SetForwarding(*port, *mac, vlans.clone())));
@@ -200,6 +203,7 @@ impl Step {
             Self::LoadChains { place, wanted, .. } => drop(state.chains.insert(*place, wanted.clone())),
             Self::RemoveIpSet(set) => drop(state.ipsets.remove(set)),
             Self::SetDeafBridge(bridge) => drop(state.deaf_bridges.insert(*bridge)),
+            Self::FixMac(bridge) => drop(state.fixed_macs.insert(*bridge)),
             Self::SetOwnEntry(bridge) => drop(state.own_entries.insert(*bridge)),
             Self::SetForwarding(port, mac, vlans) => drop(state.forwarding.insert((*port, *mac), vlans.clone())),
             Self::ChangeSetting(setting) => drop(state.support.settings.insert(*setting)),
@@ -274,6 +278,11 @@ impl Step {
             Self::SetDeafBridge(bridge) => {
                 vec![format!(
                     "{bridge} learns from link-local frames: a guest can divert traffic by an LLDP frame with a foreign MAC"
+                )]
+            }
+            Self::FixMac(bridge) => {
+                vec![format!(
+                    "{bridge} has no MAC of its own: the start of any guest may change it, and the node forgets its neighbours there"
                 )]
             }
             Self::SetOwnEntry(bridge) => {
@@ -377,6 +386,7 @@ impl fmt::Display for Step {
             Self::LoadRules(table) => write!(f, "~ rules of {table}"),
             Self::RemoveTable(table) => write!(f, "- {table}"),
             Self::SetDeafBridge(bridge) => write!(f, "~ {bridge} no_linklocal_learn 1"),
+            Self::FixMac(bridge) => write!(f, "~ {bridge} keeps its MAC"),
             Self::SetOwnEntry(bridge) => write!(f, "+ local entry for the MAC of {bridge}"),
             Self::SetForwarding(port, mac, vlans) => {
                 write!(f, "+ forwarding entry {mac} dev {port} static sticky")?;
@@ -468,6 +478,7 @@ mod tests {
             ports in proptest::collection::btree_set(port().prop_map(|port| Element::port(SetId::Ports, port)), 0..4),
             support in support(),
             forwarding in proptest::collection::btree_map((port(), mac()), proptest::collection::btree_set(1u16..4, 0..2), 0..4),
+            fixed_macs in proptest::collection::btree_set(port(), 0..3),
             own_entries in proptest::collection::btree_set(port(), 0..3),
             neighbours in proptest::collection::btree_map((port(), address()), mac(), 0..4),
             routes in proptest::collection::btree_map(address().prop_map(IpNet::from), (port(), proptest::option::of(address())), 0..4),
@@ -483,6 +494,7 @@ mod tests {
                     .chain(routed.into_iter().filter(|_| routed_rules > Rules::Absent).flat_map(|ip| Element::routed_here(ip.into())))
                     .collect(),
                 deaf_bridges: BTreeSet::new(),
+                fixed_macs,
                 own_entries,
                 ipsets,
                 chains,
@@ -506,6 +518,7 @@ mod tests {
             if desired.routed_rules > Rules::Absent {
                 desired.routed_rules = Rules::Loaded;
             } // the program never wants less
+            desired.fixed_macs.extend(&observed.fixed_macs);
             desired.own_entries.extend(&observed.own_entries); // nobody looks where it is not wanted
             let mut reached = observed.clone();
             for step in diff(&desired, &observed) {
@@ -524,6 +537,7 @@ mod tests {
             rules: Rules::Loaded,
             elements: BTreeSet::from([Element::port(SetId::Ports, port)]),
             deaf_bridges: BTreeSet::from([bridge]),
+            fixed_macs: BTreeSet::from([bridge]),
             own_entries: BTreeSet::from([bridge]),
             forwarding: BTreeMap::from([((port, mac), BTreeSet::new())]),
             support: Support {
@@ -549,6 +563,7 @@ mod tests {
                 "+ ports { tap100i0 }",
                 "~ rules of table bridge pve-public-ip",
                 "~ vmbr0 no_linklocal_learn 1",
+                "~ vmbr0 keeps its MAC",
                 "+ local entry for the MAC of vmbr0",
                 "+ forwarding entry 02:00:00:00:00:01 dev tap100i0 static sticky",
                 "+ net/ipv6/conf/eno1/accept_ra 2",

@@ -24,6 +24,8 @@ pub struct NetState {
     pub chains: BTreeMap<Place, Chains>,
     /// Bridges that must not learn from link-local frames (these skip every filter, and are learnt all the same).
     pub deaf_bridges: BTreeSet<IfName>,
+    /// Bridges that keep their MAC, whatever ports come and go: with another one Linux forgets every neighbour on them.
+    pub fixed_macs: BTreeSet<IfName>,
     /// Bridges that know their own MAC as local: without that entry they take what is sent to the node for a stranger's.
     pub own_entries: BTreeSet<IfName>,
     /// Forwarding entries `static sticky`: a bound MAC stays at its port. They hold for untagged frames; the value lists

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::bridges;
 use super::nftables::{FilterError, Nftables, Reference};
 use super::routing::{Routing, RoutingError};
 use super::run::RunState;
@@ -226,6 +227,7 @@ impl Kernel {
         let is_deaf = |link: &Link| link.bridge.is_some_and(|bridge| bridge.no_linklocal_learn);
         let state = NetState {
             deaf_bridges: links.0.iter().filter(|(_, link)| is_deaf(link)).map(|(name, _)| *name).collect(),
+            fixed_macs: bridges::fixed_macs(links, &wanted.fixed_macs),
             own_entries: routing.own_entries,
             forwarding: routing.forwarding,
             support: Support {
@@ -265,6 +267,7 @@ impl Kernel {
                 if self.observe_rules(*table)? == Rules::Loaded { Ok(()) } else { Err(FilterError::NotTaken.into()) }
             }
             Step::SetDeafBridge(bridge) => Ok(self.routing.set_deaf_bridge(*bridge)?),
+            Step::FixMac(bridge) => Ok(self.routing.fix_mac(*bridge)?),
             Step::SetOwnEntry(bridge) => Ok(self.routing.set_own_entry(*bridge)?),
             Step::SetForwarding(port, mac, vlans) => Ok(self.routing.set_forwarding(*port, *mac, vlans)?),
             Step::ChangeSetting(setting) => Ok(self.settings.change(*setting)?),

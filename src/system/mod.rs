@@ -1,5 +1,6 @@
 //! Acting: the file system, other programs and the kernel. Nothing here decides anything.
 
+mod bridges;
 pub mod caller;
 mod chains;
 pub mod claims;

@@ -24,7 +24,7 @@ use crate::plan::{
 /// Our number among routing protocols; packaged for `ip` in `/etc/iproute2/rt_protos.d`.
 const PROTOCOL: u8 = 121;
 
-const NEW_LINK: u16 = 16;
+pub(super) const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
@@ -38,14 +38,14 @@ pub(super) const DELETE_NEIGHBOUR: u16 = 29;
 pub(super) const GET_NEIGHBOUR: u16 = 30;
 const NEW_NETCONF: u16 = 80;
 
-const AF_INET: u8 = 2;
+pub(super) const AF_INET: u8 = 2;
 pub(super) const AF_BRIDGE: u8 = 7;
-const AF_INET6: u8 = 10;
+pub(super) const AF_INET6: u8 = 10;
 
 /// `IFF_UP`. Source: Linux `include/uapi/linux/if.h`.
 const INTERFACE_UP: u32 = 1;
 
-const LINK_ADDRESS: u16 = 1;
+pub(super) const LINK_ADDRESS: u16 = 1;
 const LINK_NAME: u16 = 3;
 const LINK_MASTER: u16 = 10;
 const LINK_INFO: u16 = 18;
@@ -70,9 +70,9 @@ const NETCONF_INDEX: u16 = 1;
 const NETCONF_FORWARDING: u16 = 2;
 const NETCONF_PROXY: u16 = 5;
 
-const NEIGHBOUR_DESTINATION: u16 = 1;
+pub(super) const NEIGHBOUR_DESTINATION: u16 = 1;
 pub(super) const NEIGHBOUR_LLADDR: u16 = 2;
-const NEIGHBOUR_PROTOCOL: u16 = 12;
+pub(super) const NEIGHBOUR_PROTOCOL: u16 = 12;
 pub(super) const STATE_NOARP: u16 = 0x40;
 pub(super) const STATE_PERMANENT: u16 = 0x80;
 /// `NUD_REACHABLE`, `NUD_STALE`, `NUD_DELAY`, `NUD_PROBE`, `NUD_PERMANENT`: it has answered once.
