@@ -171,6 +171,13 @@ fn news<'a, K: Ord, V: PartialEq>(
     want.iter().filter(|(key, value)| have.get(key) != Some(value))
 }
 
+/// What is wrong with a bridge.
+const LEARNS_LINK_LOCAL: &str =
+    "learns from link-local frames: a guest can divert traffic by an LLDP frame with a foreign MAC";
+const HAS_NO_MAC: &str =
+    "has no MAC of its own: the start of any guest may change it, and the node forgets its neighbours there";
+const LOSES_THE_NODE: &str = "does not know its own MAC as local: what guests send to the node does not arrive";
+
 impl Step {
     /// Applies the step to a state in memory, as the kernel would. The specification of what a step means.
     pub fn apply_to(&self, state: &mut NetState) {
@@ -275,21 +282,9 @@ impl Step {
             }
             Self::LoadChains { place, wanted, found } => wanted.meanings(found, *place),
             Self::RemoveIpSet(set) => vec![format!("the set {set} of ipset is there, although nothing needs it")],
-            Self::SetDeafBridge(bridge) => {
-                vec![format!(
-                    "{bridge} learns from link-local frames: a guest can divert traffic by an LLDP frame with a foreign MAC"
-                )]
-            }
-            Self::FixMac(bridge) => {
-                vec![format!(
-                    "{bridge} has no MAC of its own: the start of any guest may change it, and the node forgets its neighbours there"
-                )]
-            }
-            Self::SetOwnEntry(bridge) => {
-                vec![format!(
-                    "{bridge} does not know its own MAC as local: what guests send to the node does not arrive"
-                )]
-            }
+            Self::SetDeafBridge(bridge) => vec![format!("{bridge} {LEARNS_LINK_LOCAL}")],
+            Self::FixMac(bridge) => vec![format!("{bridge} {HAS_NO_MAC}")],
+            Self::SetOwnEntry(bridge) => vec![format!("{bridge} {LOSES_THE_NODE}")],
             Self::SetForwarding(port, mac, _) => {
                 vec![format!("{mac} is not pinned to {port}: the bridge may move it to another port")]
             }

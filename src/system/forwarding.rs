@@ -348,7 +348,7 @@ fn lacking(vlans: impl IntoIterator<Item = (u16, bool)>, is_aware: bool) -> Vec<
     if is_aware && vlans.contains(&(0, true)) {
         return Vec::new();
     }
-    vlans.into_iter().filter(|(vlan, has)| !has && !(is_aware && *vlan == 0)).map(|(vlan, _)| vlan).collect()
+    vlans.into_iter().filter(|(vlan, has)| !has && (*vlan != 0 || !is_aware)).map(|(vlan, _)| vlan).collect()
 }
 
 #[cfg(test)]
