@@ -136,7 +136,7 @@ impl Site {
     }
 
     #[track_caller]
-    fn pinged(&self, from: &Namespace, address: &str) {
+    fn pinged(from: &Namespace, address: &str) {
         let answers = || {
             let output = from.command("ping").args(["-n", "-q", "-c", "1", "-W", "1", address]).output().unwrap();
             output.status.success()
@@ -187,10 +187,10 @@ fn the_gateway_is_learnt_without_being_named_and_nobody_can_pose_as_it() {
     assert!(place.contains("dev eno1"), "{place}");
     // Nobody has lost anything: guests reach the gateway, each other by way of it, and the node.
     for address in ["203.0.113.1", "192.0.2.11", "203.0.113.250"] {
-        site.pinged(site.guest(100), address);
+        Site::pinged(site.guest(100), address);
     }
     site.node.net.sh("ip route flush cache");
-    site.pinged(&site.provider, "192.0.2.10");
+    Site::pinged(&site.provider, "192.0.2.10");
     site.node.is_in_line();
     let shown = site.node.run("pool show ovh-rbx").ok();
     assert!(shown.out.contains(&format!("router 203.0.113.1 on vmbr0: MAC {GATEWAY}, learnt\n")), "{shown}");
@@ -237,7 +237,7 @@ fn another_router_is_followed_from_the_uplink_and_never_from_a_guest() {
     // The provider has a new one.
     site.provider.sh(&format!("ip link set wan address {OTHER_ROUTER}; ip addr show dev wan > /dev/null"));
     site.node.net.sh("ip neigh del 203.0.113.1 dev vmbr0");
-    site.pinged(&site.node.net, "203.0.113.1");
+    Site::pinged(&site.node.net, "203.0.113.1");
     let run = site.node.run("apply").ok();
     let learnt = format!("learnt: gateway 203.0.113.1 on vmbr0 has moved from {GATEWAY} to {OTHER_ROUTER}");
     assert!(run.err.contains(&learnt), "{run}");
@@ -254,7 +254,7 @@ fn a_guests_mac_is_never_taken_for_the_gateways() {
     let run = site.node.run(CREATE).ok();
     assert_eq!(site.learnt(), [""; 0]);
     assert!(!site.node.net.set("infra_mac").contains(&"02:00:00:aa:bb:30".to_owned()), "{run}");
-    site.pinged(&site.node.net, "203.0.113.1");
+    Site::pinged(&site.node.net, "203.0.113.1");
     let run = site.node.run("verify");
     let sentence = "problem: the router 203.0.113.1 was seen behind the uplink of vmbr0 with the MAC 02:00:00:aa:bb:30, \
                     which is that of guest 300 net0: that MAC is not protected as a router's\n";
@@ -329,7 +329,7 @@ fn the_guard_learns_by_itself() {
     within("the guard is ready", &|| site.node.tree.read("guard.log").contains("guard: watching node n1"));
     // Now the gateway comes up, and the node speaks to it.
     site.provider.sh("ip addr add 203.0.113.1/24 dev wan");
-    site.pinged(&site.node.net, "203.0.113.1");
+    Site::pinged(&site.node.net, "203.0.113.1");
     within("the gateway is learnt", &|| site.node.net.set("infra_mac").contains(&GATEWAY.to_owned()));
     drop(guard);
 }

@@ -12,25 +12,26 @@ fn path(node: &Node, vmid: u32) -> std::path::PathBuf {
 }
 
 #[test]
-fn only_the_section_that_runs_counts() {
+fn only_what_runs_or_will_run_counts() {
     let node = Node::with_pool();
     node.tree.qemu(
         100,
         "#net0: virtio=02:00:00:00:00:01,bridge=vmbr9\r\nname: web\r\nnet0: e1000=02:00:00:00:00:02,bridge=vmbr9\r\n\
-         net0: virtio=02:00:00:AA:BB:00,bridge=vmbr0,new-option=1\r\n\r\n[PENDING]\nnet0: virtio=02:00:00:00:00:03,bridge=vmbr9\n\
+         net0: virtio=02:00:00:AA:BB:00,bridge=vmbr0,new-option=1\r\n\r\n[PENDING]\nnet0: virtio=02:00:00:00:00:03,bridge=vmbr0\n\
          [special:cloudinit]\nnet0: virtio=02:00:00:00:00:04,bridge=vmbr0\n[snap]\nnet0: virtio=02:00:00:00:00:05,bridge=vmbr8\n\
          hookscript: local:snippets/old.sh\n",
     );
     node.run("assign 100 203.0.113.10 --no-hookscript").prints(
-        "203.0.113.10 assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh-rbx, gateway 203.0.113.1\n\
+        "203.0.113.10 assigned to guest 100 net0 (02:00:00:00:00:03), pool ovh-rbx, gateway 203.0.113.1\n\
          network: the guest has no cloud-init drive: `pve-public-ip show 100` says what to configure inside\n",
     );
-    node.run("hook 100 pre-start").ok();
-    assert_eq!(node.net.set("bound_mac"), ["02:00:00:aa:bb:00"]);
-    node.is_in_line();
-    // Once the pending MAC is applied, the registration is wrong.
+    // Proxmox VE applies what waits before it calls the hook.
     node.tree.qemu(100, "net0: virtio=02:00:00:00:00:03,bridge=vmbr0\n");
-    node.run("hook 100 pre-start").fails_with(1, &["has MAC 02:00:00:00:00:03, but the registry binds"]);
+    node.run("hook 100 pre-start").ok();
+    assert_eq!(node.net.set("bound_mac"), ["02:00:00:00:00:03"]);
+    node.is_in_line();
+    node.tree.qemu(100, "net0: virtio=02:00:00:AA:BB:00,bridge=vmbr0\n");
+    node.run("hook 100 pre-start").fails_with(1, &["has MAC 02:00:00:aa:bb:00, but the registry binds"]);
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn a_pool_that_is_gone_or_smaller_stops_the_start() {
     node.run("hook 100 pre-start").fails(
         1,
         "203.0.113.10 of guest 100 is of pool `ovh-rbx`, which does not exist",
-        "`pve-public-ip pool list` shows the pools; create it again, or release the address",
+        "`pve-public-ip release 100 203.0.113.10`, or create the pool again",
     );
     assert_eq!(node.net.set("bound_ip4"), Vec::<String>::new());
     fs::remove_file(node.tree.path("etc/pve/public-ip/pools.json")).unwrap();

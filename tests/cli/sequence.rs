@@ -448,7 +448,8 @@ fn schemas_and_completions_are_printed() {
     let (text, data) = in_every_form(&node, "schema");
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), data);
     let keys: Vec<&String> = data.as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["audit.log", "guests/VMID.json", "nodes/NODE.json", "pools.json", "profile", "released.json"]);
+    let files = ["audit.log", "guests/VMID.json", "labels", "nodes/NODE.json", "partition", "pools.json", "profile"];
+    assert_eq!(keys, files.into_iter().chain(["released.json"]).collect::<Vec<_>>());
     for (file, key) in [("guest", "interfaces"), ("pools", "pools"), ("node", "uplinks"), ("profile", "mode")] {
         let (_, data) = in_every_form(&node, &format!("schema {file}"));
         assert!(data["properties"][key].is_object() && data["properties"]["version"].is_object(), "{file}: {data}");
@@ -486,6 +487,7 @@ fn output_to_a_closed_pipe_is_no_error() {
 #[test]
 fn what_a_pool_and_a_nic_may_do_is_changed_by_command() {
     let node = Node::new();
+    node.net.sh("ip link add eno1 type veth peer name p0; ip link set eno1 master vmbr0 up");
     node.run("pool create lan --profile generic-bridged --bridge vmbr0 203.0.113.8/29").ok();
     node.changes_nothing("pool set wan --uplink-guard off").fails(
         1,
