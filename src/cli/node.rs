@@ -147,7 +147,8 @@ pub(super) fn apply(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
     }
     let changes: usize = report.steps.iter().map(step_size).sum();
     let text = match changes {
-        0 => "nothing to do\n".to_owned(),
+        0 if report.failed.is_empty() => "nothing to do\n".to_owned(),
+        0 => "nothing was changed\n".to_owned(),
         changes => {
             let steps: String = report.steps.iter().map(|step| format!("{step}\n")).collect();
             format!("{steps}{changes} changes made\n")

@@ -59,6 +59,17 @@ impl<E> Outcome<E> {
     }
 }
 
+/// A step in one line: of many elements the first.
+fn brief(step: &Step) -> String {
+    let text = step.to_string();
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default();
+    match lines.count() {
+        0 => first.to_owned(),
+        more => format!("{first} and {more} more elements"),
+    }
+}
+
 impl Failed<Refusal> {
     /// The same for people.
     pub fn problem(&self) -> Problem {
@@ -70,7 +81,7 @@ impl Failed<Refusal> {
             format!("{whose}: {sentence}")
         };
         if !self.withheld.is_empty() {
-            let named: Vec<String> = self.withheld.iter().take(NAMED).map(ToString::to_string).collect();
+            let named: Vec<String> = self.withheld.iter().take(NAMED).map(brief).collect();
             let more = self.withheld.len().saturating_sub(NAMED);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             text += &format!("; not carried out, because it relies on that: {}{more}", named.join(", "));
