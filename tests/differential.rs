@@ -464,6 +464,7 @@ mod differential {
             if !with_uplink {
                 owners.extend([who(GATEWAY, 1).ip4.into(), who(GATEWAY, 1).ip6.into()].map(|ip: IpAddr| (ip, GATEWAY)));
                 owners.insert("fe80::1".parse().unwrap(), GATEWAY);
+                owners.insert(lab::link_local(GATEWAY).into(), GATEWAY);
                 let away = who(guest_mac(104, 0), 15);
                 owners.extend([away.ip4.into(), away.ip6.into()].map(|ip: IpAddr| (ip, away.mac)));
                 protected.extend(infrastructure.nets.iter().chain(&reserved.nets));

@@ -411,7 +411,7 @@ const FOUND: &[Row] = &[
         "clone-or-restore",
         |facts| facts.guest_on("n2", 101, "virtio=02:00:00:00:00:65,bridge=vmbr1", "ipconfig0: ip=203.0.113.17/24\n"),
         "guest 101 is configured with 203.0.113.17 of pool `ovh`, which is not assigned to it",
-        "`pve-public-ip assign 101 203.0.113.17`, or change the guest's address",
+        "`pve-public-ip assign 101 203.0.113.17`, or take the address out of it: `qm set 101 --delete ipconfig0`",
     ),
     (
         "clone-or-restore",

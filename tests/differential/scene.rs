@@ -172,6 +172,7 @@ pub(crate) fn bindings(node_mac: Mac) -> Bindings {
     infrastructure.nets.extend([1, 250].into_iter().flat_map(|last| single(who([0; 6], last))));
     infrastructure.nets.extend([
         net("fe80::1/128"),
+        IpAddr::from(link_local(GATEWAY)).into(),
         IpAddr::from(link_local(node_mac)).into(),
         IpAddr::from(NODE_LOCAL).into(),
     ]);
