@@ -62,9 +62,12 @@ impl GuestError {
     pub fn hint(&self) -> String {
         match self {
             Self::Unknown { .. } => "`qm list` and `pct list` show the guests; create the guest first".to_owned(),
-            Self::Unreadable { .. } | Self::Directory { .. } => {
-                "`systemctl status pve-cluster` tells whether /etc/pve is well".to_owned()
-            }
+            Self::Unreadable { source, .. } | Self::Directory { source, .. } => match source.kind() {
+                io::ErrorKind::NotConnected => {
+                    "the mount at `/etc/pve` is stale: `systemctl restart pve-cluster`".to_owned()
+                }
+                _ => "`systemctl status pve-cluster` tells whether /etc/pve is well".to_owned(),
+            },
         }
     }
 }
