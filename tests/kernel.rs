@@ -165,9 +165,13 @@ mod kernel {
         named.filter(|(name, _)| name.starts_with("drop_")).map(|(name, packets)| (name.to_owned(), packets)).collect()
     }
 
-    /// Packets in all of them.
+    /// Packets in all of them that say why something was not let in. What is not delivered is counted for each port that
+    /// it would have reached.
     fn counted() -> usize {
-        usize::try_from(counters().values().sum::<u64>()).unwrap()
+        let counters = counters();
+        let refused =
+            counters.iter().filter(|(name, _)| !name.starts_with("drop_inbound_")).map(|(_, packets)| packets);
+        usize::try_from(refused.sum::<u64>()).unwrap()
     }
 
     /// The link-local address of the bridge, made of the MAC that it had when it came up.
@@ -707,7 +711,11 @@ except TimeoutError:
         if is_range && fields == "ifname" {
             return "\"foreign*\"".to_owned(); // an interval of names is a wildcard
         }
-        let bits = |length: u32, last: u8| format!("0x20010db8{}{last:02x}", "0".repeat(length as usize / 4 - 10));
+        let bits = |length: u32, last: u8| match (length as usize / 4).checked_sub(10) {
+            Some(zeros) => format!("0x20010db8{}{last:02x}", "0".repeat(zeros)),
+            // An IPv4 address by its number.
+            None => format!("0xc00002{last:02x}"),
+        };
         let value = |field: &str, last: u8| match field {
             "ifname" | "iifname" => "\"tap999i9\"".to_owned(),
             "ether_addr" | "ether saddr" => "02:00:00:99:99:99".to_owned(),
