@@ -502,7 +502,7 @@ fn settings_that_make_no_sense_are_refused() {
         ("\"alert_exec\": \"mail.sh\"", "has alert_exec `mail.sh`; it is a whole path, which begins with /"),
         (
             "\"alert_mail\": \"root\\nBcc: all\"",
-            "has alert_mail `root\nBcc: all`; it is a user of this node or one mail address",
+            "has alert_mail `root\\nBcc: all`; it is a user of this node or one mail address",
         ),
         ("\"alert_mail\": \"-oQ/tmp\"", "has alert_mail `-oQ/tmp`; it is a user of this node or one mail address"),
     ] {
