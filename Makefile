@@ -43,7 +43,7 @@ all: deb
 
 # Everything at once; each target below asks for its own part only.
 setup:
-	scripts/setup build test lint deb package vm demo bench fuzz
+	scripts/setup build test lint deb package demo bench fuzz
 
 fmt:
 	scripts/setup build lint
