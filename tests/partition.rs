@@ -156,7 +156,7 @@ fn says_what_it_cannot_plan() {
         (
             plan(&["--base", "10.20.0.0/28"]),
             1,
-            "svc-db needs a /29 (guests: 2, growth: 2), and 10.20.0.0/28 has nothing left",
+            "svc-endpoint needs a /29 (guests: 2, growth: 2), and 10.20.0.0/28 has nothing left",
             "larger --base",
         ),
         (

@@ -76,9 +76,10 @@ fn starts_and_stops(node: &Node, guests: u32) {
         ("ports", ports),
         ("port_mac", ports),
         ("bound_mac", ports),
-        ("port_ip4", addresses),
+        // Once for frames to the port's own MAC, once for those to a group.
+        ("port_ip4", 2 * addresses),
         ("bound_ip4", addresses),
-        ("port_ip6", addresses + ports),
+        ("port_ip6", 2 * (addresses + ports)),
         ("bound_ip6", addresses + ports),
     ] {
         assert_eq!(node.net.set(set).len(), size, "{set}");
