@@ -22,7 +22,8 @@ fn only_what_runs_or_will_run_counts() {
          hookscript: local:snippets/old.sh\n",
     );
     node.run("assign 100 203.0.113.10 --no-hookscript").prints(
-        "203.0.113.10 assigned to guest 100 net0 (02:00:00:00:00:03), pool ovh-rbx, gateway 203.0.113.1\n\
+        "note: a change of net0 waits for the guest's next start, and counts here\n\
+         203.0.113.10 assigned to guest 100 net0 (02:00:00:00:00:03), pool ovh-rbx, gateway 203.0.113.1\n\
          network: the guest has no cloud-init drive: `pve-public-ip show 100` says what to configure inside\n",
     );
     // Proxmox VE applies what waits before it calls the hook.
