@@ -130,11 +130,13 @@ const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// Whether this process was started by [`supervise`]; it then ends with its parent.
 pub fn is_supervised() -> bool {
-    let is_supervised = std::env::var_os(SUPERVISED).is_some();
-    if is_supervised {
-        let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+    let Some(supervisor) = std::env::var_os(SUPERVISED) else { return false };
+    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+    // Whoever kills a hook means all of it: its parent may have ended before this was asked for.
+    if supervisor != "1" && supervisor != *nix::unistd::getppid().to_string() {
+        let _ = kill(nix::unistd::getpid(), Signal::SIGKILL);
     }
-    is_supervised
+    true
 }
 
 /// Has another process of this program do what this one was asked for, with the file of the node's lock as its stdin, and
@@ -148,7 +150,7 @@ pub fn supervise(limit: Duration, lock: Option<File>) -> Option<u8> {
     let own_or_piped = |is_terminal: bool| if is_terminal { Stdio::inherit() } else { Stdio::piped() };
     let mut child = new(std::env::current_exe().ok()?)
         .args(std::env::args_os().skip(1))
-        .env(SUPERVISED, "1")
+        .env(SUPERVISED, std::process::id().to_string())
         .stdin(stdin)
         .stdout(own_or_piped(io::stdout().is_terminal()))
         .stderr(own_or_piped(io::stderr().is_terminal()))
