@@ -42,7 +42,7 @@ fn processor_time(work: impl Fn()) -> Duration {
     let now = || Duration::from(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).unwrap());
     let before = now();
     work();
-    now() - before
+    now().saturating_sub(before)
 }
 
 fn main() {
