@@ -101,21 +101,22 @@ const SITUATIONS: &[Situation] = &[
             node.tree.qemu(
                 110,
                 "name: c\nhookscript: local:snippets/pve-public-ip\nnet0: virtio=02:00:00:AA:BB:0C,bridge=vmbr0\n",
-            )
+            );
         },
         "hook 110 pre-start",
     ),
     (
         "a clone with the address",
         |node| {
-            node.tree.qemu(110, "name: c\nide2: local:cloudinit\nsmbios1: uuid=11111111-2222-3333-4444-555555555555\nipconfig0: ip=203.0.113.10/32\nnet0: virtio=02:00:00:AA:BB:0C,bridge=vmbr0\n")
+            node.tree.qemu(110, "name: c\nide2: local:cloudinit\nsmbios1: uuid=11111111-2222-3333-4444-555555555555\nipconfig0: ip=203.0.113.10/32\nnet0: virtio=02:00:00:AA:BB:0C,bridge=vmbr0\n");
         },
         "hook 110 pre-start",
     ),
     (
         "a clone with an address that nobody holds",
         |node| {
-            node.tree.qemu(110, "name: c\nipconfig0: ip=203.0.113.11/32\nnet0: virtio=02:00:00:AA:BB:0C,bridge=vmbr0\n")
+            node.tree
+                .qemu(110, "name: c\nipconfig0: ip=203.0.113.11/32\nnet0: virtio=02:00:00:AA:BB:0C,bridge=vmbr0\n");
         },
         "hook 110 pre-start",
     ),
@@ -125,7 +126,7 @@ const SITUATIONS: &[Situation] = &[
             node.tree.lxc(
                 210,
                 "hostname: c\nnet0: name=eth0,bridge=vmbr0,hwaddr=02:00:00:AA:BB:0D,ip=203.0.113.10/32,type=veth\n",
-            )
+            );
         },
         "hook 210 pre-start",
     ),
@@ -145,7 +146,7 @@ const SITUATIONS: &[Situation] = &[
             conf(
                 node,
                 "ide2: local:cloudinit\nsmbios1: uuid=11111111-2222-3333-4444-555555555555\nnet0: virtio=02:00:00:AA:BB:00,bridge=vmbr0\n",
-            )
+            );
         },
         "verify",
     ),
