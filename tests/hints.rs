@@ -243,7 +243,9 @@ const UNFINISHED: &[(&str, &str)] = &[
 fn hints_are_commands_that_can_be_run() {
     fn scan(path: &Path, found: &mut Vec<String>) {
         if path.is_dir() {
-            fs::read_dir(path).unwrap().for_each(|entry| scan(&entry.unwrap().path(), found));
+            for entry in fs::read_dir(path).unwrap() {
+                scan(&entry.unwrap().path(), found);
+            }
             return;
         }
         let text = fs::read_to_string(path).unwrap();
