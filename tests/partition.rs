@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use proptest::prelude::*;
+use pve_public_ip::doctor::Severity;
 use pve_public_ip::model::Vmid;
-use pve_public_ip::partition::{
-    Labels, Member, Network, Plan, Request, Severity, Strategy, Used, check, parse_plan, plan,
-};
+use pve_public_ip::partition::{Labels, Member, Network, Plan, Request, Strategy, Used, check, parse_plan, plan};
 
 fn guide() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/partition/guide")

@@ -8,10 +8,11 @@ use serde_json::json;
 
 use super::output::{Output, table};
 use super::{PartitionCommand, PartitionForm, PartitionNeeds, PartitionPlan, advice};
+use crate::doctor::Severity;
 use crate::model::text::escaped;
 use crate::partition::{
-    Declared, Finding, Network, Plan, PlanError, Request, Severity, Strategy, Weight, check, gather, parse_declared,
-    parse_plan, parse_sdn, plan, planned_map, rule_rows, script, stanzas, subnet_rows, today_map, weight_rows,
+    Declared, Finding, Network, Plan, PlanError, Request, Strategy, Weight, check, gather, parse_declared, parse_plan,
+    parse_sdn, plan, planned_map, rule_rows, script, stanzas, subnet_rows, today_map, weight_rows,
 };
 use crate::paths::Paths;
 use crate::survey;
@@ -163,11 +164,7 @@ fn checked(paths: &Paths, file: Option<&Path>, from: &str) -> anyhow::Result<Out
     let network = network(paths, from)?;
     let findings = check(&network, plan.as_ref());
     let line = |finding: &Finding| {
-        let severity = match finding.severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-            Severity::Info => "info",
-        };
+        let severity = finding.severity.as_str();
         format!(
             "{severity}: {}: {}\n    hint: {}\n",
             finding.code,

@@ -8,19 +8,8 @@ use serde::Serialize;
 
 use super::document::{Plan, Subnet};
 use super::{Member, Network, Port, Used};
+use crate::doctor::Severity;
 use crate::model::{IfName, Vmid};
-
-/// How much a finding matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Something does not work, or a boundary is open.
-    Error,
-    /// Works, and will surprise.
-    Warning,
-    /// Worth knowing.
-    Info,
-}
 
 /// Something that is not as planned, or cannot be meant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -23,7 +23,7 @@ mod weigh;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-pub use check::{Finding, Severity, check};
+pub use check::{Finding, check};
 pub use document::{DeclarationError, Declared, Growth, Plan, Selector, Subnet, VlanRange, parse_declared, parse_plan};
 pub use gather::gather;
 pub use group::{Group, groups};

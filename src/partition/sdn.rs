@@ -8,6 +8,7 @@ use super::document::{Plan, Subnet};
 use super::weigh::INTERNET;
 use super::{Rule, Used};
 use crate::model::IfName;
+use crate::model::text::quoted;
 
 /// What SDN is configured with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,16 +54,6 @@ fn firewall_group(vlan: u16) -> String {
     format!("to-vlan{vlan}")
 }
 
-/// Quotes a word for sh.
-fn quoted(word: &str) -> String {
-    let harmless = |c: char| c.is_ascii_alphanumeric() || "-_./:,=@%+".contains(c);
-    if !word.is_empty() && word.chars().all(harmless) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
-}
-
 /// A shell script that only prints its commands unless it is told `--apply`: zone, `VNets`, subnets, firewall groups.
 ///
 /// `bridge` is VLAN-aware and the same on all nodes; the `VNets` are VLANs of it.
@@ -82,7 +73,7 @@ pub fn script(plan: &Plan, zone: &str, bridge: IfName) -> String {
         plan.base
     );
     let mut run = |words: &[&str]| {
-        let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+        let words: Vec<_> = words.iter().map(|word| quoted(word)).collect();
         let _ = writeln!(text, "run {}", words.join(" "));
     };
     run(&["pvesh", "create", "/cluster/sdn/zones", "--type", "vlan", "--zone", zone, "--bridge", bridge.as_str()]);
