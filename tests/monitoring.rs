@@ -217,7 +217,7 @@ fn pools_of_any_size_are_shown() {
         let line = format!("pve_public_ip_pool_addresses{{pool=\"{name}\",family=\"ipv6\"}} {all}\n");
         assert!(metrics.contains(&line), "{metrics}");
     }
-    node.run("metrics --output-format json --output /dev/null").ok();
+    node.run("metrics --output-format json").ok();
     // What something costs is not counted, but has as many digits.
     let shown = node.run("pool show a --output-format json").ok().json();
     let costs: Vec<_> =
@@ -228,6 +228,29 @@ fn pools_of_any_size_are_shown() {
             let run = node.run(&format!("{command} --output-format {format}"));
             assert!(run.code < 128 && !run.err.contains("panicked"), "{run}");
         }
+    }
+}
+
+#[test]
+fn a_device_is_no_place_for_metrics() {
+    let node = Node::new();
+    let fifo = node.tree.path("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let file = node.tree.path("metrics.prom");
+    std::os::unix::fs::symlink(&fifo, node.tree.path("link")).unwrap();
+    let to = |path: &str| node.run(&format!("metrics --output {}", node.tree.path(path).display()));
+    for (path, why) in [("fifo", "no regular file, and is left alone"), ("link", "it is a symbolic link")] {
+        let run = to(path);
+        assert_eq!(run.code, 1, "{run}");
+        assert!(run.err.contains(why), "{run}");
+        assert!(run.err.contains("without `--output` the metrics are written to standard output"), "{run}");
+        assert!(!fs::symlink_metadata(node.tree.path(path)).unwrap().is_file());
+    }
+    let run = to("nowhere/metrics.prom");
+    assert!(run.code == 1 && run.err.contains("name a file in a directory that is there"), "{run}");
+    for _ in 0..2 {
+        assert!(to("metrics.prom").ok().out.contains("metrics written to"));
+        promtool(&["check", "metrics"], &fs::read_to_string(&file).unwrap()).prints("");
     }
 }
 

@@ -89,7 +89,7 @@ fn planned(paths: &Paths, command: &PartitionPlan, dry_run: bool) -> anyhow::Res
     let saved = command.plan.as_deref().filter(|_| command.save && !dry_run);
     if let Some(path) = saved {
         let text = serde_json::to_string_pretty(&made)? + "\n";
-        files::replace(path, text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
+        files::publish_named(path, text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
     }
     let text = match command.format {
         PartitionForm::Text => plan_text(&network, &made),

@@ -6,11 +6,10 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use serde_json::json;
 
 use super::output::{Output, OutputFormat, UNREADABLE, advised, table_within, terminal_width};
-use super::{Metrics, Status, conflicts};
+use super::{Metrics, Status, advice, conflicts};
 use crate::model::text::escaped;
 use crate::model::{Amount, IfName, Vmid};
 use crate::reconcile::{Mode, Node, ReconcileError, Sources};
@@ -78,7 +77,16 @@ pub(super) fn metrics(node: &Node, command: &Metrics) -> anyhow::Result<Output> 
     let view = view(node);
     let text = exposition(&view);
     let Some(path) = &command.output else { return Ok(Output::new(text, json!(view))) };
-    files::publish(path, text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
+    files::publish_named(path, text.as_bytes()).map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::InvalidInput => "without `--output` the metrics are written to standard output",
+            _ => {
+                "name a file in a directory that is there and that root may write, such as \
+                  /var/lib/prometheus/node-exporter/pve-public-ip.prom"
+            }
+        };
+        advice(format!("cannot write `{}`: {error}", path.display()), hint)
+    })?;
     let lines = text.lines().filter(|line| !line.starts_with('#')).count();
     Ok(Output::new(format!("{lines} metrics written to {}", path.display()), json!(view)))
 }

@@ -73,6 +73,18 @@ pub fn replace_soon(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_with(path, bytes, "local", |_| Ok(()))
 }
 
+/// As [`publish`], for a path that somebody typed: also a link is refused, since neither where it leads (`/dev/stdout`) nor
+/// the link itself is what they meant to lose.
+pub fn publish_named(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if path.is_symlink() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link: name the file itself"));
+    }
+    replace_with(path, bytes, "local", |file| {
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
+        file.sync_all()
+    })
+}
+
 /// As [`replace`]; `writer` (the node's name) keeps temporary files of two nodes with the same process id apart.
 ///
 /// The temporary name is of the form that Proxmox VE itself uses. Mode and owner are left to the file system: pmxcfs
@@ -87,6 +99,13 @@ fn replace_with(
     writer: &str,
     finish: impl FnOnce(&File) -> io::Result<()>,
 ) -> io::Result<()> {
+    // A rename would put a file into the place of a device, and everybody would miss that.
+    if let Ok(meta) = fs::symlink_metadata(path)
+        && !meta.is_file()
+        && !meta.is_symlink()
+    {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "what is there is no regular file, and is left alone"));
+    }
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("file");
     let temporary = path.with_file_name(format!("{name}.tmp.{writer}.{}", std::process::id()));
     // A left-over of a dead process with our id; O_EXCL below makes sure that nothing is written through a link.
@@ -171,4 +190,37 @@ pub fn lock(path: &Path) -> io::Result<Flock<File>> {
 /// Whether `path` lies on a FUSE file system, as pmxcfs is.
 pub fn is_fuse(path: &Path) -> bool {
     statfs(path).is_ok_and(|stat| stat.filesystem_type() == FUSE_SUPER_MAGIC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_are_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        fs::create_dir(at("directory")).unwrap();
+        std::os::unix::fs::symlink(at("fifo"), at("link")).unwrap();
+        let kind = |name| fs::symlink_metadata(at(name)).unwrap().file_type();
+        let writers: [fn(&Path, &[u8]) -> io::Result<()>; 5] =
+            [replace, replace_script, publish, replace_soon, publish_named];
+        for name in ["fifo", "socket", "directory"] {
+            let before = kind(name);
+            for write in writers {
+                let error = write(&at(name), b"new").unwrap_err();
+                assert_eq!(error.to_string(), "what is there is no regular file, and is left alone");
+            }
+            assert_eq!(kind(name), before);
+        }
+        let error = publish_named(&at("link"), b"new").unwrap_err();
+        assert_eq!(error.to_string(), "it is a symbolic link: name the file itself");
+        assert!(kind("link").is_symlink());
+        // A link in a place of our own was planted, or is of another time: what it leads to is not ours to write.
+        replace(&at("link"), b"new").unwrap();
+        assert_eq!(fs::read(at("link")).unwrap(), b"new");
+        assert_eq!(names(directory.path()).len(), 4, "nothing is left behind");
+    }
 }
