@@ -223,7 +223,7 @@ fn pools_of_any_size_are_shown() {
     let costs: Vec<_> =
         shown["addresses"].as_array().unwrap().iter().map(|entry| &entry["monthly_cost_cents"]).collect();
     assert!(costs.contains(&&serde_json::json!("18446744073709551615")), "{costs:?}");
-    for command in ["pool list", "pool show f", "audit log", "plan", "verify", "doctor", "topology"] {
+    for command in ["pool list", "pool show f", "audit", "plan", "verify", "doctor", "topology"] {
         for format in ["text", "json", "yaml"] {
             let run = node.run(&format!("{command} --output-format {format}"));
             assert!(run.code < 128 && !run.err.contains("panicked"), "{run}");

@@ -203,6 +203,8 @@ pub enum RuleError {
         free_at: Moment,
         /// Who asks.
         vmid: Vmid,
+        /// The MAC that the provider bound to it, if the NIC of the guest has another one.
+        other_mac: Option<MacAddr>,
     },
     /// What is left is bound to other MACs by the provider.
     #[error("pool `{pool}` has no free IPv{} address for guest {vmid} {nic} with MAC {actual}: {} is free, but bound to MAC {expected} by the provider",
@@ -379,6 +381,11 @@ impl RuleError {
                     "`pve-public-ip conflicts list` says more; to assign it all the same, first `pve-public-ip conflicts ack {id}`"
                 )
             }
+            Self::Cooling { address, vmid, other_mac: Some(mac), .. } => format!(
+                "it is bound to MAC {mac}: when no other guest has that, `pve-public-ip assign {vmid} {} --set-mac`, with the guest \
+                 stopped, takes it at once",
+                plain(*address)
+            ),
             Self::Cooling { pool, address, vmid, .. } => format!(
                 "to take it all the same, name it: `pve-public-ip assign {vmid} {}`; to wait less: `pve-public-ip pool set {pool} --cool-down 10m`",
                 plain(*address)
@@ -1100,7 +1107,12 @@ impl<'a> Search<'a> {
 
     /// Why there is none.
     fn refusal(&self, entries: &[&PoolAddress], family: u8) -> RuleError {
-        self.first_to_cool(entries, family).or_else(|| self.other_mac(family)).unwrap_or_else(|| self.exhausted(family))
+        // What cools down with another MAC comes last: to be free is not all that it lacks.
+        let all: Vec<&PoolAddress> = self.pool.addresses.iter().collect();
+        self.first_to_cool(entries, family)
+            .or_else(|| self.other_mac(family))
+            .or_else(|| self.first_to_cool(&all, family))
+            .unwrap_or_else(|| self.exhausted(family))
     }
 
     /// The address that cools down the shortest.
@@ -1121,8 +1133,10 @@ impl<'a> Search<'a> {
             let mut entries = fitting.overlapping(*prefix).flatten();
             let address =
                 entries.find_map(|entry| allocate::free_in(self.pool, entry, *prefix, &busy, &self.avoid).next())?;
-            let (pool, released) = (self.name.clone(), Released::clone(released));
-            Some(RuleError::Cooling { pool, address, released, free_at: *free_at, vmid: self.request.vmid })
+            let (pool, released, vmid) = (self.name.clone(), Released::clone(released), self.request.vmid);
+            let bound = self.pool.entry(address).and_then(|entry| entry.mac);
+            let other_mac = bound.filter(|mac| self.request.nics.first().is_some_and(|(_, actual)| actual != mac));
+            Some(RuleError::Cooling { pool, address, released, free_at: *free_at, vmid, other_mac })
         })
     }
 
@@ -1524,6 +1538,22 @@ mod tests {
             "{error}"
         );
         assert!(registry.choose_mac(&next("100", A)).is_err());
+        // One that cools down, with another MAC, is not passed over in silence.
+        let given = registry.clone();
+        registry.release("101".parse().unwrap(), &[], at("10:00")).unwrap();
+        let foreign = BTreeSet::from([B.parse().unwrap(), "02:00:00:00:00:0c".parse().unwrap()]);
+        let asked = AssignRequest { foreign, now: at("10:30"), ..next("102", "02:00:00:00:00:0d") };
+        let error = registry.assign(&asked).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "pool `ovh` has no free IPv4 address before 2026-11-22T11:00:00Z: 198.51.100.7 was guest 101's until 2026-11-22T10:00:00Z"
+        );
+        assert_eq!(
+            error.hint().unwrap(),
+            "it is bound to MAC 02:00:00:00:00:0b: when no other guest has that, `pve-public-ip assign 102 198.51.100.7 --set-mac`, \
+             with the guest stopped, takes it at once"
+        );
+        let mut registry = given;
         // Nor is one of a MAC that a guest without addresses is configured with.
         let foreign = BTreeSet::from(["02:00:00:00:00:0c".parse().unwrap()]);
         let error = registry.assign(&AssignRequest { foreign, ..next("102", "02:00:00:00:00:0d") }).unwrap_err();
