@@ -478,7 +478,7 @@ impl Node {
         let mut kept: BTreeSet<SetId> = known.iter().copied().filter(|set| set.storage() == Storage::Tree).collect();
         // What a port is exempt from depends on the pools' bridges and on the named uplinks.
         if broken(self.paths.pools_file()) {
-            kept.extend([SetId::FreePorts, SetId::RouterPorts]);
+            kept.extend([SetId::FreePorts, SetId::RouterPorts, SetId::Elsewhere, SetId::OtherVlans]);
         }
         // What stands is better than what is made of nothing.
         if registry.lost_pools.is_some()

@@ -119,6 +119,7 @@ mod differential {
                 own("tap200i0", guest_mac(200, 0)),
                 own("tap202i0", guest_mac(202, 0)),
                 own("tap210i0", guest_mac(210, 0)),
+                own("tap211i0", guest_mac(211, 0)),
                 own("fwpr103p0", guest_mac(103, 0)),
                 own("fwln103i0", guest_mac(103, 1)),
                 own("eno1", PEER),
@@ -235,6 +236,7 @@ mod differential {
             ("tap200i0", PortRole::Guest { router: false }),
             ("tap202i0", PortRole::Guest { router: true }),
             ("tap210i0", PortRole::Free),
+            ("tap211i0", PortRole::Elsewhere),
             ("fwpr103p0", PortRole::SecondTraversal),
             ("fwln103i0", PortRole::SecondTraversal),
             ("eno1", PortRole::Uplink),
@@ -252,6 +254,9 @@ mod differential {
             let router = Who { ip6: "fe80::1".parse().unwrap(), ..who(GATEWAY, 1) };
             seeds.extend(frames(verdicts::claims(me, router, "", true, false)));
             seeds.extend(frames(verdicts::claims(me, Who { ip6: scene::NODE_LOCAL, ..scene.node }, "", false, false)));
+            let (ip4, ip6) = scene::OTHER_NETWORK;
+            seeds.extend(frames(verdicts::claims(me, Who { ip4, ip6, ..scene.node }, "", true, false)));
+            seeds.extend(with_inner_mac(me, GATEWAY));
             // What comes back by way of the gateway.
             let returning = Who { mac: GATEWAY, ..me };
             seeds.extend(frames(verdicts::claims(returning, scene.victim, "", false, false)));
@@ -299,7 +304,8 @@ mod differential {
             ]
             .map(|text| text.parse::<Ipv6Addr>().unwrap()),
         );
-        ip6.extend([scene::NAMED_LOCAL, scene::NODE_LOCAL]);
+        ip6.extend([scene::NAMED_LOCAL, scene::NODE_LOCAL, scene::OTHER_NETWORK.1]);
+        ip4.push(scene::OTHER_NETWORK.0);
         let to = vec![
             BROADCAST,
             GATEWAY,
@@ -756,6 +762,7 @@ mod differential {
             Sink::to("veth102i0", bound(102, 0, 13)),
             Sink::to("tap200i0", PortRole::Guest { router: false }),
             Sink::to("tap202i0", PortRole::Guest { router: true }),
+            Sink::to("tap211i0", PortRole::Elsewhere),
             Sink::to(SINK, PortRole::Uplink),
         ] {
             for seed in [FIXED_SEED, seed()] {

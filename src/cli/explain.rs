@@ -114,6 +114,7 @@ fn role_name(role: &PortRole) -> &'static str {
         PortRole::Bound(_) => "bound port",
         PortRole::Guest { router: false } => "port without bindings",
         PortRole::Guest { router: true } => "port without bindings, may be a router",
+        PortRole::Elsewhere => "port where no pool is",
         PortRole::Uplink => "uplink",
         PortRole::Free => "port on the LAN of a guest that routes a prefix",
         PortRole::SecondTraversal => "inner side of the NIC firewall",

@@ -23,7 +23,7 @@ pub(super) fn judge(frame: &Frame<'_>, from: &PortRole, to: &PortRole, bindings:
             if port.strict { to_bound(frame, is_group, port, bindings) } else { Ok(()) }
         }
         PortRole::Guest { router: false } if !is_group => to_unbound(frame, bindings),
-        PortRole::Guest { .. } | PortRole::Free | PortRole::SecondTraversal => Ok(()),
+        PortRole::Guest { .. } | PortRole::Elsewhere | PortRole::Free | PortRole::SecondTraversal => Ok(()),
     }
 }
 

@@ -63,6 +63,9 @@ pub enum PortRole {
         /// May be router and DHCP server.
         router: bool,
     },
+    /// Where no pool is, on another bridge or in another VLAN: a guest's port without bindings, or what leads to another
+    /// network. What only gateways and the node have is not theirs alone there.
+    Elsewhere,
     /// Leads to the provider.
     Uplink,
     /// On the LAN of a guest that routes a prefix: everything is allowed.
@@ -134,6 +137,7 @@ pub fn verdict(frame: &[u8], port: &PortRole, bindings: &Bindings) -> Verdict {
     let judged = match port {
         PortRole::Bound(port) => bound::judge(&frame, port, bindings),
         PortRole::Guest { router } => other::judge(&frame, other::Sender::Guest { router: *router }, bindings),
+        PortRole::Elsewhere => other::judge(&frame, other::Sender::Elsewhere, bindings),
         PortRole::Uplink => other::judge(&frame, other::Sender::Uplink, bindings),
         PortRole::Free | PortRole::SecondTraversal => encapsulation(&frame),
     };

@@ -13,6 +13,7 @@ use crate::model::MacAddr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sender {
     Guest { router: bool },
+    Elsewhere,
     Uplink,
 }
 
@@ -70,7 +71,8 @@ impl Judge<'_> {
         if self.sender == Sender::Uplink {
             return Ok(());
         }
-        unless(!infrastructure.macs.contains(&mac), Reason::InfrastructureMac)?;
+        let is_free = self.sender == Sender::Elsewhere;
+        unless(is_free || !infrastructure.macs.contains(&mac), Reason::InfrastructureMac)?;
         unless(!reserved.macs.contains(&mac), Reason::ReservedMac)
     }
 
@@ -81,12 +83,13 @@ impl Judge<'_> {
         if self.sender == Sender::Uplink {
             return Ok(());
         }
-        unless(!infrastructure.has_address(address), Reason::InfrastructureAddress)?;
+        let is_free = self.sender == Sender::Elsewhere;
+        unless(is_free || !infrastructure.has_address(address), Reason::InfrastructureAddress)?;
         unless(!reserved.has_address(address), Reason::ReservedAddress)
     }
 
     fn may_route(&self) -> bool {
-        self.own_vlan || matches!(self.sender, Sender::Uplink | Sender::Guest { router: true })
+        self.own_vlan || matches!(self.sender, Sender::Uplink | Sender::Elsewhere | Sender::Guest { router: true })
     }
 
     fn arp(&self, packet: &[u8]) -> Judged {

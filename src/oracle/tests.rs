@@ -464,6 +464,7 @@ fn only_routers_route() {
         let rows = |wanted| vec![(name, frame.clone(), wanted), (name, tag(0), wanted), (name, tag(10), PASS)];
         check(&PortRole::Guest { router: false }, &rows(drop(reason)));
         check(&PortRole::Guest { router: true }, &rows(PASS));
+        check(&PortRole::Elsewhere, &rows(PASS));
         check(&PortRole::Uplink, &rows(PASS));
     }
 }
@@ -482,6 +483,36 @@ fn packets_come_back_from_the_gateway() {
         (by(GATEWAY, &packet), PortRole::Guest { router: false }, drop(R::InfrastructureMac)),
     ] {
         assert_eq!(verdict(&frame, &port, &returning), wanted, "{port:?}");
+    }
+}
+
+/// Where no pool is, somebody else may have what gateways and the node have; what guests hold is theirs everywhere.
+#[test]
+fn elsewhere_only_what_is_held_is_protected() {
+    let by = |mac: Mac, frame: &[u8]| [&frame[..6], &mac[..], &frame[12..]].concat();
+    let claim = |mac: Mac, address| by(mac, &arp(Arp::request((mac, address), a4(9))));
+    let inside =
+        by(STRANGER, &nd(local(STRANGER), ALL_NODES, 136, &nd_body(0x20, local(STRANGER), &lladdr_option(2, GATEWAY))));
+    for (name, frame, guest) in [
+        ("the gateway's address", claim(STRANGER, a4(1)), drop(R::InfrastructureAddress)),
+        ("the gateway's MAC", claim(GATEWAY, Ipv4Addr::new(192, 0, 2, 9)), drop(R::InfrastructureMac)),
+        ("the gateway's MAC inside", inside, drop(R::InfrastructureMac)),
+        ("both", claim(GATEWAY, a4(1)), drop(R::InfrastructureMac)),
+        (
+            "both behind two tags",
+            tagged(0x8100, 5, &tagged(0x8100, 6, &claim(GATEWAY, a4(1)))),
+            drop(R::InfrastructureMac),
+        ),
+    ] {
+        assert_eq!(verdict(&frame, &PortRole::Guest { router: true }, &bindings()), guest, "{name}");
+        assert_eq!(verdict(&frame, &PortRole::Elsewhere, &bindings()), PASS, "{name}");
+    }
+    for (name, frame, wanted) in [
+        ("a bound address", claim(STRANGER, a4(10)), drop(R::BoundAddress)),
+        ("an unassigned address", claim(STRANGER, a4(20)), drop(R::ReservedAddress)),
+        ("a bound MAC", claim(ME, Ipv4Addr::new(192, 0, 2, 9)), drop(R::BoundMac)),
+    ] {
+        assert_eq!(verdict(&frame, &PortRole::Elsewhere, &bindings()), wanted, "{name}");
     }
 }
 

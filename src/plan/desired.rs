@@ -14,7 +14,7 @@ use super::state::{NetState, Route, Rules};
 use super::support;
 use crate::guest::Nic;
 use crate::model::address::{ranges4, ranges6};
-use crate::model::{IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
+use crate::model::{GuestKind, IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
 use crate::registry::document::{Assigned, DocumentError, GuestFile, Interface, Mode, Pool, UplinkGuard};
 use crate::registry::{Registry, room};
 use crate::ruleset::{Backend, Element, Routed, SetId};
@@ -144,12 +144,13 @@ fn node_state(inputs: &Inputs) -> NetState {
     let assignments = || inputs.registry.assignments();
     let bridges: BTreeSet<IfName> = pool_bridges(&inputs.registry).into_iter().chain(lost_bridges(inputs)).collect();
     let segments = segments(inputs, &bridges);
+    let mut infra_macs = BTreeSet::new();
 
     for bridge in &segments {
         let Some(link) = inputs.links.get(*bridge) else { continue };
         // A bridge without ports has none.
         let mac = link.mac.filter(|mac| mac.octets() != [0; 6]);
-        state.elements.extend(mac.into_iter().flat_map(Element::infra_mac));
+        infra_macs.extend(mac);
         if link.bridge.is_some() {
             state.deaf_bridges.insert(*bridge);
             state.own_entries.extend(mac.map(|_| *bridge));
@@ -159,7 +160,7 @@ fn node_state(inputs: &Inputs) -> NetState {
         }
     }
     for mac in pools.values().filter_map(|pool| pool.gateway_mac) {
-        state.elements.extend(Element::infra_mac(mac));
+        infra_macs.insert(mac);
         for uplink in present_uplinks(inputs, &segments) {
             let sets = [SetId::UplinkMac, SetId::HairpinMac];
             state.elements.extend(sets.map(|set| Element::mac_on_port(set, uplink, mac)));
@@ -167,18 +168,22 @@ fn node_state(inputs: &Inputs) -> NetState {
     }
     let learnt = routers::protected(inputs);
     for (mac, uplinks) in &learnt.macs {
-        state.elements.extend(Element::infra_mac(*mac));
+        infra_macs.insert(*mac);
         for uplink in uplinks {
             let sets = [SetId::UplinkMac, SetId::HairpinMac];
             state.elements.extend(sets.map(|set| Element::mac_on_port(set, *uplink, *mac)));
         }
     }
+    state.elements.extend(infra_macs.iter().copied().flat_map(Element::infra_mac));
     let infra = infrastructure_addresses(inputs, &segments, &learnt);
     state.elements.extend(infra.iter().copied().flat_map(Element::infra_address));
 
     // An assignment stays protected even if its pool's entry was lost by hand.
     let owned = entries().map(|entry| entry.address).chain(assignments().map(|(.., assigned)| assigned.address));
-    let reserved: BTreeSet<IpNet> = owned.map(Prefix::net).chain(infra.into_iter().map(IpNet::from)).collect();
+    let owned: BTreeSet<IpNet> = owned.map(Prefix::net).collect();
+    let nobodys = held_by_nobody(&infra, &owned);
+    state.elements.extend(nobodys.into_iter().flat_map(Element::elsewhere_address));
+    let reserved: BTreeSet<IpNet> = owned.into_iter().chain(infra.into_iter().map(IpNet::from)).collect();
     let v4 = ranges4(reserved.iter().filter_map(|net| match net {
         IpNet::V4(net) => Some(*net),
         IpNet::V6(_) => None,
@@ -191,16 +196,30 @@ fn node_state(inputs: &Inputs) -> NetState {
     state.elements.extend(v4.into_iter().flat_map(|(first, last)| Element::reserved_range(first.into(), last.into())));
     state.elements.extend(v6.into_iter().flat_map(|(first, last)| Element::reserved_range(first.into(), last.into())));
     let macs = entries().filter_map(|entry| entry.mac).chain(assignments().map(|(.., interface, _)| interface.mac));
-    state.elements.extend(macs.flat_map(Element::reserved_mac));
+    let macs: BTreeSet<MacAddr> = macs.collect();
+    state.elements.extend(infra_macs.difference(&macs).copied().flat_map(Element::elsewhere_mac));
+    state.elements.extend(macs.into_iter().flat_map(Element::reserved_mac));
 
     state.elements.extend(broadcasts(inputs, &segments).into_iter().map(Element::broadcast));
     state.elements.extend(uplink_elements(inputs, &segments));
     state.elements.extend(guard_elements(inputs, &pool_segments(inputs)));
-    state.elements.extend(unbound_elements(inputs, &bridges));
+    state.elements.extend(other_vlans(inputs));
+    state.elements.extend(unbound_elements(inputs));
     state
 }
 
-/// Addresses of the gateways and of the node. A gateway has a link-local address too, by which hosts may know it.
+/// Those of the addresses that are in none of the prefixes.
+fn held_by_nobody(addresses: &BTreeSet<IpAddr>, owned: &BTreeSet<IpNet>) -> Vec<IpAddr> {
+    let lengths: BTreeSet<u8> = owned.iter().map(IpNet::prefix_len).collect();
+    let is_held = |address: &IpAddr| {
+        let nets = lengths.iter().filter_map(|length| Some(IpNet::new(*address, *length).ok()?.trunc()));
+        nets.into_iter().any(|net| owned.contains(&net))
+    };
+    addresses.iter().copied().filter(|address| !is_held(address)).collect()
+}
+
+/// Addresses of the gateways and of the node, on whichever of its interfaces: who uses one on a pool's bridge gets what is
+/// for the node. A gateway has a link-local address too, by which hosts may know it.
 pub(super) fn infrastructure_addresses(
     inputs: &Inputs,
     segments: &BTreeSet<IfName>,
@@ -376,14 +395,13 @@ pub fn strangers(inputs: &Inputs) -> Vec<Stranger<'_>> {
         inputs.links.0.is_empty() || !present_uplinks(inputs, &segments).is_empty()
     };
     pools.retain(|bridge, _| leads_out(*bridge));
+    let places = Places::of_pools(inputs);
     let mut found = Vec::new();
     for (vmid, place) in inputs.guests.iter().filter(|(_, place)| place.node == inputs.node) {
         for (id, nic) in &place.config.nics {
             let Ok(Nic { mac: Some(mac), bridge: Some(bridge), tag, .. }) = nic else { continue };
             let is_routed = inputs.registry.guests.get(vmid).is_some_and(|guest| is_only_routed(inputs, guest, *id));
-            let segment = inputs.links.segment(*bridge, *tag);
-            let is_elsewhere = segment.is_some_and(|segment| tag.is_some() && !own.contains(&segment));
-            if is_routed || (is_elsewhere && !is_vlan_aware(inputs, *bridge)) {
+            if is_routed || places.is_elsewhere((*bridge, *tag)) {
                 continue;
             }
             if let (Some((pool, guard)), false) = (pools.get(bridge), registered.contains(&(*bridge, *mac))) {
@@ -405,20 +423,88 @@ fn is_vlan_aware(inputs: &Inputs, bridge: IfName) -> bool {
     inputs.links.get(bridge).and_then(|link| link.bridge).is_some_and(|options| options.vlan_filtering)
 }
 
-/// The pools' bridges, and the bridges beside them of those VLANs in which guests hold addresses of a pool. The VLANs of
+/// Where a NIC is: its bridge, and its VLAN if it has a tag.
+type At = (IfName, Option<u16>);
+
+/// The VLAN of what is untagged, on a VLAN-aware bridge that nobody has told otherwise.
+const DEFAULT_VLAN: u16 = 1;
+
+/// Where pools are: their bridges, and the VLANs beside them in which guests of this node hold addresses. The VLANs of
 /// others are none of a pool's business: no provider's address is in them.
+struct Places {
+    bridges: BTreeSet<IfName>,
+    vlans: BTreeSet<(IfName, u16)>,
+    /// Nothing is known of the pools: they may be anywhere.
+    lost: bool,
+}
+
+impl Places {
+    fn of_pools(inputs: &Inputs) -> Self {
+        let bridges: BTreeSet<IfName> =
+            pool_bridges(&inputs.registry).into_iter().chain(lost_bridges(inputs)).collect();
+        let mut vlans = BTreeSet::new();
+        for guest in inputs.registry.guests.values() {
+            let Some(place) = inputs.guests.get(&guest.vmid).filter(|place| place.node == inputs.node) else {
+                continue;
+            };
+            for (id, interface) in guest.interfaces.iter().filter(|(_, interface)| !interface.addresses.is_empty()) {
+                let Some(Ok(nic)) = place.config.nics.get(id) else { continue };
+                let Some(bridge) = nic.bridge.filter(|bridge| bridges.contains(bridge)) else { continue };
+                vlans.extend(nic.tag.iter().chain(&interface.trunk).map(|vlan| (bridge, *vlan)));
+            }
+        }
+        Self { bridges, vlans, lost: inputs.registry.lost_pools.is_some() }
+    }
+
+    /// Whether no pool is there.
+    fn is_elsewhere(&self, (bridge, tag): At) -> bool {
+        let (bridge, tag) = tag.map_or_else(|| self.split(bridge), |tag| (bridge, Some(tag)));
+        let in_vlan = |tag: u16| tag != DEFAULT_VLAN && !self.vlans.contains(&(bridge, tag));
+        !self.lost && (!self.bridges.contains(&bridge) || tag.is_some_and(in_vlan))
+    }
+
+    /// `vmbr0v10` is VLAN 10 of `vmbr0`.
+    fn split(&self, name: IfName) -> At {
+        let found = self.bridges.iter().find_map(|bridge| {
+            let tag = name.as_str().strip_prefix(bridge.as_str())?.strip_prefix('v')?;
+            Some((*bridge, Some(tag.parse().ok()?)))
+        });
+        found.unwrap_or((name, None))
+    }
+}
+
+/// The pools' bridges, and the bridges of the VLANs beside them in which pools are.
 fn pool_segments(inputs: &Inputs) -> BTreeSet<IfName> {
-    let bridges: BTreeSet<IfName> = pool_bridges(&inputs.registry).into_iter().chain(lost_bridges(inputs)).collect();
-    let held = inputs.registry.guests.values().flat_map(|guest| {
-        let place = inputs.guests.get(&guest.vmid).filter(|place| place.node == inputs.node);
-        let nics = guest.interfaces.iter().filter(|(_, interface)| !interface.addresses.is_empty());
-        nics.filter_map(move |(id, _)| place?.config.nics.get(id)?.as_ref().ok())
-    });
-    let tagged = held.filter_map(|nic| {
-        let bridge = nic.bridge.filter(|bridge| bridges.contains(bridge))?;
-        inputs.links.segment(bridge, Some(nic.tag?))
-    });
+    let Places { bridges, vlans, .. } = Places::of_pools(inputs);
+    let tagged = vlans.iter().filter_map(|(bridge, vlan)| inputs.links.segment(*bridge, Some(*vlan)));
     bridges.iter().copied().chain(tagged).collect()
+}
+
+/// VLANs for each NIC of which the guard is told: more are those of a NIC that may use any.
+const MANY_VLANS: usize = 64;
+
+/// The ports of guests on VLAN-aware bridges of pools, with the VLANs in which the administrator has put them and no pool
+/// is. A guest that makes up a tag is not let out by it.
+fn other_vlans(inputs: &Inputs) -> BTreeSet<Element> {
+    let places = Places::of_pools(inputs);
+    let mut elements = BTreeSet::new();
+    for (vmid, place) in inputs.guests.iter().filter(|(_, place)| place.node == inputs.node) {
+        for (id, nic) in &place.config.nics {
+            let Ok(Nic { bridge: Some(bridge), tag, firewall, .. }) = nic else { continue };
+            let is_guarded = bridge_guard(&inputs.registry, *bridge) != UplinkGuard::Off;
+            if !(is_guarded && is_vlan_aware(inputs, *bridge)) {
+                continue;
+            }
+            let trunks = Some(place.config.trunks(*id)).filter(|vlans| vlans.len() <= MANY_VLANS).unwrap_or_default();
+            let outer = firewall.then(|| GuestKind::firewall_port(*vmid, *id));
+            let ports: Vec<IfName> = [place.config.kind.port(*vmid, *id)].into_iter().chain(outer).collect();
+            let vlans = tag.iter().chain(&trunks).filter(|vlan| places.is_elsewhere((*bridge, Some(**vlan))));
+            for vlan in vlans {
+                elements.extend(ports.iter().map(|port| Element::vlan_on_port(SetId::OtherVlans, *port, *vlan)));
+            }
+        }
+    }
+    elements
 }
 
 /// What is as it should be, and may still surprise.
@@ -477,18 +563,33 @@ fn is_seen(pool: &Pool) -> bool {
     pool.mode() == Mode::Bridged
 }
 
-/// NICs of this node's guests that hold no address: guest, port and the bridge that it is on.
-fn unbound_ports(inputs: &Inputs) -> Vec<(Vmid, IfName, IfName)> {
+/// A NIC of one of this node's guests that holds no address.
+struct UnboundPort {
+    vmid: Vmid,
+    port: IfName,
+    /// The bridge that it is on.
+    bridge: IfName,
+    /// The same, and in which VLAN; `None`: in several, or in one that is not known.
+    at: Option<At>,
+}
+
+fn unbound_ports(inputs: &Inputs) -> Vec<UnboundPort> {
     let mut ports = Vec::new();
     for (vmid, place) in inputs.guests.iter().filter(|(_, place)| place.node == inputs.node) {
         for (id, nic) in &place.config.nics {
-            let configured = nic.as_ref().ok().and_then(|nic| nic.bridge);
-            // What is plugged in now counts more than what the configuration says.
-            let bridge = inputs.links.bridge_of(place.config.kind, *vmid, *id).or(configured);
-            let bound = inputs.registry.guests.get(vmid).is_some_and(|guest| guest.interfaces.contains_key(id));
-            if let (false, Some(bridge)) = (bound, bridge) {
-                ports.push((*vmid, place.config.kind.port(*vmid, *id), bridge));
+            if inputs.registry.guests.get(vmid).is_some_and(|guest| guest.interfaces.contains_key(id)) {
+                continue;
             }
+            let nic = nic.as_ref().ok();
+            let (configured, tag) = (nic.and_then(|nic| nic.bridge), nic.and_then(|nic| nic.tag));
+            // What is plugged in now counts more than what the configuration says.
+            let plugged = inputs.links.bridge_of(place.config.kind, *vmid, *id);
+            let Some(bridge) = plugged.or(configured) else { continue };
+            // On a bridge that is not VLAN-aware a port is in no VLAN of its own, whatever its tag; made for one, the bridge
+            // says so by its name.
+            let tag = tag.filter(|_| plugged.is_none() || plugged == configured && is_vlan_aware(inputs, bridge));
+            let at = place.config.trunks(*id).is_empty().then_some((bridge, tag));
+            ports.push(UnboundPort { vmid: *vmid, port: place.config.kind.port(*vmid, *id), bridge, at });
         }
     }
     ports
@@ -496,37 +597,56 @@ fn unbound_ports(inputs: &Inputs) -> Vec<(Vmid, IfName, IfName)> {
 
 /// The ports of guests that hold no address, and what they may do.
 ///
-/// On a bridge without a pool they may be routers and DHCP servers, but protected addresses stay protected: a NIC can be
-/// moved to a pool's bridge while its guest runs, and no hook is called. Only on the LAN of a guest that routes a prefix
-/// is everything allowed, because its addresses are used there by right.
-pub(super) fn unbound_kinds(inputs: &Inputs, bridges: &BTreeSet<IfName>) -> Vec<(IfName, Option<Unbound>)> {
-    let ports = unbound_ports(inputs);
-    let lans = lans_of(inputs, &ports);
-    let kind_of = |bridge: IfName| {
-        let mut pools = inputs.registry.pools.pools.values().filter(|pool| is_segment_of(bridge, pool.bridge));
-        if bridges.iter().any(|pool| is_segment_of(bridge, *pool)) {
-            if inputs.registry.lost_pools.is_some() {
-                return None;
-            }
-            // Of two pools on one bridge both must allow it.
-            return pools.all(|pool| pool.guest_routers).then_some(Unbound::Router);
+/// On a bridge without a pool they may be routers and DHCP servers and use what only gateways and the node have, but
+/// protected addresses stay protected: a NIC can be moved to a pool's bridge while its guest runs, and no hook is called.
+/// Only on the LAN of a guest that routes a prefix is everything allowed, because its addresses are used there by right.
+pub(super) fn unbound_kinds(inputs: &Inputs) -> Vec<(IfName, Option<Unbound>)> {
+    let (places, ports) = (Places::of_pools(inputs), unbound_ports(inputs));
+    let lans: BTreeSet<At> = routers_among(inputs, &ports).filter_map(|port| port.at).collect();
+    let kind_of = |port: &UnboundPort| {
+        if let Some(at) = port.at.filter(|at| places.is_elsewhere(*at)) {
+            return Some(if lans.contains(&at) { Unbound::Free } else { Unbound::Elsewhere });
         }
-        Some(if lans.contains(&bridge) { Unbound::Free } else { Unbound::Router })
+        let on_pool = places.bridges.iter().any(|pool| is_segment_of(port.bridge, *pool));
+        if places.lost || !on_pool {
+            return None;
+        }
+        let mut pools = inputs.registry.pools.pools.values().filter(|pool| is_segment_of(port.bridge, pool.bridge));
+        // Of two pools on one bridge both must allow it.
+        pools.all(|pool| pool.guest_routers).then_some(Unbound::Router)
     };
-    ports.iter().map(|(_, port, bridge)| (*port, kind_of(*bridge))).collect()
+    ports.iter().map(|port| (port.port, kind_of(port))).collect()
+}
+
+/// Ports of bridges without a pool that are no guest's: they lead to other networks. Those of containers that somebody else
+/// runs come and go, and are taken for guests'.
+pub(super) fn other_ports(inputs: &Inputs) -> BTreeSet<IfName> {
+    let places = Places::of_pools(inputs);
+    let named = inputs.registry.node.as_ref().and_then(|node| node.uplinks.as_ref());
+    let is_uplink = |name: IfName| named.map_or(is_uplink_name(name.as_str()), |named| named.contains(&name));
+    let is_bridge = |name: IfName| inputs.links.get(name).is_some_and(|link| link.bridge.is_some());
+    let leads_elsewhere = |master: IfName| is_bridge(master) && places.is_elsewhere((master, None));
+    let ports = inputs.links.0.iter().filter(|(name, link)| {
+        link.kind != "veth"
+            && !is_guest_port(name.as_str())
+            && !is_uplink(**name)
+            && link.master.is_some_and(leads_elsewhere)
+    });
+    ports.map(|(name, _)| *name).collect()
 }
 
 /// Bridges on which a guest that routes a prefix has a NIC without addresses: its prefix is used there by right.
 pub fn router_lans(inputs: &Inputs) -> BTreeSet<IfName> {
-    lans_of(inputs, &unbound_ports(inputs))
+    let ports = unbound_ports(inputs);
+    routers_among(inputs, &ports).map(|port| port.bridge).collect()
 }
 
-fn lans_of(inputs: &Inputs, unbound: &[(Vmid, IfName, IfName)]) -> BTreeSet<IfName> {
+fn routers_among<'a>(inputs: &'a Inputs, ports: &'a [UnboundPort]) -> impl Iterator<Item = &'a UnboundPort> {
     let routes = |vmid: &Vmid| {
         let guest = inputs.registry.guests.get(vmid);
         guest.is_some_and(|guest| guest.addresses().any(|(.., assigned)| assigned.address.single().is_none()))
     };
-    unbound.iter().filter(|(vmid, ..)| routes(vmid)).map(|(.., bridge)| *bridge).collect()
+    ports.iter().filter(move |port| routes(&port.vmid))
 }
 
 /// More than an ordinary guest without addresses may do.
@@ -534,17 +654,21 @@ fn lans_of(inputs: &Inputs, unbound: &[(Vmid, IfName, IfName)]) -> BTreeSet<IfNa
 pub(super) enum Unbound {
     /// Anything.
     Free,
+    /// Be router and DHCP server, and use what only gateways and the node have.
+    Elsewhere,
     /// Be router and DHCP server.
     Router,
 }
 
-fn unbound_elements(inputs: &Inputs, bridges: &BTreeSet<IfName>) -> BTreeSet<Element> {
+fn unbound_elements(inputs: &Inputs) -> BTreeSet<Element> {
     let set = |kind| match kind {
         Unbound::Free => SetId::FreePorts,
+        Unbound::Elsewhere => SetId::Elsewhere,
         Unbound::Router => SetId::RouterPorts,
     };
-    let kinds = unbound_kinds(inputs, bridges);
-    kinds.into_iter().filter_map(|(port, kind)| Some(Element::port(set(kind?), port))).collect()
+    let kinds = unbound_kinds(inputs).into_iter().filter_map(|(port, kind)| Some(Element::port(set(kind?), port)));
+    let others = other_ports(inputs).into_iter().map(|port| Element::port(SetId::Elsewhere, port));
+    kinds.chain(others).collect()
 }
 
 /// `vmbr0`, or `vmbr0v10` of `vmbr0`.
@@ -702,7 +826,6 @@ mod tests {
 
     use super::*;
     use crate::guest::GuestConfig;
-    use crate::model::GuestKind;
     use crate::plan::{BridgeOptions, Link, Links, Place};
     use crate::registry::document::PoolsFile;
 
@@ -827,9 +950,10 @@ mod tests {
             (101, "net0: virtio=02:00:00:00:00:0B,bridge=vmbr0\nnet1: virtio=02:00:00:00:00:1B,bridge=vmbr2\n"),
             (102, "net0: virtio=02:00:00:00:00:0C,bridge=vmbr1\n"),
         ];
-        let shown_ports = |inputs: &Inputs| shown(&desired(inputs).state, &[SetId::FreePorts, SetId::RouterPorts]);
+        let shown_ports =
+            |inputs: &Inputs| shown(&desired(inputs).state, &[SetId::FreePorts, SetId::Elsewhere, SetId::RouterPorts]);
         let mut inputs = inputs(None, &others);
-        assert_eq!(shown_ports(&inputs), ["router_ports { tap101i1 }", "router_ports { tap102i0 }"]);
+        assert_eq!(shown_ports(&inputs), ["elsewhere { tap101i1 }", "router_ports { tap102i0 }"]);
 
         // With a prefix and a second NIC, guest 100 is the router of vmbr2.
         let lan = "net0: virtio=02:00:00:00:00:0A,bridge=vmbr0\nnet1: virtio=02:00:00:00:00:1A,bridge=vmbr2\n";

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use super::desired::{
-    Unbound, bridge_guard, broadcasts, hears_advertisements, infrastructure_addresses, is_uplink_name, own_nets,
-    pool_bridges, registered_macs, segments, unbound_kinds,
+    Unbound, bridge_guard, broadcasts, hears_advertisements, infrastructure_addresses, is_uplink_name, other_ports,
+    own_nets, pool_bridges, registered_macs, segments, unbound_kinds,
 };
 use super::inputs::{Inputs, Presence, guest_of_port, is_guest_port};
 use super::routers;
@@ -95,8 +95,12 @@ pub fn role(inputs: &Inputs, port: IfName) -> PortRole {
     if named.map_or_else(|| by_name() || on_segment(), |named| named.contains(&port)) {
         return PortRole::Uplink;
     }
-    match unbound_kinds(inputs, &bridges).into_iter().find(|(other, _)| *other == port) {
+    if other_ports(inputs).contains(&port) {
+        return PortRole::Elsewhere;
+    }
+    match unbound_kinds(inputs).into_iter().find(|(other, _)| *other == port) {
         Some((_, Some(Unbound::Free))) => PortRole::Free,
+        Some((_, Some(Unbound::Elsewhere))) => PortRole::Elsewhere,
         Some((_, Some(Unbound::Router))) => PortRole::Guest { router: true },
         Some((_, None)) | None => PortRole::Guest { router: false },
     }

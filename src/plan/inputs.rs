@@ -218,10 +218,17 @@ impl Links {
         self.addresses().map(|(name, address)| (address, name)).collect()
     }
 
-    /// Every address of the node on these interfaces.
-    pub fn own_addresses(&self, devices: &BTreeSet<IfName>) -> Vec<IpAddr> {
-        let links = devices.iter().filter_map(|device| self.get(*device));
-        links.flat_map(|link| link.addresses.iter().map(IpNet::addr)).collect()
+    /// Every address of the node that others could take it for: all but loopback addresses and, on other interfaces than
+    /// these, link-local ones of IPv6, which every interface has for itself.
+    pub fn own_addresses(&self, segments: &BTreeSet<IfName>) -> Vec<IpAddr> {
+        let is_local = |address: &IpAddr| match address {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        };
+        let of_node = self
+            .addresses()
+            .filter(|(name, address)| !address.is_loopback() && (segments.contains(name) || !is_local(address)));
+        of_node.map(|(_, address)| address).collect()
     }
 }
 

@@ -158,6 +158,23 @@ macro_rules! sets {
                 "frames with MACs that no pool has are counted on this uplink without need",
             ),
             Self::FreePorts => ("the port is filtered, although no pool is on its bridge", "the port is not filtered"),
+            Self::Elsewhere => (
+                "the guest cannot use addresses of the node's other networks, or be a router or DHCP server, on its own",
+                "the port may use addresses of gateways and of the node",
+            ),
+            Self::ElsewhereMac
+            | Self::ElsewhereLladdr
+            | Self::ElsewhereIp4
+            | Self::ElsewhereNumber4
+            | Self::ElsewhereIp6
+            | Self::ElsewhereNd => (
+                "guests on bridges without a pool cannot use it",
+                "guests on bridges without a pool can use it, although it is protected there",
+            ),
+            Self::OtherVlans => (
+                "the uplink guard keeps back what the port sends in this VLAN, which is no pool's",
+                "the uplink guard lets out whatever the port sends in this VLAN",
+            ),
             Self::RouterPorts => (
                 "the guest cannot be a router or DHCP server",
                 "the port may send router advertisements and DHCP answers",
@@ -273,6 +290,14 @@ sets! { Bridge {
     GuardEnforce "guard_enforce" [Port] Hash;
     GuardReport "guard_report" [Port] Hash;
     FreePorts "free_ports" [Port] Hash;
+    Elsewhere "elsewhere" [Port] Hash;
+    ElsewhereMac "elsewhere_mac" [Mac] Hash;
+    ElsewhereLladdr "elsewhere_lladdr" [Mac] Hash;
+    ElsewhereIp4 "elsewhere_ip4" [Ip4] Hash;
+    ElsewhereNumber4 "elsewhere_number4" [Number4] Hash;
+    ElsewhereIp6 "elsewhere_ip6" [Ip6] Hash;
+    ElsewhereNd "elsewhere_nd" [Target] Hash;
+    OtherVlans "other_vlans" [Port Vlan] Hash;
     RouterPorts "router_ports" [Port] Hash;
 } Inet {
     RoutedBridges "routed_bridges" [Port] Hash;
@@ -493,10 +518,15 @@ impl Element {
 
     /// A VLAN in which a bound port may tag its frames.
     pub fn trunk(port: IfName, vlan: u16) -> Self {
+        Self::vlan_on_port(SetId::PortTrunk, port, vlan)
+    }
+
+    /// A VLAN of a port, in one of the sets of such pairs.
+    pub fn vlan_on_port(set: SetId, port: IfName, vlan: u16) -> Self {
         let mut key = Key::default().port(port);
         key.0.extend(vlan.to_be_bytes());
         key.0.extend([0, 0]);
-        Self::key(SetId::PortTrunk, key)
+        Self::key(set, key)
     }
 
     /// A MAC in one of the sets of MACs.
@@ -612,6 +642,21 @@ impl Element {
     pub fn infra_address(address: IpAddr) -> Vec<Self> {
         let one = |set| Self::key(set, Key::default().ip(address));
         if address.is_ipv4() { vec![one(SetId::InfraIp4)] } else { vec![one(SetId::InfraIp6), one(SetId::InfraNd)] }
+    }
+
+    /// A MAC of the gateway or of the node that nobody holds: not protected where no pool is.
+    pub fn elsewhere_mac(mac: MacAddr) -> [Self; 2] {
+        [SetId::ElsewhereMac, SetId::ElsewhereLladdr].map(|set| Self::mac(set, mac))
+    }
+
+    /// The same for an address.
+    pub fn elsewhere_address(address: IpAddr) -> [Self; 2] {
+        let sets = if address.is_ipv4() {
+            [SetId::ElsewhereIp4, SetId::ElsewhereNumber4]
+        } else {
+            [SetId::ElsewhereIp6, SetId::ElsewhereNd]
+        };
+        sets.map(|set| Self::key(set, Key::default().ip(address)))
     }
 
     /// What it means for the network if the kernel lacks this element, or has it without reason.

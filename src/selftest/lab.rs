@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::frames::{self, BROADCAST, Mac};
 use super::topologies::{
-    Arrival, BRIDGE, CARD_MAC, GATEWAY_MAC, NODE_MAC, Play, Segment, Sender, TAG, Topology, UPLINK, WORLD,
+    Arrival, BRIDGE, CARD_MAC, GATEWAY_MAC, NODE_MAC, OTHER_NETWORK, Play, Segment, Sender, TAG, Topology, UPLINK,
+    WORLD,
 };
 use super::verdicts::{Case, Who};
 use super::{Error, Got};
@@ -170,6 +171,9 @@ impl Lab {
         }
         script += &format!("addr add 203.0.113.250/24 dev {BRIDGE}\n");
         script += &format!("addr add 2001:db8:0:1::250/64 dev {BRIDGE} nodad\nlink set {BRIDGE} up\n");
+        let (ip4, ip6) = OTHER_NETWORK;
+        script +=
+            &format!("link add vmbr8 {options}\naddr add {ip4}/24 dev vmbr8\naddr add {ip6}/64 dev vmbr8 nodad\n");
         ip(&script)?;
         // The node takes no address on the ports.
         set_parameter("net/ipv6/conf/default/disable_ipv6", "1")?;
@@ -186,7 +190,7 @@ impl Lab {
     /// What can only be said of ports that are there.
     fn finish_bridges(&self) -> Result<(), Error> {
         match self.topology.segment {
-            Segment::Pool | Segment::NoPool => Ok(()),
+            Segment::Pool | Segment::NoPool | Segment::Elsewhere => Ok(()),
             Segment::VlanAware => {
                 let mut script = format!("vlan add dev {UPLINK} vid 2-4094\n");
                 for nic in self.topology.nics {

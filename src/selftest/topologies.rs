@@ -56,6 +56,8 @@ pub enum Segment {
     Routed,
     /// Ports of a bridge that carries no pool: the LAN behind a guest that routes a prefix.
     NoPool,
+    /// Ports of a bridge that carries no pool: any network of the administrator's.
+    Elsewhere,
 }
 
 /// What a pool may say.
@@ -165,6 +167,8 @@ enum What {
     FromWorld(usize),
     /// Claims where nothing is protected.
     Anything,
+    /// Claims where only what guests hold is protected.
+    Elsewhere,
     /// To that NIC: what is addressed to it, and what is not.
     Deliver(usize),
     /// To everybody, but not to that NIC.
@@ -523,6 +527,22 @@ pub const TOPOLOGIES: &[Topology] = &[
         ..PLAIN
     },
     Topology {
+        name: "bridge without a pool",
+        segment: Segment::Elsewhere,
+        pool: PoolOption::GatewayMac,
+        nics: &[
+            machine(200, 0).unassigned(),
+            machine(201, 0).unassigned().container(),
+            machine(202, 0).unassigned().behind_firewall(),
+        ],
+        plays: &[
+            play(Sender::Nic(0), What::Elsewhere),
+            play(Sender::Nic(1), What::Elsewhere),
+            play(Sender::Nic(2), What::Elsewhere),
+        ],
+        ..PLAIN
+    },
+    Topology {
         name: "routed",
         segment: Segment::Routed,
         nics: &[WEB.with_prefixes(), MAIL],
@@ -623,7 +643,7 @@ impl Topology {
 
     /// The bridge of the pool.
     pub fn pool_bridge(&self) -> &'static str {
-        if self.segment == Segment::NoPool { "vmbr9" } else { BRIDGE }
+        if matches!(self.segment, Segment::NoPool | Segment::Elsewhere) { "vmbr9" } else { BRIDGE }
     }
 
     fn assignment(nic: Nic) -> Value {
@@ -676,6 +696,11 @@ impl Topology {
         let node = assigned(NODE_MAC, 250);
         let gateway = if self.segment == Segment::Routed { node } else { assigned(GATEWAY_MAC, 1) };
         Scene { gateway, node, victim, stranger: STRANGER }
+    }
+
+    /// The node, as it is known on a bridge without a pool.
+    fn node_elsewhere(&self) -> Who {
+        Who { mac: NODE_MAC, ip4: OTHER_NETWORK.0, ip6: OTHER_NETWORK.1 }
     }
 
     /// The frames of one play, with what must become of them.
@@ -750,6 +775,31 @@ impl Topology {
             }
             What::ByGroup(to) => delivery::own_by_group(me, self.nics[to].who()),
             What::Guarded => delivery::guarded(me, &self.scene(self.nics[0].who()), self.leaves(play.from)),
+            What::Elsewhere => {
+                let (stopped, nobody) = (assigned(mac_of(STOPPED.0), STOPPED.1), assigned([2, 0, 0, 0, 9, 9], NOBODYS));
+                let scene = self.scene(stopped);
+                let mut cases = verdicts::unbound_port(me, &scene, true);
+                cases.extend(verdicts::claims(me, stopped, "a stopped guest", true, false));
+                cases.extend(verdicts::claims(me, nobody, "nobody yet", false, false));
+                let router = Who { ip6: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), ..scene.gateway };
+                for (name, who, with_mac) in [
+                    ("the gateway", scene.gateway, true),
+                    ("the gateway's usual link-local address", router, false),
+                    ("the node", scene.node, true),
+                    ("the node on another bridge", self.node_elsewhere(), true),
+                ] {
+                    cases.extend(free(verdicts::claims(me, who, name, with_mac, true)));
+                    cases.extend(free(verdicts::hidden_claims(me, who, name)));
+                    cases.extend(free(verdicts::link_local_claims(me, who, name)));
+                    cases.extend(free(verdicts::foreign_mac_inside(me, who, name)));
+                }
+                // Three tags, and SNAP behind one, are not looked into; and a bridge never sends a frame back.
+                let is_seen = |case: &Case| {
+                    !case.class.contains("three times") && !(case.class.contains("SNAP") && is_tagged(&case.frame))
+                };
+                cases.retain(|case| (!case.passes || is_seen(case)) && case.frame[..6] != case.frame[6..12]);
+                cases
+            }
             What::Anything => {
                 let (stopped, nobody) = (assigned(mac_of(STOPPED.0), STOPPED.1), assigned([2, 0, 0, 0, 9, 9], NOBODYS));
                 // First those to the MAC that the others are then sent from.
@@ -855,6 +905,7 @@ impl Topology {
             ("nobody's prefix", prefix(free.0, free.1), false, false),
             // From outside the node's own MAC would be the node's own frame come back.
             ("the node", scene.node, !is_uplink, false),
+            ("the node on another bridge", self.node_elsewhere(), false, false),
         ];
         if self.nics[0].prefixes {
             victims.extend(PREFIX_ADDRESSES.map(|(ip4, ip6)| ("a bound prefix", prefix(ip4, ip6), false, true)));
@@ -925,6 +976,9 @@ const STRANGER: Who = Who {
     ip4: Ipv4Addr::new(198, 18, 0, 9),
     ip6: Ipv6Addr::new(0x2001, 0xdb8, 0xeeee, 0, 0, 0, 0, 9),
 };
+/// What the node has on a bridge of its own, where no guest is.
+pub const OTHER_NETWORK: (Ipv4Addr, Ipv6Addr) =
+    (Ipv4Addr::new(198, 19, 0, 1), Ipv6Addr::new(0x2001, 0xdb8, 0xfffe, 0, 0, 0, 0, 1));
 /// Beyond the provider's gateway.
 pub const WORLD: Who = Who {
     mac: GATEWAY_MAC,
@@ -936,6 +990,20 @@ fn bound(me: Who, scene: &Scene) -> Vec<Case> {
     let mut cases = verdicts::bound_port(me, scene);
     cases.extend(verdicts::bound_odd_forms(me, scene));
     cases
+}
+
+/// The same, where nothing of it is protected. What is malformed is dropped everywhere, whatever it claims.
+fn free(cases: Vec<Case>) -> impl Iterator<Item = Case> {
+    const MALFORMED: [&str; 6] = [
+        "8-byte MACs",
+        "cut off",
+        "IPv4-mapped",
+        "an authentication header",
+        "an atomic fragment",
+        "a second fragment",
+    ];
+    let is_whole = |case: &Case| !MALFORMED.iter().any(|form| case.class.contains(form));
+    cases.into_iter().map(move |case| Case { passes: is_whole(&case), ..case })
 }
 
 fn mac_of(vmid: u8) -> Mac {
@@ -986,7 +1054,11 @@ mod tests {
         let plugged = || Link { master: Some(name(BRIDGE)), ..Link::default() };
         let ports = topology.nics.iter().map(|nic| (nic.port(), plugged()));
         let uplink = (topology.segment != Segment::Routed).then(|| (name(UPLINK), plugged()));
-        Links([(name(BRIDGE), bridge)].into_iter().chain(ports).chain(uplink).collect())
+        let (ip4, ip6) = OTHER_NETWORK;
+        let others = [format!("{ip4}/24"), format!("{ip6}/64")].map(|net| net.parse().unwrap());
+        let other = Link { addresses: others.into(), bridge: Some(BridgeOptions::default()), ..Link::default() };
+        let bridges = [(name(BRIDGE), bridge), (name("vmbr8"), other)];
+        Links(bridges.into_iter().chain(ports).chain(uplink).collect())
     }
 
     #[test]
@@ -1083,7 +1155,7 @@ mod tests {
     #[test]
     fn every_specified_surrounding_is_there() {
         let has = |wanted: &dyn Fn(&Topology) -> bool| TOPOLOGIES.iter().any(wanted);
-        for segment in [Segment::Pool, Segment::VlanAware, Segment::Routed, Segment::NoPool] {
+        for segment in [Segment::Pool, Segment::VlanAware, Segment::Routed, Segment::NoPool, Segment::Elsewhere] {
             assert!(has(&|topology| topology.segment == segment), "{segment:?}");
         }
         for kind in [GuestKind::Qemu, GuestKind::Lxc] {

@@ -20,6 +20,9 @@ use super::verdicts::Who;
 pub(crate) const GATEWAY: Mac = [2, 0, 0, 0, 0xff, 1];
 /// Another machine beyond the uplink.
 pub(crate) const PEER: Mac = [2, 0, 0, 0, 0xff, 2];
+/// What the node has on a bridge without a pool.
+pub(crate) const OTHER_NETWORK: (Ipv4Addr, Ipv6Addr) =
+    (Ipv4Addr::new(198, 19, 0, 1), Ipv6Addr::new(0x2001, 0xdb8, 9, 9, 0, 0, 0, 1));
 /// A VLAN that the trunk port may send in.
 pub(crate) const TRUNK_VLAN: u16 = 30;
 /// A link-local address that an assignment names.
@@ -109,6 +112,7 @@ fn inputs(node_mac: Mac, guarded: bool) -> Inputs {
         (102, GuestKind::Lxc, "vmbr0"),
         (104, GuestKind::Qemu, "vmbr0"),
         (210, GuestKind::Qemu, "vmbr1"),
+        (211, GuestKind::Qemu, "vmbr2"),
     ] {
         let config: String =
             [0, 1].map(|nic| format!("net{nic}: virtio={},bridge={bridge}\n", text(guest_mac(vmid, nic)))).concat();
@@ -135,11 +139,18 @@ fn inputs(node_mac: Mac, guarded: bool) -> Inputs {
             ..Link::default()
         },
     );
+    let (ip4, ip6) = OTHER_NETWORK;
+    let others = [format!("{ip4}/24"), format!("{ip6}/64"), "fe80::99/64".to_owned()].map(|net| net.parse().unwrap());
+    let other = Link { addresses: others.into(), bridge: Some(BridgeOptions::default()), ..Link::default() };
+    links.0.insert("vmbr2".parse().unwrap(), other);
+    let loopback = ["127.0.0.1/8", "::1/128"].map(|net| net.parse().unwrap()).into();
+    links.0.insert("lo".parse().unwrap(), Link { addresses: loopback, ..Link::default() });
     for (port, bridge) in BOUND.map(|(port, ..)| (port, "vmbr0")).into_iter().chain([
         ("eno1", "vmbr0"),
         ("eno2", "vmbr0"),
         ("tap200i0", "vmbr0"),
         ("tap210i0", "vmbr1"),
+        ("tap211i0", "vmbr2"),
     ]) {
         let link = Link { master: Some(bridge.parse().unwrap()), ..Link::default() };
         links.0.insert(port.parse().unwrap(), link);
@@ -175,6 +186,8 @@ pub(crate) fn bindings(node_mac: Mac) -> Bindings {
         IpAddr::from(link_local(GATEWAY)).into(),
         IpAddr::from(link_local(node_mac)).into(),
         IpAddr::from(NODE_LOCAL).into(),
+        IpAddr::from(OTHER_NETWORK.0).into(),
+        IpAddr::from(OTHER_NETWORK.1).into(),
     ]);
 
     let mut reserved = Holdings::default();
