@@ -790,6 +790,8 @@ pub(crate) fn observe_share(
         ipsets: BTreeMap::new(),
         elements: kernel.find_elements(&keys)?,
         deaf_bridges: wanted.deaf_bridges.clone(),
+        // A port may be new: set again.
+        screened_ports: BTreeSet::new(),
         fixed_macs: wanted.fixed_macs.clone(),
         own_entries: wanted.own_entries.clone(),
         // Not asked for: what is wanted is set (again), what is only recorded is removed. Both are idempotent.

@@ -17,7 +17,7 @@ pub mod sayings;
 pub mod schedule;
 mod sentry;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::thread;
@@ -401,9 +401,7 @@ impl Guard {
         let none = Links::default();
         let links = self.sources.as_ref().map_or(&none, Sources::links);
         let exits = self.sources.as_ref().and_then(Sources::exits);
-        let none = BTreeMap::new();
-        let gateways = self.sources.as_ref().map_or(&none, |sources| &sources.inputs().found_gateways);
-        let known = plan::Known { desired: &self.desired, links, exits, gateways, generation: self.generation };
+        let known = plan::Known { desired: &self.desired, links, exits, generation: self.generation };
         let mut causes = BTreeSet::new();
         let mut changed = Vec::new();
         for event in latest(events).into_iter().filter(|event| known.is_contradicted_by(event)) {

@@ -7,7 +7,7 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use super::checks::{Index, Problem, check_guest, check_own, check_pending};
-use super::inputs::{Inputs, Links, Presence, is_guest_port};
+use super::inputs::{BridgeOptions, Inputs, Links, Presence, is_guest_port, is_test_port};
 use super::routed;
 use super::routers;
 use super::state::{NetState, Route, Rules};
@@ -204,8 +204,22 @@ fn node_state(inputs: &Inputs) -> NetState {
     state.elements.extend(uplink_elements(inputs, &segments));
     state.elements.extend(guard_elements(inputs, &pool_segments(inputs)));
     state.elements.extend(other_vlans(inputs));
+    for (port, bridge) in guests_ports(inputs) {
+        state.screened_ports.insert(port);
+        state.elements.extend(bridge.spanning_tree.then(|| Element::port(SetId::Spanning, port)));
+    }
     state.elements.extend(unbound_elements(inputs));
     state
+}
+
+/// Ports of all bridges that are named like guests', but for those that the administrator calls uplinks.
+fn guests_ports(inputs: &Inputs) -> impl Iterator<Item = (IfName, BridgeOptions)> {
+    let named = inputs.registry.node.as_ref().and_then(|node| node.uplinks.as_ref());
+    inputs.links.0.iter().filter_map(move |(name, link)| {
+        let bridge = inputs.links.get(link.master?)?.bridge?;
+        let is_guests = is_guest_port(name.as_str()) && !is_test_port(name.as_str());
+        (is_guests && named.is_none_or(|named| !named.contains(name))).then_some((*name, bridge))
+    })
 }
 
 /// Those of the addresses that are in none of the prefixes.
@@ -781,6 +795,7 @@ fn add_reachability(
     for candidate in [port, crate::model::GuestKind::firewall_port(vmid, id)] {
         if links.get(candidate).is_some_and(|link| link.master.is_some()) {
             state.forwarding.insert((candidate, interface.mac), interface.trunk.clone());
+            state.screened_ports.insert(candidate);
         }
     }
     for assigned in &interface.addresses {

@@ -62,6 +62,8 @@ pub enum Step {
     RemoveTable(Table),
     /// Stop a bridge from learning from link-local frames.
     SetDeafBridge(IfName),
+    /// Pass what a port takes in for the groups of the bridge itself by the filter.
+    ScreenPort(IfName),
     /// Make the MAC that a bridge has its own. Linux forgets the neighbours there; the permanent ones are put back.
     FixMac(IfName),
     /// Let a bridge know its own MAC as local, in each of its VLANs.
@@ -128,6 +130,7 @@ pub fn diff(desired: &NetState, observed: &NetState) -> Vec<Step> {
     steps.extend(end.map(|(table, ..)| Step::RemoveTable(*table)));
 
     steps.extend(desired.deaf_bridges.difference(&observed.deaf_bridges).map(|bridge| Step::SetDeafBridge(*bridge)));
+    steps.extend(desired.screened_ports.difference(&observed.screened_ports).map(|port| Step::ScreenPort(*port)));
     steps.extend(desired.fixed_macs.difference(&observed.fixed_macs).map(|bridge| Step::FixMac(*bridge)));
     steps.extend(desired.own_entries.difference(&observed.own_entries).map(|bridge| Step::SetOwnEntry(*bridge)));
     let pinned = news(&desired.forwarding, &observed.forwarding);
@@ -174,6 +177,8 @@ fn news<'a, K: Ord, V: PartialEq>(
 /// What is wrong with a bridge.
 const LEARNS_LINK_LOCAL: &str =
     "learns from link-local frames: a guest can divert traffic by an LLDP frame with a foreign MAC";
+const LETS_IN: &str = "takes frames to 01:80:c2:00:00:0e for the node's own: its guest can give the node a default route, or, with \
+     spanning tree, become the root bridge";
 const HAS_NO_MAC: &str =
     "has no MAC of its own: the start of any guest may change it, and the node forgets its neighbours there";
 const LOSES_THE_NODE: &str = "does not know its own MAC as local: what guests send to the node does not arrive";
@@ -210,6 +215,7 @@ impl Step {
             Self::LoadChains { place, wanted, .. } => drop(state.chains.insert(*place, wanted.clone())),
             Self::RemoveIpSet(set) => drop(state.ipsets.remove(set)),
             Self::SetDeafBridge(bridge) => drop(state.deaf_bridges.insert(*bridge)),
+            Self::ScreenPort(port) => drop(state.screened_ports.insert(*port)),
             Self::FixMac(bridge) => drop(state.fixed_macs.insert(*bridge)),
             Self::SetOwnEntry(bridge) => drop(state.own_entries.insert(*bridge)),
             Self::SetForwarding(port, mac, vlans) => drop(state.forwarding.insert((*port, *mac), vlans.clone())),
@@ -283,6 +289,7 @@ impl Step {
             Self::LoadChains { place, wanted, found } => wanted.meanings(found, *place),
             Self::RemoveIpSet(set) => vec![format!("the set {set} of ipset is there, although nothing needs it")],
             Self::SetDeafBridge(bridge) => vec![format!("{bridge} {LEARNS_LINK_LOCAL}")],
+            Self::ScreenPort(port) => vec![format!("{port} {LETS_IN}")],
             Self::FixMac(bridge) => vec![format!("{bridge} {HAS_NO_MAC}")],
             Self::SetOwnEntry(bridge) => vec![format!("{bridge} {LOSES_THE_NODE}")],
             Self::SetForwarding(port, mac, _) => {
@@ -381,6 +388,7 @@ impl fmt::Display for Step {
             Self::LoadRules(table) => write!(f, "~ rules of {table}"),
             Self::RemoveTable(table) => write!(f, "- {table}"),
             Self::SetDeafBridge(bridge) => write!(f, "~ {bridge} no_linklocal_learn 1"),
+            Self::ScreenPort(port) => write!(f, "~ {port} group_fwd_mask 0xfffd"),
             Self::FixMac(bridge) => write!(f, "~ {bridge} keeps its MAC"),
             Self::SetOwnEntry(bridge) => write!(f, "+ local entry for the MAC of {bridge}"),
             Self::SetForwarding(port, mac, vlans) => {
@@ -489,6 +497,7 @@ mod tests {
                     .chain(routed.into_iter().filter(|_| routed_rules > Rules::Absent).flat_map(|ip| Element::routed_here(ip.into())))
                     .collect(),
                 deaf_bridges: BTreeSet::new(),
+                screened_ports: BTreeSet::new(),
                 fixed_macs,
                 own_entries,
                 ipsets,

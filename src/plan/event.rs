@@ -3,7 +3,7 @@
 //! A change matters if it contradicts what is wanted or known. What this program or a hook of it has just done agrees
 //! with both, so nobody wakes up for it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -67,15 +67,6 @@ pub enum Event {
         /// It carries our mark.
         ours: bool,
     },
-    /// Where the node finds a neighbour that it looks for by itself.
-    Found {
-        /// Number of the interface.
-        index: u32,
-        /// Whose.
-        address: IpAddr,
-        /// Where it is.
-        mac: MacAddr,
-    },
     /// A forwarding entry of any bridge.
     Forwarding {
         /// Number of the port.
@@ -126,7 +117,6 @@ pub fn latest(events: Vec<Event>) -> Vec<Event> {
 enum Subject {
     Link(IfName),
     Neighbour(u32, IpAddr, bool),
-    Found(u32, IpAddr),
     Forwarding(u32, MacAddr),
     Route(IpNet, bool),
     Address(u32, IpNet),
@@ -147,7 +137,6 @@ impl Event {
                 Subject::Settings(*v4, *index, [forwarding.is_some(), proxy.is_some(), *unnamed])
             }
             Self::Neighbour { index, address, ours, .. } => Subject::Neighbour(*index, *address, *ours),
-            Self::Found { index, address, .. } => Subject::Found(*index, *address),
             Self::Forwarding { index, mac, .. } => Subject::Forwarding(*index, *mac),
             Self::Route { net, ours, .. } => Subject::Route(*net, *ours),
             Self::Filter { .. } => Subject::Filter,
@@ -166,8 +155,6 @@ pub struct Known<'a> {
     pub links: &'a Links,
     /// The node's ways to the world; `None` if nothing depends on them.
     pub exits: Option<&'a Exits>,
-    /// Gateways whose MAC is wanted, with the one that the node had found at the last look.
-    pub gateways: &'a BTreeMap<(IfName, IpAddr), Option<MacAddr>>,
     /// The number of the last transaction in nf_tables that has been looked at.
     pub generation: u32,
 }
@@ -183,7 +170,8 @@ impl Known<'_> {
                         no_linklocal_learn: bridge.no_linklocal_learn || deaf,
                         ..bridge
                     });
-                    Link { bridge, ..known.clone() }
+                    let screened = known.screened || self.desired.screened_ports.contains(name);
+                    Link { bridge, screened, ..known.clone() }
                 };
                 self.links.get(*name).is_none_or(|known| !as_left(known).is_alike(link))
             }
@@ -215,14 +203,10 @@ impl Known<'_> {
                 link.is_some_and(|link| link.addresses.contains(net) != *present)
             }
             Event::Chains | Event::Lost => true,
-            Event::Found { index, address, mac } => {
-                self.name(*index).is_some_and(|name| self.is_moved(name, *address, *mac))
-            }
             Event::Neighbour { index, address, mac, ours } => self.name(*index).is_some_and(|name| {
                 let wanted = self.desired.neighbours.get(&(name, *address));
                 // Somebody else's matters where ours is wanted.
-                let is_off = (*ours || wanted.is_some()) && wanted != mac.as_ref();
-                is_off || mac.is_some_and(|mac| !ours && self.is_moved(name, *address, mac))
+                (*ours || wanted.is_some()) && wanted != mac.as_ref()
             }),
             Event::Forwarding { index, mac, local, .. } if self.is_own_mac(*index, *mac) => !local,
             Event::Forwarding { index, mac, sticky, .. } => {
@@ -246,11 +230,6 @@ impl Known<'_> {
         }
     }
 
-    /// Whether a gateway is not where it was.
-    fn is_moved(&self, on: IfName, address: IpAddr, mac: MacAddr) -> bool {
-        self.gateways.get(&(on, address)).is_some_and(|known| *known != Some(mac))
-    }
-
     /// Whether an entry is about the MAC of a bridge that has to know it. The entry may be at a port with the same MAC.
     fn is_own_mac(&self, index: u32, mac: MacAddr) -> bool {
         let link = self.name(index).and_then(|name| Some((name, self.links.get(name)?)));
@@ -268,7 +247,7 @@ impl Known<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
     use crate::plan::{Route, Support};
@@ -309,11 +288,7 @@ mod tests {
             },
             ..NetState::default()
         };
-        let next: IpAddr = "203.0.113.254".parse().unwrap();
-        let silent: IpAddr = "203.0.113.253".parse().unwrap();
-        let gateways = BTreeMap::from([((bridge, next), Some(mac)), ((bridge, silent), None)]);
-        let known =
-            Known { desired: &desired, links: &links, exits: Some(&exits), gateways: &gateways, generation: u32::MAX };
+        let known = Known { desired: &desired, links: &links, exits: Some(&exits), generation: u32::MAX };
         let matters = |event| known.is_contradicted_by(&event);
 
         let seen = |master| Event::Link(tap, Link { index: 3, master, ..Link::default() });
@@ -361,13 +336,6 @@ mod tests {
         assert!(matters(neighbour(3, Some(mac))), "on another interface");
         assert!(!matters(neighbour(9, None)), "its interface is gone, and said so itself");
 
-        let found = |index, address, mac| Event::Found { index, address, mac };
-        assert!(!matters(found(2, next, mac)));
-        assert!(matters(found(2, next, other)), "the gateway has moved");
-        assert!(matters(found(2, silent, mac)), "the gateway answers");
-        assert!(!matters(found(3, next, other)), "on another interface");
-        assert!(!matters(found(2, address, other)), "no gateway");
-
         let forwarding = |index, mac, sticky| Event::Forwarding { index, mac, sticky, local: false };
         assert!(!matters(forwarding(3, mac, true)), "our own");
         assert!(!matters(forwarding(2, other, false)), "learnt");
@@ -412,8 +380,7 @@ mod tests {
             routes: BTreeMap::from([(address.into(), Route { device: bridge, via: None })]),
             ..NetState::default()
         };
-        let gateways = BTreeMap::new();
-        let known = Known { desired: &desired, links: &links, exits: None, gateways: &gateways, generation: 0 };
+        let known = Known { desired: &desired, links: &links, exits: None, generation: 0 };
         let matters = |event| known.is_contradicted_by(&event);
         let foreign = |address: &str, mac| {
             matters(Event::Neighbour { index: 2, address: address.parse().unwrap(), mac, ours: false })

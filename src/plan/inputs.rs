@@ -143,6 +143,8 @@ pub struct Link {
     pub gateways: BTreeSet<IpAddr>,
     /// Set for bridges.
     pub bridge: Option<BridgeOptions>,
+    /// Passes what comes in for the groups of the bridge itself (01:80:c2:00:00:0X) on to the bridge, and so by the filter.
+    pub screened: bool,
     /// What the kernel calls this kind of interface; empty for network cards.
     pub kind: String,
 }
@@ -154,6 +156,8 @@ pub struct BridgeOptions {
     pub vlan_filtering: bool,
     /// Does not learn from 01:80:c2:00:00:0X.
     pub no_linklocal_learn: bool,
+    /// Takes part in the spanning tree protocol.
+    pub spanning_tree: bool,
     /// Has the entries of its own MACs in VLAN 0 only, where it looks when another VLAN has none.
     pub local_in_vlan_0: bool,
 }
@@ -161,7 +165,7 @@ pub struct BridgeOptions {
 impl Link {
     /// Whether both are the same but for the node's addresses.
     pub fn is_alike(&self, other: &Self) -> bool {
-        let parts = |link: &Self| (link.index, link.master, link.up, link.mac, link.bridge);
+        let parts = |link: &Self| (link.index, link.master, link.up, link.mac, link.screened, link.bridge);
         parts(self) == parts(other)
     }
 }

@@ -1,11 +1,12 @@
 //! What the filter of routed traffic has to know: from the inputs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
 use super::desired::{is_segment_of, present_uplinks, router_lans, segments};
 use super::inputs::{Inputs, Link, Presence, is_guest_port};
+use super::support;
 use crate::model::{IfName, MacAddr, Prefix};
 use crate::registry::Registry;
 use crate::registry::document::{Assigned, GuestFile, Interface, Mode};
@@ -32,7 +33,18 @@ pub(super) fn node_share(inputs: &Inputs) -> Routed {
     let is_guests = |name: &IfName| is_guest_port(name.as_str()) || name.as_str().starts_with("fwbr");
     // Guests' ports and the bridges of their firewalls have addresses of their own where nobody has switched IPv6 off on them.
     let others = inputs.links.0.iter().filter(|(name, _)| !is_routed(name) && !is_guests(name));
+    let ways6 = support::ways6(inputs);
+    let is_needed = |name: &IfName| ways6.contains(name) || routed.shared_bridges.contains(name);
+    let mut kept6 = BTreeMap::new();
+    let is_bridge = |name: IfName| inputs.links.get(name).is_some_and(|link| link.bridge.is_some());
     for (name, link) in others {
+        // What comes in by a port of a bridge comes in by the bridge.
+        let is_kept = inputs.exits.forwards6_for_us && !is_needed(name) && !link.master.is_some_and(is_bridge);
+        match (is_kept, &link.bridge) {
+            (true, Some(_)) => kept6.extend(known_mac(link).map(|mac| (*name, Some(mac)))),
+            (true, None) if name.as_str() != "lo" => drop(kept6.insert(*name, None)),
+            _ => {}
+        }
         let is_lan = || lans.iter().any(|lan| is_segment_of(*name, *lan));
         if link.bridge.is_some() && !carries_uplink(inputs, *name) {
             if is_lan() {
@@ -40,11 +52,11 @@ pub(super) fn node_share(inputs: &Inputs) -> Routed {
                 continue;
             }
             routed.guest_bridges.insert(*name);
-            routed.kept6.extend(known_mac(link).filter(|_| inputs.exits.forwards6_for_us).map(|mac| (*name, mac)));
         } else if let (Some(mac), false) = (known_mac(link), link.addresses.is_empty()) {
             routed.loops.insert(*name, mac);
         }
     }
+    routed.kept6 = kept6;
     let entries = pools().flat_map(|pool| pool.addresses.iter().map(|entry| entry.address));
     // An assignment stays protected even if its pool's entry was lost by hand.
     let assigned = inputs.registry.guests.values().flat_map(|guest| assigned(&inputs.registry, guest));
@@ -111,12 +123,39 @@ mod tests {
 
     #[test]
     fn what_did_not_forward_by_ipv6_does_not_do_it_because_of_a_pool() {
-        let mut inputs = inputs(&[("vmbr0", bridge(1)), ("vmbr2", bridge(2))]);
+        let card = || Link { mac: Some(MacAddr::from_octets([2, 0, 0, 0, 0, 9])), ..Link::default() };
+        let mut inputs = inputs(&[
+            ("lo", Link::default()),
+            ("vmbr0", bridge(1)),
+            ("tap100i0", port("vmbr0")),
+            ("vmbr2", bridge(2)),
+            ("tap200i0", port("vmbr2")),
+            ("vmbr3", bridge(3)),
+            ("eno2", port("vmbr3")),
+            ("tap201i0", port("vmbr3")),
+            ("vmbr4", Link { mac: None, ..bridge(4) }),
+            ("eno1", card()),
+            ("eno3", card()),
+            ("wg0", Link::default()),
+        ]);
         assert!(node_share(&inputs).kept6.is_empty(), "the administrator switched it on");
         inputs.exits.forwards6_for_us = true;
-        let kept: Vec<String> =
-            node_share(&inputs).kept6.iter().map(|(bridge, mac)| format!("{bridge} {mac}")).collect();
-        assert_eq!(kept, ["vmbr2 02:00:00:00:00:02"]);
+        let kept = |inputs: &Inputs| -> Vec<String> {
+            let of = |(name, mac): (&IfName, &Option<MacAddr>)| {
+                mac.map_or_else(|| name.to_string(), |mac| format!("{name} {mac}"))
+            };
+            node_share(inputs).kept6.iter().map(of).collect()
+        };
+        // vmbr0 is the pool's, and eno1 leads to the world.
+        assert_eq!(kept(&inputs), ["eno3", "vmbr2 02:00:00:00:00:02", "vmbr3 02:00:00:00:00:03", "wg0"]);
+        let to_world = |device: &str| crate::plan::DefaultRoute {
+            device: device.parse().unwrap(),
+            via: None,
+            metric: 0,
+            v4: false,
+        };
+        inputs.exits.routes = vec![to_world("vmbr3")];
+        assert_eq!(kept(&inputs), ["eno1", "eno3", "vmbr2 02:00:00:00:00:02", "wg0"]);
     }
 
     fn port(master: &str) -> Link {

@@ -24,6 +24,9 @@ pub struct NetState {
     pub chains: BTreeMap<Place, Chains>,
     /// Bridges that must not learn from link-local frames (these skip every filter, and are learnt all the same).
     pub deaf_bridges: BTreeSet<IfName>,
+    /// Guests' ports by which nothing comes in that has not passed the filter: what is for a group of the bridge itself
+    /// would else be the node's own input, as if the port were a network card.
+    pub screened_ports: BTreeSet<IfName>,
     /// Bridges that keep their MAC, whatever ports come and go: with another one Linux forgets every neighbour on them.
     pub fixed_macs: BTreeSet<IfName>,
     /// Bridges that know their own MAC as local: without that entry they take what is sent to the node for a stranger's.
@@ -67,6 +70,7 @@ impl NetState {
     /// it is plugged elsewhere, routes and neighbours go when their bridge goes down.
     pub fn forget_what_hangs_on(&mut self, device: IfName) {
         self.forwarding.retain(|(port, _), _| *port != device);
+        self.screened_ports.remove(&device);
         self.neighbours.retain(|(on, _), _| *on != device);
         self.routes.retain(|_, route| route.device != device);
         self.support.settings.retain(|setting| setting.device() != Some(device));

@@ -71,6 +71,7 @@ impl<'a> Subjects<'a> {
                 let holder = || Some(Subject::Guest(self.index.mac_holder(*mac)?.0));
                 guest_of_port(*port).map(Subject::Guest).or_else(holder)
             }
+            Step::ScreenPort(port) => guest_of_port(*port).map(Subject::Guest),
             Step::SetGateway(device, address) | Step::RemoveGateway(device, address) => {
                 let mut pools = self.registry.pools.pools.iter();
                 let pool = pools.find(|(_, pool)| {

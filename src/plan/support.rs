@@ -157,6 +157,11 @@ fn ways(inputs: &Inputs, v4: bool) -> BTreeSet<IfName> {
     inputs.exits.routes.iter().filter(|route| route.v4 == v4).map(|route| route.device).collect()
 }
 
+/// The interfaces by which IPv6 of guests comes in from the world, and goes out.
+pub(super) fn ways6(inputs: &Inputs) -> BTreeSet<IfName> {
+    ways(inputs, false).into_iter().chain(uplinks(inputs, false)).collect()
+}
+
 /// Where the node answers for guests: the interfaces of its default route; more than one if it leads by several at the same
 /// metric.
 fn uplinks(inputs: &Inputs, v4: bool) -> Vec<IfName> {

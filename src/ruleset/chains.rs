@@ -369,8 +369,12 @@ impl Routed {
     fn filter(&self, v6: bool, ipset: bool) -> BTreeMap<&'static str, Vec<String>> {
         let each = |set, nets, direction, verdict| Self::each(v6, ipset, set, nets, direction, verdict);
         let mut first = Vec::new();
-        for (bridge, mac) in self.kept6.iter().filter(|_| v6) {
-            first.push(format!("-i {bridge} {} -m addrtype ! --dst-type LOCAL -j DROP", to_mac(*mac)));
+        for (device, mac) in self.kept6.iter().filter(|_| v6) {
+            // The same chain stands before the node's own input, which is to go on.
+            first.push(match mac {
+                Some(mac) => format!("-i {device} {} -m addrtype ! --dst-type LOCAL -j DROP", to_mac(*mac)),
+                None => format!("! -d ff00::/8 -i {device} -m addrtype ! --dst-type LOCAL -j DROP"),
+            });
         }
         for (device, mac) in &self.loops {
             first.push(format!("-i {device} -o {device} {} -j {LOOP}", to_mac(*mac)));
@@ -485,7 +489,10 @@ mod tests {
             shared_bridges: BTreeSet::from(["vmbr0".parse().unwrap()]),
             guest_bridges: BTreeSet::from(["vmbr2".parse().unwrap()]),
             lan_bridges: BTreeSet::from(["vmbr3".parse().unwrap()]),
-            kept6: BTreeMap::from([("vmbr2".parse().unwrap(), "02:00:00:00:b2:00".parse().unwrap())]),
+            kept6: BTreeMap::from([
+                ("eno3".parse().unwrap(), None),
+                ("vmbr2".parse().unwrap(), Some("02:00:00:00:b2:00".parse().unwrap())),
+            ]),
             loops: BTreeMap::from([("eno1".parse().unwrap(), far)]),
             pools: BTreeSet::from([net("203.0.113.8/29"), net("198.51.0.0/16"), net("2001:db8:1::/64")]),
             from: BTreeSet::from([
@@ -546,7 +553,7 @@ mod tests {
     #[test]
     fn without_sets_each_address_is_a_rule() {
         assert_eq!(
-            shown(false, true, ChainTable::Filter)[8..12],
+            shown(false, true, ChainTable::Filter)[9..13],
             [
                 "-A PVE-PUBLIC-IP-GUEST -s 2001:db8:1::10/128 -m mac --mac-source 02:00:00:00:00:64 -j RETURN",
                 "-A PVE-PUBLIC-IP-GUEST -g PVE-PUBLIC-IP-POOL",
@@ -556,6 +563,10 @@ mod tests {
         );
         assert_eq!(
             shown(false, true, ChainTable::Filter)[0],
+            "-A PVE-PUBLIC-IP ! -d ff00::/8 -i eno3 -m addrtype ! --dst-type LOCAL -j DROP"
+        );
+        assert_eq!(
+            shown(false, true, ChainTable::Filter)[1],
             "-A PVE-PUBLIC-IP -i vmbr2 -m bpf --bytecode \"6,32 0 0 4292870144,21 0 3 33554432,40 0 0 4292870148,21 0 1 \
              45568,6 0 0 65535,6 0 0 0\" -m addrtype ! --dst-type LOCAL -j DROP"
         );

@@ -175,6 +175,10 @@ macro_rules! sets {
                 "the uplink guard keeps back what the port sends in this VLAN, which is no pool's",
                 "the uplink guard lets out whatever the port sends in this VLAN",
             ),
+            Self::Spanning => (
+                "the guest can become the root of the spanning tree",
+                "the guest cannot take part in a spanning tree, although its bridge does not",
+            ),
             Self::RouterPorts => (
                 "the guest cannot be a router or DHCP server",
                 "the port may send router advertisements and DHCP answers",
@@ -194,9 +198,9 @@ macro_rules! sets {
                 "from this bridge guests can send to the world with addresses that are nobody's",
                 "a return path is asked of frames to this MAC",
             ),
-            Self::Kept6 => (
-                "from this bridge any guest can send by IPv6 through the node",
-                "the node forwards no IPv6 from this bridge",
+            Self::Kept6 | Self::Kept6Links => (
+                "what comes in here is sent on by IPv6 through the node, because of a pool's guests alone",
+                "the node forwards no IPv6 that comes in here",
             ),
             Self::Loops => (
                 "packets to addresses that nobody has go back to where they came from, and around",
@@ -299,6 +303,7 @@ sets! { Bridge {
     ElsewhereNd "elsewhere_nd" [Target] Hash;
     OtherVlans "other_vlans" [Port Vlan] Hash;
     RouterPorts "router_ports" [Port] Hash;
+    Spanning "spanning" [Port] Hash;
 } Inet {
     RoutedBridges "routed_bridges" [Port] Hash;
     SharedBridges "shared_bridges" [Port] Hash;
@@ -306,6 +311,7 @@ sets! { Bridge {
     LanBridges "lan_bridges" [Port] Hash;
     BridgeMac "bridge_mac" [Port Mac] Hash;
     Kept6 "kept6" [Port Mac] Hash;
+    Kept6Links "kept6_links" [Port] Hash;
     Loops "loops" [Port Port Mac] Hash;
     FromIp4 "from_ip4" [Mac Ip4] Hash;
     FromNet4 "from_net4" [Mac Ip4] Pipapo;

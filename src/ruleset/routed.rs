@@ -18,9 +18,9 @@ pub struct Routed {
     pub guest_bridges: BTreeSet<IfName>,
     /// Bridges behind guests that route a prefix: its addresses are used there by right.
     pub lan_bridges: BTreeSet<IfName>,
-    /// Bridges without a routed pool, with their MACs, for which the node forwards no IPv6: it was this program that
-    /// switched it on for all interfaces.
-    pub kept6: BTreeMap<IfName, MacAddr>,
+    /// Bridges, with the MAC by which the node is reached there, and other interfaces, from which the node forwards no
+    /// IPv6: it was this program that switched it on for all interfaces, and a pool's guests do not need these.
+    pub kept6: BTreeMap<IfName, Option<MacAddr>>,
     /// Interfaces that a packet for a pool must not leave by when it came in there, with their MACs.
     pub loops: BTreeMap<IfName, MacAddr>,
     /// Every address of a routed pool.
@@ -44,7 +44,10 @@ impl Routed {
         elements.extend(ports(SetId::LanBridges, &mut self.lan_bridges.iter()));
         let macs = self.routed_bridges.iter().filter_map(|(bridge, mac)| Some((*bridge, (*mac)?)));
         elements.extend(macs.map(|(bridge, mac)| Element::mac_on_port(SetId::BridgeMac, bridge, mac)));
-        elements.extend(self.kept6.iter().map(|(bridge, mac)| Element::mac_on_port(SetId::Kept6, *bridge, *mac)));
+        elements.extend(self.kept6.iter().map(|(device, mac)| match mac {
+            Some(mac) => Element::mac_on_port(SetId::Kept6, *device, *mac),
+            None => Element::port(SetId::Kept6Links, *device),
+        }));
         elements.extend(self.loops.iter().map(|(device, mac)| Element::routed_loop(*device, *mac)));
         elements.extend(self.pools.iter().map(|net| Element::routed_pool(net.network(), net.broadcast())));
         elements.extend(self.from.iter().flat_map(|(net, mac)| Element::routed_from(*mac, *net)));

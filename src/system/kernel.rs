@@ -227,6 +227,7 @@ impl Kernel {
         let is_deaf = |link: &Link| link.bridge.is_some_and(|bridge| bridge.no_linklocal_learn);
         let state = NetState {
             deaf_bridges: links.0.iter().filter(|(_, link)| is_deaf(link)).map(|(name, _)| *name).collect(),
+            screened_ports: links.0.iter().filter(|(_, link)| link.screened).map(|(name, _)| *name).collect(),
             fixed_macs: bridges::fixed_macs(links, &wanted.fixed_macs),
             own_entries: routing.own_entries,
             forwarding: routing.forwarding,
@@ -267,6 +268,7 @@ impl Kernel {
                 if self.observe_rules(*table)? == Rules::Loaded { Ok(()) } else { Err(FilterError::NotTaken.into()) }
             }
             Step::SetDeafBridge(bridge) => Ok(self.routing.set_deaf_bridge(*bridge)?),
+            Step::ScreenPort(port) => Ok(self.routing.screen_port(*port)?),
             Step::FixMac(bridge) => Ok(self.routing.fix_mac(*bridge)?),
             Step::SetOwnEntry(bridge) => Ok(self.routing.set_own_entry(*bridge)?),
             Step::SetForwarding(port, mac, vlans) => Ok(self.routing.set_forwarding(*port, *mac, vlans)?),

@@ -51,6 +51,13 @@ const LINK_MASTER: u16 = 10;
 const LINK_INFO: u16 = 18;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
+const INFO_SLAVE_KIND: u16 = 4;
+const INFO_SLAVE_DATA: u16 = 5;
+/// `IFLA_BRPORT_GROUP_FWD_MASK`.
+const PORT_GROUP_FORWARD: u16 = 31;
+/// Every group of the bridge itself, 01:80:c2:00:00:00 to 0f, but that of pause frames, which Linux passes on to nobody.
+const ALL_GROUPS: u16 = 0xfffd;
+const BRIDGE_SPANNING_TREE: u16 = 5;
 const VXLAN: &str = "vxlan";
 const BRIDGE_VLAN_FILTERING: u16 = 7;
 const BRIDGE_BOOLEAN_OPTIONS: u16 = 46;
@@ -376,6 +383,22 @@ impl Routing {
         Ok(())
     }
 
+    pub(super) fn screen_port(&mut self, port: IfName) -> Result<(), RoutingError> {
+        let index = index_of(port)?;
+        let mut fixed = [0; 16];
+        fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+        let action = format!("keep frames to groups of the bridge itself from coming in by {port}");
+        self.change(NEW_LINK, 0, &fixed, &action, |message| {
+            let info = message.begin(LINK_INFO);
+            message.attribute(INFO_SLAVE_KIND, b"bridge");
+            let data = message.begin(INFO_SLAVE_DATA);
+            message.attribute(PORT_GROUP_FORWARD, &ALL_GROUPS.to_ne_bytes());
+            message.end(data);
+            message.end(info);
+        })?;
+        Ok(())
+    }
+
     pub(super) fn set_proxy(&mut self, device: IfName, address: IpAddr) -> Result<(), RoutingError> {
         let index = index_of(device)?;
         let action = format!("answer for {address} on {device}");
@@ -678,11 +701,7 @@ fn event(frame: &Frame) -> Option<Event> {
             let address = attribute(rest, NEIGHBOUR_DESTINATION).and_then(ip)?;
             let (index, mac) = (read_u32(payload, 4), lladdr(payload));
             let ours = attribute(rest, NEIGHBOUR_PROTOCOL) == Some(&[PROTOCOL]);
-            let is_found = frame.kind == NEW_NEIGHBOUR && read_u16(payload, 8) & STATES_FOUND != 0;
-            match mac.filter(|_| is_found && !stays && !ours) {
-                Some(mac) => Some(Event::Found { index, address, mac }),
-                None => Some(Event::Neighbour { index, address, mac: mac.filter(|_| stays), ours }),
-            }
+            Some(Event::Neighbour { index, address, mac: mac.filter(|_| stays), ours })
         }
         NEW_ROUTE | DELETE_ROUTE => {
             let present = frame.kind == NEW_ROUTE;
@@ -746,9 +765,13 @@ fn link(frame: &[u8], names: &BTreeMap<u32, IfName>) -> Link {
         addresses: Vec::new(),
         gateways: BTreeSet::new(),
         kind: kind.to_owned(),
+        screened: attribute(attribute(info, INFO_SLAVE_DATA).unwrap_or_default(), PORT_GROUP_FORWARD).is_some_and(
+            |mask| read_u16(mask, 0) == ALL_GROUPS && attribute(info, INFO_SLAVE_KIND).map(text) == Some("bridge"),
+        ),
         bridge: (kind == "bridge").then(|| BridgeOptions {
             vlan_filtering: attribute(data, BRIDGE_VLAN_FILTERING) == Some(&[1]),
             no_linklocal_learn: has_option(NO_LINK_LOCAL_LEARN),
+            spanning_tree: attribute(data, BRIDGE_SPANNING_TREE).is_some_and(|state| read_u32(state, 0) != 0),
             local_in_vlan_0: has_option(LOCAL_IN_VLAN_0),
         }),
     }

@@ -45,6 +45,26 @@ fn from_a_bridge_without_a_pool_nothing_is_forwarded_by_ipv6() {
     assert!(sh("nft list counter inet pve-public-ip drop_routed_kept").contains("packets 1 "));
     lab.ok("apply");
     assert_eq!(through(super::scene::WORLD6), ["eno1"], "the node forwarded before");
+    nft("add element inet pve-public-ip kept6_links { vmbr2 }");
+    assert_eq!(through(super::scene::WORLD6), Vec::<String>::new(), "by name alone, as for a tunnel");
+    assert_eq!(through("fd00:2::1"), ["node"]);
+}
+
+/// The same rule as iptables has it: it stands in the one chain that input and forwarded packets pass.
+#[test]
+fn from_another_interface_nothing_is_forwarded_by_iptables_either() {
+    for (backend, program) in [("iptables-legacy", "ip6tables-legacy"), ("iptables-nft", "ip6tables-nft")] {
+        let lab = node(backend);
+        settle(&lab);
+        let mut ears = Ears::new(&lab);
+        let mut through = |to: &str| ears.play("tap201i0", guest(201), super::scene::OTHER_BRIDGE, "fd00:2::5", to);
+        assert_eq!(through(super::scene::WORLD6), ["eno1"], "{backend}");
+        sh(&format!("{program} -I PVE-PUBLIC-IP 1 ! -d ff00::/8 -i vmbr2 -m addrtype ! --dst-type LOCAL -j DROP"));
+        assert_eq!(through(super::scene::WORLD6), Vec::<String>::new(), "{backend}");
+        assert_eq!(through("fd00:2::1"), ["node"], "{backend}");
+        lab.ok("apply");
+        assert_eq!(through(super::scene::WORLD6), ["eno1"], "{backend}");
+    }
 }
 
 #[test]
