@@ -59,6 +59,7 @@ fn a_guest_that_starts_does_not_change_the_mac_of_the_uplink() {
         "ip link add tap7i0 address 00:00:00:00:00:07 type veth peer name peer7 && ip link set tap7i0 master vmbr1",
     );
     assert_eq!((mac(&node, "vmbr1"), neighbours()), (UPLINK.to_owned(), before));
+    node.run("apply").ok();
     node.is_in_line();
 }
 
@@ -106,5 +107,6 @@ fn without_an_uplink_the_mac_of_the_first_guest_is_kept() {
     assert!(is_fixed(&node, "vmbr2"));
     node.net.sh("ip link del tap7i0; ip link add tap8i0 address 00:00:00:00:00:08 type veth peer name peer8 && ip link set tap8i0 master vmbr2");
     assert_eq!(mac(&node, "vmbr2"), kept);
-    node.run("verify").ok();
+    node.run("apply").ok();
+    node.is_in_line();
 }

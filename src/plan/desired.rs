@@ -7,7 +7,7 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use super::checks::{Index, Problem, check_guest, check_own, check_pending};
-use super::inputs::{BridgeOptions, Inputs, Links, Presence, is_guest_port, is_test_port};
+use super::inputs::{BridgeOptions, Inputs, Links, Presence, guest_of_port, is_guest_port, is_test_port};
 use super::routed;
 use super::routers;
 use super::state::{NetState, Route, Rules};
@@ -217,7 +217,9 @@ fn guests_ports(inputs: &Inputs) -> impl Iterator<Item = (IfName, BridgeOptions)
     let named = inputs.registry.node.as_ref().and_then(|node| node.uplinks.as_ref());
     inputs.links.0.iter().filter_map(move |(name, link)| {
         let bridge = inputs.links.get(link.master?)?.bridge?;
-        let is_guests = is_guest_port(name.as_str()) && !is_test_port(name.as_str());
+        // A guest that comes by migration sends nothing here before it has come.
+        let comes = guest_of_port(*name).is_some_and(|vmid| inputs.presence.get(&vmid) == Some(&Presence::Incoming));
+        let is_guests = is_guest_port(name.as_str()) && !is_test_port(name.as_str()) && !comes;
         (is_guests && named.is_none_or(|named| !named.contains(name))).then_some((*name, bridge))
     })
 }
@@ -979,6 +981,94 @@ mod tests {
         inputs.registry.guests.insert(guest.vmid, guest);
         let shown = shown_ports(&inputs);
         assert_eq!(shown, ["free_ports { tap100i1 }", "free_ports { tap101i1 }", "router_ports { tap102i0 }"]);
+    }
+
+    #[test]
+    fn what_the_node_has_is_protected_where_pools_are() {
+        let mut inputs = inputs(None, &[OWN]);
+        let name = |text: &str| -> IfName { text.parse().unwrap() };
+        let nets = |list: &[&str]| list.iter().map(|net| net.parse().unwrap()).collect();
+        let link = |list: &[&str]| Link { addresses: nets(list), ..Link::default() };
+        inputs.links.0.get_mut(&name("vmbr2")).unwrap().addresses = nets(&["192.168.1.1/24", "fe80::5/64"]);
+        inputs.links.0.get_mut(&name("vmbr1")).unwrap().addresses = nets(&["fe80::6/64"]);
+        inputs.links.0.insert(name("lo"), link(&["127.0.0.1/8", "::1/128", "192.0.2.53/32"]));
+        inputs.links.0.insert(name("wg0"), link(&["2001:db8:9::1/64", "203.0.113.9/32"]));
+        let state = desired(&inputs).state;
+        let own = ["192.0.2.53", "192.168.1.1", "203.0.113.1", "203.0.113.250"];
+        let with = |set: &str, own: &[&str]| own.iter().map(|ip| format!("{set} {{ {ip} }}")).collect::<Vec<_>>();
+        let in_pool = ["192.0.2.53", "192.168.1.1", "203.0.113.1", "203.0.113.9", "203.0.113.250"];
+        assert_eq!(shown(&state, &[SetId::InfraIp4]), with("infra_ip4", &in_pool));
+        assert_eq!(shown(&state, &[SetId::ElsewhereIp4]), with("elsewhere_ip4", &own));
+        let own = ["2001:db8:9::1", "fe80::6"];
+        assert_eq!(shown(&state, &[SetId::InfraIp6]), with("infra_ip6", &own));
+        assert_eq!(shown(&state, &[SetId::ElsewhereIp6]), with("elsewhere_ip6", &own));
+        let numbers = |set| state.elements.iter().filter(|element| element.set() == set).count();
+        assert_eq!((numbers(SetId::ElsewhereNumber4), numbers(SetId::ElsewhereNd)), (4, 2));
+    }
+
+    #[test]
+    fn in_vlans_without_a_pool_guests_are_elsewhere() {
+        let mut inputs = inputs(
+            Some(Presence::Running),
+            &[
+                (100, "net0: virtio=02:00:00:00:00:0A,bridge=vmbr0,tag=10\n"),
+                (101, "net0: virtio=02:00:00:00:00:0B,bridge=vmbr0,tag=77\n"),
+                (102, "net0: virtio=02:00:00:00:00:0C,bridge=vmbr0,tag=10\n"),
+                (103, "net0: virtio=02:00:00:00:00:0D,bridge=vmbr0\n"),
+                (104, "net0: virtio=02:00:00:00:00:0E,bridge=vmbr0,tag=77,firewall=1\n"),
+                (105, "net0: virtio=02:00:00:00:00:0F,bridge=vmbr0,tag=77,trunks=1;10;78\n"),
+                (106, "net0: virtio=02:00:00:00:00:10,bridge=vmbr0,tag=1\n"),
+                // Guest 100 is a trunk for it.
+                (107, "net0: virtio=02:00:00:00:00:11,bridge=vmbr0,tag=258\n"),
+                (108, "net0: virtio=02:00:00:00:00:12,bridge=vmbr0,trunks=2-4094\n"),
+            ],
+        );
+        let name = |text: &str| -> IfName { text.parse().unwrap() };
+        inputs.links.0.get_mut(&name("vmbr0")).unwrap().bridge =
+            Some(BridgeOptions { vlan_filtering: true, ..BridgeOptions::default() });
+        let found = |inputs: &Inputs, set| shown(&desired(inputs).state, &[set]);
+        assert_eq!(found(&inputs, SetId::Elsewhere), ["elsewhere { tap101i0 }", "elsewhere { tap104i0 }"]);
+        let vlans = ["fwpr104p0 . 77", "tap101i0 . 77", "tap104i0 . 77", "tap105i0 . 77", "tap105i0 . 78"];
+        assert_eq!(found(&inputs, SetId::OtherVlans), vlans.map(|vlan| format!("other_vlans {{ {vlan} }}")));
+        let strangers: Vec<String> = strangers(&inputs).iter().map(|stranger| stranger.vmid.to_string()).collect();
+        assert_eq!(strangers, ["102", "103", "106", "107", "108"]);
+
+        // A bridge that is not VLAN-aware carries each VLAN by one of its own.
+        inputs.links.0.get_mut(&name("vmbr0")).unwrap().bridge = Some(BridgeOptions::default());
+        assert_eq!(found(&inputs, SetId::OtherVlans), Vec::<String>::new());
+        for (port, bridge) in [("tap101i0", "vmbr0v77"), ("tap102i0", "vmbr0v10"), ("tap103i0", "vmbr0")] {
+            let link = |master| Link { master, bridge: Some(BridgeOptions::default()), ..Link::default() };
+            inputs.links.0.entry(name(bridge)).or_insert_with(|| link(None));
+            inputs.links.0.insert(name(port), Link { bridge: None, ..link(Some(name(bridge))) });
+        }
+        let elsewhere = found(&inputs, SetId::Elsewhere);
+        assert!(elsewhere.contains(&"elsewhere { tap101i0 }".to_owned()), "{elsewhere:?}");
+        assert!(!elsewhere.iter().any(|port| port.contains("102") || port.contains("103")), "{elsewhere:?}");
+        // On the pool's own bridge now, whatever its configuration says.
+        inputs.links.0.get_mut(&name("tap101i0")).unwrap().master = Some(name("vmbr0"));
+        assert!(!found(&inputs, SetId::Elsewhere).contains(&"elsewhere { tap101i0 }".to_owned()));
+    }
+
+    #[test]
+    fn what_leads_to_other_networks_is_elsewhere() {
+        let mut inputs = inputs(None, &[OWN]);
+        let name = |text: &str| -> IfName { text.parse().unwrap() };
+        let port = |bridge, kind: &str| Link { master: Some(name(bridge)), kind: kind.to_owned(), ..Link::default() };
+        for (port, link) in [
+            ("lan1", port("vmbr2", "")),
+            ("eno2", port("vmbr2", "")),
+            ("veth1a2b", port("vmbr2", "veth")),
+            ("tap9i0", port("vmbr2", "tun")),
+            ("lan2", port("vmbr0", "")),
+        ] {
+            inputs.links.0.insert(name(port), link);
+        }
+        let found = |inputs: &Inputs| shown(&desired(inputs).state, &[SetId::Elsewhere]);
+        assert_eq!(found(&inputs), ["elsewhere { lan1 }"], "eno2 is an uplink by its name");
+        inputs.registry.node = serde_json::from_str(r#"{"version":1,"uplinks":["lan2"]}"#).ok();
+        assert_eq!(found(&inputs), ["elsewhere { eno2 }", "elsewhere { lan1 }"]);
+        inputs.registry.lost_pools = Some(BTreeSet::new());
+        assert_eq!(found(&inputs), Vec::<String>::new(), "a pool may be anywhere");
     }
 
     #[test]
