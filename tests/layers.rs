@@ -41,6 +41,7 @@ const PURE: &[&str] = &[
     "src/registry/allocate.rs",
     "src/paths.rs",
     "src/registry/layout.rs",
+    "src/registry/releases.rs",
     "src/selftest/delivery.rs",
     "src/selftest/frames.rs",
     "src/selftest/targets.rs",

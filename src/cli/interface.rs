@@ -28,7 +28,8 @@ pub(super) fn set(node: &Node, command: Set, dry_run: bool) -> anyhow::Result<Ou
         interface.dhcp = dhcp.or(interface.dhcp).filter(|allowed| !allowed);
         interface.any_destination = any_destination.unwrap_or(interface.any_destination);
         interface.any_link_local = any_link_local.unwrap_or(interface.any_link_local);
-        interface.router_advertisements = router_advertisements.or(interface.router_advertisements);
+        interface.router_advertisements =
+            router_advertisements.map_or(interface.router_advertisements, |choice| choice.0);
         if !link_local.is_empty() {
             interface.link_local = link_local.into_iter().collect();
         }

@@ -372,6 +372,23 @@ impl std::str::FromStr for LogGroup {
     }
 }
 
+/// Whether router advertisements are delivered, as far as somebody decides it.
+#[derive(Debug, Clone, Copy)]
+pub struct Advertisements(Option<bool>);
+
+impl std::str::FromStr for Advertisements {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "default" => Ok(Self(None)),
+            "true" => Ok(Self(Some(true))),
+            "false" => Ok(Self(Some(false))),
+            _ => Err("it is true, false or default".to_owned()),
+        }
+    }
+}
+
 /// `pool create`
 #[derive(Debug, Args)]
 pub struct PoolCreate {
@@ -656,9 +673,9 @@ pub struct Set {
     /// Whether it may choose its IPv6 link-local addresses freely [default: false]
     #[arg(long, value_name = "BOOL")]
     any_link_local: Option<bool>,
-    /// Whether it gets router advertisements [default: only if its IPv6 gateway is not known otherwise]
+    /// Whether it gets router advertisements: true, false, or default (only if its IPv6 gateway is not known otherwise)
     #[arg(long, value_name = "BOOL")]
-    router_advertisements: Option<bool>,
+    router_advertisements: Option<Advertisements>,
     /// A further IPv6 link-local address of the guest; may be repeated, replaces those named before
     #[arg(long, value_name = "IP")]
     link_local: Vec<Ipv6Addr>,

@@ -45,6 +45,7 @@ pub(super) fn change<T>(
         let before = registry.clone();
         let outcome = change(registry)?;
         room::check(&before, registry)?;
+        node.store.admits(&before, registry)?;
         Ok(outcome)
     };
     if dry_run {

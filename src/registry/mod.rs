@@ -11,6 +11,7 @@ mod last_good;
 pub mod layout;
 mod lock;
 mod prefixes;
+pub mod releases;
 pub mod room;
 mod spans;
 pub mod store;
@@ -33,7 +34,7 @@ use prefixes::PrefixMap;
 pub use prefixes::{Holders, Holding};
 pub use spans::{Span, State};
 
-use crate::model::{IfName, MacAddr, Moment, NicId, PoolName, Prefix, Vmid};
+use crate::model::{IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Vmid};
 
 /// Everything that the registry's files say, as far as they could be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -315,9 +316,29 @@ pub enum RuleError {
         /// The pool that needs most, and how much.
         pool: Option<(PoolName, usize)>,
     },
+    /// A node of the cluster runs a release that refuses the file if this is written.
+    #[error("{}, and a release before {since} cannot read `{key}`: it would refuse to start the guests of the file that has it",
+        runs(node, release.as_deref()))]
+    TooNew {
+        /// The name of the key.
+        key: &'static str,
+        /// The first release that reads it.
+        since: &'static str,
+        /// The node.
+        node: NodeName,
+        /// What it runs, if it has noted that.
+        release: Option<String>,
+    },
     /// A file that has to be read cannot be.
     #[error(transparent)]
     Broken(#[from] DocumentError),
+}
+
+fn runs(node: &NodeName, release: Option<&str>) -> String {
+    match release {
+        Some(release) => format!("node {node} runs release {release}"),
+        None => format!("node {node} has guests with addresses and has not noted which release it runs"),
+    }
 }
 
 fn of_which(pool: Option<&(PoolName, usize)>) -> String {
@@ -422,6 +443,12 @@ impl RuleError {
             Self::NoRoom { .. } => {
                 "name only what guests get, such as 10.0.0.0/24: each /24 of IPv4 and each /32 of IPv6 is one element"
                     .to_owned()
+            }
+            Self::TooNew { node, release: Some(_), .. } => {
+                format!("upgrade {node}, there: `apt update && apt install pve-public-ip && pve-public-ip apply`")
+            }
+            Self::TooNew { node, since, .. } => {
+                format!("on {node}: `pve-public-ip apply`, which from release {since} on notes the release there")
             }
             Self::Broken(error) => error.hint.clone(),
             Self::GatewayFamily(_, address) => {

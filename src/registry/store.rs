@@ -13,8 +13,8 @@ use std::time::Duration;
 use super::document::{self, Document, DocumentError, Fault, GuestFile, NodeFile, PoolsFile, ReleasedFile, UPGRADE};
 use super::last_good::{LastGood, News};
 use super::lock::{LockError, RegistryLock};
-use super::{Registry, RuleError};
-use crate::model::{IfName, NodeName, Vmid};
+use super::{Registry, RuleError, releases};
+use crate::model::{GuestKind, IfName, NodeName, Vmid};
 use crate::paths::Paths;
 use crate::system::files;
 use crate::system::journal::Journal;
@@ -354,12 +354,75 @@ impl Store {
         error
     }
 
+    /// Refuses what another node of the cluster could not read any more. Which release a node runs it has noted itself, with
+    /// `apply`. One that has noted nothing may have no such program at all, and then nothing of it is to be stopped; but where
+    /// guests hold addresses it has, and may be of any age.
+    pub fn admits(&self, before: &Registry, after: &Registry) -> Result<(), RuleError> {
+        let value = |document: Option<serde_json::Value>| document.unwrap_or_default();
+        // A hundred thousand addresses are not rendered for nothing.
+        let has_newer = |file| releases::KEYS.iter().any(|key| key.file == file);
+        let mut added = Vec::new();
+        if has_newer(releases::File::Pools) && before.pools != after.pools {
+            let [old, new] = [before, after].map(|registry| value(serde_json::to_value(&registry.pools).ok()));
+            added.extend(releases::added(releases::File::Pools, &old, &new));
+        }
+        if has_newer(releases::File::Released) && before.released != after.released {
+            let [old, new] = [before, after].map(|registry| value(serde_json::to_value(&registry.released).ok()));
+            added.extend(releases::added(releases::File::Released, &old, &new));
+        }
+        for (vmid, guest) in &after.guests {
+            let old = before.guests.get(vmid);
+            if old != Some(guest) {
+                let [old, new] = [old, Some(guest)].map(|guest| value(serde_json::to_value(guest).ok()));
+                added.extend(releases::added(releases::File::Guest, &old, &new));
+            }
+        }
+        let Some(key) = added.into_iter().max_by_key(|key| releases::number(key.since)) else { return Ok(()) };
+        let noted: BTreeMap<String, String> = self.releases().into_iter().collect();
+        for node in self.other_nodes() {
+            let release = noted.get(node.as_str());
+            let is_older = |release: &String| releases::number(release) < releases::number(key.since);
+            if release.map_or_else(|| self.has_holders(&node, before), is_older) {
+                let (key, since) = (key.name(), key.since);
+                return Err(RuleError::TooNew { key, since, node, release: release.cloned() });
+            }
+        }
+        Ok(())
+    }
+
+    /// The other nodes of the cluster. A directory may outlive its node, which the list of members then lacks.
+    fn other_nodes(&self) -> Vec<NodeName> {
+        #[derive(serde::Deserialize)]
+        struct Members {
+            #[serde(default)]
+            nodelist: BTreeMap<String, serde_json::Value>,
+        }
+        let members = files::read_limited(&self.paths.members(), 1 << 20).ok();
+        let members = members.and_then(|bytes| serde_json::from_slice::<Members>(&bytes).ok());
+        let members = members.map(|members| members.nodelist).filter(|nodes| !nodes.is_empty());
+        let is_member = |name: &String| members.as_ref().is_none_or(|members| members.contains_key(name));
+        let names = files::names(&self.paths.nodes()).into_iter().filter(is_member);
+        let mut nodes: Vec<NodeName> =
+            names.filter_map(|name| name.parse().ok()).filter(|node| *node != self.node).collect();
+        nodes.sort_unstable();
+        nodes
+    }
+
+    /// Whether a guest that holds addresses is on that node.
+    fn has_holders(&self, node: &NodeName, registry: &Registry) -> bool {
+        let mut holders = registry.guests.iter().filter(|(_, guest)| !guest.is_empty());
+        holders.any(|(vmid, _)| {
+            let kinds = [GuestKind::Qemu, GuestKind::Lxc];
+            kinds.into_iter().any(|kind| self.paths.guest_config(node, kind, *vmid).exists())
+        })
+    }
+
     /// The newest release that a node of the cluster runs, if this is an older one.
     fn newer_release(&self) -> Option<(String, String)> {
         let notes = self.releases();
-        let own = release_number(env!("CARGO_PKG_VERSION"));
-        let newest = notes.into_iter().max_by_key(|(_, release)| release_number(release));
-        newest.filter(|(_, release)| release_number(release) > own)
+        let own = releases::number(env!("CARGO_PKG_VERSION"));
+        let newest = notes.into_iter().max_by_key(|(_, release)| releases::number(release));
+        newest.filter(|(_, release)| releases::number(release) > own)
     }
 
     /// Which release each node has noted.
@@ -470,6 +533,7 @@ impl Store {
     /// Returns what each file has now.
     fn save(&self, before: &Registry, snapshot: &Snapshot, lock: &RegistryLock) -> Result<Writes, StoreError> {
         let after = &snapshot.registry;
+        self.admits(before, after)?;
         let mut writes = Writes::new();
         if let Some(node) = after.node.as_ref().filter(|node| before.node.as_ref() != Some(node)) {
             let path = self.paths.node_file(&self.node);
@@ -567,11 +631,6 @@ fn bridges_named_in(bytes: &[u8]) -> BTreeSet<IfName> {
         named.extend(value.and_then(|value| value.split_once('"')?.0.parse::<IfName>().ok()));
     }
     named
-}
-
-/// `0.2.0` as numbers, to be compared.
-fn release_number(text: &str) -> Vec<u64> {
-    text.split(['.', '-', '+', '~']).map_while(|part| part.parse().ok()).collect()
 }
 
 fn parse_guest(vmid: Vmid, path: &Path, bytes: &[u8]) -> Result<GuestFile, DocumentError> {
