@@ -24,6 +24,10 @@ pub struct Interface {
     pub gateways: Vec<IpAddr>,
     /// Who is at the other end, by `pointopoint`.
     pub peers: Vec<IpAddr>,
+    /// Addresses that came without a length, as far as no `netmask` has given them one.
+    bare: BTreeSet<IpAddr>,
+    /// The commands that are run when it comes up, in order.
+    pub commands: Vec<String>,
     /// Where `ip route` in its commands leads, as it stands there.
     pub routes: Vec<IpNet>,
     /// What it is.
@@ -128,6 +132,25 @@ impl Interfaces {
         links
     }
 
+    /// What ifupdown makes of an IPv4 address without a length: it has the mask of its class of before 1993. With ifupdown2,
+    /// and of IPv6 with either, it is a single address.
+    ///
+    /// Source: ifupdown 0.8 `inet.defn`, `compute_v4_mask`.
+    pub fn take_masks_of_classes(&mut self) {
+        for interface in self.0.values_mut() {
+            for net in interface.addresses.iter_mut().filter(|net| interface.bare.contains(&net.addr())) {
+                let IpAddr::V4(address) = net.addr() else { continue };
+                let length = match address.octets()[0] {
+                    0..128 => 8,
+                    128..192 => 16,
+                    192..224 => 24,
+                    224.. => continue,
+                };
+                *net = IpNet::new(net.addr(), length).unwrap_or(*net);
+            }
+        }
+    }
+
     /// Bridges of Open vSwitch.
     pub fn open_vswitch(&self) -> BTreeSet<IfName> {
         let all = self.0.iter().filter(|(_, interface)| interface.kind == Kind::OpenVswitch);
@@ -140,6 +163,7 @@ impl Interface {
         let names = || value.split_whitespace().filter_map(|name| name.parse::<IfName>().ok());
         match key {
             "address" => {
+                self.bare.extend(value.parse::<IpAddr>());
                 let single = || value.parse::<IpAddr>().ok().map(IpNet::from);
                 self.addresses.extend(value.parse().ok().or_else(single));
             }
@@ -149,11 +173,15 @@ impl Interface {
                 let mask = || ipnet::ip_mask_to_prefix(value.parse().ok()?).ok();
                 if let (Some(last), Some(length)) = (self.addresses.last_mut(), length.or_else(mask)) {
                     *last = IpNet::new(last.addr(), length).unwrap_or(*last);
+                    self.bare.remove(&last.addr());
                 }
             }
             "gateway" => self.gateways.extend(value.parse::<IpAddr>()),
             "pointopoint" => self.peers.extend(value.parse::<IpAddr>()),
-            "up" | "post-up" | "pre-up" => self.routes.extend(route(value)),
+            "up" | "post-up" | "pre-up" => {
+                self.routes.extend(route(value));
+                self.commands.push(value.to_owned());
+            }
             "hwaddress" => self.mac = value.split_whitespace().last().and_then(|mac| mac.parse().ok()),
             "bridge-ports" => {
                 self.kind = Kind::Bridge;
@@ -267,6 +295,22 @@ mod tests {
         let interface = &found.0[&name("eno1")];
         assert_eq!(interface.peers, interface.gateways);
         assert_eq!(interface.routes, ["192.0.2.9/29".parse().unwrap(), "198.51.100.9/32".parse().unwrap()]);
+    }
+
+    #[test]
+    fn an_address_without_a_mask_is_what_the_program_takes_it_for() {
+        let text = "iface a inet static\n address 10.0.0.5\niface b inet static\n address 172.16.0.5\niface c inet static\n \
+             address 203.0.113.5\niface d inet6 static\n address 2001:db8::5\niface e inet static\n address 10.0.0.6\n \
+             netmask 255.255.255.252\n address 10.0.0.9/32\niface f inet static\n address 198.51.100.7/32\n";
+        let shown = |found: &Interfaces| {
+            let nets = found.0.values().flat_map(|interface| &interface.addresses);
+            nets.map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let (mut found, _) = read(text);
+        let rest = ["2001:db8::5/128", "10.0.0.6/30", "10.0.0.9/32", "198.51.100.7/32"];
+        assert_eq!(shown(&found), [&["10.0.0.5/32", "172.16.0.5/32", "203.0.113.5/32"][..], &rest].concat());
+        found.take_masks_of_classes();
+        assert_eq!(shown(&found), [&["10.0.0.5/8", "172.16.0.5/16", "203.0.113.5/24"][..], &rest].concat());
     }
 
     proptest! {

@@ -22,7 +22,7 @@ use crate::registry::Registry;
 use crate::ruleset::{Backend, Table};
 use crate::selftest;
 use crate::system::run::RunState;
-use crate::system::{Kernel, Reference, command, files, foreign_chains, legacy_chains};
+use crate::system::{Kernel, Reference, command, files, foreign_chains, legacy_chains, routers};
 
 /// How long to wait for what should take milliseconds.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -215,7 +215,16 @@ pub fn look_at_interfaces(paths: &Paths) -> Known<Interfaces> {
         };
         pending.extend(includes.iter().flat_map(|pattern| included(&absolute(pattern))));
     }
+    if has_classes(paths) {
+        interfaces.take_masks_of_classes();
+    }
     Ok(interfaces)
+}
+
+/// Whether it is ifupdown that sets up the network, and not ifupdown2, which Proxmox VE has and which replaces it.
+fn has_classes(paths: &Paths) -> bool {
+    let is_there = |path: &str| fs::symlink_metadata(paths.under_root(path)).is_ok();
+    !is_there("/usr/share/ifupdown2") && (is_there("/usr/sbin/ifup") || is_there("/sbin/ifup"))
 }
 
 /// The files that a pattern means: a star stands in the name of the file only, as everybody writes it.
@@ -266,7 +275,7 @@ fn look_at_files(paths: &Paths) -> Known<Files> {
     let (leftovers, ahead) = look_at_registry(paths, &registry);
     // What was read while the file system went away is not what it says.
     node.store.check_mounted().map_err(|error| reason(&error))?;
-    let inputs = Inputs::new(node.name, registry, guests);
+    let inputs = Inputs { routers: routers::load(paths), ..Inputs::new(node.name, registry, guests) };
     Ok(Files {
         inputs,
         unreadable,

@@ -15,7 +15,7 @@ use pve_public_ip::guest::storage::Storages;
 use pve_public_ip::hookscript::VOLUME;
 use pve_public_ip::interfaces::Interfaces;
 use pve_public_ip::model::{GuestKind, IfName, NodeName, Vmid};
-use pve_public_ip::plan::{BridgeOptions, Inputs, Link, Links, Place};
+use pve_public_ip::plan::{BridgeOptions, Inputs, Link, Links, Place, Router};
 use pve_public_ip::registry::Registry;
 use pve_public_ip::registry::document::{DocumentError, NodeFile, parse};
 use pve_public_ip::ruleset::Table;
@@ -49,7 +49,8 @@ fn healthy() -> Facts {
     let mut links = interfaces.links();
     links.0.get_mut(&name("vmbr0")).unwrap().bridge =
         Some(BridgeOptions { no_linklocal_learn: true, ..Default::default() });
-    let inputs = Inputs { links: links.clone(), ..Inputs::new(node("n1"), registry, BTreeMap::new()) };
+    let routers = vec![router("203.0.113.1", "")];
+    let inputs = Inputs { links: links.clone(), routers, ..Inputs::new(node("n1"), registry, BTreeMap::new()) };
     let files = Files {
         inputs,
         unreadable: BTreeMap::new(),
@@ -77,6 +78,38 @@ fn healthy() -> Facts {
     };
     facts.guest(100, "virtio=02:00:00:00:00:64,bridge=vmbr0,firewall=1", &format!("hookscript: {VOLUME}\n"));
     facts
+}
+
+/// A router on `vmbr0`, with a prefix for autonomous addresses if one is named.
+fn router(address: &str, autonomous: &str) -> Router {
+    Router {
+        bridge: name("vmbr0"),
+        address: address.parse().unwrap(),
+        macs: vec!["02:00:00:00:00:fe".parse().unwrap()],
+        heard: 0,
+        advertised: !autonomous.is_empty(),
+        autonomous: autonomous.parse().into_iter().collect(),
+    }
+}
+
+/// A routed pool of which guest 100 holds 198.18.0.5, and a line below `vmbr0` of the node's configuration.
+fn by_hand(facts: &mut Facts, line: &str) {
+    let more = r#"},"hz":{"profile":"hetzner-routed","bridge":"vmbr0","addresses":[{"address":"198.18.0.0/29"}]}}}"#;
+    let text = format!("{}{more}", POOLS.trim_end_matches("}}}"));
+    facts.files().inputs.registry.pools = parse("pools.json".as_ref(), text.as_bytes()).unwrap();
+    let mut guest = held(100, "02:00:00:00:00:64", "198.18.0.5/32");
+    guest.interfaces.values_mut().for_each(|nic| nic.addresses[0].pool = "hz".parse().unwrap());
+    facts.files().inputs.registry.guests.insert(vmid(100), guest);
+    facts.described(&format!("{INTERFACES} up {line}\n"));
+}
+
+/// Guest 100 holds an IPv6 address, and a router advertises a prefix; it is delivered if the guest's file says so.
+fn advertised(facts: &mut Facts, delivered: Option<bool>) {
+    facts.files().inputs.routers.push(router("fe80::7", "2001:db8:7::/64"));
+    facts.pools("{\"address\":\"203.0.113.16/29\"}", "{\"address\":\"2001:db8:1::/64\",\"gateway\":\"fe80::1\"}");
+    let mut guest = held(100, "02:00:00:00:00:64", "2001:db8:1::10/128");
+    guest.interfaces.values_mut().for_each(|nic| nic.router_advertisements = delivered);
+    facts.files().inputs.registry.guests.insert(vmid(100), guest);
 }
 
 /// What `guests/VMID.json` says of a guest with one address on `net0`.
@@ -493,6 +526,49 @@ const FOUND: &[Row] = &[
          02:00:00:00:00:f0: `pve-public-ip pool set ovh --allow-mac 02:00:00:00:00:f0`",
     ),
     (
+        "gateway-mac-unknown",
+        |facts| facts.files().inputs.routers.clear(),
+        "the MAC of the gateway 203.0.113.1 on vmbr0 is not known",
+        "`pve-public-ip apply` asks for it; else `pve-public-ip pool set ovh --gateway-mac MAC` names it",
+    ),
+    (
+        "by-hand-differs",
+        |facts| by_hand(facts, "ip route add 198.18.0.5/32 dev vmbr7"),
+        "`ip route add 198.18.0.5/32 dev vmbr7` of vmbr0 makes a route to 198.18.0.5/32, and pool `hz` needs it to lead to vmbr0",
+        "take the line out of /etc/network/interfaces",
+    ),
+    (
+        "by-hand-differs",
+        |facts| by_hand(facts, "ip route add blackhole 198.18.0.6"),
+        "`ip route add blackhole 198.18.0.6` of vmbr0 makes a route to 198.18.0.6/32, and pool `hz` needs it to lead to vmbr0",
+        "take the line out of /etc/network/interfaces",
+    ),
+    (
+        "by-hand-differs",
+        |facts| by_hand(facts, "ip neigh add 198.18.0.5 lladdr 02:00:00:00:00:99 dev vmbr0 nud permanent"),
+        "`ip neigh add 198.18.0.5 lladdr 02:00:00:00:00:99 dev vmbr0 nud permanent` of vmbr0 makes a permanent neighbour 198.18.0.5 with \
+         MAC 02:00:00:00:00:99, and its holder has MAC 02:00:00:00:00:64",
+        "take the line out of /etc/network/interfaces",
+    ),
+    (
+        "by-hand-differs",
+        |facts| by_hand(facts, "ip neigh add 198.18.0.6 lladdr 02:00:00:00:00:99 dev vmbr0"),
+        "`ip neigh add 198.18.0.6 lladdr 02:00:00:00:00:99 dev vmbr0` of vmbr0 makes a permanent neighbour 198.18.0.6 with MAC \
+         02:00:00:00:00:99, and a guest that gets it needs the MAC 02:00:00:00:00:99",
+        "take the line out of /etc/network/interfaces",
+    ),
+    (
+        "set-nearly-full",
+        |facts| {
+            facts.pools(
+                "{\"address\":\"203.0.113.16/29\"}",
+                "{\"address\":\"10.0.0.0/12\"},{\"address\":\"10.16.0.0/13\"},{\"address\":\"10.24.0.0/14\"}",
+            )
+        },
+        "all pools together need 7169 elements of the set `reserved_ip4_24` and it has room for 8128 (88 %)",
+        "`pve-public-ip pool list` shows the pools",
+    ),
+    (
         "uplink-missing",
         |facts| {
             let uplinks = Some(BTreeSet::from([name("eno1"), name("eno7")]));
@@ -654,6 +730,31 @@ const FOUND: &[Row] = &[
         "",
     ),
     (
+        "router-advertises-prefix",
+        |facts| advertised(facts, Some(true)),
+        "guest 100 net0: the router fe80::7 on vmbr0 advertises 2001:db8:7::/64 for addresses that hosts make themselves",
+        "`pve-public-ip set 100 --router-advertisements default`, or inside the guest",
+    ),
+    (
+        "by-hand-same",
+        |facts| by_hand(facts, "ip route add 198.18.0.5/32 dev vmbr0 || true"),
+        "`ip route add 198.18.0.5/32 dev vmbr0 || true` of vmbr0 makes a route to 198.18.0.5/32",
+        "",
+    ),
+    (
+        "by-hand-same",
+        |facts| by_hand(facts, "ip neigh add 198.18.0.5 lladdr 02:00:00:00:00:64 dev $IFACE nud permanent"),
+        "`ip neigh add 198.18.0.5 lladdr 02:00:00:00:00:64 dev $IFACE nud permanent` of vmbr0 makes a permanent neighbour 198.18.0.5 with \
+         MAC 02:00:00:00:00:64",
+        "",
+    ),
+    (
+        "by-hand-same",
+        |facts| by_hand(facts, "echo 1 > /proc/sys/net/ipv4/conf/eno1/proxy_arp"),
+        "`echo 1 > /proc/sys/net/ipv4/conf/eno1/proxy_arp` of vmbr0 makes proxy ARP on eno1",
+        "",
+    ),
+    (
         "br-netfilter",
         |facts| facts.parameter("net/bridge/bridge-nf-call-ip6tables", "1\n"),
         "on: bridge-nf-call-ip6tables",
@@ -744,6 +845,23 @@ const NOT_FOUND: &[(&str, Change)] = &[
         let own = Release { release: env!("CARGO_PKG_VERSION").into(), hookscript: true };
         facts.files().releases.insert(node("n2"), own);
     }),
+    ("gateway-mac-unknown", |facts| {
+        facts.files().inputs.routers.clear();
+        facts.pools("\"bridge\":\"vmbr0\"", "\"bridge\":\"vmbr0\",\"gateway_mac\":\"02:00:00:00:00:fe\"");
+    }),
+    ("gateway-mac-unknown", |facts| {
+        // No guest of this node needs it.
+        facts.files().inputs.routers.clear();
+        facts.files().inputs.registry.guests.clear();
+    }),
+    ("router-advertises-prefix", |facts| advertised(facts, None)),
+    ("router-advertises-prefix", |facts| advertised(facts, Some(false))),
+    ("by-hand-differs", |facts| by_hand(facts, "ip route add 198.18.0.5 dev vmbr0")),
+    ("by-hand-differs", |facts| by_hand(facts, "ip route add 203.0.113.10 dev vmbr7")),
+    ("by-hand-differs", |facts| by_hand(facts, "ip route add 198.18.0.0/30 dev vmbr7")),
+    ("by-hand-differs", |facts| by_hand(facts, "ip route add 192.0.2.1 dev vmbr7")),
+    ("by-hand-same", |facts| by_hand(facts, "ip route add default via 198.51.100.1")),
+    ("set-nearly-full", |facts| facts.pools("{\"address\":\"203.0.113.16/29\"}", "{\"address\":\"10.0.0.0/12\"}")),
     ("nft-old", |facts| facts.nft = Ok(Ok("1.1.3".into()))),
     ("kernel-old", |facts| facts.kernel = Ok("6.1.0-28-amd64".into())),
     ("storage-without-snippets", |facts| {

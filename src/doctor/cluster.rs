@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Hit, Known, View, listed};
+use crate::registry::room::{Fill, fill};
 
 /// Clocks differ by less; what is more breaks corosync too.
 const SKEW: Duration = Duration::from_secs(30);
@@ -28,6 +29,25 @@ pub(super) fn registry_conflict(view: &View<'_>) -> Known<Vec<Hit>> {
         Hit::new(&format!("guests {}", listed(guests)), sentence, remedy.unwrap_or_default())
     };
     Ok(conflicts.into_iter().map(hit).collect())
+}
+
+/// From which percentage on a set is nearly full.
+const NEARLY: usize = 80;
+
+pub(super) fn set_nearly_full(view: &View<'_>) -> Known<Vec<Hit>> {
+    let filled = fill(&view.files()?.inputs.registry);
+    let is_nearly = |Fill { needed, room, .. }: &Fill| needed.saturating_mul(100) >= room.saturating_mul(NEARLY);
+    let hit = |Fill { set, needed, room }: Fill| {
+        let percent = needed.saturating_mul(100) / room.max(1);
+        let sentence = format!(
+            "all pools together need {needed} elements of the set `{}` and it has room for {room} ({percent} %)",
+            set.name()
+        );
+        let remedy =
+            "`pve-public-ip pool list` shows the pools: name only what guests get, such as 10.0.0.0/24 for 10.0.0.0/16";
+        Hit::new(set.name(), sentence, remedy)
+    };
+    Ok(filled.into_iter().filter(is_nearly).map(hit).collect())
 }
 
 pub(super) fn no_quorum(view: &View<'_>) -> Known<Vec<Hit>> {

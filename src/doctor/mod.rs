@@ -3,6 +3,7 @@
 //! One table of checks. Each looks at the [`Facts`] and finds something, nothing, or says why nobody can tell; none can keep
 //! the others from being made.
 
+mod by_hand;
 mod cluster;
 pub mod facts;
 pub mod firewall;
@@ -419,6 +420,26 @@ pub const CHECKS: &[Check] = &[
         network::bridge_mac_unknown,
     ),
     check(
+        "gateway-mac-unknown",
+        Warning,
+        "The MAC of a gateway is protected once it is known. Until then a guest without addresses can send with it, and \
+         get what others send to the world.",
+        network::gateway_mac_unknown,
+    ),
+    check(
+        "by-hand-differs",
+        Warning,
+        "A command in /etc/network/interfaces makes a route or a permanent neighbour where this program needs another one. What \
+         somebody else made is never removed: the guest does not work.",
+        by_hand::differs,
+    ),
+    check(
+        "set-nearly-full",
+        Warning,
+        "The sets of the filter have a fixed size. What does not fit is refused when it is added.",
+        cluster::set_nearly_full,
+    ),
+    check(
         "uplink-missing",
         Warning,
         "The node's file in the registry names an uplink that does not lead anywhere; other ports of the bridge are \
@@ -522,6 +543,20 @@ pub const CHECKS: &[Check] = &[
         Info,
         "This node has bridges of Open vSwitch. No pool and no guest with assignments is on them; what is, is not protected.",
         network::ovs_present,
+    ),
+    check(
+        "router-advertises-prefix",
+        Info,
+        "A host that heeds router advertisements makes an address for itself in such a prefix, and prefers it to a /128 \
+         that it was given. What it sends from there is dropped.",
+        network::router_advertises_prefix,
+    ),
+    check(
+        "by-hand-same",
+        Info,
+        "A command in /etc/network/interfaces makes what this program makes, too, while a guest runs. It does no harm; what it made \
+         stays when the guest is off.",
+        by_hand::same,
     ),
     check(
         "br-netfilter",

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{BaseChain, Fix, Hit, Known, View, listed};
 use crate::guest::Nic;
-use crate::model::{IfName, NicId, Vmid};
-use crate::plan::{is_guest_port, pool_bridges};
+use crate::model::{IfName, NicId, Prefix, Vmid};
+use crate::plan::{hears_advertisements, is_guest_port, is_segment_of, pool_bridges, unknown_gateways};
 use crate::registry::document::{Interface, Mode, UplinkGuard};
 use crate::ruleset::Table;
 
@@ -106,6 +106,60 @@ pub(super) fn bridge_learns(view: &View<'_>) -> Known<Vec<Hit>> {
         Hit::new(&bridge, format!("{bridge} learns from link-local frames"), remedy).fixed_by(Fix::DeafenBridge(bridge))
     };
     Ok(bridges.into_iter().filter(learns).map(hit).collect())
+}
+
+pub(super) fn gateway_mac_unknown(view: &View<'_>) -> Known<Vec<Hit>> {
+    let inputs = &view.files()?.inputs;
+    let concerned = needed_bridges(view)?;
+    let mut hits = Vec::new();
+    for (device, gateway) in unknown_gateways(inputs) {
+        let pools = inputs.registry.pools.pools.iter().filter(|(_, pool)| is_segment_of(device, pool.bridge));
+        let mut pools = pools.filter(|(_, pool)| concerned.contains_key(&pool.bridge)).map(|(name, _)| name).peekable();
+        let Some(pool) = pools.next() else { continue };
+        let sentence = format!("the MAC of the gateway {gateway} on {device} is not known");
+        let remedy = format!(
+            "`pve-public-ip apply` asks for it; else `pve-public-ip pool set {pool} --gateway-mac MAC` names it"
+        );
+        hits.push(Hit::new(&device, sentence, remedy));
+    }
+    Ok(hits)
+}
+
+pub(super) fn router_advertises_prefix(view: &View<'_>) -> Known<Vec<Hit>> {
+    let inputs = &view.files()?.inputs;
+    let mut hits = Vec::new();
+    for (vmid, id, nic, interface) in bound_nics(view)? {
+        // Where no advertisement is delivered the guest does not heed it.
+        if !hears_advertisements(&inputs.registry, interface) {
+            continue;
+        }
+        let own: Vec<Prefix> = interface.addresses.iter().map(|assigned| assigned.address).collect();
+        if !own.iter().any(|address| address.family() == 6 && address.single().is_some()) {
+            continue;
+        }
+        let is_near = |on: IfName| nic.bridge.is_some_and(|bridge| is_segment_of(on, bridge));
+        for router in inputs.routers.iter().filter(|router| is_near(router.bridge)) {
+            // What lies in a prefix that the guest holds is its own.
+            let foreign = router.autonomous.iter().filter(|prefix| !own.iter().any(|own| own.contains(**prefix)));
+            hits.extend(foreign.map(|prefix| {
+                let sentence = format!(
+                    "guest {vmid} {id}: the router {} on {} advertises {prefix} for addresses that hosts make themselves",
+                    router.address, router.bridge
+                );
+                let net = if id == NicId::FIRST { String::new() } else { format!(" --net {}", id.index()) };
+                let remedy = if interface.router_advertisements == Some(true) {
+                    format!("`pve-public-ip set {vmid}{net} --router-advertisements default`, or inside the guest `sysctl -w \
+                             net.ipv6.conf.all.autoconf=0`")
+                } else {
+                    "its gateway is known by advertisements only; inside the guest `sysctl -w net.ipv6.conf.all.autoconf=0`, and \
+                     in /etc/sysctl.d to keep it"
+                        .to_owned()
+                };
+                Hit::new(&format!("guest {vmid}"), sentence, remedy)
+            }));
+        }
+    }
+    Ok(hits)
 }
 
 /// Only where the provider is known to watch MACs, and the node speaks on the bridge itself.

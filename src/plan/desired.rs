@@ -749,7 +749,7 @@ fn port_elements(port: IfName, interface: &Interface) -> BTreeSet<Element> {
 
 /// Whether router advertisements are delivered to a NIC. What its guest is told says no where each of its IPv6 addresses
 /// has a gateway, or it has none: the address that it would make of the advertised prefix is not its own, and is dropped.
-pub(super) fn hears_advertisements(registry: &Registry, interface: &Interface) -> bool {
+pub fn hears_advertisements(registry: &Registry, interface: &Interface) -> bool {
     let gateway = |assigned: &Assigned| {
         let pool = registry.pools.pools.get(&assigned.pool);
         assigned.gateway.or_else(|| pool.and_then(|pool| pool.gateway(assigned.address)))

@@ -23,8 +23,8 @@ pub use checks::{
 };
 pub use course::{Failed, Outcome, Refusal, carry_out};
 pub use desired::{
-    Desired, Stranger, desired, desired_for, is_filtered_by_chains, is_idle, is_segment_of, is_uplink_name,
-    misnamed_uplink, notes, pool_bridges, router_lans, strangers, unregistered,
+    Desired, Stranger, desired, desired_for, hears_advertisements, is_filtered_by_chains, is_idle, is_segment_of,
+    is_uplink_name, misnamed_uplink, notes, pool_bridges, router_lans, strangers, unregistered,
 };
 pub use diff::{Step, diff};
 pub use event::{Event, Known, latest};
