@@ -98,6 +98,11 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// Files that could not be read: of the registry, and of guests that hold addresses.
+    pub fn unreadable(&self) -> usize {
+        self.inputs.registry.broken.len() + self.unreadable.len()
+    }
+
     /// What might surprise if the registry were this one.
     pub fn notes_with(&self, registry: Registry) -> Vec<Problem> {
         notes(&Inputs { registry, ..self.inputs.clone() })
@@ -382,6 +387,17 @@ impl Node {
             })
         });
         problems.extend(failed.iter().map(Failed::problem));
+        // What is not wanted there any more may be there still.
+        let unread =
+            obstacles.unread().into_iter().filter(|unread| failed.iter().all(|failed| failed.error != **unread));
+        problems.extend(unread.map(|Refusal { sentence, hint }| Problem {
+            vmid: None,
+            sentence: sentence.clone(),
+            hint: hint.clone(),
+        }));
+        // One cause of several steps is said once.
+        let mut said = BTreeSet::new();
+        problems.retain(|problem| said.insert((problem.vmid, problem.sentence.clone())));
         if mode == Mode::Apply {
             // Whose traffic is not led here is not announced.
             arrived.retain(|vmid| failed.iter().all(|failed| failed.subject != Subject::Guest(*vmid)));
@@ -403,7 +419,8 @@ impl Node {
                 if RunState::note(&self.paths, VLAN_BRIDGES).as_ref() != Some(&vlans) {
                     RunState::set_note(&self.paths, VLAN_BRIDGES, &vlans);
                 }
-                let variants = state.chains.keys().map(|place| place.variant).collect();
+                let unread = foreign.unread_chains.keys().map(|place| place.variant);
+                let variants = state.chains.keys().map(|place| place.variant).chain(unread).collect();
                 // What cannot be read may have kept chains in place that are not wanted by the rest.
                 if filter.variants != variants && inputs.registry.broken.is_empty() {
                     run.set_backend(&BackendNote { variants, ..filter })?;
@@ -412,7 +429,7 @@ impl Node {
             self.store.journal.record(changes, Durability::Soon);
         }
         let notes = notes(inputs);
-        let unreadable = inputs.registry.broken.len() + sources.unreadable.len();
+        let unreadable = sources.unreadable();
         let presence = inputs.presence.clone();
         Ok(Report {
             steps,
@@ -453,7 +470,18 @@ impl Node {
         let backend = match choice {
             BackendChoice::Nftables => Backend::Nftables,
             BackendChoice::Auto => xtables::in_use().map_or(Backend::Nftables, xtables::backend),
-            BackendChoice::Iptables => xtables::backend(xtables::preferred().map_err(KernelError::from)?),
+            BackendChoice::Iptables => match xtables::preferred() {
+                Ok(variant) => xtables::backend(variant),
+                // Without a program it is not decided which: who needs it is told when it is asked, and nobody else.
+                Err(_) => {
+                    let backend = xtables::backend(Variant::Nft);
+                    return Ok(BackendNote {
+                        choice: None,
+                        backend,
+                        variants: &variants | &BTreeSet::from([Variant::Nft]),
+                    });
+                }
+            },
             BackendChoice::IptablesLegacy => xtables::backend(Variant::Legacy),
             BackendChoice::IptablesNft => xtables::backend(Variant::Nft),
         };
@@ -521,6 +549,30 @@ impl Node {
         self.store.check_mounted()?;
         let inputs = Inputs::new(self.name.clone(), registry, guests);
         Ok(Sources { inputs, pools_source, unreadable, news })
+    }
+
+    /// As [`Self::read_sources`], without the cluster's files: by the copies of the registry and the marks of the guests that run
+    /// here. `None` if nothing is known. Only [`Trust::OldButSafe`] is due to it.
+    pub fn remembered_sources(&self, run: &RunState) -> Option<Sources> {
+        let mut registry = self.store.remembered()?;
+        let mut guests = BTreeMap::new();
+        for (vmid, mark) in run.marked().into_iter().filter_map(|vmid| Some((vmid, run.mark(vmid)?))) {
+            // What its ports are called is known from its start.
+            guests.insert(vmid, Place { node: self.name.clone(), config: GuestConfig::parse(mark.kind, b"") });
+            registry.guests.insert(vmid, mark.applied);
+        }
+        let inputs = Inputs::new(self.name.clone(), registry, guests);
+        Some(Sources { inputs, pools_source: 0, unreadable: BTreeMap::new(), news: News::default() })
+    }
+
+    /// Puts protection in place by what this node knew last, and takes nothing away: for when the cluster's files cannot be
+    /// read. Says whether anything was known.
+    pub fn protect_by_memory(&self) -> Result<bool, ReconcileError> {
+        let run = RunState::lock(&self.paths, NODE_LOCK_LIMIT)?;
+        let Some(mut sources) = self.remembered_sources(&run) else { return Ok(false) };
+        let mut kernel = Kernel::open(reference(&run, sources.log_group())?)?.noting(&run);
+        self.reconcile_from(&run, &mut kernel, &mut sources, Trust::OldButSafe, None, Mode::Apply)?;
+        Ok(true)
     }
 
     /// Who runs here, by marks and ports; says which guests' configurations could not be read.

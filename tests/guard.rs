@@ -30,7 +30,7 @@ impl<'a> Guard<'a> {
         let log = File::create(node.tree.path("guard.log")).unwrap();
         let child = node.command(&["-v", "guard"]).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let guard = Self { node, child };
-        guard.says("guard: watching node n1");
+        guard.says("guard: watching node ");
         guard.rests();
         guard
     }
@@ -635,4 +635,65 @@ fn what_is_changed_by_hand_or_elsewhere_is_written_down() {
     guard.within(PATIENCE, "the repair is written down", || log().contains("\"event\":\"repaired\""));
     assert_eq!(log().matches("\"vmid\":200").count(), 1, "{}", log());
     guard.stop(Signal::SIGTERM);
+}
+
+/// What somebody else made where ours is wanted: what is right is left, and what differs keeps the guard from nothing else.
+#[test]
+fn somebody_elses_state_is_left_and_the_rest_is_repaired() {
+    let node = Node::with_pool();
+    node.net.sh(PROVIDER);
+    node.run(CREATE_ROUTED).ok();
+    for (vmid, address) in [(100, "192.0.2.9"), (101, "192.0.2.10")] {
+        node.run(&format!("assign {vmid} {address} --no-hookscript --no-probe")).ok();
+    }
+    let guard = Guard::start(&node);
+    node.net.sh("ip route add 192.0.2.10 dev vmbr0; ip route add 192.0.2.9 dev wan0");
+    for vmid in [100, 101] {
+        node.run(&format!("hook {vmid} pre-start")).ok();
+        node.plug(&format!("tap{vmid}i0"));
+    }
+    node.run("hook 100 post-start").fails_with(1, &["has a route that this program did not make"]);
+    node.run("hook 101 post-start").ok();
+    guard.rests();
+    let routes = || node.net.sh("ip route show 192.0.2.10; ip route show 192.0.2.9");
+    let before = routes();
+    assert!(!before.contains("proto 121"), "{before}");
+    // Everything else of the same guests, and of others, is put back; the two routes stay as they are.
+    for script in ["nft flush ruleset", "ip neigh del 192.0.2.10 dev vmbr0"] {
+        node.net.sh(script);
+        let is_well = || {
+            let verify = node.run("verify");
+            verify.code == 1 && verify.out.matches("problem: ").count() == 1 && !verify.out.contains("drift: ")
+        };
+        guard.within(PATIENCE, script, is_well);
+        assert_eq!(routes(), before, "{script}");
+    }
+    let said = guard.count("192.0.2.9/32 has a route that this program did not make");
+    assert!((1..=2).contains(&said), "it is said once, not at every look: {said}\n{}", guard.log());
+    // What stood in the way goes: the guard sees it by itself.
+    node.net.sh("ip route del 192.0.2.9 dev wan0");
+    guard.within(PATIENCE, "the route of guest 100", || routes().contains("192.0.2.9 dev vmbr0 proto 121"));
+    node.is_in_line();
+}
+
+/// It starts while `/etc/pve` is down, as after a boot without pmxcfs: what was known last is put in place, and stays there.
+#[test]
+fn a_guard_that_starts_without_the_cluster_protects_by_what_was_known_last() {
+    let node = Node::with_pool();
+    node.run("assign 100 203.0.113.10 --no-hookscript --no-probe").ok();
+    node.run("apply").ok();
+    let before = node.net.filter();
+    assert!(before.is_some());
+    node.tree.write("var/lib/pve-cluster/config.db", "");
+    fs::rename(node.tree.path("etc/pve"), node.tree.path("etc/pve.aside")).unwrap();
+    fs::create_dir(node.tree.path("etc/pve")).unwrap();
+    node.net.sh("nft flush ruleset");
+    fs::remove_dir_all(node.tree.path("run/pve-public-ip")).unwrap();
+    let guard = Guard::start(&node);
+    guard.says("until then by what was known last");
+    guard.says("the cluster file system is not mounted");
+    guard.within(PATIENCE, "the filter by the copies", || node.net.filter() == before);
+    node.net.sh("nft flush ruleset");
+    guard.within(PATIENCE, "the filter after a flush", || node.net.filter() == before);
+    assert!(RunState::guard_note(&Paths::new(node.tree.root().to_owned())).unwrap().trouble.is_some());
 }

@@ -543,3 +543,84 @@ fn changes_that_wait_for_the_next_start_are_seen() {
     let assign = node.run("assign 101 203.0.113.11 --no-hookscript").ok();
     assert!(assign.out.contains("(02:00:00:aa:bb:77)") && assign.out.contains("counts here"), "{assign}");
 }
+
+/// `/etc/pve` as it is while pmxcfs does not run.
+fn cluster_goes_down(node: &Node) {
+    node.tree.write("var/lib/pve-cluster/config.db", "");
+    std::fs::rename(node.tree.path("etc/pve"), node.tree.path("etc/pve.aside")).unwrap();
+    std::fs::create_dir(node.tree.path("etc/pve")).unwrap();
+}
+
+fn cluster_comes_back(node: &Node) {
+    std::fs::remove_dir(node.tree.path("etc/pve")).unwrap();
+    std::fs::rename(node.tree.path("etc/pve.aside"), node.tree.path("etc/pve")).unwrap();
+}
+
+#[test]
+fn a_boot_without_the_cluster_file_system_is_protected_by_what_was_known_last() {
+    let node = guarded();
+    let before = node.net.filter();
+    node.unplug("tap100i0");
+    node.run("hook 100 post-stop").ok();
+    let sets = || ["guard_enforce", "uplink_registered", "reserved_ip4", "reserved_mac"].map(|set| node.net.set(set));
+    let off = sets();
+    assert!(off.iter().all(|set| !set.is_empty()), "{off:?}");
+    cluster_goes_down(&node);
+    reboot(&node);
+    let apply = node.run("apply");
+    assert_eq!(apply.code, 5, "{apply}");
+    let said = "error: protected by what this node knew last, because the files cannot be read: the cluster file system is not mounted at";
+    assert!(apply.err.contains(said) && apply.err.contains("hint: `systemctl status pve-cluster`"), "{apply}");
+    assert_eq!(sets(), off);
+    // The guests of this node are not known then, and none can start.
+    for command in ["verify", "plan", "hook 100 pre-start"] {
+        let run = node.run(command);
+        assert!(run.code != 0 && run.err.contains("the cluster file system is not mounted"), "{run}");
+    }
+    let status = node.run("status");
+    assert!(status.code == 1 && status.out.contains("the cluster file system is not mounted"), "{status}");
+    assert!(node.run("metrics").out.contains("\npve_public_ip_unreadable 1\n"));
+    // Nothing is written under the later mount.
+    assert_eq!(std::fs::read_dir(node.tree.path("etc/pve")).unwrap().count(), 0);
+    cluster_comes_back(&node);
+    node.run("apply").ok();
+    node.run("hook 100 pre-start").ok();
+    node.plug("tap100i0");
+    node.run("hook 100 post-start").ok();
+    node.is_in_line();
+    assert!(node.net.filter() == before);
+    // A guest that runs is bound again by its mark, when only the filter was lost.
+    cluster_goes_down(&node);
+    node.net.sh("nft flush ruleset");
+    assert_eq!(node.run("apply").code, 5);
+    assert!(node.net.filter() == before);
+    cluster_comes_back(&node);
+    node.is_in_line();
+}
+
+#[test]
+fn before_the_first_pool_a_cluster_that_is_down_closes_nothing() {
+    let node = Node::new();
+    cluster_goes_down(&node);
+    let apply = node.run("apply");
+    assert!(apply.code == 5 && !apply.err.contains("knew last"), "{apply}");
+    assert_eq!(node.net.filter(), None);
+}
+
+#[test]
+fn a_guests_configuration_that_cannot_be_read_has_an_exit_status() {
+    let node = guarded();
+    let file = "etc/pve/nodes/n1/qemu-server/101.conf";
+    std::fs::remove_file(node.tree.path(file)).unwrap();
+    std::fs::create_dir(node.tree.path(file)).unwrap();
+    for command in ["status", "verify", "apply", "plan"] {
+        let run = node.run(command);
+        assert!(run.code == 4 && run.out.contains("cannot read the configuration of guest 101"), "{run}");
+    }
+    assert!(node.run("metrics").out.contains("\npve_public_ip_unreadable 1\n"));
+    let doctor = node.run("doctor");
+    assert!(doctor.code == 3 && doctor.out.contains("101"), "{doctor}");
+    // The others go on.
+    node.run("hook 100 post-stop").ok();
+    node.run("hook 100 pre-start").ok();
+}

@@ -348,6 +348,62 @@ fn a_table_that_cannot_be_loaded() {
     node.is_in_line();
 }
 
+/// An iptables that cannot be asked, as while somebody holds its lock: it is the routed guests' problem, whose filter it is, and the
+/// bridged ones start, stop and are repaired.
+#[test]
+fn an_iptables_that_cannot_be_read() {
+    let node = node();
+    common::need(&["iptables-nft-save"]);
+    node.run("node set --backend iptables-nft").ok();
+    start(&node, 101, "tap101i0");
+    for (program, script, words) in [
+        (
+            "iptables-nft-save",
+            "echo 'Another app is currently holding the xtables lock.' >&2; exit 4",
+            "holding the xtables lock",
+        ),
+        ("ip6tables-nft-save", "kill -SEGV $$", "cannot read ip6tables-nft -t "),
+    ] {
+        eprintln!("--- {program}");
+        let stand_in = node.tree.script(&format!("stand-ins/{program}"), &format!("{script}\n"));
+        stop(&node, 200, "veth200i0");
+        node.net.sh("nft delete table bridge pve-public-ip");
+        start(&node, 200, "veth200i0");
+        // Who runs keeps what leads to it.
+        let marked = node.net.marked();
+        assert!(marked.iter().any(|line| line.starts_with("192.0.2.10 dev vmbr0 scope link")), "{marked:?}");
+        let refused = node.run("hook 100 pre-start");
+        assert_eq!(refused.code, 1, "{refused}");
+        assert!(refused.err.contains(words) && refused.err.contains("hint: does `ip"), "{refused}");
+        for command in ["apply", "verify"] {
+            let run = node.run(command);
+            assert!(run.code == 1 && run.out.contains("problem: cannot read ") && run.out.contains(words), "{run}");
+        }
+        // Done, and what is still to be done on this node is said once.
+        for command in ["pool add net 192.0.2.77", "pool remove net 192.0.2.77"] {
+            let run = node.run(command);
+            assert!(run.code == 1 && run.out.contains("192.0.2.77") && run.err.is_empty(), "{run}");
+            assert_eq!(run.out.matches("problem: ").count(), 1, "{run}");
+        }
+        std::fs::remove_file(stand_in).unwrap();
+        node.run("apply").ok();
+        node.is_in_line();
+        let rules = node.net.sh("iptables-nft -S FORWARD");
+        assert_eq!(rules.matches("-j PVE-PUBLIC-IP").count(), 1, "what is there is not put there twice: {rules}");
+        start(&node, 100, "tap100i0");
+        stop(&node, 100, "tap100i0");
+    }
+    // Nobody needs it any more: that something of ours may still be there is said.
+    let stand_in = node.tree.script("stand-ins/iptables-nft-save", "exit 4\n");
+    node.run("node set --backend nftables");
+    let verify = node.run("verify");
+    assert!(verify.out.contains("problem: cannot read iptables-nft -t "), "{verify}");
+    std::fs::remove_file(stand_in).unwrap();
+    node.run("apply").ok();
+    node.is_in_line();
+    assert!(!node.net.sh("iptables-nft -S").contains("PVE-PUBLIC-IP"));
+}
+
 /// A set that somebody has filled: the error names it, and only whose element does not fit hears of it.
 #[test]
 fn a_set_that_is_full() {

@@ -14,7 +14,7 @@ use crate::hook;
 use crate::inspect;
 use crate::model::NodeName;
 use crate::plan::{Failed, Inputs, Problem, Refusal, Step, Subject, notes, unknown_gateways};
-use crate::reconcile::{Mode, Node, Report, presence_of};
+use crate::reconcile::{Mode, Node, ReconcileError, Report, presence_of};
 use crate::registry::Registry;
 use crate::survey;
 use crate::system::journal::Durability;
@@ -64,7 +64,8 @@ fn follow(node: &Node, mut output: Output) -> anyhow::Result<(Output, Report)> {
         Subject::Guest(vmid) => output.data["vmid"] == json!(vmid),
     };
     output.code = output.code.max(u8::from(report.failed.iter().any(|failed| is_own(&failed))));
-    let failed: Vec<Problem> = report.failed.iter().map(Failed::problem).collect();
+    let mut failed: Vec<Problem> = report.failed.iter().map(Failed::problem).collect();
+    failed.dedup();
     if !failed.is_empty() {
         output.text = format!("{}\n{}", output.text.trim_end(), problems_text(&failed));
     }
@@ -140,7 +141,10 @@ pub(super) fn apply(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
         return plan(node);
     }
     node.ask_routers();
-    let mut report = node.reconcile(Mode::Apply)?;
+    let mut report = match node.reconcile(Mode::Apply) {
+        Ok(report) => report,
+        Err(error) => return Err(by_memory(node, error)),
+    };
     if let Err(error) = survey::note_release(&node.paths, &node.name) {
         // Only for the doctor of other nodes; without quorum nothing can be written.
         log::debug!("cannot note this node's release in the registry: {error}");
@@ -163,6 +167,22 @@ pub(super) fn apply(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
     let code = u8::from(!report.failed.is_empty());
     let output = Output::new(text + &drift_text(&wrong) + &remarks(&report, false), data(&report));
     Ok(graded(&report, Output { code, ..output }))
+}
+
+/// The node could not be brought in line. Where the cluster's files are the reason, what was known of them last protects it
+/// meanwhile: `apply` runs at boot, and a node whose `/etc/pve` is down must not be open.
+fn by_memory(node: &Node, error: ReconcileError) -> anyhow::Error {
+    if !matches!(error, ReconcileError::Store(_) | ReconcileError::Guest(_) | ReconcileError::Silent(_)) {
+        return error.into();
+    }
+    match node.protect_by_memory() {
+        Ok(true) => anyhow::Error::from(error)
+            .context("protected by what this node knew last, because the files cannot be read"),
+        Ok(false) => error.into(),
+        Err(second) => {
+            anyhow::Error::from(error).context(format!("not protected either by what this node knew last ({second})"))
+        }
+    }
 }
 
 /// Repairs that get an entry of their own in the audit log; of more the number is told.

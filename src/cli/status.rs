@@ -68,6 +68,7 @@ fn view(node: &Node) -> View {
         history: &RunState::note(&node.paths, "history").unwrap_or_default(),
         guard,
         conflicts: conflicts.iter().filter(|conflict| !conflict.acknowledged).count(),
+        unreadable: sources.as_ref().map(Sources::unreadable).unwrap_or_default(),
         trouble,
     };
     View::of(&node.name, known)

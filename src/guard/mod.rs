@@ -317,6 +317,7 @@ impl Guard {
             history: &self.history,
             guard: Some(view::Guard { runs, note: self.note.clone() }),
             conflicts: conflicts.len(),
+            unreadable: self.sources.as_ref().map(Sources::unreadable).unwrap_or_default(),
             trouble,
         };
         let view = View::of(&self.node.name, known);
@@ -553,7 +554,16 @@ impl Guard {
 
     /// Puts back what is missing by the files as they were known last.
     fn restore(&mut self, run: &RunState) -> Result<(), ReconcileError> {
-        if self.sources.is_some() { self.reconcile(run, Trust::OldButSafe).map(drop) } else { Ok(()) }
+        if self.sources.is_none() {
+            // It has just started, and nobody has read the files since: this node's copies of them are as good.
+            let Some(sources) = self.node.remembered_sources(run) else { return Ok(()) };
+            log::warn!(
+                "guard: {} cannot be read: until then by what was known last",
+                self.node.paths.etc_pve().display()
+            );
+            self.take(sources);
+        }
+        self.reconcile(run, Trust::OldButSafe).map(drop)
     }
 
     /// Listens to this, and to nothing else.
@@ -590,13 +600,14 @@ impl Guard {
         };
         let before = kernel.generation()?;
         let backend = sources.backend();
-        let mark = kernel.chains_mark(backend)?;
+        // Of an iptables that cannot be asked nothing is known; the look itself says why, and does the rest.
+        let mark = kernel.chains_mark(backend).unwrap_or_default();
         let is_as_left = before == self.generation && mark == self.chains_mark;
         let left = (self.is_exact && is_as_left).then_some(&mut self.desired);
         self.is_exact = false;
         let mut report = self.node.reconcile_from(run, &mut kernel, sources, trust, left, Mode::Apply)?;
         let is_same = backend == sources.backend() && !report.steps.iter().any(Step::is_of_chains);
-        self.chains_mark = if is_same { mark } else { kernel.chains_mark(sources.backend())? };
+        self.chains_mark = if is_same { mark } else { kernel.chains_mark(sources.backend()).unwrap_or_default() };
         self.chains_due = self.started.elapsed() + chains_interval(sources.backend());
         let own = report.steps.iter().filter(|step| step.is_transaction()).count();
         let after = kernel.generation()?;

@@ -1,5 +1,5 @@
 //! State that somebody else made where ours is wanted: what is right already is right, whoever made it; what differs
-//! stands in the way of one guest, and is never removed by us.
+//! stands in the way of one guest, and is never removed by us. Where nobody can look nothing is changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,6 +11,7 @@ use super::course::Refusal;
 use super::diff::Step;
 use super::state::{NetState, Route};
 use crate::model::{IfName, MacAddr};
+use crate::ruleset::Place;
 
 /// A route to one destination in the main table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,10 @@ pub struct Foreign {
     pub proxies: BTreeSet<(IfName, IpAddr)>,
     /// All routes to a destination, ours too, in the kernel's order.
     pub routes: BTreeMap<IpNet, Vec<Way>>,
+    /// Tables of iptables that could not be read, and why: nobody knows what of ours is in them.
+    pub unread_chains: BTreeMap<Place, Refusal>,
+    /// Why the sets of ipset could not be read, if so.
+    pub unread_sets: Option<Refusal>,
 }
 
 /// What keeps steps from being carried out, and is known before.
@@ -43,6 +48,8 @@ pub struct Foreign {
 pub struct Obstacles {
     neighbours: BTreeMap<(IfName, IpAddr), Refusal>,
     routes: BTreeMap<IpNet, Refusal>,
+    chains: BTreeMap<Place, Refusal>,
+    sets: Option<Refusal>,
 }
 
 impl Obstacles {
@@ -51,8 +58,17 @@ impl Obstacles {
         match step {
             Step::SetNeighbour(on, address, _) => self.neighbours.get(&(*on, *address)),
             Step::SetRoute(net, _) => self.routes.get(net),
+            Step::LoadChains { place, .. } => self.chains.get(place),
+            Step::ChangeIpSet { .. } | Step::RemoveIpSet(_) => self.sets.as_ref(),
             _ => None,
         }
+    }
+
+    /// What could not be read, whether a step needs it or not.
+    pub fn unread(&self) -> Vec<&Refusal> {
+        let mut unread: Vec<&Refusal> = self.chains.values().chain(&self.sets).collect();
+        unread.dedup();
+        unread
     }
 }
 
@@ -134,7 +150,8 @@ pub fn foreign_neighbour(on: IfName, address: IpAddr, wanted: MacAddr, found: Ma
 
 /// Takes what somebody else made into what was found, as far as it is as wanted; the rest is in the way.
 pub fn settle(desired: &NetState, observed: &mut NetState, foreign: &Foreign) -> Obstacles {
-    let mut obstacles = Obstacles::default();
+    let (chains, sets) = (foreign.unread_chains.clone(), foreign.unread_sets.clone());
+    let mut obstacles = Obstacles { chains, sets, ..Obstacles::default() };
     for ((on, address), found) in &foreign.neighbours {
         let Some(wanted) = desired.neighbours.get(&(*on, *address)) else { continue };
         if found == wanted {

@@ -210,6 +210,21 @@ impl Store {
         Ok((snapshot, news))
     }
 
+    /// The registry as this node knew it last, without a look at the files: for when `/etc/pve` does not answer, or is not there.
+    /// `None` if it knew none, because then there is nothing to protect.
+    pub fn remembered(&self) -> Option<Registry> {
+        let mut snapshot = Snapshot::default();
+        let own = [self.paths.released_file(), self.paths.node_file(&self.node), self.paths.guest_files()];
+        for path in own.into_iter().chain([self.paths.pools_file()]) {
+            self.recall(&mut snapshot, &path);
+        }
+        let mut registry = snapshot.registry;
+        let reason = "does not answer, or is not mounted (pmxcfs is not running)";
+        let hint = "`systemctl status pve-cluster`, then try again";
+        registry.broken.push(DocumentError::new(&self.paths.etc_pve(), reason, hint));
+        (!registry.recalled.is_empty()).then_some(registry)
+    }
+
     /// Puts the last known good copy of one file in its place.
     fn recall(&self, snapshot: &mut Snapshot, path: &Path) {
         let vmid = path.file_stem().and_then(|stem| stem.to_str()?.parse::<Vmid>().ok());

@@ -11,7 +11,7 @@ use super::settings::{self, SettingError, Settings};
 use super::tally::Tallies;
 use super::xtables::{self, XtablesError};
 use crate::model::{IfName, MacAddr};
-use crate::plan::{Exits, Foreign, Link, Links, NetState, Rules, Setting, Step, Support, Surroundings};
+use crate::plan::{Exits, Foreign, Link, Links, NetState, Refusal, Rules, Setting, Step, Support, Surroundings};
 use crate::ruleset::{Backend, Element, Table, Variant};
 
 /// The kernel could not be read or changed.
@@ -205,7 +205,7 @@ impl Kernel {
     /// Everything that is ours, and what else there is where this is wanted. What the kernel cannot mark as ours is looked at
     /// as far as it is wanted, or noted.
     pub fn observe(&mut self, links: &Links, wanted: &NetState) -> Result<(NetState, Foreign), KernelError> {
-        let (mut state, foreign) = self.observe_unfiltered(links, wanted)?;
+        let (mut state, mut foreign) = self.observe_unfiltered(links, wanted)?;
         for table in Table::ALL {
             let rules = self.observe_rules(table)?;
             *state.rules_of_mut(table) = rules;
@@ -214,8 +214,17 @@ impl Kernel {
             }
         }
         if !self.variants.is_empty() {
-            state.chains = xtables::observe_chains(&self.variants)?;
-            state.ipsets = xtables::observe_sets()?;
+            // Whoever needs no iptables is not kept from anything by one that is broken.
+            let (chains, unread) = xtables::observe_chains(&self.variants);
+            state.chains = chains;
+            for (places, error) in unread {
+                let why = unreadable(error);
+                foreign.unread_chains.extend(places.into_iter().map(|place| (place, why.clone())));
+            }
+            match xtables::observe_sets() {
+                Ok(sets) => state.ipsets = sets,
+                Err(error) => foreign.unread_sets = Some(unreadable(error)),
+            }
         }
         Ok((state, foreign))
     }
@@ -279,4 +288,10 @@ impl Kernel {
             Step::SetRoute(net, route) => Ok(self.routing.set_route(*net, *route)?),
         }
     }
+}
+
+/// Why something is not changed that could not be read.
+fn unreadable(error: XtablesError) -> Refusal {
+    let hint = error.hint();
+    Refusal { sentence: format!("{:#}", anyhow::Error::from(error)), hint }
 }

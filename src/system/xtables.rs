@@ -71,17 +71,29 @@ fn places(variant: Variant, ipv6: bool) -> impl Iterator<Item = Place> {
     Place::all(variant).filter(move |place| ipv6 || !place.v6)
 }
 
-/// Reads what is ours in these.
-pub(super) fn observe_chains(variants: &BTreeSet<Variant>) -> Result<BTreeMap<Place, Chains>, XtablesError> {
+/// Chains of ours by their place, and what could not be read.
+pub(super) type Found = (BTreeMap<Place, Chains>, Vec<(Vec<Place>, XtablesError)>);
+
+/// Reads what is ours in these. A program that fails for one table is not asked for the others, each of which could take as
+/// long again: the error counts for all that follow.
+pub(super) fn observe_chains(variants: &BTreeSet<Variant>) -> Found {
     let ipv6 = has_ipv6();
-    let mut found = BTreeMap::new();
-    for place in variants.iter().flat_map(|variant| places(*variant, ipv6)) {
-        let chains = Chains::parse(&save(place)?);
-        if !chains.is_empty() {
-            found.insert(place, chains);
+    let (mut found, mut unread) = Found::default();
+    for variant in variants {
+        let mut rest = places(*variant, ipv6);
+        while let Some(place) = rest.next() {
+            match save(place) {
+                Ok(text) => {
+                    let chains = Chains::parse(&text);
+                    if !chains.is_empty() {
+                        found.insert(place, chains);
+                    }
+                }
+                Err(error) => unread.push((std::iter::once(place).chain(rest.by_ref()).collect(), error)),
+            }
         }
     }
-    Ok(found)
+    (found, unread)
 }
 
 /// Reads our sets.

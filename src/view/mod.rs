@@ -179,6 +179,8 @@ pub struct Known<'a> {
     pub guard: Option<Guard>,
     /// How many claim what somebody else has, as far as nobody has acknowledged it.
     pub conflicts: usize,
+    /// Files of the registry, and of guests that hold addresses, that cannot be used.
+    pub unreadable: usize,
     /// What could not be read.
     pub trouble: Vec<String>,
 }
@@ -218,7 +220,7 @@ pub struct View {
     pub trouble: Vec<String>,
     /// Whether there is nothing to protect yet.
     pub is_idle: bool,
-    /// Files of the registry that cannot be used; what was known of them last counts.
+    /// Files of the registry, and of guests that hold addresses, that cannot be used; what was known of them last counts.
     pub unreadable: usize,
 }
 
@@ -230,7 +232,7 @@ pub fn seconds() -> u64 {
 impl View {
     /// Puts together what is known.
     pub fn of(node: &impl fmt::Display, known: Known<'_>) -> Self {
-        let Known { inputs, comparison, tallies, history, guard, conflicts, trouble } = known;
+        let Known { inputs, comparison, tallies, history, guard, conflicts, unreadable, trouble } = known;
         let steps = comparison.map_or(&[][..], |comparison| comparison.steps);
         Self {
             node: node.to_string(),
@@ -249,7 +251,7 @@ impl View {
             notes: comparison.map(|comparison| comparison.notes.to_vec()).unwrap_or_default(),
             trouble,
             is_idle: inputs.is_some_and(|inputs| is_idle(&inputs.registry)),
-            unreadable: inputs.map(|inputs| inputs.registry.broken.len()).unwrap_or_default(),
+            unreadable,
         }
     }
 

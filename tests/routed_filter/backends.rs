@@ -178,13 +178,15 @@ fn what_is_missing_is_said_with_its_package() {
         &[("PATH", path)],
         "pool create net --profile hetzner-routed --uplink-guard report --bridge vmbr0 203.0.113.8/29",
     );
+    // The pool is made; that nothing filters its traffic yet is said.
     assert_eq!(ran.code, 1, "{}{}", ran.stdout, ran.stderr);
     for words in [
         "cannot read iptables-legacy -t filter: cannot run `iptables-legacy-save -t filter`: No such file or directory",
         "hint: `apt install iptables`, or `pve-public-ip node set --backend nftables`",
     ] {
-        assert!(ran.stderr.contains(words), "{}", ran.stderr);
+        assert!(ran.stdout.contains(words), "{}{}", ran.stdout, ran.stderr);
     }
+    assert_eq!(lab.run_with(&[("PATH", path)], "apply").code, 1);
     // Without ipset each address is a rule; nobody has to install it.
     sh(&format!("ln -s $(command -v iptables-legacy-save) $(command -v ip6tables-legacy-save) {path}"));
     sh(&format!("ln -s $(command -v iptables-legacy-restore) $(command -v ip6tables-legacy-restore) {path}"));
