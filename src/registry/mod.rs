@@ -74,6 +74,8 @@ pub enum RuleError {
         old: Prefix,
         /// Whose it is.
         pool: PoolName,
+        /// Both are of one command.
+        is_new: bool,
     },
     /// A gateway of the wrong family.
     #[error("gateway {0} is not of the family of {1}")]
@@ -255,6 +257,8 @@ pub enum RuleError {
         nic: NicId,
         /// The NIC's MAC.
         actual: MacAddr,
+        /// A NIC of another guest has the provider's MAC.
+        is_foreign: bool,
     },
     /// The MAC that is to be noted for an address is not that of its holder.
     #[error("{address} is assigned to guest {vmid} {nic}, which has MAC {actual} and not {expected}")]
@@ -366,7 +370,13 @@ impl RuleError {
                     _ => format!("there is: {}", names.join(", ")),
                 }
             }
-            Self::Overlap { pool, .. } => format!("`pve-public-ip pool show {pool}` lists its addresses"),
+            Self::Overlap { is_new: true, .. } => "name one of the two".to_owned(),
+            Self::Overlap { pool, old, .. } => {
+                format!(
+                    "leave it out, or first take out what is there: `pve-public-ip pool remove {pool} {}`",
+                    plain(*old)
+                )
+            }
             Self::MacTaken { vmid, nic, .. } => format!(
                 "give one of the guests another MAC; if both are NICs of guest {vmid}, name both in one assignment (--net {} --net N)",
                 nic.index()
@@ -399,7 +409,7 @@ impl RuleError {
             Self::Exhausted { pool, .. } => format!("more addresses: `pve-public-ip pool add {pool} PREFIX`"),
             Self::Contested { id, .. } => {
                 format!(
-                    "`pve-public-ip conflicts list` says more; to assign it all the same, first `pve-public-ip conflicts ack {id}`"
+                    "to assign it anyway, first `pve-public-ip conflicts ack {id}`; `pve-public-ip conflicts list` says more"
                 )
             }
             Self::Cooling { address, vmid, other_mac: Some(mac), .. } => format!(
@@ -408,7 +418,7 @@ impl RuleError {
                 plain(*address)
             ),
             Self::Cooling { pool, address, vmid, .. } => format!(
-                "to take it all the same, name it: `pve-public-ip assign {vmid} {}`; to wait less: `pve-public-ip pool set {pool} --cool-down 10m`",
+                "to assign it anyway, name it: `pve-public-ip assign {vmid} {}`; not to wait in this pool: `pve-public-ip pool set {pool} --cool-down 0`",
                 plain(*address)
             ),
             Self::OtherMac { vmid, expected, set_mac: Some(options), .. } => format!(
@@ -420,6 +430,9 @@ impl RuleError {
                 )
             }
             Self::Unasked { .. } => "run the command again".to_owned(),
+            Self::ProviderMac { is_foreign: true, .. } => {
+                "a NIC of another guest has that MAC: assign the address to that guest, or give that NIC another MAC first".to_owned()
+            }
             Self::ProviderMac { address, expected, vmid, nic, .. } => {
                 let net = if *nic == NicId::FIRST { String::new() } else { format!(" --net {}", nic.index()) };
                 let address = plain(*address);
@@ -600,7 +613,12 @@ impl Registry {
         self.pools.version = VERSION;
         self.pools.pools.insert(name.clone(), Pool { addresses: Vec::new(), ..pool });
         for entry in entries {
-            self.add_address(&name, entry)?;
+            self.add_address(&name, entry).map_err(|error| match error {
+                RuleError::Overlap { new, old, pool, .. } if pool == name => {
+                    RuleError::Overlap { new, old, pool, is_new: true }
+                }
+                error => error,
+            })?;
         }
         Ok(())
     }
@@ -639,7 +657,12 @@ impl Registry {
         for (other, pool) in &self.pools.pools {
             let same = |old: &&PoolAddress| other == name && old.address == entry.address;
             if let Some(old) = pool.addresses.iter().find(|old| !same(old) && old.address.overlaps(entry.address)) {
-                return Err(RuleError::Overlap { new: entry.address, old: old.address, pool: other.clone() });
+                return Err(RuleError::Overlap {
+                    new: entry.address,
+                    old: old.address,
+                    pool: other.clone(),
+                    is_new: false,
+                });
             }
         }
         if let Some(mac) = entry.mac {
@@ -754,7 +777,9 @@ impl Registry {
                 // What is known of an address says nothing before it is asked for again.
                 self.check_contested(request, address)?;
             }
-            check_provider_mac(request, address, pool_name, pool)?;
+            // Whose MAC an address needs does not matter to whom cannot have it.
+            self.check_free(request, address)?;
+            self.check_provider_mac(request, address, pool_name, pool)?;
             let assigned = Assigned {
                 address,
                 pool: pool_name.clone(),
@@ -805,9 +830,8 @@ impl Registry {
         withheld
     }
 
-    /// Puts one address on the NICs of the request; says whether that is news.
-    fn hold(&mut self, request: &AssignRequest, assigned: &Assigned) -> Result<bool, RuleError> {
-        let address = assigned.address;
+    /// Nobody else has it.
+    fn check_free(&self, request: &AssignRequest, address: Prefix) -> Result<(), RuleError> {
         for (holder, nic, _, held) in self.assignments() {
             let own =
                 holder == request.vmid && held.address == address && request.nics.iter().any(|(own, _)| *own == nic);
@@ -815,6 +839,38 @@ impl Registry {
                 return Err(RuleError::Taken { address, holder, held: held.address });
             }
         }
+        Ok(())
+    }
+
+    /// The MAC must be the one that the provider bound to the address, if the provider does that.
+    fn check_provider_mac(
+        &self,
+        request: &AssignRequest,
+        address: Prefix,
+        name: &PoolName,
+        pool: &Pool,
+    ) -> Result<(), RuleError> {
+        match pool.entry(address).and_then(|entry| entry.mac) {
+            Some(expected) => match request.nics.iter().find(|(_, mac)| *mac != expected) {
+                Some((nic, actual)) => {
+                    let (vmid, nic, actual) = (request.vmid, *nic, *actual);
+                    let is_foreign =
+                        request.foreign.contains(&expected) || self.registered_macs(vmid).any(|mac| mac == expected);
+                    Err(RuleError::ProviderMac { address, expected, vmid, nic, actual, is_foreign })
+                }
+                None => Ok(()),
+            },
+            None if pool.provider_mac() => {
+                let (pool, profile) = (name.clone(), pool.profile_name().to_owned());
+                Err(RuleError::NoProviderMac { address, pool, profile })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Puts one address on the NICs of the request; says whether that is news. Nobody else has it.
+    fn hold(&mut self, request: &AssignRequest, assigned: &Assigned) -> Result<bool, RuleError> {
+        let address = assigned.address;
         let guest = self.guests.entry(request.vmid).or_insert_with(|| GuestFile::new(request.vmid));
         let mut news = false;
         for (nic, mac) in &request.nics {
@@ -1194,24 +1250,6 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The MAC must be the one that the provider bound to the address, if the provider does that.
-fn check_provider_mac(request: &AssignRequest, address: Prefix, name: &PoolName, pool: &Pool) -> Result<(), RuleError> {
-    match pool.entry(address).and_then(|entry| entry.mac) {
-        Some(expected) => match request.nics.iter().find(|(_, mac)| *mac != expected) {
-            Some((nic, actual)) => {
-                let (vmid, nic, actual) = (request.vmid, *nic, *actual);
-                Err(RuleError::ProviderMac { address, expected, vmid, nic, actual })
-            }
-            None => Ok(()),
-        },
-        None if pool.provider_mac() => {
-            let (pool, profile) = (name.clone(), pool.profile_name().to_owned());
-            Err(RuleError::NoProviderMac { address, pool, profile })
-        }
-        None => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -1303,7 +1341,7 @@ mod tests {
         let error = registry.assign(&named).unwrap_err();
         assert_eq!(error.to_string(), "203.0.113.2 is contested: somebody claims it");
         let hint = error.hint().unwrap();
-        assert!(hint.ends_with("to assign it all the same, first `pve-public-ip conflicts ack 1a2b3c4d`"), "{hint}");
+        assert!(hint.starts_with("to assign it anyway, first `pve-public-ip conflicts ack 1a2b3c4d`"), "{hint}");
         let all = claimed(&["203.0.113.2", "203.0.113.3", "203.0.113.4", "203.0.113.5", "203.0.113.6"]);
         let error = registry.assign(&next(all)).unwrap_err();
         assert_eq!(error.to_string(), "203.0.113.2 is contested: somebody claims it", "better than that none is left");
@@ -1343,7 +1381,7 @@ mod tests {
         );
         assert_eq!(
             error.hint().unwrap(),
-            "to take it all the same, name it: `pve-public-ip assign 104 203.0.113.2`; to wait less: `pve-public-ip pool set lan --cool-down 10m`"
+            "to assign it anyway, name it: `pve-public-ip assign 104 203.0.113.2`; not to wait in this pool: `pve-public-ip pool set lan --cool-down 0`"
         );
         assert_eq!(given(registry.clone().assign(&next("104", A, at("11:10")))), "203.0.113.2");
         let off = |pool: &mut Pool| pool.cool_down = Some("0".parse().unwrap());
@@ -1611,6 +1649,22 @@ mod tests {
         let error = registry.assign(&request("100", A, &["198.51.100.7"])).unwrap_err();
         assert!(error.to_string().contains("is bound to MAC 02:00:00:00:00:0b by the provider"), "{error}");
         registry.assign(&request("100", B, &["198.51.100.7"])).unwrap();
+    }
+
+    #[test]
+    fn whose_mac_an_address_needs_is_said_to_whom_can_have_it() {
+        let mut registry = registry();
+        let entry = PoolAddress { mac: Some(B.parse().unwrap()), ..PoolAddress::new("198.51.100.7".parse().unwrap()) };
+        registry.add_address(&"ovh".parse().unwrap(), entry).unwrap();
+        // Another guest's NIC has the MAC: this one cannot have it, too.
+        let foreign = BTreeSet::from([B.parse().unwrap()]);
+        let error = registry.assign(&AssignRequest { foreign, ..request("100", A, &["198.51.100.7"]) }).unwrap_err();
+        assert!(error.hint().unwrap().starts_with("a NIC of another guest has that MAC"), "{error}");
+        let error = registry.clone().assign(&request("100", A, &["198.51.100.7"])).unwrap_err();
+        assert!(error.hint().unwrap().contains("--set-mac"), "{error}");
+        registry.assign(&request("101", B, &["198.51.100.7"])).unwrap();
+        let error = registry.assign(&request("100", A, &["198.51.100.7"])).unwrap_err();
+        assert!(matches!(error, RuleError::Taken { .. }), "{error}");
     }
 
     #[test]

@@ -82,7 +82,7 @@ fn an_address_that_is_given_away_is_not_handed_out() {
     node.changes_nothing("assign 200 203.0.113.11").fails(
         1,
         "cannot assign to guest 200: 203.0.113.11 is contested: 203.0.113.11 is in pool ovh-rbx, and SDN has given it to guest 300",
-        &format!("`pve-public-ip conflicts list` says more; to assign it all the same, first `pve-public-ip conflicts ack {id}`"),
+        &format!("to assign it anyway, first `pve-public-ip conflicts ack {id}`; `pve-public-ip conflicts list` says more"),
     );
     node.run(&format!("conflicts ack {id}")).ok();
     node.run("assign 200 203.0.113.11 --no-hookscript").ok();
@@ -119,7 +119,7 @@ fn somebody_who_has_the_address_is_asked_before_it_is_given_away() {
         let sentence = format!(
             "error: cannot assign to guest 100: {shown} is contested: MAC 02:00:00:00:00:99 on eno1 answered for {shown}\n"
         );
-        run.fails_with(1, &[&sentence, "to assign it all the same, first `pve-public-ip conflicts ack "]);
+        run.fails_with(1, &[&sentence, "to assign it anyway, first `pve-public-ip conflicts ack "]);
     }
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     // The next free one is another one, with and without asking again.

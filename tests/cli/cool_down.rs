@@ -34,8 +34,8 @@ fn a_released_address_is_not_handed_out_by_itself() {
     let refused = node.changes_nothing("assign 200 -4 --no-hookscript");
     let error = "error: cannot assign to guest 200: pool `ovh-rbx` has no free IPv4 address before TIME: 203.0.113.10 was guest \
         100's until TIME\n\
-        hint: to take it all the same, name it: `pve-public-ip assign 200 203.0.113.10`; to wait less: `pve-public-ip pool set \
-        ovh-rbx --cool-down 10m`\n";
+        hint: to assign it anyway, name it: `pve-public-ip assign 200 203.0.113.10`; not to wait in this pool: `pve-public-ip pool \
+        set ovh-rbx --cool-down 0`\n";
     assert_eq!((refused.code, without_times(&refused.err).as_str()), (1, error), "{refused}");
     node.run("pool set ovh-rbx --cool-down 0").ok();
     let assigned = node.run("assign 200 -4 --no-hookscript").ok();

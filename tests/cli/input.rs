@@ -145,17 +145,17 @@ fn the_rules_for_pools_are_said_with_the_way_out() {
         (
             "pool create x --profile generic-bridged --bridge vmbr0 192.0.2.0/28 198.51.100.4/30",
             "cannot create pool `x`: 192.0.2.0/28 overlaps 192.0.2.8/32 of pool `bare`",
-            "`pve-public-ip pool show bare` lists its addresses",
+            "leave it out, or first take out what is there: `pve-public-ip pool remove bare 192.0.2.8`",
         ),
         (
             "pool create x --profile generic-bridged --bridge vmbr0 192.0.2.128/28 192.0.2.130",
             "cannot create pool `x`: 192.0.2.130/32 overlaps 192.0.2.128/28 of pool `x`",
-            "`pve-public-ip pool show x` lists its addresses",
+            "name one of the two",
         ),
         (
             "pool add lan 203.0.113.0/24",
             "cannot add 203.0.113.0/24 to pool `lan`: 203.0.113.0/24 overlaps 203.0.113.10/32 of pool `ovh-rbx`",
-            "`pve-public-ip pool show ovh-rbx` lists its addresses",
+            "leave it out, or first take out what is there: `pve-public-ip pool remove ovh-rbx 203.0.113.10`",
         ),
         (
             "pool add lam 203.0.113.99",
@@ -320,7 +320,7 @@ fn what_has_another_meaning_is_no_guests() {
     node.changes_nothing("pool create net --profile hetzner-routed --bridge vmbr1 203.0.113.10").fails(
         1,
         "cannot create pool `net`: 203.0.113.10/32 overlaps 203.0.113.0/24 of pool `lan`",
-        "`pve-public-ip pool show lan` lists its addresses",
+        "leave it out, or first take out what is there: `pve-public-ip pool remove lan 203.0.113.0/24`",
     );
     node.run("pool create net --profile hetzner-routed --bridge vmbr1 --gateway4 203.0.113.20 192.0.2.0/28").ok();
     for (address, meaning) in [
