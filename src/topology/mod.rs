@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::guest::Nic;
 use crate::interfaces::{Interfaces, Kind as InterfaceKind};
 use crate::model::{GuestKind, IfName, NicId, Vmid};
-use crate::plan::{Inputs, Link, is_guest_port, is_uplink_name, pool_bridges};
+use crate::plan::{Inputs, Link, Links, is_guest_port, is_uplink_name, pool_bridges};
 use crate::registry::document::{Mode, Pool};
 use crate::registry::plain;
 
@@ -71,7 +71,7 @@ pub struct Edge {
     pub nic: Option<String>,
 }
 
-/// A bridge, or a VLAN of it.
+/// A bridge, or a VLAN of it: `vmbr0v10`, which Proxmox VE makes for VLAN 10 of the plain bridge `vmbr0`, is that VLAN.
 type Segment = (IfName, Option<u16>);
 
 /// A NIC of a guest.
@@ -98,6 +98,11 @@ pub fn draw(inputs: &Inputs, interfaces: &Interfaces) -> Map {
         queue: VecDeque::new(),
         drawn: BTreeSet::new(),
     };
+    for bridge in drawing.known_bridges() {
+        if let segment @ (_, Some(_)) = drawing.canonical((bridge, None)) {
+            drawing.ports.entry(segment).or_default();
+        }
+    }
     drawing.public_side();
     drawing.node();
     drawing.follow();
@@ -116,13 +121,26 @@ fn own_guests(inputs: &Inputs) -> impl Iterator<Item = (Vmid, &crate::plan::Plac
     inputs.guests.iter().filter(|(_, place)| place.node == inputs.node).map(|(vmid, place)| (*vmid, place))
 }
 
+/// `vmbr0v10` as VLAN 10 of the bridge `vmbr0`, if it stands for that; the segment itself, if not.
+///
+/// Source: pve-common `PVE/Network.pm`: a VLAN-aware bridge has no such bridges beside it.
+fn canonical(links: &Links, segment: Segment) -> Segment {
+    let (bridge, tag) = segment;
+    let stem = bridge.as_str().rsplit_once('v').and_then(|(stem, tag)| Some((stem.parse().ok()?, tag.parse().ok()?)));
+    let is_plain = |name: IfName| links.get(name)?.bridge.map(|options| !options.vlan_filtering);
+    match (stem, tag) {
+        (Some((stem, tag)), None) if is_plain(stem) == Some(true) => (stem, Some(tag)),
+        _ => segment,
+    }
+}
+
 /// Who is on which bridge and VLAN.
 fn segments(inputs: &Inputs) -> BTreeMap<Segment, Vec<Port>> {
     let mut found: BTreeMap<Segment, Vec<Port>> = BTreeMap::new();
     for (vmid, place) in own_guests(inputs) {
         for (id, nic) in &place.config.nics {
             if let Ok(Nic { bridge: Some(bridge), tag, .. }) = nic {
-                found.entry((*bridge, *tag)).or_default().push((vmid, *id));
+                found.entry(canonical(&inputs.links, (*bridge, *tag))).or_default().push((vmid, *id));
             }
         }
     }
@@ -143,8 +161,12 @@ struct Drawing<'a> {
 }
 
 impl Drawing<'_> {
+    fn canonical(&self, segment: Segment) -> Segment {
+        canonical(&self.inputs.links, segment)
+    }
+
     /// Every bridge that somebody knows of, but for those of the NIC firewall.
-    fn bridges(&self) -> BTreeSet<IfName> {
+    fn known_bridges(&self) -> BTreeSet<IfName> {
         let links = self.inputs.links.0.iter().filter(|(_, link)| link.bridge.is_some()).map(|(name, _)| *name);
         let described = self.interfaces.0.iter();
         let described = described
@@ -154,6 +176,12 @@ impl Drawing<'_> {
         let mut bridges: BTreeSet<IfName> = all.chain(pool_bridges(&self.inputs.registry)).collect();
         bridges.retain(|bridge| !bridge.as_str().starts_with("fwbr"));
         bridges
+    }
+
+    /// The same, but for those that are VLANs of others.
+    fn bridges(&self) -> BTreeSet<IfName> {
+        let known = self.known_bridges().into_iter();
+        known.filter(|bridge| self.canonical((*bridge, None)) == (*bridge, None)).collect()
     }
 
     /// Ports of a bridge that lead to the provider.
@@ -191,12 +219,7 @@ impl Drawing<'_> {
             Key::Node => Item { kind: Kind::Node, title: format!("node {}", self.inputs.node), details: Vec::new() },
             Key::Uplink(name) => self.uplink_item(name),
             Key::Segment((bridge, None)) => self.bridge_item(bridge),
-            Key::Segment((bridge, Some(tag))) => {
-                let device = self.inputs.links.segment(bridge, Some(tag));
-                let own = device.map(|device| self.node_addresses(device)).unwrap_or_default();
-                let details = own.into_iter().map(|address| format!("node {address}")).collect();
-                Item { kind: Kind::Vlan, title: format!("{bridge} VLAN {tag}"), details }
-            }
+            Key::Segment((bridge, Some(tag))) => self.vlan_item(bridge, tag),
             Key::Guest(vmid) => self.guest_item(vmid),
         };
         let index = self.map.items.len();
@@ -242,10 +265,29 @@ impl Drawing<'_> {
         if link.and_then(|link| link.bridge).is_some_and(|options| options.vlan_filtering) {
             details.push("VLAN-aware".to_owned());
         }
-        details.extend(self.node_addresses(bridge).into_iter().map(|address| format!("node {address}")));
-        let pools = self.inputs.registry.pools.pools.iter().filter(|(_, pool)| pool.bridge == bridge);
-        details.extend(pools.map(|(name, pool)| format!("pool {name}: {}", pool_text(pool))));
+        details.extend(self.own_lines(bridge));
         Item { kind: Kind::Bridge, title: bridge.to_string(), details }
+    }
+
+    fn vlan_item(&self, bridge: IfName, tag: u16) -> Item {
+        let mut details = Vec::new();
+        if let Some(device) = self.inputs.links.segment(bridge, Some(tag)) {
+            if self.link(device).is_some_and(|link| link.bridge.is_some()) {
+                let uplinks = self.uplinks(device);
+                let by: Vec<&str> = uplinks.iter().map(IfName::as_str).collect();
+                let by = if by.is_empty() { String::new() } else { format!(", uplink {}", by.join(", ")) };
+                details.push(format!("bridge {device}{by}"));
+            }
+            details.extend(self.own_lines(device));
+        }
+        Item { kind: Kind::Vlan, title: format!("{bridge} VLAN {tag}"), details }
+    }
+
+    /// What the node has on a bridge: its addresses and pools.
+    fn own_lines(&self, bridge: IfName) -> Vec<String> {
+        let addresses = self.node_addresses(bridge).into_iter().map(|address| format!("node {address}"));
+        let pools = self.inputs.registry.pools.pools.iter().filter(|(_, pool)| pool.bridge == bridge);
+        addresses.chain(pools.map(|(name, pool)| format!("pool {name}: {}", pool_text(pool)))).collect()
     }
 
     fn guest_item(&self, vmid: Vmid) -> Item {
@@ -344,12 +386,9 @@ impl Drawing<'_> {
     fn follow(&mut self) {
         while let Some((bridge, tag)) = self.queue.pop_front() {
             let segment = Key::Segment((bridge, tag));
-            if tag.is_none() {
-                let tags: Vec<Segment> =
-                    self.ports.keys().filter(|(of, tag)| *of == bridge && tag.is_some()).copied().collect();
-                for vlan in tags {
-                    self.edge_once(segment, Key::Segment(vlan));
-                }
+            let is_inside = |of: &&Segment| of.1.is_some() && self.canonical((of.0, None)) == (bridge, tag);
+            for vlan in self.ports.keys().filter(is_inside).copied().collect::<Vec<_>>() {
+                self.edge_once(segment, Key::Segment(vlan));
             }
             for port in self.ports.get(&(bridge, tag)).cloned().unwrap_or_default() {
                 if self.drawn.insert(port) {
@@ -368,14 +407,16 @@ impl Drawing<'_> {
             .nics
             .iter()
             .filter_map(|(id, nic)| nic.as_ref().ok().and_then(|nic| Some((*id, (nic.bridge?, nic.tag)))))
+            .map(|(id, segment)| (id, self.canonical(segment)))
             .collect();
-        for (id, (bridge, tag)) in nics {
+        for (id, segment) in nics {
             // A VLAN hangs on its bridge, whoever is in it.
-            if !self.indices.contains_key(&Key::Segment((bridge, None))) && self.drawn.insert((vmid, id)) {
+            let base = self.canonical((segment.0, None));
+            if !self.indices.contains_key(&Key::Segment(base)) && self.drawn.insert((vmid, id)) {
                 let text = self.nic_text((vmid, id));
-                self.edge(Key::Guest(vmid), Key::Segment((bridge, None)), Some(text.clone()));
-                if tag.is_some() {
-                    self.edge_once(Key::Segment((bridge, None)), Key::Segment((bridge, tag)));
+                self.edge(Key::Guest(vmid), Key::Segment(base), Some(text));
+                if segment != base {
+                    self.edge_once(Key::Segment(base), Key::Segment(segment));
                 }
             }
         }
