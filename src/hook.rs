@@ -365,8 +365,18 @@ impl Hook<'_> {
             inputs.registry.node = self.node.store.node_file();
             inputs.backend = self.backend(run, &inputs.registry)?;
             let named = inputs.registry.node.as_ref().and_then(|node| node.route_uplink);
-            inputs.links.0.extend(kernel.links_named(&named.into_iter().collect())?.0);
-            let said = if phase == MarkPhase::Starting { support_problems(&inputs) } else { BTreeSet::new() };
+            let ways = inputs.exits.routes.iter().map(|route| route.device).chain(named).collect();
+            inputs.links.0.extend(kernel.links_around(&ways)?.0);
+            let said = if phase == MarkPhase::Starting {
+                let mut around = inputs.clone();
+                if around.exits.routes.is_empty() {
+                    // Whatever is wrong there is not to be seen at the guest's bridge.
+                    around.links = kernel.links()?;
+                }
+                support_problems(&around)
+            } else {
+                BTreeSet::new()
+            };
             for Problem { sentence, hint, .. } in said {
                 log::warn!("{sentence}");
                 log::warn!("hint: {hint}");

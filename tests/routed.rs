@@ -329,3 +329,25 @@ fn the_nic_firewall_and_br_netfilter_stand_in_nobodys_way() {
     pinged(&site.guests[&100], &["192.0.2.1", "2001:db8:99::1"]);
     pinged(&site.provider, &["203.0.113.10", "2001:db8:1::10"]);
 }
+
+/// A tunnel: nobody asks there who has an address, so nobody needs an answer.
+#[test]
+fn where_there_is_no_arp_the_node_answers_for_nobody() {
+    let mut site = Site::new(Delivery::Sends);
+    site.node
+        .net
+        .sh("ip link add tunnel0 type veth peer name far0; ip link set far0 up; ip link set tunnel0 arp off up; ip addr add 10.9.9.2/24 dev tunnel0; \
+        ip route replace default dev tunnel0; ip -6 route replace default dev tunnel0");
+    let run = site.node.run(ASKED).ok();
+    assert!(
+        run.out.contains("the node forwards IPv4 on tunnel0 and vmbr1") && !run.out.contains("answers for"),
+        "{run}"
+    );
+    site.configure(100, "");
+    site.node.run("assign 100 203.0.113.10 2001:db8:1::10 --no-hookscript").ok();
+    site.start(100, 10);
+    assert_eq!(site.proxied(), [""; 0]);
+    site.node.run("verify").ok();
+    site.stop(100);
+    site.node.run("verify").ok();
+}

@@ -135,6 +135,8 @@ pub struct Link {
     pub master: Option<IfName>,
     /// Whether it is up: one that goes down takes routes with it, without a word.
     pub up: bool,
+    /// Whether nobody asks for addresses on it, by ARP or neighbour discovery: a tunnel such as WireGuard's.
+    pub no_arp: bool,
     /// Its own MAC.
     pub mac: Option<MacAddr>,
     /// Addresses of the node on it, with their prefixes.
@@ -165,7 +167,8 @@ pub struct BridgeOptions {
 impl Link {
     /// Whether both are the same but for the node's addresses.
     pub fn is_alike(&self, other: &Self) -> bool {
-        let parts = |link: &Self| (link.index, link.master, link.up, link.mac, link.screened, link.bridge);
+        let parts =
+            |link: &Self| (link.index, link.master, link.up, link.no_arp, link.mac, link.screened, link.bridge);
         parts(self) == parts(other)
     }
 }
@@ -201,6 +204,11 @@ impl Links {
         let aware = self.get(bridge)?.bridge.is_some_and(|bridge| bridge.vlan_filtering);
         let name = format!("{bridge}{}{tag}", if aware { "." } else { "v" }).parse().ok()?;
         self.get(name).map(|_| name)
+    }
+
+    /// The VRF that an interface is part of: what comes in by it is routed by the VRF's table, not by the node's.
+    pub fn vrf_of(&self, name: IfName) -> Option<IfName> {
+        self.get(name)?.master.filter(|master| self.get(*master).is_some_and(|master| master.kind == "vrf"))
     }
 
     /// Whether the node has an address of this family on the interface, other than a link-local one.

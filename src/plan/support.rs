@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::checks::Problem;
-use super::inputs::{Inputs, Links, Presence};
+use super::inputs::{Inputs, Link, Links, Presence};
 use super::state::{Setting, Support};
 use crate::model::{IfName, MacAddr, PoolName, Prefix};
 use crate::registry::document::{GuestFile, Mode, Pool};
@@ -104,7 +104,8 @@ fn add_needs(inputs: &Inputs, one: &Routed<'_>, support: &mut Support) {
         support.gateways.insert((one.device, gateway));
     }
     let [uplink] = uplinks[..] else { return };
-    if !one.pool.proxy() || uplink == one.device {
+    let is_asked = inputs.links.get(uplink).is_none_or(|link| !link.no_arp);
+    if !one.pool.proxy() || uplink == one.device || !is_asked {
         return;
     }
     let proxies = proxies(one.address);
@@ -264,6 +265,14 @@ fn add_problems(inputs: &Inputs, one: &Routed<'_>, found: &mut BTreeSet<Problem>
         add(format!("route_uplink `{named}` in {file} is no interface of this node"), hint);
         return;
     }
+    if let Some((uplink, vrf)) = uplink_in_vrf(inputs, &uplinks, one.v4()) {
+        let hint = format!(
+            "take {uplink} out of {vrf} in /etc/network/interfaces, then `ifreload -a`, or name an uplink outside of it: \
+             `pve-public-ip node set --route-uplink INTERFACE`"
+        );
+        add(format!("the node has no IPv{family} uplink for pool `{name}`: {}", in_vrf(uplink, vrf)), hint);
+        return;
+    }
     if !one.pool.proxy() {
         return;
     }
@@ -332,17 +341,34 @@ pub fn unfiltered(links: &Links, bridge: IfName) -> Option<(String, String)> {
     Some((format!("{bridge} is {kind} and no Linux bridge: nothing on it is filtered"), hint))
 }
 
+fn in_vrf(device: IfName, vrf: IfName) -> String {
+    format!("{device} is part of the VRF {vrf}, which routes by a table of its own and not by the node's")
+}
+
+/// The uplink of routed guests that is part of a VRF: what the provider sends there does not find the guests' routes. If
+/// the node has no default route outside of VRFs, that is the interface by which it has one inside.
+fn uplink_in_vrf(inputs: &Inputs, uplinks: &[IfName], v4: bool) -> Option<(IfName, IfName)> {
+    let links = &inputs.links;
+    let has_vrf = |device: IfName| links.vrf_of(device).map(|vrf| (device, vrf));
+    let ways = ways(inputs, v4);
+    if let Some(found) = uplinks.iter().chain(&ways).find_map(|device| has_vrf(*device)) {
+        return Some(found);
+    }
+    let is_way = |(device, link): &(&IfName, &Link)| link.bridge.is_none() && links.speaks(**device, v4);
+    let candidates = || links.0.iter().filter(is_way).filter_map(|(device, _)| has_vrf(*device));
+    if uplinks.is_empty() && ways.is_empty() { candidates().next() } else { None }
+}
+
 /// What the kernel calls a bridge of Open vSwitch.
 pub const OPEN_VSWITCH: &str = "openvswitch";
 
 /// Why guests cannot be routed on this bridge, and what to do about it. Whether its frames are filtered is another
 /// question: [`unfiltered`].
 pub fn unfit(links: &Links, bridge: IfName) -> Option<(String, String)> {
-    let link = links.get(bridge)?;
     let elsewhere = |what: &str| format!("{what}, or take a bridge of its own for the pool");
-    if let Some(vrf) = link.master.filter(|master| links.get(*master).is_some_and(|master| master.kind == "vrf")) {
+    if let Some(vrf) = links.vrf_of(bridge) {
         return Some((
-            format!("{bridge} is part of the VRF {vrf}, which routes by a table of its own and not by the node's"),
+            in_vrf(bridge, vrf),
             elsewhere("take it out of the VRF (an SDN zone of type EVPN puts its VNets there)"),
         ));
     }
@@ -364,7 +390,7 @@ mod tests {
     use crate::model::GuestKind;
     use crate::plan::{BridgeOptions, DefaultRoute, Exits, Link, Place as At};
     use crate::registry::Registry;
-    use crate::registry::document::PoolsFile;
+    use crate::registry::document::{PoolsFile, Profile};
 
     const GUEST: &str = r#"{"version":1,"vmid":100,"interfaces":{"net0":{"mac":"02:00:00:00:00:0a","addresses":[
         {"address":"203.0.113.10/32","pool":"net","assigned_at":"2026-11-22T10:00:00Z"},
@@ -424,12 +450,7 @@ mod tests {
         let gateways = ["gateway 169.254.0.1 vmbr1", "gateway fe80::1 vmbr1"];
         let mut inputs = inputs("hetzner-routed", ["169.254.0.1", "fe80::1"]);
         assert_eq!(shown(&inputs), [&forwarding[..], &gateways].concat());
-        inputs
-            .registry
-            .pools
-            .pools
-            .values_mut()
-            .for_each(|pool| pool.profile = crate::registry::document::Profile::OvhRouted);
+        inputs.registry.pools.pools.values_mut().for_each(|pool| pool.profile = Profile::OvhRouted);
         let proxies = ["proxy 203.0.113.10 eno1", "proxy 2001:db8:1::10 eno1"];
         let router = ["net/ipv6/conf/eno1/forwarding 1", "net/ipv6/conf/eno1/proxy_ndp 1"];
         assert_eq!(shown(&inputs), [&forwarding[..], &router, &gateways, &proxies].concat());
@@ -511,6 +532,42 @@ mod tests {
         inputs.registry.node = serde_json::from_str(r#"{"version":1,"route_uplink":"vmbr1"}"#).ok();
         let same = "addresses, but its guests are on vmbr1 themselves, by which the node reaches the provider";
         assert_eq!(sentences(&inputs), [format!("{needs} IPv4 {same}"), format!("{needs} IPv6 {same}")]);
+    }
+
+    #[test]
+    fn nobody_is_asked_for_on_a_tunnel_and_nothing_is_routed_out_of_a_vrf() {
+        let mut inputs = inputs("ovh-routed", ["169.254.0.1", "fe80::1"]);
+        let net = "net".parse().unwrap();
+        let answers = |inputs: &Inputs| {
+            let (outlook, problems) = outlook(inputs, &net);
+            assert_eq!(problems, BTreeSet::new());
+            (outlook.unwrap().contains("answers for"), shown(inputs).iter().any(|line| line.contains("prox")))
+        };
+        assert_eq!(answers(&inputs), (true, true));
+        inputs.links.0.get_mut(&name("eno1")).unwrap().no_arp = true;
+        assert_eq!(
+            answers(&inputs),
+            (false, false),
+            "nor is it a problem: what the provider sends comes by the tunnel"
+        );
+        let why = "eno1 is part of the VRF vrf0, which routes by a table of its own and not by the node's";
+        let said = |family: u8| format!("the node has no IPv{family} uplink for pool `net`: {why}");
+        let kind = |kind: &str| Link { kind: kind.to_owned(), ..Link::default() };
+        inputs.links.0.insert(name("vrf0"), kind("vrf"));
+        let member =
+            Link { master: Some(name("vrf0")), addresses: vec!["198.51.100.7/24".parse().unwrap()], ..Link::default() };
+        inputs.links.0.insert(name("eno1"), member);
+        assert_eq!(sentences(&inputs), [said(4), said(6)], "a route of the node by an interface of the VRF");
+        inputs.registry.pools.pools.values_mut().for_each(|pool| pool.profile = Profile::HetznerRouted);
+        assert_eq!(sentences(&inputs), [said(4), said(6)], "whoever answers, packets come in by that table");
+        // The usual case: the default route is in the VRF's table, where the node's list does not have it.
+        inputs.exits.routes.clear();
+        assert_eq!(sentences(&inputs), [said(4)], "and for IPv6 that interface has no address");
+        // A VRF beside, for management.
+        let eno2 = DefaultRoute { device: name("eno2"), via: None, metric: 0, v4: true };
+        inputs.exits.routes.push(eno2);
+        inputs.links.0.insert(name("eno2"), Link::default());
+        assert_eq!(sentences(&inputs), [""; 0]);
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub(super) const AF_INET6: u8 = 10;
 
 /// `IFF_UP`. Source: Linux `include/uapi/linux/if.h`.
 const INTERFACE_UP: u32 = 1;
+/// `IFF_NOARP`. Same source.
+const INTERFACE_NO_ARP: u32 = 0x80;
 
 pub(super) const LINK_ADDRESS: u16 = 1;
 const LINK_NAME: u16 = 3;
@@ -761,6 +763,7 @@ fn link(frame: &[u8], names: &BTreeMap<u32, IfName>) -> Link {
         index: read_u32(frame, 4),
         master,
         up: read_u32(frame, 8) & INTERFACE_UP != 0,
+        no_arp: read_u32(frame, 8) & INTERFACE_NO_ARP != 0,
         mac: attribute(attributes, LINK_ADDRESS).and_then(mac),
         addresses: Vec::new(),
         gateways: BTreeSet::new(),
