@@ -29,7 +29,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::audit::{self, Change};
 use crate::conflict::{Conflict, Files, in_files};
 use crate::model::IfName;
-use crate::plan::{self, Event, Links, NetState, Problem, Rules, Step, latest};
+use crate::plan::{self, Event, Failed, Links, NetState, Problem, Rules, Step, latest};
 use crate::reconcile::{Greetings, Mode, Node, ReconcileError, Report, Sources, Trust, reference, send_greetings};
 use crate::registry::document::NodeFile;
 use crate::ruleset::{Backend, Table, Variant};
@@ -485,7 +485,8 @@ impl Guard {
             Err(error) => {
                 // It may be the connection.
                 self.kernel = None;
-                self.in_trouble(&chain(error), error.hint().as_deref())
+                let is_kernel = matches!(error, ReconcileError::Kernel(_));
+                self.in_trouble(&chain(error), error.hint().as_deref(), is_kernel)
             }
         };
         say(lines);
@@ -652,7 +653,9 @@ impl Guard {
         self.problems.clone_from(&report.problems);
         self.notes.clone_from(&report.notes);
         let mut lines = self.sayings.trouble(None, seconds());
-        lines.extend(self.sayings.problems(&report.problems, seconds()));
+        let refused = if report.was_refused { report.failed.as_slice() } else { &[] };
+        let refused: Vec<Problem> = refused.iter().map(Failed::problem).collect();
+        lines.extend(self.sayings.problems(&report.problems, &refused, seconds()));
         lines
     }
 
@@ -675,9 +678,13 @@ impl Guard {
         }
     }
 
-    fn in_trouble(&mut self, text: &str, hint: Option<&str>) -> Vec<Line> {
+    fn in_trouble(&mut self, text: &str, hint: Option<&str>, by_kernel: bool) -> Vec<Line> {
         self.note.trouble = Some(text.to_owned());
-        self.sayings.trouble(Some((text, hint)), seconds())
+        if by_kernel {
+            self.sayings.refused(text, hint, seconds())
+        } else {
+            self.sayings.trouble(Some((text, hint)), seconds())
+        }
     }
 
     fn summary(&self) -> String {

@@ -28,6 +28,10 @@ pub struct Sayings {
     drift: BTreeMap<String, u64>,
     problems: BTreeSet<Problem>,
     trouble: Option<String>,
+    /// What the kernel refused at the last look for the first time: said when it does so again, because while interfaces
+    /// are made anew (`ifreload`) it refuses what it takes a moment later.
+    held_problems: BTreeSet<Problem>,
+    held_trouble: Option<String>,
     /// For whom it is not enough that the log has it.
     pub alerts: Alerts,
 }
@@ -74,14 +78,20 @@ impl Sayings {
         lines
     }
 
-    /// What stands in the way of assignments now.
-    pub fn problems(&mut self, problems: &[Problem], clock: u64) -> Vec<Line> {
-        let now: BTreeSet<Problem> = problems.iter().cloned().collect();
+    /// What stands in the way of assignments now; `refused` are those of them that the kernel has refused.
+    pub fn problems(&mut self, problems: &[Problem], refused: &[Problem], clock: u64) -> Vec<Line> {
+        let mut now: BTreeSet<Problem> = problems.iter().cloned().collect();
+        let mut lines: Vec<Line> =
+            self.held_problems.difference(&now).map(|problem| passed(&problem.sentence)).collect();
+        let is_new = |problem: &&Problem| !self.problems.contains(problem) && !self.held_problems.contains(problem);
+        let held: BTreeSet<Problem> = refused.iter().filter(is_new).cloned().collect();
+        now.retain(|problem| !held.contains(problem));
+        self.held_problems = held;
         let said = |problem: &Problem| {
             [(Level::Warn, problem.sentence.clone()), (Level::Warn, format!("hint: {}", problem.hint))]
         };
         let solved = |problem: &Problem| (Level::Info, format!("solved: {}", problem.sentence));
-        let mut lines: Vec<Line> = now.difference(&self.problems).flat_map(said).collect();
+        lines.extend(now.difference(&self.problems).flat_map(said));
         lines.extend(self.problems.difference(&now).map(solved));
         let said = |problem: &Problem| (problem.sentence.clone(), problem.sentence.clone(), Some(problem.hint.clone()));
         self.alerts.stand(Kind::Problem, &now.iter().map(said).collect::<Vec<_>>(), clock);
@@ -117,15 +127,25 @@ impl Sayings {
         lines
     }
 
+    /// The kernel refused what a look needs. Said if the next look fails, too.
+    pub fn refused(&mut self, text: &str, hint: Option<&str>, now: u64) -> Vec<Line> {
+        if self.trouble.is_some() || self.held_trouble.is_some() {
+            return self.trouble(Some((text, hint)), now);
+        }
+        self.held_trouble = Some(text.to_owned());
+        Vec::new()
+    }
+
     /// What keeps the service from its work now; `None`: nothing.
     pub fn trouble(&mut self, trouble: Option<(&str, Option<&str>)>, now: u64) -> Vec<Line> {
+        let held = self.held_trouble.take();
+        let mut lines: Vec<Line> = held.filter(|_| trouble.is_none()).map(|text| passed(&text)).into_iter().collect();
         let text = trouble.map(|(text, _)| text.to_owned());
         let so = trouble.map(|(text, hint)| (text.to_owned(), text.to_owned(), hint.map(str::to_owned)));
         self.alerts.stand(Kind::Trouble, so.as_slice(), now);
         if self.trouble == text {
-            return Vec::new();
+            return lines;
         }
-        let mut lines = Vec::new();
         match trouble {
             Some((text, hint)) => {
                 lines.push((Level::Error, format!("{text}; what protects now stays as it is")));
@@ -136,6 +156,11 @@ impl Sayings {
         self.trouble = text;
         lines
     }
+}
+
+/// It was refused once, and is in order now.
+fn passed(sentence: &str) -> Line {
+    (Level::Info, format!("note: {sentence}; the next look was in order"))
 }
 
 #[cfg(test)]
@@ -192,11 +217,11 @@ mod tests {
         assert_eq!(words(sayings.trouble(None, 0)), [""; 0]);
         let problem = Problem { vmid: None, sentence: "two hold it".to_owned(), hint: "release one".to_owned() };
         assert_eq!(
-            words(sayings.problems(std::slice::from_ref(&problem), 0)),
+            words(sayings.problems(std::slice::from_ref(&problem), &[], 0)),
             ["WARN two hold it", "WARN hint: release one"]
         );
-        assert_eq!(words(sayings.problems(&[problem], 0)), [""; 0]);
-        assert_eq!(words(sayings.problems(&[], 0)), ["INFO solved: two hold it"]);
+        assert_eq!(words(sayings.problems(&[problem], &[], 0)), [""; 0]);
+        assert_eq!(words(sayings.problems(&[], &[], 0)), ["INFO solved: two hold it"]);
     }
 
     #[test]
@@ -230,5 +255,32 @@ mod tests {
         let (alerts, _) = sayings.alerts.due(30).unwrap();
         assert_eq!(alerts.len(), SHOWN + 1);
         assert!(alerts.iter().any(|alert| alert.sentence == "repaired: 10 more differences of the kind"), "{alerts:?}");
+    }
+    #[test]
+    fn what_the_kernel_refuses_once_is_a_note() {
+        let problem = |text: &str| Problem { vmid: None, sentence: text.to_owned(), hint: "look".to_owned() };
+        let (route, other) = (problem("the kernel refused to add a route"), problem("two hold it"));
+        let mut sayings = Sayings::default();
+        let mut look =
+            |refused: &[Problem], others: &[Problem]| words(sayings.problems(&[refused, others].concat(), refused, 0));
+        let refused = std::slice::from_ref(&route);
+        assert_eq!(look(refused, std::slice::from_ref(&other)), ["WARN two hold it", "WARN hint: look"]);
+        let note = "INFO note: the kernel refused to add a route; the next look was in order";
+        assert_eq!(look(&[], &[]), [note, "INFO solved: two hold it"]);
+        assert_eq!(look(refused, &[]), [""; 0]);
+        assert_eq!(look(refused, &[]), ["WARN the kernel refused to add a route", "WARN hint: look"]);
+        assert_eq!(look(refused, &[]), [""; 0]);
+        assert_eq!(look(&[], &[]), ["INFO solved: the kernel refused to add a route"]);
+        let text = "the kernel refused to list the interfaces";
+        let mut look = |fails: bool| {
+            let lines = if fails { sayings.refused(text, None, 0) } else { sayings.trouble(None, 0) };
+            (words(lines), sayings.alerts.is_open(Kind::Trouble, text))
+        };
+        assert_eq!(look(true), (vec![], false));
+        assert_eq!(look(false), (vec![format!("INFO note: {text}; the next look was in order")], false));
+        assert_eq!(look(true), (vec![], false));
+        assert_eq!(look(true), (vec![format!("ERROR {text}; what protects now stays as it is")], true));
+        assert_eq!(look(true), (vec![], true));
+        assert_eq!(look(false), (vec!["INFO all is well again".to_owned()], false));
     }
 }
