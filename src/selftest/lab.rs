@@ -462,7 +462,8 @@ fn host_mac(mac: Mac) -> MacAddr {
 
 /// In this namespace only. Where the module is not loaded, loading it would change how the machine treats its own
 /// bridged frames, so that is left to the administrator.
-fn set_br_netfilter(on: bool) -> Result<(), Error> {
+/// Whether bridged frames are shown to iptables in this network namespace.
+pub(super) fn set_br_netfilter(on: bool) -> Result<(), Error> {
     for table in ["iptables", "ip6tables", "arptables"] {
         let there = set_parameter(&format!("net/bridge/bridge-nf-call-{table}"), if on { "1" } else { "0" })?;
         if on && !there {

@@ -243,6 +243,7 @@ pub fn run(selection: &Selection, rules: &str) -> Result<Report, Error> {
         let thread = scope.spawn(|| -> Result<(), Error> {
             let home = Namespace::current()?;
             stay_on_one_cpu()?;
+            load_modules()?;
             report.missing = missing(&BTreeSet::new())?;
             play(selection, rules, &home, &mut report)
         });
@@ -303,6 +304,30 @@ fn chain(error: &Error) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// Loads what a kernel has as a module that nobody has needed so far. What does not come is missing afterwards, and said.
+///
+/// `br_netfilter` shows the bridged frames of the whole machine to iptables as soon as it is there. So it is loaded only
+/// where no frames are bridged yet, and is switched off outside of the test's own namespaces.
+fn load_modules() -> Result<(), Error> {
+    // It would also come by itself, but for the device file, which udev makes.
+    if exists("/dev/net/tun").is_err() {
+        drop(command::run_within(10, "modprobe", &["tun"]));
+    }
+    // The kernel has this in the first network namespace only: another one cannot see the machine's bridges.
+    let is_machine = exists("/proc/sys/net/core/netdev_max_backlog").is_ok();
+    if exists(BR_NETFILTER).is_ok() || !is_machine || has_bridges()? {
+        return Ok(());
+    }
+    drop(command::run_within(10, "modprobe", &["br_netfilter"]));
+    lab::set_br_netfilter(false)
+}
+
+/// Whether this network namespace has a bridge.
+fn has_bridges() -> io::Result<bool> {
+    let links = std::fs::read_dir("/sys/class/net")?;
+    Ok(links.flatten().any(|link| link.path().join("bridge").is_dir()))
+}
+
 /// On one CPU frames keep their order, so the arrival of a later one tells that an earlier one was dropped.
 fn stay_on_one_cpu() -> io::Result<()> {
     let mut one = CpuSet::new();
@@ -321,6 +346,9 @@ pub fn nft_version() -> Result<String, CommandError> {
     let text = String::from_utf8_lossy(&text).into_owned();
     Ok(text.split_whitespace().find_map(|word| word.strip_prefix('v')).unwrap_or("?").to_owned())
 }
+
+/// There if `br_netfilter` is loaded.
+const BR_NETFILTER: &str = "/proc/sys/net/bridge";
 
 /// A feature, whether every node needs it, what it means to lack it, and how to find out.
 type Probe = (&'static str, bool, &'static str, fn() -> Result<(), String>);
@@ -354,9 +382,13 @@ const PROBES: [Probe; 9] = [
         "`bridge-vlan-aware` cannot be used; guests in VLANs need bridges of their own",
         || try_command("ip link add br1 type bridge vlan_filtering 1"),
     ),
-    ("br_netfilter", false, "the rules do not need it, but how they get on with it is not tested", || {
-        exists("/proc/sys/net/bridge")
-    }),
+    (
+        "br_netfilter",
+        false,
+        "the rules do not need it, but how they get on with it is not tested; `modprobe br_netfilter` loads it, and \
+         shows iptables what this machine bridges until `sysctl net.bridge.bridge-nf-call-iptables=0`",
+        || exists(BR_NETFILTER),
+    ),
 ];
 
 fn try_command(line: &str) -> Result<(), String> {
