@@ -189,6 +189,24 @@ fn explain_knows_guests_that_do_not_run_and_the_node_itself() {
     assert!(run.out.ends_with("\n  passes\n"), "{run}");
     let run = node.run("explain --port tap100i0 --src 203.0.113.11").ok();
     assert!(run.out.ends_with("\n  is dropped: The guest used an IPv4 address that is not its own.\n"), "{run}");
+    for (arguments, said) in [
+        (
+            "--mac 00:00:5e:00:01:07",
+            "It is a MAC of VRRP: keepalived works without `use_vmac`, and only for an address that this guest holds.",
+        ),
+        (
+            "--mac 02:00:00:aa:bb:77",
+            "A macvlan, a bridge and a guest inside of the guest have MACs of their own; an ipvlan has the guest's.",
+        ),
+    ] {
+        let run = node.run(&format!("explain --port tap100i0 --src 203.0.113.10 {arguments}")).ok();
+        let reason = format!("\n  is dropped: The guest used a MAC that is not the one of its port. {said}\n");
+        assert!(run.out.ends_with(&reason), "{run}");
+    }
+    let run = node.run("explain --port tap100i0 --src 203.0.113.11 --claim neighbour").ok();
+    let said =
+        "An address has one holder: VRRP and CARP cannot move it to another guest, `release` and `assign` can.\n";
+    assert!(run.out.contains("The guest claimed by ARP") && run.out.ends_with(said), "{run}");
     node.run("explain --port tap101i0 --src 203.0.113.11").fails(
         1,
         "the registry knows no MAC of tap101i0: no guest holds addresses on it",

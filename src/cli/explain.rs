@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::output::Output;
 use super::{Claim, Explain, advice};
 use crate::model::{IfName, MacAddr};
-use crate::oracle::{Bindings, PortRole, Useless, Verdict, delivery, verdict};
+use crate::oracle::{Bindings, PortRole, Reason, Useless, Verdict, delivery, verdict};
 use crate::plan::{Inputs, explain, guest_of_port};
 use crate::reconcile::Node;
 use crate::selftest::frames::{
@@ -88,10 +88,32 @@ fn judge(frame: &[u8], from: &PortRole, to: Option<&PortRole>, bindings: &Bindin
     };
     match found {
         Verdict::Pass => Judged { verdict: "pass", text: "passes".to_owned() },
-        Verdict::Drop(reason) => Judged { verdict: "drop", text: format!("is dropped{at}: {}", reason.sentence()) },
+        Verdict::Drop(reason) => {
+            let advice = what_works(reason, frame).map(|advice| format!(" {advice}")).unwrap_or_default();
+            Judged { verdict: "drop", text: format!("is dropped{at}: {}{advice}", reason.sentence()) }
+        }
         Verdict::Either(useless) => {
             Judged { verdict: "either", text: format!("may be dropped: {}", harmless(useless)) }
         }
+    }
+}
+
+/// What a guest can do instead, where that is known.
+fn what_works(reason: Reason, frame: &[u8]) -> Option<&'static str> {
+    /// Source: RFC 9568, section 7.3.
+    const VRRP: [[u8; 5]; 2] = [[0, 0, 0x5e, 0, 1], [0, 0, 0x5e, 0, 2]];
+    let is_vrrp = || frame.get(6..11).is_some_and(|mac| VRRP.iter().any(|vrrp| mac == vrrp));
+    match reason {
+        Reason::SourceMac if is_vrrp() => Some(
+            "It is a MAC of VRRP: keepalived works without `use_vmac`, and only for an address that this guest holds.",
+        ),
+        Reason::SourceMac => Some(
+            "A macvlan, a bridge and a guest inside of the guest have MACs of their own; an ipvlan has the guest's.",
+        ),
+        Reason::ArpForeign | Reason::DiscoveryForeign => Some(
+            "An address has one holder: VRRP and CARP cannot move it to another guest, `release` and `assign` can.",
+        ),
+        _ => None,
     }
 }
 
