@@ -33,7 +33,7 @@ BINARY := $(CURDIR)/build/pve-public-ip
 BUILT := build/pve-public-ip_$$(dpkg-parsechangelog -S Version)_$$(dpkg --print-architecture)
 FUZZ_SECONDS ?= 20
 CHURN_SECONDS ?= 600
-SCRIPTS := scripts/* .ci/run hookscripts/* debian/*.postinst debian/*.prerm debian/*.postrm \
+SCRIPTS := scripts/* .ci/run hookscripts/* debian/*.postinst debian/*.prerm debian/*.postrm debian/*.if-up \
 	$(wildcard demo/run benches/run benches/storm fuzz/run tests/booted/run) \
 	$(wildcard tests/vm/init tests/vm/run tests/vm/lab tests/vm/cases/* findings/lib findings/*.sh)
 
@@ -43,7 +43,7 @@ all: deb
 
 # Everything at once; each target below asks for its own part only.
 setup:
-	scripts/setup build test lint deb package demo bench fuzz
+	scripts/setup build test lint deb package vm demo bench fuzz
 
 fmt:
 	scripts/setup build lint
