@@ -366,7 +366,10 @@ impl Hook<'_> {
             inputs.backend = self.backend(run, &inputs.registry)?;
             let named = inputs.registry.node.as_ref().and_then(|node| node.route_uplink);
             let ways = inputs.exits.routes.iter().map(|route| route.device).chain(named).collect();
-            inputs.links.0.extend(kernel.links_around(&ways)?.0);
+            let ways = kernel.links_named(&ways)?;
+            let masters = ways.0.values().filter_map(|link| link.master).collect();
+            inputs.links.0.extend(ways.0);
+            inputs.links.0.extend(kernel.links_named(&masters)?.0);
             let said = if phase == MarkPhase::Starting {
                 let mut around = inputs.clone();
                 if around.exits.routes.is_empty() {
