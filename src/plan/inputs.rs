@@ -167,8 +167,7 @@ pub struct BridgeOptions {
 impl Link {
     /// Whether both are the same but for the node's addresses.
     pub fn is_alike(&self, other: &Self) -> bool {
-        let parts =
-            |link: &Self| (link.index, link.master, link.up, link.no_arp, link.mac, link.screened, link.bridge);
+        let parts = |link: &Self| (link.index, link.master, link.up, link.no_arp, link.mac, link.screened, link.bridge);
         parts(self) == parts(other)
     }
 }
