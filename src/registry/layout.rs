@@ -42,6 +42,10 @@ fn report() -> UplinkGuard {
 }
 
 impl Document for Layout {
+    fn version(&self) -> u64 {
+        self.version
+    }
+
     fn contradiction(&self) -> Option<String> {
         let wrong = |key: &str, rule: GatewayRule, v4: bool| match rule {
             GatewayRule::Fixed(address) if address.is_ipv4() != v4 => {
