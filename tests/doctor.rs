@@ -516,6 +516,18 @@ const FOUND: &[Row] = &[
         "`ip link set vmbr0 type bridge no_linklocal_learn 1`",
     ),
     (
+        "bridge-learns-any-number",
+        |facts| {
+            facts.link("vmbr0", |link| {
+                link.bridge =
+                    Some(BridgeOptions { no_linklocal_learn: true, max_learned: Some(0), ..Default::default() });
+            });
+            facts.link("tap100i0", |link| link.master = Some(name("vmbr0")));
+        },
+        "vmbr0 learns any number of MACs",
+        "`ip link set vmbr0 type bridge fdb_max_learned 16384` (iproute2 6.8 or newer)",
+    ),
+    (
         "bridge-mac-unknown",
         |facts| {
             facts.link("vmbr0", |link| link.mac = "02:00:00:00:00:f0".parse().ok());

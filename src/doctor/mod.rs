@@ -413,6 +413,13 @@ pub const CHECKS: &[Check] = &[
         network::bridge_learns,
     ),
     check(
+        "bridge-learns-any-number",
+        Info,
+        "A guest can make its bridge learn a MAC with each frame, millions in all. They take memory of the node (128 bytes each), and a \
+         port that goes away has to be looked for in all of them.",
+        network::bridge_learns_all,
+    ),
+    check(
         "bridge-mac-unknown",
         Warning,
         "The node's own frames leave with the MAC of its bridge. A provider that watches MACs knows that of the card: of another \

@@ -162,6 +162,27 @@ pub(super) fn router_advertises_prefix(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(hits)
 }
 
+/// How many MACs a bridge may learn is far more than guests have, and few enough for the kernel.
+const MAX_LEARNED: u32 = 16_384;
+
+/// Bridges that guests are plugged into, whether pools know them or not.
+pub(super) fn bridge_learns_all(view: &View<'_>) -> Known<Vec<Hit>> {
+    let links = view.facts.links()?;
+    let has_guests =
+        |bridge: IfName| links.0.iter().any(|(port, link)| link.master == Some(bridge) && is_guest_port(port.as_str()));
+    let is_unbound = |bridge: IfName| {
+        links.get(bridge).and_then(|link| link.bridge).is_some_and(|options| options.max_learned == Some(0))
+    };
+    let hit = |bridge: &IfName| {
+        let remedy = format!(
+            "`ip link set {bridge} type bridge fdb_max_learned {MAX_LEARNED}` (iproute2 6.8 or newer), also as `post-up` of \
+             {bridge} in /etc/network/interfaces"
+        );
+        Hit::new(bridge, format!("{bridge} learns any number of MACs"), remedy)
+    };
+    Ok(links.0.keys().filter(|bridge| is_unbound(**bridge) && has_guests(**bridge)).map(hit).collect())
+}
+
 /// Only where the provider is known to watch MACs, and the node speaks on the bridge itself.
 pub(super) fn bridge_mac_unknown(view: &View<'_>) -> Known<Vec<Hit>> {
     let links = view.facts.links()?;

@@ -162,6 +162,8 @@ pub struct BridgeOptions {
     pub spanning_tree: bool,
     /// Has the entries of its own MACs in VLAN 0 only, where it looks when another VLAN has none.
     pub local_in_vlan_0: bool,
+    /// How many entries it may learn; 0: any number. `None`: the kernel has no bound (before Linux 6.8).
+    pub max_learned: Option<u32>,
 }
 
 impl Link {

@@ -63,6 +63,7 @@ const BRIDGE_SPANNING_TREE: u16 = 5;
 const VXLAN: &str = "vxlan";
 const BRIDGE_VLAN_FILTERING: u16 = 7;
 const BRIDGE_BOOLEAN_OPTIONS: u16 = 46;
+const BRIDGE_MAX_LEARNED: u16 = 49;
 /// Bit of `br_boolopt_id` `BR_BOOLOPT_NO_LL_LEARN`.
 const NO_LINK_LOCAL_LEARN: u32 = 1;
 /// Bit of `br_boolopt_id` `BR_BOOLOPT_FDB_LOCAL_VLAN_0` (Linux 6.18).
@@ -776,6 +777,7 @@ fn link(frame: &[u8], names: &BTreeMap<u32, IfName>) -> Link {
             no_linklocal_learn: has_option(NO_LINK_LOCAL_LEARN),
             spanning_tree: attribute(data, BRIDGE_SPANNING_TREE).is_some_and(|state| read_u32(state, 0) != 0),
             local_in_vlan_0: has_option(LOCAL_IN_VLAN_0),
+            max_learned: attribute(data, BRIDGE_MAX_LEARNED).map(|limit| read_u32(limit, 0)),
         }),
     }
 }
