@@ -1,6 +1,8 @@
 //! Helper of `benches/run`: starts a guard on a node and takes the times between what happens there and what the guard
 //! has done about it. Prints lines of a name, the median, and the quartiles, separated by tabs.
 
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads what the kernel and the guard write")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -99,7 +101,6 @@ fn enter(netns: &str) -> Result<()> {
     setns(file, CloneFlags::CLONE_NEWNET).with_context(|| format!("cannot enter network namespace {netns}"))
 }
 
-#[expect(clippy::disallowed_methods, reason = "a benchmark does to the node what an administrator does")]
 fn sh(line: &str) -> Result<()> {
     let output = Command::new("sh").args(["-ec", line]).output()?;
     ensure!(output.status.success(), "`{line}`: {}", String::from_utf8_lossy(&output.stderr));
@@ -130,7 +131,6 @@ impl Drop for Node {
 }
 
 impl Node {
-    #[expect(clippy::disallowed_methods, reason = "what is measured is the program itself")]
     fn start(task: &Task, figures: &mut Figures) -> Result<Self> {
         let path = task.root.join("notify");
         let _ = fs::remove_file(&path);

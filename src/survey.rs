@@ -247,7 +247,9 @@ fn look_at_parameters(files: &Files) -> BTreeMap<String, String> {
     let calls = ["iptables", "ip6tables", "arptables"].map(|table| format!("net/bridge/bridge-nf-call-{table}"));
     let filters = bridges.into_iter().map(|bridge| format!("net/ipv4/conf/{bridge}/rp_filter"));
     let names = calls.into_iter().chain(filters).chain(["net/ipv4/conf/all/rp_filter".to_owned()]);
-    names.filter_map(|name| Some((name.clone(), fs::read_to_string(Path::new("/proc/sys").join(name)).ok()?))).collect()
+    names
+        .filter_map(|name| Some((name.clone(), files::read_kernel(&Path::new("/proc/sys").join(name)).ok()?)))
+        .collect()
 }
 
 fn look_at_files(paths: &Paths) -> Known<Files> {

@@ -4,6 +4,8 @@
 //! Needs root, `nft`, `ip` and `bridge`; a missing one is a failure, never a skipped test. The namespaces have no
 //! names and hang on file descriptors of this process, so nothing is left behind, not even by a killed run.
 
+#![allow(clippy::disallowed_methods, reason = "a test reads what was written")]
+
 #[cfg(test)]
 mod kernel {
     use std::collections::{BTreeMap, BTreeSet};

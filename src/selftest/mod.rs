@@ -31,6 +31,7 @@ use crate::model::IfName;
 use crate::registry::document::DocumentError;
 use crate::ruleset::Variant;
 use crate::system::command::{self, CommandError};
+use crate::system::files;
 use crate::system::namespace::Namespace;
 use crate::system::tun::Tap;
 use crate::system::{FilterError, KernelError, Nftables};
@@ -337,7 +338,7 @@ fn stay_on_one_cpu() -> io::Result<()> {
 
 /// Release of the kernel that runs.
 pub fn kernel_release() -> io::Result<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned())
+    Ok(files::read_kernel("/proc/sys/kernel/osrelease".as_ref())?.trim().to_owned())
 }
 
 /// Version of `nft`.

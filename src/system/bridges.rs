@@ -26,7 +26,7 @@ pub(super) fn fixed_macs(links: &Links, bridges: &BTreeSet<IfName>) -> BTreeSet<
 fn has_own_mac(bridge: IfName, link: &Link) -> Option<bool> {
     const SET: &str = "3";
     let read = |file: &str| {
-        let text = std::fs::read_to_string(format!("/sys/class/net/{bridge}/{file}")).ok()?;
+        let text = super::files::read_kernel(format!("/sys/class/net/{bridge}/{file}").as_ref()).ok()?;
         Some(text.trim().to_owned())
     };
     let is_same = read("ifindex")? == link.index.to_string() && read("address")? == link.mac?.to_string();

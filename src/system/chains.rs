@@ -42,7 +42,7 @@ pub fn foreign_chains() -> Result<Vec<BaseChain>, FilterError> {
 pub fn legacy_chains() -> Result<Vec<BaseChain>, CommandError> {
     let mut found = Vec::new();
     for (family, tables) in [("ip", "/proc/net/ip_tables_names"), ("ip6", "/proc/net/ip6_tables_names")] {
-        let used = std::fs::read_to_string(tables).unwrap_or_default();
+        let used = super::files::read_kernel(tables.as_ref()).unwrap_or_default();
         if used.lines().any(|table| table == "filter") {
             let rules = command::run_within(2, &format!("{family}tables-legacy"), &["-S", "FORWARD"])?;
             if drops_by_policy(&String::from_utf8_lossy(&rules)) {

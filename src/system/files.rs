@@ -8,6 +8,9 @@ use std::path::Path;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, statfs};
 
+/// No file that the kernel makes up and this program reads is larger.
+const KERNEL_LIMIT: usize = 1 << 20;
+
 /// Reads a regular file of at most `limit` bytes; a longer one is returned cut off just above the limit.
 pub fn read_limited(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     // Non-blocking, so that a planted FIFO cannot hang a hook.
@@ -31,6 +34,11 @@ pub fn read_whole(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, message));
     }
     Ok(bytes)
+}
+
+/// The text of a file that the kernel makes up, below /proc or /sys.
+pub fn read_kernel(path: &Path) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&read_limited(path, KERNEL_LIMIT)?).into_owned())
 }
 
 /// What this program has noted in a file of its own; none if it has not, or may not be read. What cannot be a note of ours,

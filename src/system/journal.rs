@@ -372,6 +372,7 @@ fn said(outcome: io::Result<()>) {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test reads what was written")]
 mod tests {
     use std::os::unix::fs::{MetadataExt as _, symlink};
     use std::thread;

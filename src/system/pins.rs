@@ -99,6 +99,7 @@ fn parse(bytes: &[u8]) -> BTreeSet<(IfName, MacAddr)> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test reads what was written")]
 mod tests {
     use super::*;
 

@@ -3,7 +3,7 @@
 //!
 //! Needs root, `nft`, `ip`, `bridge`, iptables, ipset, firewalld and D-Bus; a missing one is a failure, never a skipped test.
 
-#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test stops at the first surprise")]
 
 mod backends;
 mod coexistence;
