@@ -14,22 +14,27 @@ use pve_public_ip::hook;
 use pve_public_ip::model::text::escaped;
 use pve_public_ip::paths::Paths;
 use pve_public_ip::reconcile::SILENT;
-use pve_public_ip::system::command;
+use pve_public_ip::system::command::{self, Patience};
 use pve_public_ip::system::run::{GuardNote, RunState};
 
 fn main() -> ExitCode {
+    if let Some(code) = hand_on_hook() {
+        return code;
+    }
     let cli = Cli::parse();
     let format = cli.global.output_format;
     let level = if cli.global.verbose { log::LevelFilter::Debug } else { log::LevelFilter::Info };
     let paths = Paths::new(&cli.global.root);
     Log::install(level, &paths.dev_log());
-    if let Some(limit) = time_limit(&cli.command, &paths) {
+    if let Some(patience) = patience(&cli.command, &paths) {
         if !command::is_supervised() {
-            if let Some(code) = command::supervise(limit, RunState::lock_file(&paths)) {
+            if let Some(code) = command::supervise(patience, RunState::lock_file(&paths)) {
                 return ExitCode::from(code);
             }
         }
-        watch_the_clock(limit);
+        if let Patience::Limit(limit) = patience {
+            watch_the_clock(limit);
+        }
     }
     match cli.run() {
         Ok(output) => {
@@ -48,6 +53,18 @@ fn main() -> ExitCode {
     }
 }
 
+/// Hands a hook on to the process that does it before anything else is done, which that one has to do anyway: a guest waits.
+fn hand_on_hook() -> Option<ExitCode> {
+    // `hook VMID PHASE` and nothing else, as the hookscript calls it.
+    let is_hook = std::env::args_os().len() == 4 && std::env::args_os().nth(1).is_some_and(|word| word == "hook");
+    if !is_hook || command::is_supervised() {
+        return None;
+    }
+    let root = std::env::var_os("PVE_PUBLIC_IP_ROOT").filter(|root| !root.is_empty()).unwrap_or_else(|| "/".into());
+    let code = command::supervise(Patience::Limit(hook::DEADLINE), RunState::lock_file(&Paths::new(root)))?;
+    Some(ExitCode::from(code))
+}
+
 /// How long a command that only looks may take: longer than it waits for the lock.
 const LOOK_LIMIT: Duration = Duration::from_secs(45);
 
@@ -56,14 +73,17 @@ const SILENT_LIMIT: Duration = Duration::from_secs(3);
 
 /// How long the command may take. Proxmox VE waits for a hook, holding the guest's lock, and monitoring for what it asks;
 /// whoever changes something waits for what that takes.
-fn time_limit(command: &Command, paths: &Paths) -> Option<Duration> {
+fn patience(command: &Command, paths: &Paths) -> Option<Patience> {
     match command {
-        Command::Hook(_) => Some(hook::DEADLINE),
+        Command::Hook(_) => Some(Patience::Limit(hook::DEADLINE)),
+        // It looks at what does not hang, too, and says what it could not see.
+        Command::Doctor(_) if command.only_looks() => Some(Patience::Limit(LOOK_LIMIT)),
         command if command.only_looks() => {
             let guard = RunState::guard_note(paths).filter(GuardNote::is_alive);
             let is_silent = guard.is_some_and(|note| note.trouble.is_some_and(|text| text.contains(SILENT)));
-            Some(if is_silent { SILENT_LIMIT } else { LOOK_LIMIT })
+            Some(Patience::Limit(if is_silent { SILENT_LIMIT } else { LOOK_LIMIT }))
         }
+        command if command.reads_the_cluster() => Some(Patience::Change),
         _ => None,
     }
 }

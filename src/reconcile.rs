@@ -238,15 +238,26 @@ impl Node {
         Ok(sources.inputs)
     }
 
-    /// Asks on the wire for routers behind the uplinks that the node does not know by itself, and notes who answers for
-    /// the next look. Needs no lock, and takes a second at most; does nothing if the same was asked a while ago.
-    pub fn ask_routers(&self) {
-        let asked = self.inputs().map(|inputs| questions(&inputs));
-        match asked {
-            Ok(questions) => drop(ask_routers(&self.paths, &questions)),
-            // Whoever called does what cannot be done without these files himself, and says what is wrong.
-            Err(error) => log::debug!("routers are not asked for: {error}"),
+    /// Brings the whole node to its desired state, then asks on the wire for routers behind the uplinks that the node does
+    /// not know by itself, and takes in who answers. To ask needs no lock, and takes a second at most; nothing is asked that
+    /// was asked a while ago, so that the files are read once as a rule.
+    pub fn reconcile_and_ask(&self) -> Result<Report, ReconcileError> {
+        let (mut report, questions) = {
+            let run = RunState::lock(&self.paths, NODE_LOCK_LIMIT)?;
+            let mut sources = self.read_sources()?;
+            let report = self.reconcile_by(&run, &mut sources, Mode::Apply)?;
+            (report, questions(sources.inputs()))
+        };
+        if !ask_routers(&self.paths, &questions) {
+            return Ok(report);
         }
+        let again = self.reconcile(Mode::Apply)?;
+        report.steps.extend(again.steps);
+        report.arrived.extend(again.arrived);
+        report.greetings.extend(again.greetings);
+        let was_refused = report.was_refused || again.was_refused;
+        let Report { steps, arrived, greetings, .. } = report;
+        Ok(Report { steps, was_refused, arrived, greetings, ..again })
     }
 
     /// What is known of the routers behind the uplinks; with [`Mode::Apply`] what can be learnt now, too.

@@ -230,7 +230,9 @@ fn nft_killed_while_it_loads_the_filter() {
 }
 
 fn fresh(prepare: &dyn Fn(&Node)) -> Node {
-    let node = Node::new();
+    let mut node = Node::new();
+    // Hundreds of nodes with a dozen commands each; who waits for a command is not what is tested here.
+    node.net.is_unattended = true;
     node.stand_in_proxmox();
     prepare(&node);
     node

@@ -105,6 +105,48 @@ fn a_look_says_at_once_what_the_guard_knows() {
     drop(hung);
 }
 
+/// Its output is read to its end, as a shell in a pipe does.
+#[test]
+fn commands_that_look_around_end() {
+    let node = assigned();
+    let hung = Hung::over_etc_pve(&node);
+    let started = Instant::now();
+    let commands = ["doctor", "topology", "conflicts list", "audit", "pool list"];
+    std::thread::scope(|scope| {
+        let runs = commands.map(|command| scope.spawn(|| node.run(command)));
+        for (command, run) in commands.iter().zip(runs) {
+            let run = run.join().unwrap();
+            let limit = "error: this did not finish within 45 s: `/etc/pve` may be what does not answer\n";
+            match *command {
+                // It says what else it has found.
+                "doctor" => assert!(run.out.contains("did not answer within 5 s"), "{run}"),
+                _ => assert!(run.err.contains(limit) || run.err.contains("did not answer"), "{run}"),
+            }
+            assert_ne!(run.code, 0, "{run}");
+        }
+    });
+    assert!(started.elapsed() < Duration::from_secs(100), "{:?}", started.elapsed());
+    drop(hung);
+}
+
+#[test]
+fn a_change_that_hangs_says_so_and_is_given_up() {
+    let node = assigned();
+    let hung = Hung::over_etc_pve(&node);
+    let run = node.run("release 100 --no-hookscript");
+    assert_eq!(run.code, 1, "{run}");
+    assert_eq!(
+        run.err,
+        "warning: waiting for `/etc/pve`, which does not answer: `systemctl status pve-cluster`\n\
+         error: this hangs and is given up: what it was about to write may or may not have been written\n\
+         hint: is `/etc/pve` reachable? `systemctl status pve-cluster`; afterwards `pve-public-ip list` tells what holds\n"
+    );
+    drop(hung);
+    node.net.sh(&format!("umount -l {}", node.tree.path("etc/pve").display()));
+    assert!(node.run("list").ok().out.contains("203.0.113.10"));
+    node.run("release 100 --no-hookscript").ok();
+}
+
 #[test]
 fn a_note_that_cannot_be_ours_is_not_read() {
     let node = assigned();

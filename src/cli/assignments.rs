@@ -12,7 +12,7 @@ use super::conflicts::blocking;
 use super::inside::by_hand;
 use super::network::{self, Changed, Told};
 use super::node::settle;
-use super::output::{Output, advised, table};
+use super::output::{Output, OutputFormat, Rows, advised};
 use super::pools::{change, readable, shown};
 use super::proxmox::{self, Failure, Outcome};
 use super::{Assign, List, Release, Show, advice};
@@ -570,7 +570,10 @@ fn whereabouts(
     Whereabouts { node: place.to_string(), state }
 }
 
-pub(super) fn list(node: &Node, command: &List) -> anyhow::Result<Output> {
+/// What is said of each address.
+const HEADERS: [&str; 7] = ["vmid", "net", "address", "mac", "pool", "node", "state"];
+
+pub(super) fn list(node: &Node, command: &List, format: OutputFormat) -> anyhow::Result<Output> {
     let registry = readable(node)?;
     if let Some(pool) = &command.pool {
         registry.pool(pool)?;
@@ -579,7 +582,9 @@ pub(super) fn list(node: &Node, command: &List) -> anyhow::Result<Output> {
     let run = RunState::unlocked(&node.paths);
     let index = PoolIndex::new(&registry.pools);
     let (places, _) = node.guests.places();
-    let mut rows = Vec::new();
+    // Of a hundred thousand addresses only what is asked for is made.
+    let is_text = format == OutputFormat::Text;
+    let mut rows = Rows::new(HEADERS.len());
     let mut data = Vec::new();
     for (vmid, guest) in &registry.guests {
         if guest.is_empty() {
@@ -591,15 +596,16 @@ pub(super) fn list(node: &Node, command: &List) -> anyhow::Result<Output> {
             if command.pool.as_ref().is_some_and(|pool| *pool != assigned.pool) {
                 continue;
             }
-            rows.push(vec![
-                vmid.to_string(),
-                nic.to_string(),
-                plain(assigned.address),
-                interface.mac.to_string(),
-                assigned.pool.to_string(),
-                place.node.clone(),
-                place.state.to_owned(),
-            ]);
+            if is_text {
+                rows.cell(vmid);
+                rows.cell(nic);
+                rows.cell(plain(assigned.address));
+                rows.cell(interface.mac);
+                rows.cell(&assigned.pool);
+                rows.cell(&place.node);
+                rows.cell(place.state);
+                continue;
+            }
             data.push(json!({
                 "vmid": vmid, "interface": nic, "address": assigned.address, "mac": interface.mac, "pool": assigned.pool,
                 "gateway": assigned.gateway, "organization": assigned.organization, "assigned_at": assigned.assigned_at,
@@ -612,7 +618,7 @@ pub(super) fn list(node: &Node, command: &List) -> anyhow::Result<Output> {
     } else if rows.is_empty() {
         "no assignments; `pve-public-ip assign VMID ADDRESS` makes one".to_owned()
     } else {
-        table(&["vmid", "net", "address", "mac", "pool", "node", "state"], &rows)
+        rows.table(&HEADERS)
     };
     Ok(shown(&registry, Output::new(text, data.into())))
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::output::{Output, advised};
+use super::output::{Output, advised, first_ones};
 use super::pools::{readable, shown};
 use super::{ConflictsCommand, advice};
 use crate::conflict::{Claims, Conflict, Files, Seen, allocations, in_files};
@@ -24,11 +24,12 @@ const FILE_LIMIT: usize = 4 << 20;
 
 pub(super) fn run(node: &Node, command: ConflictsCommand, dry_run: bool) -> anyhow::Result<Output> {
     match command {
-        ConflictsCommand::List => {
+        ConflictsCommand::List { all: everything } => {
             let registry = readable(node)?;
             let (conflicts, not_compared) = all(node, registry.clone());
-            let mut text = text(&conflicts);
-            text.extend(not_compared.iter().map(|line| format!("not compared: {line}\n")));
+            let mut text = text(&conflicts, everything);
+            let lines = not_compared.iter().map(|line| ("not compared", format!("not compared: {line}\n")));
+            text += &first_ones(lines, everything, "conflicts list");
             let data = json!({ "conflicts": conflicts, "not_compared": not_compared });
             Ok(shown(&registry, Output::new(text, data)))
         }
@@ -105,7 +106,7 @@ fn allowed(node: &Node, guests: &BTreeMap<Vmid, crate::guest::GuestConfig>) -> V
     firewall.allowed()
 }
 
-fn text(conflicts: &[Conflict]) -> String {
+fn text(conflicts: &[Conflict], everything: bool) -> String {
     if conflicts.is_empty() {
         return "no conflicts\n".to_owned();
     }
@@ -118,7 +119,10 @@ fn text(conflicts: &[Conflict]) -> String {
         let Conflict { id, kind, sentence, hint, .. } = conflict;
         advised(&format!("{id} {kind}{known}"), &format!("{sentence}{}{blocks}", seen.unwrap_or_default()), hint)
     };
-    conflicts.iter().map(line).collect()
+    let kind = |conflict: &Conflict| {
+        if conflict.acknowledged { format!("{} (acknowledged)", conflict.kind) } else { conflict.kind.to_owned() }
+    };
+    first_ones(conflicts.iter().map(|conflict| (kind(conflict), line(conflict))), everything, "conflicts list")
 }
 
 fn times(count: u64) -> String {

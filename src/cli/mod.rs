@@ -126,7 +126,7 @@ pub enum Command {
     /// Show the addresses of one guest
     Show(Show),
     /// Show what apply would do on this node
-    Plan,
+    Plan(PlanShown),
     /// Bring this node to its desired state
     Apply,
     /// Compare this node with its desired state; exit status 3 if it differs
@@ -212,9 +212,27 @@ impl Command {
         match self {
             Self::Status(status) => !status.watch,
             Self::Verify(verify) => !verify.active,
-            Self::Plan | Self::Metrics(_) | Self::List(_) | Self::Show(_) => true,
+            Self::Doctor(doctor) => !doctor.fix,
+            Self::Conflicts(ConflictsCommand::List { .. })
+            | Self::Pool(PoolCommand::List | PoolCommand::Show { .. })
+            | Self::Registry(RegistryCommand::Check)
+            | Self::Node(NodeCommand::Show)
+            | Self::Plan(_)
+            | Self::Metrics(_)
+            | Self::List(_)
+            | Self::Show(_)
+            | Self::Topology(_)
+            | Self::Audit(_) => true,
             _ => false,
         }
+    }
+
+    /// Whether it reads or changes what lies in the cluster file system, and ends.
+    pub fn reads_the_cluster(&self) -> bool {
+        let stays = matches!(self, Self::Guard(_) | Self::Status(Status { watch: true, .. }));
+        let is_elsewhere =
+            matches!(self, Self::Deliver | Self::Selftest(_) | Self::Schema { .. } | Self::Completion { .. });
+        !stays && !is_elsewhere
     }
 }
 
@@ -243,7 +261,11 @@ pub enum SchemaFile {
 #[derive(Debug, Subcommand)]
 pub enum ConflictsCommand {
     /// List them
-    List,
+    List {
+        /// Show all, not ten of a kind
+        #[arg(long)]
+        all: bool,
+    },
     /// Say that you know of some: they block nothing, and are shown last
     Ack {
         /// Their numbers, as the list shows them
@@ -878,6 +900,14 @@ pub enum Claim {
     Neighbour,
 }
 
+/// `plan`
+#[derive(Debug, Default, Args)]
+pub struct PlanShown {
+    /// Show all steps, problems and notes, not ten of each kind
+    #[arg(long)]
+    all: bool,
+}
+
 /// `verify`
 #[derive(Debug, Args)]
 pub struct Verify {
@@ -890,7 +920,7 @@ pub struct Verify {
     /// without them: `selftest` does, with the same rules.
     #[arg(long)]
     active: bool,
-    /// Show all notes, not only the first ten
+    /// Show all findings and notes, not ten of each kind
     #[arg(long)]
     all: bool,
 }
@@ -1079,9 +1109,9 @@ impl Cli {
                     Command::Assign(command) => assignments::assign(&node, &command, global.dry_run),
                     Command::Release(command) => assignments::release(&node, &command, global.dry_run),
                     Command::Set(command) => interface::set(&node, command, global.dry_run),
-                    Command::List(command) => assignments::list(&node, &command),
+                    Command::List(command) => assignments::list(&node, &command, global.output_format),
                     Command::Show(command) => assignments::show(&node, &command),
-                    Command::Plan => node::plan(&node),
+                    Command::Plan(command) => node::plan(&node, command.all),
                     Command::Apply => node::apply(&node, global.dry_run),
                     Command::Verify(command) => node::verify(&node, &command),
                     Command::Conflicts(command) => conflicts::run(&node, command, global.dry_run),

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::assignments::observe_links;
-use super::output::{Output, UNREADABLE, advised};
+use super::output::{Output, UNREADABLE, advised, first_ones};
 use super::{Guard, Hook, Verify, active, advice};
 use crate::audit::{Change, Event};
 use crate::guard::{self, courier, sayings::drift};
@@ -46,8 +46,7 @@ pub(super) fn settle_pool(
 }
 
 fn follow(node: &Node, mut output: Output) -> anyhow::Result<(Output, Report)> {
-    node.ask_routers();
-    let report = node.reconcile(Mode::Apply).map_err(|error| {
+    let report = node.reconcile_and_ask().map_err(|error| {
         let apply = "`pve-public-ip apply`";
         let hint = match error.hint() {
             Some(hint) if hint.contains(apply) => hint,
@@ -67,7 +66,7 @@ fn follow(node: &Node, mut output: Output) -> anyhow::Result<(Output, Report)> {
     let mut failed: Vec<Problem> = report.failed.iter().map(Failed::problem).collect();
     failed.dedup();
     if !failed.is_empty() {
-        output.text = format!("{}\n{}", output.text.trim_end(), problems_text(&failed));
+        output.text = format!("{}\n{}", output.text.trim_end(), problems_text(&failed, false));
     }
     if let Value::Object(map) = &mut output.data {
         map.insert("failed".to_owned(), json!(failed));
@@ -81,13 +80,14 @@ fn steps_data(steps: &[Step]) -> Value {
     steps.iter().map(ToString::to_string).collect::<Vec<_>>().into()
 }
 
-fn problems_text(problems: &[Problem]) -> String {
-    problems.iter().map(|problem| advised("problem", &problem.sentence, &problem.hint)).collect()
+fn problems_text(problems: &[Problem], all: bool) -> String {
+    let line = |problem: &Problem| ("problems", advised("problem", &problem.sentence, &problem.hint));
+    first_ones(problems.iter().map(line), all, "verify")
 }
 
 /// Problems, then what may surprise, of which only the first ones are shown unless `all` is asked for.
 fn remarks(report: &Report, all: bool) -> String {
-    problems_text(&report.problems) + &notes_text(&report.notes, all)
+    problems_text(&report.problems, all) + &notes_text(&report.notes, all)
 }
 
 /// Notes that are shown without being asked for.
@@ -116,19 +116,30 @@ fn images(node: &Node, report: &mut Report) -> anyhow::Result<Vec<Problem>> {
     Ok(wrong.into_iter().map(Problem::from).collect())
 }
 
-fn drift_text(wrong: &[Problem]) -> String {
-    wrong.iter().map(|drift| advised("drift", &drift.sentence, &drift.hint)).collect()
+fn drift_text(wrong: &[Problem], all: bool) -> String {
+    let line = |drift: &Problem| ("drift of network data", advised("drift", &drift.sentence, &drift.hint));
+    first_ones(wrong.iter().map(line), all, "verify")
+}
+
+/// The kind of a step are the two words by which it begins: `+ neighbour`.
+fn steps_text(steps: &[Step], all: bool) -> String {
+    let line = |step: &Step| {
+        let text = step.to_string();
+        let kind: Vec<&str> = text.split(' ').take(2).collect();
+        (kind.join(" "), format!("{text}\n"))
+    };
+    first_ones(steps.iter().map(line), all, "plan")
 }
 
 fn data(report: &Report) -> Value {
     json!({ "steps": steps_data(&report.steps), "problems": report.problems, "notes": report.notes })
 }
 
-pub(super) fn plan(node: &Node) -> anyhow::Result<Output> {
+pub(super) fn plan(node: &Node, all: bool) -> anyhow::Result<Output> {
     let report = node.reconcile(Mode::Plan)?;
-    let steps: String = report.steps.iter().map(|step| format!("{step}\n")).collect();
+    let steps = steps_text(&report.steps, all);
     let text = if steps.is_empty() { "nothing to do\n".to_owned() } else { steps };
-    Ok(graded(&report, Output::new(text + &remarks(&report, false), data(&report))))
+    Ok(graded(&report, Output::new(text + &remarks(&report, all), data(&report))))
 }
 
 /// What cannot be read makes the command fail, whatever was done in spite of it.
@@ -138,10 +149,9 @@ fn graded(report: &Report, output: Output) -> Output {
 
 pub(super) fn apply(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
     if dry_run {
-        return plan(node);
+        return plan(node, false);
     }
-    node.ask_routers();
-    let mut report = match node.reconcile(Mode::Apply) {
+    let mut report = match node.reconcile_and_ask() {
         Ok(report) => report,
         Err(error) => return Err(by_memory(node, error)),
     };
@@ -165,7 +175,7 @@ pub(super) fn apply(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
     node.store.journal.record(repaired.collect(), Durability::Soon);
     let wrong = images(node, &mut report)?;
     let code = u8::from(!report.failed.is_empty());
-    let output = Output::new(text + &drift_text(&wrong) + &remarks(&report, false), data(&report));
+    let output = Output::new(text + &drift_text(&wrong, false) + &remarks(&report, false), data(&report));
     Ok(graded(&report, Output { code, ..output }))
 }
 
@@ -201,12 +211,13 @@ pub(super) fn verify(node: &Node, command: &Verify) -> anyhow::Result<Output> {
     // Twin sets (a MAC as sender and inside neighbour discovery) mean the same.
     let mut said = BTreeSet::new();
     meanings.retain(|meaning| said.insert(meaning.clone()));
-    let mut text: String = meanings.iter().map(|meaning| format!("drift: {meaning}\n")).collect();
+    let lines = meanings.iter().map(|meaning| ("drift", format!("drift: {meaning}\n")));
+    let mut text = first_ones(lines, command.all, "verify");
     if !meanings.is_empty() {
         text += "hint: `pve-public-ip apply` repairs it\n";
     }
     let wrong = images(node, &mut report)?;
-    text += &drift_text(&wrong);
+    text += &drift_text(&wrong, command.all);
     meanings.extend(wrong.into_iter().map(|drift| drift.sentence));
     if text.is_empty() && report.problems.is_empty() {
         let guests = match report.presence.len() {

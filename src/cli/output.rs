@@ -1,5 +1,6 @@
 //! What commands return, and the forms in which it is printed.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 
@@ -109,6 +110,35 @@ pub fn advised(kind: &str, sentence: &str, hint: &str) -> String {
     format!("{kind}: {}\n  hint: {}\n", escaped(sentence), escaped(hint))
 }
 
+/// How many of a kind are shown without being asked for.
+pub const SHOWN: usize = 10;
+
+/// The first ones of each kind in their order, and how many more there are. Each line has its end.
+pub fn first_ones<K: Ord + std::fmt::Display>(
+    lines: impl IntoIterator<Item = (K, String)>,
+    all: bool,
+    command: &str,
+) -> String {
+    let mut counts: BTreeMap<K, usize> = BTreeMap::new();
+    let mut text = String::new();
+    for (kind, line) in lines {
+        let count = counts.entry(kind).or_default();
+        *count += 1;
+        if all || *count <= SHOWN {
+            text += &line;
+        }
+    }
+    let more: Vec<String> = counts
+        .into_iter()
+        .filter(|(_, count)| !all && *count > SHOWN)
+        .map(|(kind, count)| format!("... and {} more: {kind}\n", count - SHOWN))
+        .collect();
+    if !more.is_empty() {
+        text += &format!("{}  hint: `pve-public-ip {command} --all` shows all\n", more.concat());
+    }
+    text
+}
+
 /// YAML in its simplest form: strings are JSON strings, which YAML reads as they are. Unquoted, `52:54:00:12:34:56`
 /// would be a number.
 fn yaml(value: &Value) -> String {
@@ -185,14 +215,58 @@ const NARROW: usize = 12;
 
 /// As [`table`], with cells of several lines if it would be wider than this otherwise.
 pub fn table_within(limit: usize, headers: &[&str], rows: &[Vec<String>]) -> String {
+    drawn(limit, headers, || rows.iter().map(|row| row.iter().map(String::as_str).collect()))
+}
+
+/// Rows of a long table: one text instead of a million small ones.
+#[derive(Debug)]
+pub struct Rows {
+    columns: usize,
+    text: String,
+    /// Where each cell ends in it.
+    ends: Vec<usize>,
+}
+
+impl Rows {
+    /// None yet, of so many columns.
+    pub fn new(columns: usize) -> Self {
+        Self { columns: columns.max(1), text: String::new(), ends: Vec::new() }
+    }
+
+    /// Adds the next cell.
+    pub fn cell(&mut self, value: impl std::fmt::Display) {
+        let _ = write!(self.text, "{value}");
+        self.ends.push(self.text.len());
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// As [`table`].
+    pub fn table(&self, headers: &[&str]) -> String {
+        let row = |number: usize| {
+            let first = number * self.columns;
+            let cell = |at: usize| {
+                let start = at.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+                self.ends.get(at).and_then(|end| self.text.get(start..*end)).unwrap_or_default()
+            };
+            (first..first + self.columns).map(cell).collect()
+        };
+        drawn(terminal_width(), headers, || (0..self.ends.len() / self.columns).map(row))
+    }
+}
+
+/// The rows are asked for twice: how wide they are, and then for themselves.
+fn drawn<'a, R: Iterator<Item = Vec<&'a str>>>(limit: usize, headers: &[&str], rows: impl Fn() -> R) -> String {
     let utf8 = has_utf8();
-    let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| escaped(cell)).collect()).collect();
-    let mut widths: Vec<usize> = (0..headers.len())
-        .map(|column| {
-            let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-            cells.chain([headers[column].chars().count()]).max().unwrap_or(0)
-        })
-        .collect();
+    let mut widths: Vec<usize> = headers.iter().map(|header| length(header)).collect();
+    for row in rows() {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(length(&escaped(cell)));
+        }
+    }
     // The widest first, as long as that helps.
     loop {
         let excess = (widths.iter().map(|width| width + 3).sum::<usize>() + 1).saturating_sub(limit);
@@ -204,28 +278,47 @@ pub fn table_within(limit: usize, headers: &[&str], rows: &[Vec<String>]) -> Str
         format!("{left}{}{right}\n", bars.join(&cross.to_string()))
     };
     let bar = if utf8 { '│' } else { '|' };
-    let row = |cells: &[std::borrow::Cow<'_, str>]| {
+    let put = |text: &mut String, cells: &[&str]| {
+        let cells: Vec<_> = cells.iter().map(|cell| escaped(cell)).collect();
+        let fits = cells.iter().zip(&widths).all(|(cell, width)| length(cell) <= *width);
+        let mut line = |cells: &mut dyn Iterator<Item = &str>| {
+            for (cell, width) in cells.zip(&widths) {
+                text.push(bar);
+                text.push(' ');
+                text.push_str(cell);
+                // A width in a format has 16 bits, and a cell may be longer.
+                text.extend(std::iter::repeat_n(' ', width.saturating_sub(length(cell)) + 1));
+            }
+            text.push(bar);
+            text.push('\n');
+        };
+        if fits {
+            return line(&mut cells.iter().map(AsRef::as_ref));
+        }
         let cells: Vec<Vec<String>> = cells.iter().zip(&widths).map(|(cell, width)| wrapped(cell, *width)).collect();
         let height = cells.iter().map(Vec::len).max().unwrap_or(0);
-        let line = |number: usize| {
-            let padded = cells.iter().zip(&widths).map(|(lines, width)| {
-                let text = lines.get(number).map_or("", String::as_str);
-                // A width in a format has 16 bits, and a cell may be longer.
-                format!(" {text}{} ", " ".repeat(width.saturating_sub(text.chars().count())))
-            });
-            format!("{bar}{}{bar}\n", padded.collect::<Vec<_>>().join(&bar.to_string()))
-        };
-        (0..height).map(line).collect::<String>()
+        for number in 0..height {
+            line(&mut cells.iter().map(|lines| lines.get(number).map_or("", String::as_str)));
+        }
     };
-    let headers: Vec<_> = headers.iter().map(|header| (*header).into()).collect();
-    let body: String = rows.iter().map(|cells| row(cells)).collect();
-    if utf8 {
-        let (top, middle, bottom) = (rule('┌', '─', '┬', '┐'), rule('╞', '═', '╪', '╡'), rule('└', '─', '┴', '┘'));
-        format!("{top}{}{middle}{body}{bottom}", row(&headers))
+    let (top, middle, bottom) = if utf8 {
+        (rule('┌', '─', '┬', '┐'), rule('╞', '═', '╪', '╡'), rule('└', '─', '┴', '┘'))
     } else {
         let plain = rule('+', '-', '+', '+');
-        format!("{plain}{}{plain}{body}{plain}", row(&headers))
+        (plain.clone(), plain.clone(), plain)
+    };
+    let mut text = top;
+    put(&mut text, headers);
+    text += &middle;
+    for row in rows() {
+        put(&mut text, &row);
     }
+    text + &bottom
+}
+
+/// In characters.
+fn length(text: &str) -> usize {
+    if text.is_ascii() { text.len() } else { text.chars().count() }
 }
 
 /// In lines of at most this many characters, broken at blanks where there are some.
@@ -253,6 +346,33 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ten_of_each_kind_are_shown() {
+        let lines = || (0..25).map(|number| (if number % 2 == 0 { "even" } else { "odd" }, format!("{number}\n")));
+        let text = first_ones(lines(), false, "verify");
+        let (shown, more) = text.split_at(text.find("...").unwrap());
+        assert_eq!(shown, (0..20).map(|number| format!("{number}\n")).collect::<String>(), "in their order");
+        assert_eq!(more, "... and 3 more: even\n... and 2 more: odd\n  hint: `pve-public-ip verify --all` shows all\n");
+        assert_eq!(first_ones(lines(), true, "verify").lines().count(), 25);
+        assert_eq!(first_ones(lines().take(20), false, "verify").lines().count(), 20);
+        assert_eq!(first_ones([("one", "1\n".to_owned()); 0], false, "verify"), "");
+    }
+
+    #[test]
+    fn a_long_table_is_like_a_short_one() {
+        let headers = ["vmid", "what"];
+        let cells = [["100", "plain"], ["101", "a \x1b[31m red word, and many others behind it"], ["102", "größer"]];
+        let mut rows = Rows::new(2);
+        assert!(rows.is_empty());
+        cells.iter().flatten().for_each(|cell| rows.cell(cell));
+        let short: Vec<Vec<String>> = cells.iter().map(|row| row.map(str::to_owned).to_vec()).collect();
+        let (long, short) = (rows.table(&headers), table_within(usize::MAX, &headers, &short));
+        assert_eq!(long, short);
+        let widths: std::collections::BTreeSet<usize> = long.lines().map(length).collect();
+        assert_eq!(widths.len(), 1, "{long}");
+        assert!(!long.contains('\x1b'), "{long}");
+    }
 
     #[test]
     fn yaml_quotes_what_yaml_would_misread() {

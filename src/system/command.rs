@@ -2,18 +2,22 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, IsTerminal as _, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
+use super::files;
 use crate::model::text::{command_line, one_line};
 
 /// Directories in which programs are looked for; never the caller's `PATH` alone, which may be anything.
@@ -40,6 +44,14 @@ pub enum CommandError {
         /// What it wrote to stderr.
         stderr: String,
     },
+    /// Was ended because it took too long.
+    #[error("`{program}` did not end within {seconds} s and was killed: what it did until then stays")]
+    Late {
+        /// Program and arguments.
+        program: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
 }
 
 fn said(stderr: &str) -> String {
@@ -47,8 +59,20 @@ fn said(stderr: &str) -> String {
     if text.is_empty() { String::new() } else { format!(": {text}") }
 }
 
-/// Runs a program with `input` on its stdin and returns its stdout.
+/// How long Proxmox VE's tools may take: they wait for locks of guests and storages.
+const TOOL_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long every other program may: `nft` loads ten thousand bindings in less than a second.
+const PROGRAM_LIMIT: Duration = Duration::from_secs(20);
+
+/// Runs a program with `input` on its stdin and returns its stdout. It is killed if it takes longer than it ever should.
 pub fn run(program: &str, args: &[&str], input: &[u8]) -> Result<Vec<u8>, CommandError> {
+    let name = Path::new(program).file_name().and_then(|name| name.to_str()).unwrap_or(program);
+    let is_tool = matches!(name, "qm" | "pct" | "pvesh" | "pvesm" | "systemctl");
+    run_for(if is_tool { TOOL_LIMIT } else { PROGRAM_LIMIT }, program, args, input)
+}
+
+fn run_for(limit: Duration, program: &str, args: &[&str], input: &[u8]) -> Result<Vec<u8>, CommandError> {
     let shown = || command_line(std::iter::once(program).chain(args.iter().copied()));
     let start = |source| CommandError::Start { program: shown(), source };
     let mut child = new(program)
@@ -59,15 +83,121 @@ pub fn run(program: &str, args: &[&str], input: &[u8]) -> Result<Vec<u8>, Comman
         .stderr(Stdio::piped())
         .spawn()
         .map_err(start)?;
-    // A program that ends early closes the pipe; its exit status and stderr then say more than EPIPE.
-    let fed = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input));
-    let output = child.wait_with_output().map_err(start)?;
-    if !output.status.success() {
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        return Err(CommandError::Failed { program: shown(), status: output.status, stderr });
+    let started = Instant::now();
+    let talked = talk(&mut child, input, started + limit);
+    let status = match &talked {
+        Ok(Some(_)) => wait_until(&mut child, started + limit).map_err(start)?,
+        Ok(None) | Err(_) => None,
+    };
+    let Some(status) = status else {
+        // One that hangs in the kernel cannot even be killed; it is not waited for.
+        let _ = child.kill();
+        let _ = wait_until(&mut child, Instant::now() + END_LIMIT);
+        talked.map_err(start)?;
+        return Err(CommandError::Late { program: shown(), seconds: limit.as_secs() });
+    };
+    let Talk { fed, output, errors } = talked.map_err(start)?.unwrap_or_default();
+    if !status.success() {
+        let stderr = String::from_utf8_lossy(&errors).into_owned();
+        return Err(CommandError::Failed { program: shown(), status, stderr });
     }
-    fed.map_err(start)?;
-    Ok(output.stdout)
+    // A program that ends early closes the pipe; its exit status and stderr say more than EPIPE, if it failed.
+    if fed < input.len() {
+        return Err(start(io::ErrorKind::BrokenPipe.into()));
+    }
+    Ok(output)
+}
+
+/// What a program read and said.
+#[derive(Default)]
+struct Talk {
+    /// How many bytes of the input it took.
+    fed: usize,
+    output: Vec<u8>,
+    errors: Vec<u8>,
+}
+
+/// Feeds a program and reads what it says, until it has closed its ends; `None`: it has not in time.
+fn talk(child: &mut Child, input: &[u8], until: Instant) -> io::Result<Option<Talk>> {
+    let mut stdin = child.stdin.take().filter(|_| !input.is_empty());
+    let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
+    let ends = [stdin.as_ref().map(AsFd::as_fd), stdout.as_ref().map(AsFd::as_fd), stderr.as_ref().map(AsFd::as_fd)];
+    for end in ends.into_iter().flatten() {
+        fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    }
+    let mut talk = Talk::default();
+    while stdin.is_some() || stdout.is_some() || stderr.is_some() {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        let mut waiting = Vec::new();
+        waiting.extend(stdin.as_ref().map(|end| PollFd::new(end.as_fd(), PollFlags::POLLOUT)));
+        waiting.extend(stdout.as_ref().map(|end| PollFd::new(end.as_fd(), PollFlags::POLLIN)));
+        waiting.extend(stderr.as_ref().map(|end| PollFd::new(end.as_fd(), PollFlags::POLLIN)));
+        // Rounded up, so that the last millisecond is not spent turning.
+        let milliseconds = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
+        match poll(&mut waiting, PollTimeout::from(milliseconds)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        if let Some(end) = &mut stdin {
+            let is_over = match end.write(&input[talk.fed..]) {
+                Ok(length) => {
+                    talk.fed += length;
+                    talk.fed == input.len()
+                }
+                Err(error) => !is_for_later(&error),
+            };
+            if is_over {
+                stdin = None;
+            }
+        }
+        if let Some(end) = &mut stdout {
+            if !read_some(end, &mut talk.output)? {
+                stdout = None;
+            }
+        }
+        if let Some(end) = &mut stderr {
+            if !read_some(end, &mut talk.errors)? {
+                stderr = None;
+            }
+        }
+    }
+    Ok(Some(talk))
+}
+
+fn is_for_later(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Reads what is there; `false` at the end.
+fn read_some(end: &mut impl Read, into: &mut Vec<u8>) -> io::Result<bool> {
+    let mut buffer = [0; 1 << 14];
+    loop {
+        match end.read(&mut buffer) {
+            Ok(0) => return Ok(false),
+            Ok(length) => into.extend_from_slice(&buffer[..length]),
+            Err(error) if is_for_later(&error) => return Ok(true),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// How a program that has said all has ended; `None`: it has not in time.
+fn wait_until(child: &mut Child, until: Instant) -> io::Result<Option<ExitStatus>> {
+    let mut pause = Duration::from_micros(50);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= until {
+            return Ok(None);
+        }
+        // It has closed its ends, and ends in a moment.
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(10));
+    }
 }
 
 /// As [`run`], without input, for a program that may hang: it is killed when the time is over.
@@ -139,14 +269,33 @@ pub fn is_supervised() -> bool {
     true
 }
 
-/// Has another process of this program do what this one was asked for, with the file of the node's lock as its stdin, and
-/// returns its exit status; `None` if none can be started.
+/// How a process is seen to by its parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// It ends itself when this time is over.
+    Limit(Duration),
+    /// It changes something, and takes as long as that takes, unless it hangs in the kernel.
+    Change,
+}
+
+/// After what time it is said that a change hangs, and after what time it is left behind.
+const HANG_SAID: Duration = Duration::from_secs(10);
+const HANG_LIMIT: Duration = Duration::from_secs(40);
+
+/// Has another process of this program do what this one was asked for, and returns its exit status; `None` if none can be
+/// started. One with a time limit has the file of the node's lock as its stdin.
 ///
 /// Who reads from a cluster file system that hangs can neither go on nor end, whatever signal it gets (state D). So this
 /// process reads nothing. The other one says itself when its time is over. If it cannot end then, it is left behind: it has
 /// no descriptor of the caller, who waits for the end of our output, and the lock that it may hold is given back for it.
-pub fn supervise(limit: Duration, lock: Option<File>) -> Option<u8> {
-    let stdin = lock.as_ref().and_then(|lock| lock.try_clone().ok()).map_or_else(Stdio::null, Stdio::from);
+pub fn supervise(patience: Patience, lock: Option<File>) -> Option<u8> {
+    let stdin = match (patience, &lock) {
+        // It may be told to read something.
+        (Patience::Change, _) => Stdio::inherit(),
+        (Patience::Limit(_), lock) => {
+            lock.as_ref().and_then(|lock| lock.try_clone().ok()).map_or_else(Stdio::null, Stdio::from)
+        }
+    };
     let own_or_piped = |is_terminal: bool| if is_terminal { Stdio::inherit() } else { Stdio::piped() };
     let mut child = new(std::env::current_exe().ok()?)
         .args(std::env::args_os().skip(1))
@@ -169,31 +318,74 @@ pub fn supervise(limit: Duration, lock: Option<File>) -> Option<u8> {
     let pid = Pid::from_raw(i32::try_from(child.id()).ok()?);
     let (done, ended) = channel();
     thread::spawn(move || drop(done.send(child.wait())));
-    let mut left = limit + END_LIMIT;
+    let (started, mut code) = (Instant::now(), 1);
+    // Since when it has hung without a break, and whether that was said.
+    let (mut hangs_since, mut was_said, mut had_ended) = (None, false, false);
     loop {
-        match ended.recv_timeout(left) {
+        match ended.recv_timeout(END_LIMIT) {
             Ok(Ok(status)) => {
                 // All that it had to say: both pipes have an end, as for a caller of its own.
                 while copied.recv().is_ok() {}
                 let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
                 return Some(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
             }
-            Err(RecvTimeoutError::Timeout) if !cannot_end(pid) => left = END_LIMIT,
+            Err(RecvTimeoutError::Timeout) => {}
             _ => break,
+        }
+        let Some((state, status)) = state_of(pid) else { break };
+        let is_over = matches!(state, 'Z' | 'X');
+        // It has ended but for a thread that hangs, unless it ends in this moment.
+        if is_over && had_ended {
+            code = status;
+            break;
+        }
+        had_ended = is_over;
+        match patience {
+            Patience::Limit(limit) => {
+                if state == 'D' && started.elapsed() >= limit + END_LIMIT {
+                    break;
+                }
+            }
+            Patience::Change if state == 'D' || waits_for_fuse(pid) => {
+                let hangs_for = hangs_since.get_or_insert_with(Instant::now).elapsed();
+                if hangs_for >= HANG_SAID && !was_said {
+                    was_said = true;
+                    log::warn!("waiting for `/etc/pve`, which does not answer: `systemctl status pve-cluster`");
+                }
+                if hangs_for >= HANG_LIMIT {
+                    log::error!(
+                        "this hangs and is given up: what it was about to write may or may not have been written"
+                    );
+                    log::error!(
+                        "hint: is `/etc/pve` reachable? `systemctl status pve-cluster`; afterwards `pve-public-ip list` tells what holds"
+                    );
+                    break;
+                }
+            }
+            Patience::Change => hangs_since = None,
         }
     }
     let _ = kill(pid, Signal::SIGKILL);
     // Whoever shares an open file shares its lock, and can give it back.
     drop(lock.map(|lock| Flock::lock(lock, FlockArg::LockExclusiveNonblock)));
     let _ = copied.recv_timeout(Duration::from_millis(200));
-    Some(1)
+    Some(code)
 }
 
-/// Whether a process hangs in the kernel, or has ended but for a thread that does.
-fn cannot_end(pid: Pid) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    state.is_none_or(|state| matches!(state, 'D' | 'Z' | 'X'))
+/// The state of a process, which is D if it hangs in the kernel, and with which status it ended, if it has. Source:
+/// `proc_pid_stat(5)`.
+fn state_of(pid: Pid) -> Option<(char, u8)> {
+    let stat = files::read_kernel(Path::new(&format!("/proc/{pid}/stat"))).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let status = rest.split_whitespace().last()?.parse::<u32>().ok()?;
+    Some((rest.chars().next()?, u8::try_from(status >> 8 & 0xff).unwrap_or(1)))
+}
+
+/// Whether a process waits for the answer of a file system that another process provides, as pmxcfs does. Nothing shows in
+/// its state until it is told to end. Source: Linux `fs/fuse/dev.c`.
+fn waits_for_fuse(pid: Pid) -> bool {
+    let place = files::read_kernel(Path::new(&format!("/proc/{pid}/wchan"))).unwrap_or_default();
+    place.contains("fuse") || place == "request_wait_answer"
 }
 
 /// Finds a program in the system's directories, or in those of `PATH`.
@@ -232,6 +424,26 @@ mod tests {
         assert_eq!(run_within(5, "printf", &["%s", "hello"]).unwrap(), b"hello");
         let message = run_within(1, "sleep", &["60"]).unwrap_err().to_string();
         assert_eq!(message, "`timeout --signal=KILL 1 sleep 60` failed (signal: 9 (SIGKILL))");
+    }
+
+    #[test]
+    fn a_program_that_takes_too_long_is_killed() {
+        let shell = |script: &str, input: &[u8]| run_for(Duration::from_secs(1), "sh", &["-c", script], input);
+        for script in ["exec sleep 60", "exec >&- 2>&- <&-; exec sleep 60", "echo; cat >/dev/null; exec sleep 60"] {
+            let message = shell(script, &vec![b'x'; 1 << 20]).unwrap_err().to_string();
+            let expected =
+                format!("`sh -c '{script}'` did not end within 1 s and was killed: what it did until then stays");
+            assert_eq!(message, expected);
+        }
+        // Neither side waits for the other one.
+        let long = vec![b'x'; 1 << 20];
+        let patient = Duration::from_secs(60);
+        assert_eq!(run_for(patient, "cat", &[], &long).unwrap(), long);
+        assert_eq!(run_for(patient, "sh", &["-c", "cat >&2; echo done"], &long).unwrap(), b"done\n");
+        let message = run_for(patient, "sh", &["-c", "exit 3"], &long).unwrap_err().to_string();
+        assert_eq!(message, "`sh -c 'exit 3'` failed (exit status: 3)");
+        let message = run_for(patient, "true", &[], &long).unwrap_err().to_string();
+        assert_eq!(message, "cannot run `true`");
     }
 
     #[test]

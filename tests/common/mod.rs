@@ -35,6 +35,8 @@ pub(crate) fn need(programs: &[&str]) {
 /// Network and mount namespace of its own; it ends with this value, and with this process whatever happens.
 pub(crate) struct Namespace {
     holder: Child,
+    /// Commands run without the process that sees to their end, which takes as long again to start.
+    pub(crate) is_unattended: bool,
 }
 
 impl Namespace {
@@ -49,7 +51,7 @@ impl Namespace {
         let mut line = String::new();
         BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n", "this test needs to be allowed to make network and mount namespaces");
-        Self { holder }
+        Self { holder, is_unattended: false }
     }
 
     /// The process that holds it.
@@ -66,6 +68,9 @@ impl Namespace {
             command.env_remove(name);
         }
         command.env("LC_ALL", "C").env("PATH", SYSTEM_PATH);
+        if self.is_unattended {
+            command.env("PVE_PUBLIC_IP_SUPERVISED", "1");
+        }
         command
     }
 
