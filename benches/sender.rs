@@ -82,6 +82,19 @@ enum Task {
         /// Called as Proxmox VE does
         hookscript: String,
     },
+    /// Send with one MAC after the other, over and over; says so once a bridge can have learnt them all, and never ends
+    Macs {
+        /// How many
+        #[arg(long)]
+        macs: u32,
+        /// Frames in a second, after the first round
+        #[arg(long, default_value_t = 50_000)]
+        rate: u32,
+        /// Where
+        netns: String,
+        /// The interface that sends
+        interface: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -105,6 +118,7 @@ fn main() -> Result<()> {
         Task::Tcp { rounds, labs } => tcp(&rounds, &labs),
         Task::Wall { rounds, programs } => wall(&rounds, &programs),
         Task::Storm { guests, seconds, netns, root, hookscript } => storm(guests, seconds, &netns, &root, &hookscript),
+        Task::Macs { macs, rate, netns, interface } => storm_of_macs(macs, rate, &netns, &interface),
     }
 }
 
@@ -560,4 +574,49 @@ fn storm(guests: u32, seconds: f64, netns: &str, root: &str, hookscript: &str) -
         text += &format!("{name}\t{:.1}\t{:.1}\t{:.1}\n", median(&sorted), at(&sorted, 0.99), at(&sorted, 1.0));
     }
     Ok(io::stdout().write_all(text.as_bytes())?)
+}
+
+// ---- MACs that a bridge learns ---------------------------------------------------------------------------------
+
+/// How often the sender rests while it keeps to its rate.
+const PULSE: Duration = Duration::from_millis(10);
+
+/// A guest makes the bridge learn. The frames are addressed to the node, so that nothing is flooded: what costs is what is
+/// learnt.
+fn storm_of_macs(macs: u32, rate: u32, netns: &str, interface: &str) -> Result<()> {
+    enter(netns)?;
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(socket.as_raw_fd(), &link(interface)?)?;
+    let template = frame("02:00:00:ff:ff:02", "06:00:00:00:00:00", Ipv4Addr::new(192, 0, 2, 2))?;
+    let mut headers = MultiHeaders::<LinkAddr>::preallocate(BURST, None);
+    let none = vec![None; BURST];
+    let in_pulse = rate.div_ceil(u32::try_from(Duration::from_secs(1).as_millis() / PULSE.as_millis())?);
+    let mut next = 0u32;
+    let mut is_first = true;
+    loop {
+        let began = Instant::now();
+        let mut sent = 0;
+        while sent < in_pulse || is_first {
+            let frames: Vec<Vec<u8>> = (0..BURST)
+                .map(|_| {
+                    // Scattered as random ones are, and every one of them once in a round.
+                    let scattered = next.wrapping_mul(0x9e37_79b1).to_be_bytes();
+                    next = (next + 1) % macs;
+                    let mut frame = template.clone();
+                    frame[8..12].copy_from_slice(&scattered);
+                    frame
+                })
+                .collect();
+            let messages: Vec<_> = frames.iter().map(|frame| [io::IoSlice::new(frame)]).collect();
+            let results = sendmmsg(socket.as_raw_fd(), &mut headers, &messages, &none, [], MsgFlags::empty())?;
+            let count = u32::try_from(results.count())?;
+            sent += count;
+            if is_first && sent >= macs {
+                is_first = false;
+                io::stdout().write_all(b"learnt\n")?;
+                io::stdout().flush()?;
+            }
+        }
+        thread::sleep(PULSE.saturating_sub(began.elapsed()));
+    }
 }
