@@ -332,7 +332,8 @@ pub fn supervise(patience: Patience, lock: Option<File>) -> Option<u8> {
             Err(RecvTimeoutError::Timeout) => {}
             _ => break,
         }
-        let Some((state, status)) = state_of(pid) else { break };
+        // Where there is no /proc nothing is known of it, and it is not taken for one that hangs.
+        let (state, status) = state_of(pid).unwrap_or(('?', 1));
         let is_over = matches!(state, 'Z' | 'X');
         // It has ended but for a thread that hangs, unless it ends in this moment.
         if is_over && had_ended {
@@ -342,7 +343,7 @@ pub fn supervise(patience: Patience, lock: Option<File>) -> Option<u8> {
         had_ended = is_over;
         match patience {
             Patience::Limit(limit) => {
-                if state == 'D' && started.elapsed() >= limit + END_LIMIT {
+                if matches!(state, 'D' | '?') && started.elapsed() >= limit + END_LIMIT {
                     break;
                 }
             }
