@@ -201,6 +201,7 @@ pub fn is_fuse(path: &Path) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test reads what was written")]
 mod tests {
     use super::*;
 
