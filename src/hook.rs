@@ -19,7 +19,7 @@ use crate::cloudinit::Finding;
 use crate::guest::{GuestError, Located};
 use crate::hookscript;
 use crate::inspect::{self, Moment};
-use crate::model::{GuestKind, IfName, MacAddr, NodeName, PoolName, Prefix, Vmid};
+use crate::model::{GuestKind, IfName, MacAddr, NicId, NodeName, PoolName, Prefix, Vmid};
 use crate::plan::{
     Failed, Index, Inputs, Links, NetState, Place, Presence, Problem, Refusal, Rules, Subject, Support, carry_out,
     check_configured, check_filtered, check_guest, check_own, check_stranger, desired_for, diff, is_configured_beyond,
@@ -525,7 +525,9 @@ impl Hook<'_> {
 
     /// The guest's ports, also behind the NIC firewall.
     fn ports(&self, file: &GuestFile, kind: GuestKind) -> BTreeSet<IfName> {
-        let outer = file.interfaces.keys().map(|nic| GuestKind::firewall_port(self.vmid, *nic));
+        let halves =
+            |nic: &NicId| [GuestKind::firewall_port(self.vmid, *nic), GuestKind::firewall_link(self.vmid, *nic)];
+        let outer = file.interfaces.keys().flat_map(halves);
         ports(file, kind).into_iter().chain(outer).collect()
     }
 

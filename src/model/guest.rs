@@ -87,6 +87,11 @@ impl GuestKind {
         IfName::literal(&format!("fwpr{vmid}p{}", nic.index()))
     }
 
+    /// Its other half, beside the guest's port on the bridge of the NIC firewall.
+    pub fn firewall_link(vmid: Vmid, nic: NicId) -> IfName {
+        IfName::literal(&format!("fwln{vmid}i{}", nic.index()))
+    }
+
     /// The command that changes a guest of this kind.
     pub fn tool(self) -> &'static str {
         match self {

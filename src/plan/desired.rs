@@ -794,10 +794,14 @@ fn add_reachability(
     state: &mut NetState,
 ) {
     let links = &inputs.links;
-    for candidate in [port, crate::model::GuestKind::firewall_port(vmid, id)] {
+    for candidate in [port, GuestKind::firewall_port(vmid, id), GuestKind::firewall_link(vmid, id)] {
+        if links.get(candidate).is_some_and(|link| link.master.is_some()) {
+            state.screened_ports.insert(candidate);
+        }
+    }
+    for candidate in [port, GuestKind::firewall_port(vmid, id)] {
         if links.get(candidate).is_some_and(|link| link.master.is_some()) {
             state.forwarding.insert((candidate, interface.mac), interface.trunk.clone());
-            state.screened_ports.insert(candidate);
         }
     }
     for assigned in &interface.addresses {
