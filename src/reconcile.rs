@@ -13,9 +13,9 @@ use crate::guest::{GuestConfig, GuestError, Guests};
 use crate::model::{GuestKind, IfName, MacAddr, NodeName, Vmid};
 use crate::paths::Paths;
 use crate::plan::{
-    Desired, Exits, Failed, Inputs, Learnt, Links, NetState, Outcome, Place, Presence, Problem, Question, Refusal,
-    Rules, Sighting, Step, Subject, carry_out, desired, diff, gateways, gateways_here, is_idle, is_uplink_of, learn,
-    news, notes, questions, settle, support,
+    Desired, Exits, Failed, Inputs, Learnt, Links, NetState, Obstacles, Outcome, Place, Presence, Problem, Question,
+    Refusal, Rules, Sighting, Step, Subject, carry_out, desired, diff, gateways, gateways_here, is_idle, is_uplink_of,
+    learn, news, notes, questions, settle, support,
 };
 use crate::registry::document::{BackendChoice, GuestFile, Mode as PoolMode, Pool, PoolsFile};
 use crate::registry::store::{Store, StoreError};
@@ -397,18 +397,7 @@ impl Node {
                 refusal(error)
             })
         });
-        problems.extend(failed.iter().map(Failed::problem));
-        // What is not wanted there any more may be there still.
-        let unread =
-            obstacles.unread().into_iter().filter(|unread| failed.iter().all(|failed| failed.error != **unread));
-        problems.extend(unread.map(|Refusal { sentence, hint }| Problem {
-            vmid: None,
-            sentence: sentence.clone(),
-            hint: hint.clone(),
-        }));
-        // One cause of several steps is said once.
-        let mut said = BTreeSet::new();
-        problems.retain(|problem| said.insert((problem.vmid, problem.sentence.clone())));
+        add_failures(&mut problems, &failed, &obstacles);
         if mode == Mode::Apply {
             // Whose traffic is not led here is not announced.
             arrived.retain(|vmid| failed.iter().all(|failed| failed.subject != Subject::Guest(*vmid)));
@@ -481,18 +470,15 @@ impl Node {
         let backend = match choice {
             BackendChoice::Nftables => Backend::Nftables,
             BackendChoice::Auto => xtables::in_use().map_or(Backend::Nftables, xtables::backend),
-            BackendChoice::Iptables => match xtables::preferred() {
-                Ok(variant) => xtables::backend(variant),
-                // Without a program it is not decided which: who needs it is told when it is asked, and nobody else.
-                Err(_) => {
+            BackendChoice::Iptables => {
+                let Ok(variant) = xtables::preferred() else {
+                    // Without a program it is not decided which: who needs it is told when it is asked, and nobody else.
                     let backend = xtables::backend(Variant::Nft);
-                    return Ok(BackendNote {
-                        choice: None,
-                        backend,
-                        variants: &variants | &BTreeSet::from([Variant::Nft]),
-                    });
-                }
-            },
+                    let variants = &variants | &BTreeSet::from([Variant::Nft]);
+                    return Ok(BackendNote { choice: None, backend, variants });
+                };
+                xtables::backend(variant)
+            }
             BackendChoice::IptablesLegacy => xtables::backend(Variant::Legacy),
             BackendChoice::IptablesNft => xtables::backend(Variant::Nft),
         };
@@ -648,6 +634,20 @@ pub(crate) fn ask_routers(paths: &Paths, questions: &[Question]) -> bool {
         log::warn!("cannot note which routers answered: {error}");
     }
     is_answered
+}
+
+/// What failed, and what could not be read, beside other problems; one cause of several steps is said once.
+fn add_failures(problems: &mut Vec<Problem>, failed: &[Failed<Refusal>], obstacles: &Obstacles) {
+    problems.extend(failed.iter().map(Failed::problem));
+    // What is not wanted there any more may be there still.
+    let unread = obstacles.unread().into_iter().filter(|unread| failed.iter().all(|failed| failed.error != **unread));
+    problems.extend(unread.map(|Refusal { sentence, hint }| Problem {
+        vmid: None,
+        sentence: sentence.clone(),
+        hint: hint.clone(),
+    }));
+    let mut said = BTreeSet::new();
+    problems.retain(|problem| said.insert((problem.vmid, problem.sentence.clone())));
 }
 
 /// What the kernel says, with all its causes, and what to do about it.

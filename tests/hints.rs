@@ -329,6 +329,48 @@ const ABOUT: &[(&str, fn(&Node), &str, &str)] = &[
         "the provider bound 203.0.113.10 to MAC",
     ),
     (
+        "a clone with an address that the provider bound to another MAC",
+        |node| {
+            provider(node);
+            node.tree
+                .qemu(110, "name: c\nipconfig0: ip=203.0.113.40/32\nnet0: virtio=02:00:00:AA:BB:0C,bridge=vmbr0\n");
+        },
+        "hook 110 pre-start",
+        "guest 110 is configured with 203.0.113.40 of pool `hz`",
+    ),
+    (
+        "a clone with an address of a pool whose provider hands out MACs",
+        |node| {
+            provider(node);
+            node.run("pool add hz 203.0.113.41 --mac 02:00:00:aa:bb:01").ok();
+            node.run("assign 101 203.0.113.41 --no-hookscript").ok();
+            node.tree
+                .qemu(110, "name: c\nipconfig0: ip=203.0.113.41/32\nnet0: virtio=02:00:00:AA:BB:0C,bridge=vmbr0\n");
+        },
+        "hook 110 pre-start",
+        "guest 110 is configured with 203.0.113.41, which is assigned to guest 101",
+    ),
+    (
+        "a clone with an address on its second NIC",
+        |node| {
+            node.tree.qemu(
+                110,
+                "name: c\nipconfig1: ip=203.0.113.11/32\nnet0: virtio=02:00:00:AA:BB:0D,bridge=vmbr0\nnet1: virtio=02:00:00:AA:BB:0C,bridge=vmbr0\n",
+            );
+        },
+        "hook 110 pre-start",
+        "guest 110 is configured with 203.0.113.11 of pool",
+    ),
+    (
+        "the provider's MAC at another guest",
+        |node| {
+            provider(node);
+            node.tree.qemu(102, "name: x\nnet0: virtio=02:00:00:AA:BB:77,bridge=vmbr0\n");
+        },
+        "assign 101 203.0.113.40 --set-mac --no-hookscript",
+        "is that of guest 102 net0 already",
+    ),
+    (
         "a file that a writer left",
         |node| node.tree.write("etc/pve/public-ip/guests/100.json.tmp.1", "{"),
         "doctor",

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::advice;
 use super::proxmox::{self, Outcome};
 use crate::audit::{Change, Event};
-use crate::guest::Located;
+use crate::guest::{Located, NicChange};
 use crate::model::{MacAddr, NicId, Prefix, Vmid};
 use crate::reconcile::{Node, ReconcileError};
 use crate::registry::{Registry, plain};
@@ -37,10 +37,10 @@ pub(super) fn give(
                 format!("stop it, then try again: `{tool} shutdown {vmid}`"),
             ));
         }
-        if let Some((other, id)) = holder(node, mac, vmid, nics)? {
+        if let Some((other, id, fresh)) = holder(node, mac, vmid, nics)? {
             return Err(advice(
                 format!("MAC {mac} is that of guest {other} {id} already"),
-                "a MAC belongs to one guest: give the other one its own first",
+                format!("if guest {other} does not need it, give {id} there another one: `{fresh}`"),
             ));
         }
         let value = located.config.lines.get(&nic.to_string()).map(|value| replaced(value, old, mac));
@@ -94,13 +94,18 @@ pub(super) fn wanted(registry: &Registry, addresses: &[Prefix]) -> anyhow::Resul
     found.map(|(_, mac)| mac).context("--set-mac needs the addresses")
 }
 
-/// A NIC of this node's guests that has the MAC, other than those of the guest that are to have it.
-fn holder(node: &Node, mac: MacAddr, vmid: Vmid, nics: &[NicId]) -> anyhow::Result<Option<(Vmid, NicId)>> {
+/// A NIC of this node's guests that has the MAC, other than those of the guest that are to have it; and the command that gives
+/// it another one.
+fn holder(node: &Node, mac: MacAddr, vmid: Vmid, nics: &[NicId]) -> anyhow::Result<Option<(Vmid, NicId, String)>> {
     let guests = node.guests.local().map_err(ReconcileError::from)?;
-    let all = guests.iter().flat_map(|(vmid, config)| config.nics.iter().map(move |(id, nic)| (*vmid, *id, nic)));
-    let holders = all.filter(|(_, _, nic)| nic.as_ref().is_ok_and(|nic| nic.mac == Some(mac)));
-    let is_meant = |(guest, id): &(Vmid, NicId)| *guest == vmid && nics.contains(id);
-    Ok(holders.map(|(guest, id, _)| (guest, id)).find(|found| !is_meant(found)))
+    for (guest, config) in &guests {
+        let holds = |id: &NicId| config.nics[id].as_ref().is_ok_and(|nic| nic.mac == Some(mac));
+        let is_meant = |id: &NicId| *guest == vmid && nics.contains(id);
+        if let Some(id) = config.nics.keys().find(|id| holds(id) && !is_meant(id)) {
+            return Ok(Some((*guest, *id, config.change_nic(*guest, *id, NicChange::FreshMac))));
+        }
+    }
+    Ok(None)
 }
 
 /// The value of `netN` with another MAC, everything else as it stands there.

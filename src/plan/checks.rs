@@ -136,7 +136,7 @@ pub fn check_configured(index: &Index<'_>, guest: &GuestFile, config: &GuestConf
         let owner = index.other_holder(Some(guest.vmid), net.addr())?;
         Some((
             format!("guest {} is configured with {}, which is assigned to guest {owner}", guest.vmid, net.addr()),
-            instead(config, guest.vmid, net.addr(), None),
+            instead(config, guest.vmid, net.addr(), &index.pools, None),
         ))
     })
 }
@@ -302,13 +302,20 @@ pub fn check_stranger(index: &Index<'_>, vmid: Vmid, config: &GuestConfig, our_h
                     "guest {vmid} is configured with {}, which is assigned to guest {owner}: is it a clone?",
                     net.addr()
                 ),
-                instead(config, vmid, net.addr(), index.pools.pool_of(net.addr()).map(PoolName::as_str)),
+                instead(config, vmid, net.addr(), &index.pools, index.pools.pool_of(net.addr())),
             );
         }
         if let Some(pool) = index.pools.pool_of(net.addr()) {
             return problem(
                 format!("guest {vmid} is configured with {} of pool `{pool}`, which is not assigned to it", net.addr()),
-                format!("`pve-public-ip assign {vmid} {}`, or {}", net.addr(), instead(config, vmid, net.addr(), None)),
+                match assignable(config, net.addr(), &index.pools, pool) {
+                    Some(options) => format!(
+                        "`pve-public-ip assign {vmid} {}{options}`, or {}",
+                        net.addr(),
+                        instead(config, vmid, net.addr(), &index.pools, None)
+                    ),
+                    None => instead(config, vmid, net.addr(), &index.pools, None),
+                },
             );
         }
     }
@@ -321,14 +328,36 @@ pub fn check_stranger(index: &Index<'_>, vmid: Vmid, config: &GuestConfig, our_h
     None
 }
 
-/// How a guest gets rid of an address that it is configured with; or another one of the pool, with the hookscript.
-fn instead(config: &GuestConfig, vmid: Vmid, address: IpAddr, pool: Option<&str>) -> String {
-    let without = config
-        .nic_with(address)
-        .map(|nic| format!("take the address out of it: `{}`", config.without_address(vmid, nic)));
+/// Bridge and MAC of a NIC, as far as they are understood.
+fn plugged(config: &GuestConfig, nic: NicId) -> (Option<IfName>, Option<MacAddr>) {
+    let nic = config.nics.get(&nic).and_then(|nic| nic.as_ref().ok());
+    (nic.and_then(|nic| nic.bridge), nic.and_then(|nic| nic.mac))
+}
+
+/// With which options an address could be assigned to the NIC that is configured with it, if it could.
+fn assignable(config: &GuestConfig, address: IpAddr, pools: &PoolIndex<'_>, pool: &PoolName) -> Option<String> {
+    let nic = config.nic_with(address)?;
+    let (bridge, mac) = plugged(config, nic);
+    let is_fit = pools.suits(pool, Prefix::host(address).ok()?, bridge, mac);
+    is_fit.then(|| if nic == NicId::FIRST { String::new() } else { format!(" --net {}", nic.index()) })
+}
+
+/// How a guest gets rid of an address that it is configured with; or another one of the pool, with the hookscript, where that
+/// takes no MAC of the provider.
+fn instead(
+    config: &GuestConfig,
+    vmid: Vmid,
+    address: IpAddr,
+    pools: &PoolIndex<'_>,
+    pool: Option<&PoolName>,
+) -> String {
+    let nic = config.nic_with(address);
+    let without = nic.map(|nic| format!("take the address out of it: `{}`", config.without_address(vmid, nic)));
+    let bridge = plugged(config, NicId::FIRST).0;
+    let pool = pool.filter(|pool| pools.is_for_any(pool, bridge));
     let another = pool.map(|pool| format!("give it one of its own: `pve-public-ip assign {vmid} --pool {pool}`"));
     let ways: Vec<String> = another.into_iter().chain(without).collect();
-    ways.join(", or ")
+    if ways.is_empty() { format!("take {address} out of its configuration") } else { ways.join(", or ") }
 }
 
 /// The command that makes a NIC with assignments anew.

@@ -221,6 +221,26 @@ impl<'a> PoolIndex<'a> {
         self.0.get(pool)?.entry(prefix)
     }
 
+    /// Whether a NIC on this bridge with this MAC may be given an address of the pool.
+    pub fn suits(&self, pool: &PoolName, address: Prefix, bridge: Option<IfName>, mac: Option<MacAddr>) -> bool {
+        let Some((index, entry)) = self.0.get(pool).and_then(|index| Some((index, index.entry(address)?))) else {
+            return false;
+        };
+        let is_right = match entry.mac {
+            Some(expected) => mac == Some(expected),
+            None => mac.is_some() && !index.pool.provider_mac(),
+        };
+        is_right
+            && bridge == Some(index.pool.bridge)
+            && super::allocate::check_usable(pool, index.pool, address).is_ok()
+    }
+
+    /// Whether any NIC on this bridge may be given the next free address of the pool, whatever its MAC.
+    pub fn is_for_any(&self, pool: &PoolName, bridge: Option<IfName>) -> bool {
+        let suits = |index: &EntryIndex<'_>| bridge == Some(index.pool.bridge) && !index.pool.provider_mac();
+        self.0.get(pool).is_some_and(suits)
+    }
+
     /// The name of the pool, if there is one only.
     pub fn only_name(&self) -> Option<&'a PoolName> {
         let mut names = self.0.keys().copied();

@@ -355,6 +355,7 @@ const NO_POOLS_HINT: &str =
 
 impl RuleError {
     /// The administrator's next step.
+    #[expect(clippy::too_many_lines, reason = "each error has its own")]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::PoolExists(name) => format!("to add addresses: `pve-public-ip pool add {name} ADDRESS`"),
@@ -787,7 +788,7 @@ impl Registry {
                 organization: request.organization.clone(),
                 assigned_at: request.now.to_second(),
             };
-            if self.hold(request, &assigned)? {
+            if self.hold(request, &assigned) {
                 unasked.extend(is_due.then_some(address));
                 new.push(address);
             }
@@ -869,7 +870,7 @@ impl Registry {
     }
 
     /// Puts one address on the NICs of the request; says whether that is news. Nobody else has it.
-    fn hold(&mut self, request: &AssignRequest, assigned: &Assigned) -> Result<bool, RuleError> {
+    fn hold(&mut self, request: &AssignRequest, assigned: &Assigned) -> bool {
         let address = assigned.address;
         let guest = self.guests.entry(request.vmid).or_insert_with(|| GuestFile::new(request.vmid));
         let mut news = false;
@@ -890,7 +891,7 @@ impl Registry {
                 news = true;
             }
         }
-        Ok(news)
+        news
     }
 
     /// The pool that is meant, if no address is named.

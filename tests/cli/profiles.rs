@@ -249,7 +249,7 @@ fn a_nic_gets_the_mac_of_the_provider() {
     node.changes_nothing("assign 100 203.0.113.10 --set-mac").fails(
         1,
         "cannot assign to guest 100: MAC 00:50:56:00:01:02 is that of guest 101 net1 already",
-        "a MAC belongs to one guest: give the other one its own first",
+        "if guest 101 does not need it, give net1 there another one: `qm set 101 --net1 e1000,bridge=vmbr2`",
     );
     node.tree.qemu(101, "net1: e1000=02:00:00:AA:BB:01,bridge=vmbr2\n");
     node.plug("tap100i0");
@@ -421,6 +421,6 @@ fn both_nics_of_a_bond_get_the_mac_of_the_provider() {
     node.changes_nothing("assign 100 203.0.113.11 --net 0 --net 1 --set-mac").fails(
         1,
         "cannot assign to guest 100: MAC 02:00:00:aa:bb:07 is that of guest 100 net2 already",
-        "a MAC belongs to one guest: give the other one its own first",
+        "if guest 100 does not need it, give net2 there another one: `qm set 100 --net2 virtio,bridge=vmbr0`",
     );
 }
