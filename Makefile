@@ -34,7 +34,7 @@ BUILT := build/pve-public-ip_$$(dpkg-parsechangelog -S Version)_$$(dpkg --print-
 FUZZ_SECONDS ?= 20
 CHURN_SECONDS ?= 600
 SCRIPTS := scripts/* .ci/run hookscripts/* debian/*.postinst debian/*.prerm debian/*.postrm debian/*.if-up \
-	$(wildcard demo/run benches/run benches/storm fuzz/run tests/booted/run) \
+	$(wildcard demo/run benches/run benches/storm benches/learnt fuzz/run tests/booted/run) \
 	$(wildcard tests/vm/init tests/vm/run tests/vm/lab tests/vm/cases/* findings/lib findings/*.sh)
 
 .PHONY: all setup fmt lint test test-library test-package test-vm deb demo bench churn doc fuzz release pages clean

@@ -575,7 +575,7 @@ const FOUND: &[Row] = &[
             facts.pools(
                 "{\"address\":\"203.0.113.16/29\"}",
                 "{\"address\":\"10.0.0.0/12\"},{\"address\":\"10.16.0.0/13\"},{\"address\":\"10.24.0.0/14\"}",
-            )
+            );
         },
         "all pools together need 7169 elements of the set `reserved_ip4_24` and it has room for 8128 (88 %)",
         "`pve-public-ip pool list` shows the pools",

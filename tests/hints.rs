@@ -195,8 +195,11 @@ fn provider(node: &Node) {
     node.run("pool add hz 203.0.113.40 --mac 02:00:00:aa:bb:77").ok();
 }
 
+/// Name, scene, command, and the words that its complaint must have.
+type Told = (&'static str, fn(&Node), &'static str, &'static str);
+
 /// The same with the words that the complaint must have: other findings may come before it, and not each is an error.
-const ABOUT: &[(&str, fn(&Node), &str, &str)] = &[
+const ABOUT: &[Told] = &[
     (
         "a file of the registry that is damaged",
         |node| {
@@ -280,7 +283,7 @@ const ABOUT: &[(&str, fn(&Node), &str, &str)] = &[
             conf(
                 node,
                 "ide2: local:cloudinit\nide3: local:cloudinit\nsmbios1: uuid=11111111-2222-3333-4444-555555555555\nnet0: virtio=02:00:00:AA:BB:00,bridge=vmbr0\n",
-            )
+            );
         },
         "assign 100 203.0.113.11 --no-hookscript",
         "two cloud-init drives",
@@ -291,7 +294,7 @@ const ABOUT: &[(&str, fn(&Node), &str, &str)] = &[
             conf(
                 node,
                 "ide2: local:cloudinit\ncitype: configdrive2\nsmbios1: uuid=11111111-2222-3333-4444-555555555555\nnet0: virtio=02:00:00:AA:BB:00,bridge=vmbr0\n",
-            )
+            );
         },
         "assign 100 203.0.113.11 --no-hookscript",
         "configdrive2",
@@ -608,7 +611,9 @@ fn is_made_by(template: &str, command: &str) -> bool {
 fn templates() -> BTreeSet<String> {
     fn scan(path: &Path, found: &mut BTreeSet<String>) {
         if path.is_dir() {
-            fs::read_dir(path).unwrap().for_each(|entry| scan(&entry.unwrap().path(), found));
+            for entry in fs::read_dir(path).unwrap() {
+                scan(&entry.unwrap().path(), found);
+            }
             return;
         }
         if path.extension().is_none_or(|extension| extension != "rs") || path.ends_with("oracle/tests.rs") {

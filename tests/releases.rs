@@ -15,8 +15,8 @@ const FIRST: &str = include_str!("../src/registry/keys-0.1.0.txt");
 
 /// A note of another node.
 fn noted(node: &Node, release: &str) {
-    let note = format!("{{\"release\":\"{release}\",\"hookscript\":true}}");
-    node.tree.write("etc/pve/public-ip/releases/n2.json", note);
+    let bytes = format!("{{\"release\":\"{release}\",\"hookscript\":true}}");
+    node.tree.write("etc/pve/public-ip/releases/n2.json", bytes);
 }
 
 fn holder() -> Node {

@@ -356,7 +356,7 @@ mod tests {
         assert_eq!(more, "... and 3 more: even\n... and 2 more: odd\n  hint: `pve-public-ip verify --all` shows all\n");
         assert_eq!(first_ones(lines(), true, "verify").lines().count(), 25);
         assert_eq!(first_ones(lines().take(20), false, "verify").lines().count(), 20);
-        assert_eq!(first_ones([("one", "1\n".to_owned()); 0], false, "verify"), "");
+        assert_eq!(first_ones(std::iter::empty::<(&str, String)>(), false, "verify"), "");
     }
 
     #[test]

@@ -253,7 +253,6 @@ mod tests {
     use crate::plan::{Route, Support};
 
     #[test]
-    #[expect(clippy::too_many_lines, reason = "every kind of event against one state")]
     fn only_what_contradicts_matters() {
         let (bridge, tap): (IfName, IfName) = ("vmbr0".parse().unwrap(), "tap100i0".parse().unwrap());
         let (mac, other): (MacAddr, MacAddr) =

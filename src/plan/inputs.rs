@@ -153,6 +153,7 @@ pub struct Link {
 
 /// What matters of a bridge.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "settings of the kernel, each by itself")]
 pub struct BridgeOptions {
     /// VLAN-aware.
     pub vlan_filtering: bool,

@@ -76,6 +76,7 @@ macro_rules! sets {
 
         impl SetId {
     /// What it means for the network if the kernel lacks an element of it, and if it has one without reason.
+    #[expect(clippy::too_many_lines, reason = "a line for each set")]
     fn meaning(self) -> (&'static str, &'static str) {
         match self {
             Self::Ports => ("the port is not filtered as a bound one", "the port is filtered without need"),

@@ -699,11 +699,12 @@ impl Topology {
     }
 
     /// The node, as it is known on a bridge without a pool.
-    fn node_elsewhere(&self) -> Who {
+    fn node_elsewhere() -> Who {
         Who { mac: NODE_MAC, ip4: OTHER_NETWORK.0, ip6: OTHER_NETWORK.1 }
     }
 
     /// The frames of one play, with what must become of them.
+    #[expect(clippy::too_many_lines, reason = "an arm for each play")]
     pub fn cases(&self, play: &Play) -> Vec<Case> {
         let me = self.who(play.from);
         match play.what {
@@ -786,7 +787,7 @@ impl Topology {
                     ("the gateway", scene.gateway, true),
                     ("the gateway's usual link-local address", router, false),
                     ("the node", scene.node, true),
-                    ("the node on another bridge", self.node_elsewhere(), true),
+                    ("the node on another bridge", Self::node_elsewhere(), true),
                 ] {
                     cases.extend(free(verdicts::claims(me, who, name, with_mac, true)));
                     cases.extend(free(verdicts::hidden_claims(me, who, name)));
@@ -794,10 +795,10 @@ impl Topology {
                     cases.extend(free(verdicts::foreign_mac_inside(me, who, name)));
                 }
                 // Three tags, and SNAP behind one, are not looked into; and a bridge never sends a frame back.
-                let is_seen = |case: &Case| {
-                    !case.class.contains("three times") && !(case.class.contains("SNAP") && is_tagged(&case.frame))
+                let is_hidden = |case: &Case| {
+                    case.class.contains("three times") || (case.class.contains("SNAP") && is_tagged(&case.frame))
                 };
-                cases.retain(|case| (!case.passes || is_seen(case)) && case.frame[..6] != case.frame[6..12]);
+                cases.retain(|case| !(case.passes && is_hidden(case)) && case.frame[..6] != case.frame[6..12]);
                 cases
             }
             What::Anything => {
@@ -905,7 +906,7 @@ impl Topology {
             ("nobody's prefix", prefix(free.0, free.1), false, false),
             // From outside the node's own MAC would be the node's own frame come back.
             ("the node", scene.node, !is_uplink, false),
-            ("the node on another bridge", self.node_elsewhere(), false, false),
+            ("the node on another bridge", Self::node_elsewhere(), false, false),
         ];
         if self.nics[0].prefixes {
             victims.extend(PREFIX_ADDRESSES.map(|(ip4, ip6)| ("a bound prefix", prefix(ip4, ip6), false, true)));

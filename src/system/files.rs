@@ -205,6 +205,8 @@ pub fn is_fuse(path: &Path) -> bool {
 mod tests {
     use super::*;
 
+    type Writer = fn(&Path, &[u8]) -> io::Result<()>;
+
     #[test]
     fn only_files_are_replaced() {
         let directory = tempfile::tempdir().unwrap();
@@ -214,8 +216,7 @@ mod tests {
         fs::create_dir(at("directory")).unwrap();
         std::os::unix::fs::symlink(at("fifo"), at("link")).unwrap();
         let kind = |name| fs::symlink_metadata(at(name)).unwrap().file_type();
-        let writers: [fn(&Path, &[u8]) -> io::Result<()>; 5] =
-            [replace, replace_script, publish, replace_soon, publish_named];
+        let writers: [Writer; 5] = [replace, replace_script, publish, replace_soon, publish_named];
         for name in ["fifo", "socket", "directory"] {
             let before = kind(name);
             for write in writers {

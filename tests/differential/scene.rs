@@ -51,6 +51,7 @@ const PREFIXES: [&str; 3] = ["198.51.100.8/29", "2001:db8:100:1::/64", "2001:db8
 const TRUNK_PREFIX: &str = "198.51.100.16/29";
 
 /// The inputs of the program, as if read from a node with `node_mac` on its bridge.
+#[expect(clippy::too_many_lines, reason = "a line for each thing in the scene")]
 fn inputs(node_mac: Mac, guarded: bool) -> Inputs {
     let single = |last: u8| {
         let who = who([0; 6], last);
