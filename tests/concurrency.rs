@@ -207,6 +207,8 @@ fn a_lock_left_by_a_killed_process_of_this_node_is_taken_over_at_once() {
     need(&["strace"]);
     let node = Node::with_pool();
     let mut strace = node.net.command("strace");
+    // The process that does the work, not the one that waits for it.
+    strace.env("PVE_PUBLIC_IP_SUPERVISED", "1");
     // In front of the rename that saves the guest's file: with the lock, its directory and its mark.
     strace.args(["-qq", "-o", "/dev/null", "-e", "trace=?rename,renameat2,?renameat", "-e"]);
     strace.arg("inject=?rename,renameat2,?renameat:signal=SIGKILL:when=3");
@@ -228,6 +230,8 @@ fn a_lock_that_could_not_be_given_back_is_taken_over_at_once() {
     need(&["strace"]);
     let node = Node::with_pool();
     let mut strace = node.net.command("strace");
+    // The process that does the work, not the one that waits for it.
+    strace.env("PVE_PUBLIC_IP_SUPERVISED", "1");
     strace.args([
         "-qq",
         "-o",
@@ -317,6 +321,8 @@ fn a_file_changed_without_the_lock_is_not_overwritten() {
     let before = node.tree.read("etc/pve/public-ip/pools.json");
     // The command pauses with the lock in its hands, when it is about to compare the file with what it read.
     let mut strace = node.net.command("strace");
+    // The process that does the work, not the one that waits for it.
+    strace.env("PVE_PUBLIC_IP_SUPERVISED", "1");
     strace.args(["-qq", "-o", "/dev/null", "-P", pools.to_str().unwrap(), "-e", "trace=openat", "-e"]);
     strace.arg("inject=openat:delay_enter=1500000:when=2");
     strace.arg(common::BINARY).arg("--root").arg(node.tree.root());

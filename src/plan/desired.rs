@@ -244,7 +244,9 @@ pub(super) fn infrastructure_addresses(
     let pools = || inputs.registry.pools.pools.values();
     let named = pools().filter_map(|pool| pool.gateway_mac).map(|mac| IpAddr::V6(mac.link_local()));
     let gateways = pools().flat_map(Pool::gateways).chain(named).chain(learnt.addresses.iter().copied());
-    gateways.chain(inputs.links.own_addresses(segments)).collect()
+    // Without a pool nobody is filtered, and nothing of the node is left in the sets.
+    let own = if segments.is_empty() { Vec::new() } else { inputs.links.own_addresses(segments) };
+    gateways.chain(own).collect()
 }
 
 /// Bridges that carry a pool.

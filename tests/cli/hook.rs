@@ -227,7 +227,7 @@ fn nothing_is_concluded_from_an_empty_etc_pve() {
         ("hook 100 pre-start", ""),
         ("hook 101 pre-start", ""),
         ("plan", ""),
-        ("apply", ""),
+        ("apply", "protected by what this node knew last, because the files cannot be read: "),
         ("verify", ""),
         ("list", ""),
         ("assign 100 203.0.113.11", "cannot assign to guest 100: "),
