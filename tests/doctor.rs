@@ -438,13 +438,14 @@ const FOUND: &[Row] = &[
         "clone-or-restore",
         |facts| facts.guest(101, "virtio=02:00:00:00:00:65,bridge=vmbr1", "ipconfig0: ip=203.0.113.10/24\n"),
         "guest 101 is configured with 203.0.113.10, which is assigned to guest 100: is it a clone?",
-        "give it one of its own: `pve-public-ip assign 101 --pool ",
+        "take the address out of it: `qm set 101 --delete ipconfig0`",
     ),
     (
         "clone-or-restore",
         |facts| facts.guest_on("n2", 101, "virtio=02:00:00:00:00:65,bridge=vmbr1", "ipconfig0: ip=203.0.113.17/24\n"),
         "guest 101 is configured with 203.0.113.17 of pool `ovh`, which is not assigned to it",
-        "`pve-public-ip assign 101 203.0.113.17`, or take the address out of it: `qm set 101 --delete ipconfig0`",
+        // The NIC is on another bridge: to assign it would fail.
+        "take the address out of it: `qm set 101 --delete ipconfig0`",
     ),
     (
         "clone-or-restore",
