@@ -444,6 +444,15 @@ const PROGRAMS: [&str; 38] = [
 
 /// Commands of hints that no situation runs, as they stand in the sources, each kind with its reason.
 const EXCUSED: &[(&str, &[&str])] = &[
+    ("says what was cut off, and cures nothing", &["pve-public-ip {command} --all"]),
+    (
+        "loads a module into the kernel of the whole machine, or needs a newer iproute2 than Debian 12's",
+        &[
+            "ip link set {bridge} type bridge fdb_max_learned {MAX_LEARNED}",
+            "modprobe br_netfilter",
+            "sysctl net.bridge.bridge-nf-call-iptables=0",
+        ],
+    ),
     (
         "takes something from a package archive, or replaces this program",
         &[

@@ -134,7 +134,7 @@ pub fn first_ones<K: Ord + std::fmt::Display>(
         .map(|(kind, count)| format!("... and {} more: {kind}\n", count - SHOWN))
         .collect();
     if !more.is_empty() {
-        text += &format!("{}  hint: `pve-public-ip {command} --all` shows all\n", more.concat());
+        text += &format!("{}... `pve-public-ip {command} --all` shows all\n", more.concat());
     }
     text
 }
@@ -353,7 +353,7 @@ mod tests {
         let text = first_ones(lines(), false, "verify");
         let (shown, more) = text.split_at(text.find("...").unwrap());
         assert_eq!(shown, (0..20).map(|number| format!("{number}\n")).collect::<String>(), "in their order");
-        assert_eq!(more, "... and 3 more: even\n... and 2 more: odd\n  hint: `pve-public-ip verify --all` shows all\n");
+        assert_eq!(more, "... and 3 more: even\n... and 2 more: odd\n... `pve-public-ip verify --all` shows all\n");
         assert_eq!(first_ones(lines(), true, "verify").lines().count(), 25);
         assert_eq!(first_ones(lines().take(20), false, "verify").lines().count(), 20);
         assert_eq!(first_ones(std::iter::empty::<(&str, String)>(), false, "verify"), "");
