@@ -18,10 +18,12 @@ use ipnet::IpNet;
 use crate::cloudinit::Finding;
 use crate::guest::{GuestError, Located};
 use crate::hookscript;
+use crate::host::command;
 use crate::inspect::{self, Moment};
+use crate::links::Links;
 use crate::model::{GuestKind, IfName, MacAddr, NicId, NodeName, PoolName, Prefix, Vmid};
 use crate::plan::{
-    Failed, Index, Inputs, Links, NetState, Place, Presence, Problem, Refusal, Rules, Subject, Support, carry_out,
+    Failed, Index, Inputs, NetState, Place, Presence, Problem, Refusal, Rules, Subject, Support, carry_out,
     check_configured, check_filtered, check_guest, check_own, check_stranger, desired_for, diff, is_configured_beyond,
     is_filtered_by_chains, pool_bridges, support_problems,
 };
@@ -30,12 +32,12 @@ use crate::reconcile::{
     presence_of,
 };
 use crate::registry::document::{CloudInitCheck, DocumentError, GuestFile, Pool, PoolsFile};
-use crate::registry::store::StoreError;
 use crate::registry::{Registry, plain};
 use crate::ruleset::{Backend, Element, SetId, Table};
-use crate::system::journal::Durability;
+use crate::store::StoreError;
+use crate::store::journal::Durability;
 use crate::system::run::{Mark, MarkPhase, PoolsPart, RunError, RunState, fingerprint};
-use crate::system::{FilterError, Kernel, KernelError, Reference, command};
+use crate::system::{FilterError, Kernel, KernelError, Reference};
 
 /// A hook that takes longer ends itself: a start that cannot be protected in this time must not happen.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -688,7 +690,7 @@ fn share_overlaps(one: &GuestFile, two: &GuestFile) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::system::files;
+    use crate::host::files;
 
     #[test]
     fn a_kept_part_of_the_pools_is_used_until_the_file_changes() {

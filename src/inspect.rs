@@ -5,11 +5,11 @@ use std::io;
 use crate::cloudinit::{self, Contents, Finding, Part, Resolver, Unsuitable, Wanted};
 use crate::guest::{GuestConfig, storages};
 use crate::hookscript;
+use crate::host::files::read_limited;
 use crate::model::{GuestKind, Vmid};
 use crate::paths::Paths;
 use crate::reconcile::{Node, ReconcileError};
 use crate::registry::document::{GuestFile, PoolsFile};
-use crate::system::files::read_limited;
 use crate::system::image::{Image, ImageError};
 
 /// No snippet is larger. Source: qemu-server `PVE/QemuServer/Cloudinit.pm`, `read_cloudinit_snippets_file`.

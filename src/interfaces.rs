@@ -8,8 +8,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::links::BridgeOptions;
+use crate::links::Link;
+use crate::links::Links;
+use crate::links::OPEN_VSWITCH;
 use crate::model::{IfName, MacAddr};
-use crate::plan::{BridgeOptions, Link, Links, OPEN_VSWITCH};
 
 /// The interfaces that the files describe.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -11,10 +11,10 @@ use std::time::Duration;
 use clap::Parser as _;
 use pve_public_ip::cli::{self, Cli, Command};
 use pve_public_ip::hook;
+use pve_public_ip::host::command::{self, Patience};
 use pve_public_ip::model::text::escaped;
 use pve_public_ip::paths::Paths;
 use pve_public_ip::reconcile::SILENT;
-use pve_public_ip::system::command::{self, Patience};
 use pve_public_ip::system::run::{GuardNote, RunState};
 
 fn main() -> ExitCode {

@@ -10,18 +10,20 @@ use std::time::Duration;
 use crate::announce;
 use crate::audit::{Change, bindings};
 use crate::guest::{GuestConfig, GuestError, Guests};
+use crate::links::Links;
 use crate::model::{GuestKind, IfName, MacAddr, NodeName, Vmid};
 use crate::paths::Paths;
 use crate::plan::{
-    Desired, Exits, Failed, Inputs, Learnt, Links, NetState, Obstacles, Outcome, Place, Presence, Problem, Question,
-    Refusal, Rules, Sighting, Step, Subject, carry_out, desired, diff, gateways, gateways_here, is_idle, is_uplink_of,
-    learn, news, notes, questions, settle, support,
+    Desired, Exits, Failed, Inputs, Learnt, NetState, Obstacles, Outcome, Place, Presence, Problem, Question, Refusal,
+    Rules, Sighting, Step, Subject, carry_out, desired, diff, gateways, gateways_here, is_idle, is_uplink_of, learn,
+    news, notes, questions, settle, support,
 };
+use crate::registry::Registry;
 use crate::registry::document::{BackendChoice, GuestFile, Mode as PoolMode, Pool, PoolsFile};
-use crate::registry::store::{Store, StoreError};
-use crate::registry::{News, Registry};
 use crate::ruleset::{Backend, Element, SetId, Storage, Variant};
-use crate::system::journal::{self, Durability};
+use crate::store::News;
+use crate::store::journal::{self, Durability};
+use crate::store::{Store, StoreError};
 use crate::system::run::{BackendNote, Mark, MarkPhase, RunError, RunState, fingerprint};
 use crate::system::{FilterError, Kernel, KernelError, Nftables, Reference, packet, probe, routers, xtables};
 

@@ -10,19 +10,23 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::doctor::firewall::{Firewall, FirewallFile};
-use crate::doctor::{BaseChain, Facts, Files, Guard, Known, Members, Release, Script};
+use crate::doctor::{Facts, Files, Guard, Known, Members, Release, Script};
 use crate::guest::storages;
 use crate::hookscript::{VOLUME, calls_us, is_ours, volume_path};
+use crate::host::command;
+use crate::host::files;
 use crate::interfaces::Interfaces;
+use crate::links::Links;
 use crate::model::{NodeName, Vmid};
 use crate::paths::Paths;
-use crate::plan::{Inputs, Links, Place};
+use crate::plan::{Inputs, Place};
 use crate::reconcile::Node;
 use crate::registry::Registry;
+use crate::ruleset::BaseChain;
 use crate::ruleset::{Backend, Table};
 use crate::selftest;
 use crate::system::run::RunState;
-use crate::system::{Kernel, Reference, command, files, foreign_chains, legacy_chains, routers};
+use crate::system::{Kernel, Reference, foreign_chains, legacy_chains, routers};
 
 /// How long to wait for what should take milliseconds.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -161,7 +165,7 @@ fn look_at_programs() -> (Known<Result<String, String>>, Known<bool>) {
 }
 
 /// A feature that this kernel has shown since it booted is not tried again: to try all takes longer than all else.
-fn look_at_features(paths: &Paths) -> Known<Vec<selftest::Missing>> {
+fn look_at_features(paths: &Paths) -> Known<Vec<crate::model::Missing>> {
     let proven = RunState::proven_features(paths);
     let missing = selftest::missing(&proven).map_err(|error| format!("cannot make a network namespace: {error}"))?;
     let lacks = |feature: &&str| missing.iter().any(|missing| missing.feature == *feature);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use common::{BRIDGE, Namespace, Node, Run, Tree, need};
 use pve_public_ip::paths::Paths;
-use pve_public_ip::registry::store::Store;
+use pve_public_ip::store::Store;
 
 const LOCK: &str = "etc/pve/priv/lock/domain-pve-public-ip";
 

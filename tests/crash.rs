@@ -20,7 +20,7 @@ use pve_public_ip::model::{NicId, Vmid};
 use pve_public_ip::paths::Paths;
 use pve_public_ip::registry::Registry;
 use pve_public_ip::registry::document::{Assigned, Interface};
-use pve_public_ip::registry::store::Store;
+use pve_public_ip::store::Store;
 
 /// What a command does to a node.
 struct Scenario {

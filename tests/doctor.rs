@@ -8,18 +8,22 @@ use std::time::Duration;
 
 use pve_public_ip::doctor::firewall::{Firewall, FirewallFile};
 use pve_public_ip::doctor::{
-    BaseChain, CHECKS, Examination, Facts, Files, Fix, Guard, Members, Release, Script, Severity, examine,
+    CHECKS, Examination, Facts, Files, Fix, Guard, Members, Release, Script, Severity, examine,
 };
 use pve_public_ip::guest::GuestConfig;
 use pve_public_ip::guest::storage::Storages;
 use pve_public_ip::hookscript::VOLUME;
 use pve_public_ip::interfaces::Interfaces;
+use pve_public_ip::links::BridgeOptions;
+use pve_public_ip::links::Link;
+use pve_public_ip::links::Links;
+use pve_public_ip::model::Missing;
 use pve_public_ip::model::{GuestKind, IfName, NodeName, Vmid};
-use pve_public_ip::plan::{BridgeOptions, Inputs, Link, Links, Place, Router};
+use pve_public_ip::plan::{Inputs, Place, Router};
 use pve_public_ip::registry::Registry;
 use pve_public_ip::registry::document::{DocumentError, NodeFile, parse};
+use pve_public_ip::ruleset::BaseChain;
 use pve_public_ip::ruleset::Table;
-use pve_public_ip::selftest::Missing;
 
 const POOLS: &str = r#"{"version":1,"pools":{"ovh":{"profile":"ovh-bridged","bridge":"vmbr0","gateway4":"203.0.113.1",
     "addresses":[{"address":"203.0.113.10/32","mac":"02:00:00:00:00:64"},{"address":"203.0.113.16/29"}]}}}"#;

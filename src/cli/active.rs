@@ -6,12 +6,12 @@ use anyhow::Context as _;
 
 use super::advice;
 use super::output::table;
+use crate::host::files;
 use crate::plan::Inputs;
 use crate::reconcile::Node;
 use crate::selftest::Error;
 use crate::selftest::live::{self, Outcome};
 use crate::selftest::targets::{Target, targets};
-use crate::system::files;
 use crate::system::run::RunState;
 
 /// How long to wait for whoever changes the node, before what got through is tried once more.

@@ -20,14 +20,15 @@ use super::{probe, provider_mac};
 use crate::cloudinit;
 use crate::guest::{GuestError, Located, NicChange};
 use crate::hookscript;
+use crate::links::Links;
 use crate::model::text::escaped;
 use crate::model::{GuestKind, MacAddr, NicId, NodeName, Prefix, Vmid};
-use crate::plan::{Links, Presence};
+use crate::plan::Presence;
 use crate::reconcile::{Node, ReconcileError, presence_of};
 use crate::registry::document::{Assigned, GuestFile, PoolIndex, PoolsFile};
-use crate::registry::store::StoreError;
 use crate::registry::{AssignRequest, Registry, Rerouted, RuleError, plain};
-use crate::system::journal::now;
+use crate::store::StoreError;
+use crate::store::journal::now;
 use crate::system::run::RunState;
 use crate::system::{Kernel, Reference};
 

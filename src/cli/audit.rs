@@ -9,7 +9,7 @@ use crate::model::Moment;
 use crate::model::text::escaped;
 use crate::reconcile::Node;
 use crate::registry::plain;
-use crate::system::journal::now;
+use crate::store::journal::now;
 
 pub(super) fn audit(node: &Node, command: &Audit) -> Output {
     let [since, until, at] = [command.since, command.until, command.at].map(|span| span.map(|span| span.range(now())));

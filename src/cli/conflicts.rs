@@ -11,13 +11,14 @@ use super::{ConflictsCommand, advice};
 use crate::conflict::{Claims, Conflict, Files, Seen, allocations, in_files};
 use crate::doctor::firewall::{Firewall, FirewallFile};
 use crate::guest::GuestError;
+use crate::host::files;
+use crate::links::Links;
 use crate::model::Vmid;
 use crate::model::text::escaped;
-use crate::plan::Links;
 use crate::reconcile::Node;
 use crate::registry::Registry;
-use crate::system::journal::now;
-use crate::system::{claims, files};
+use crate::store::journal::now;
+use crate::system::claims;
 
 /// Larger than any of the files that are compared.
 const FILE_LIMIT: usize = 4 << 20;

@@ -12,15 +12,16 @@ use super::{Doctor, advice};
 use crate::audit::{Change, Event};
 use crate::doctor::{CHECKS, Check, Examination, Finding, Fix, Severity, UNIT, examine};
 use crate::hookscript;
+use crate::host::files;
 use crate::model::NodeName;
 use crate::model::text::{escaped, one_line};
 use crate::paths::Paths;
 use crate::plan::Step;
 use crate::reconcile::{NODE_LOCK_LIMIT, Node};
+use crate::store::journal::Durability;
 use crate::survey;
-use crate::system::journal::Durability;
 use crate::system::run::RunState;
-use crate::system::{Kernel, Reference, files};
+use crate::system::{Kernel, Reference};
 
 /// What became of a finding that can be put right.
 #[derive(Debug, Serialize)]

@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 
 use super::output::Output;
 use super::{Claim, Explain, advice};
+use crate::links::guest_of_port;
 use crate::model::{IfName, MacAddr};
 use crate::oracle::{Bindings, PortRole, Reason, Useless, Verdict, delivery, verdict};
-use crate::plan::{Inputs, explain, guest_of_port};
+use crate::plan::{Inputs, explain};
 use crate::reconcile::Node;
 use crate::selftest::frames::{
     ALL_NODES, ARP, Arp, BROADCAST, ICMP6, IP4, IP6, UDP, ether, group_mac, icmp6, ip4, ip6, lladdr_option, nd_body,

@@ -44,7 +44,7 @@ use crate::registry::document::{
     ReleasedFile, UplinkGuard,
 };
 use crate::registry::layout::Layout;
-use crate::registry::store::StoreError;
+use crate::store::StoreError;
 
 /// Bind the public IP addresses of Proxmox VE guests to their MAC and port
 ///

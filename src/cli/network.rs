@@ -13,12 +13,12 @@ use crate::cloudinit::{
 };
 use crate::guest::{GuestConfig, Located, storages};
 use crate::hookscript;
+use crate::host::files;
 use crate::model::text::command_line;
 use crate::model::{GuestKind, NodeName, Prefix, Vmid};
 use crate::reconcile::Node;
 use crate::registry::document::{GuestFile, PoolsFile};
 use crate::registry::plain;
-use crate::system::files;
 use crate::system::image::{Image, ImageError};
 
 /// No snippet is larger. Source: qemu-server `PVE/QemuServer/Cloudinit.pm`, `read_cloudinit_snippets_file`.

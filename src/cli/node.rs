@@ -16,8 +16,8 @@ use crate::model::NodeName;
 use crate::plan::{Failed, Inputs, Problem, Refusal, Step, Subject, notes, unknown_gateways};
 use crate::reconcile::{Mode, Node, ReconcileError, Report, presence_of};
 use crate::registry::Registry;
+use crate::store::journal::Durability;
 use crate::survey;
-use crate::system::journal::Durability;
 use crate::system::run::RunState;
 
 /// Brings this node in line after a change of the registry.

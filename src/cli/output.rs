@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal as _};
 
 use serde_json::Value;
 
-use crate::system::command;
+use crate::host::command;
 
 use crate::model::EXACT;
 use crate::model::text::{escaped, escaped_json, escaped_lines};

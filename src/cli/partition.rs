@@ -9,6 +9,7 @@ use serde_json::json;
 use super::output::{Output, table};
 use super::{PartitionCommand, PartitionForm, PartitionNeeds, PartitionPlan, advice};
 use crate::doctor::Severity;
+use crate::host::files;
 use crate::model::text::escaped;
 use crate::partition::{
     Declared, Finding, Network, Plan, PlanError, Request, Strategy, Weight, check, gather, parse_declared, parse_plan,
@@ -16,7 +17,6 @@ use crate::partition::{
 };
 use crate::paths::Paths;
 use crate::survey;
-use crate::system::files;
 use crate::topology::{dot, mermaid};
 
 /// Larger than any file that people write, or any plan of a /8.

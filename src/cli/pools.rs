@@ -13,15 +13,16 @@ use super::bridges;
 use super::node::settle_pool;
 use super::output::{Output, UNREADABLE, advised, table};
 use super::{PoolAdd, PoolCommand, PoolCreate, PoolSet, ProfileOrFile, advice};
+use crate::host::files;
 use crate::model::{IfName, PoolName, Prefix};
 use crate::plan::{Inputs, Problem, Surroundings, assume_bridge, assume_gateways, is_segment_of, outlook, unfit};
 use crate::reconcile::Node;
 use crate::registry::document::{self, MAX_FILE_SIZE, Mode, Pool, PoolAddress, Profile};
 use crate::registry::layout::Layout;
-use crate::registry::store::StoreError;
 use crate::registry::{Edit, EntryChange, Holders, Registry, RuleError, Span, State, capacity, plain, room};
-use crate::system::journal::now;
-use crate::system::{files, routers};
+use crate::store::StoreError;
+use crate::store::journal::now;
+use crate::system::routers;
 
 pub(super) fn run(node: &Node, command: PoolCommand, dry_run: bool) -> anyhow::Result<Output> {
     match command {

@@ -8,13 +8,14 @@ use super::pools::change;
 use super::{Assign, advice};
 use crate::conflict::{Claim, Source};
 use crate::guest::Located;
+use crate::links::Links;
+use crate::links::is_guest_port;
 use crate::model::{IfName, MacAddr, Prefix};
-use crate::plan::{Links, is_guest_port};
 use crate::reconcile::Node;
 use crate::registry::document::{Pool, Probe};
-use crate::registry::store::StoreError;
 use crate::registry::{Asking, AssignRequest, Registry, RuleError};
-use crate::system::journal::now;
+use crate::store::StoreError;
+use crate::store::journal::now;
 use crate::system::{Kernel, Reference, claims, probe};
 
 /// How often in a row somebody may have what is asked about, of addresses that would be handed out next.

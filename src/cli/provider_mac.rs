@@ -10,7 +10,7 @@ use crate::guest::{Located, NicChange};
 use crate::model::{MacAddr, NicId, Prefix, Vmid};
 use crate::reconcile::{Node, ReconcileError};
 use crate::registry::{Registry, plain};
-use crate::system::journal::Durability;
+use crate::store::journal::Durability;
 
 /// Sets the MAC of the NICs, and returns what was said and done for each that did not have it. The guest must be stopped: what
 /// runs goes on with the MAC that it has.

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use crate::guest::Located;
 use crate::hookscript;
+use crate::host::command;
 use crate::model::Vmid;
 use crate::model::text::command_line;
 use crate::reconcile::Node;
-use crate::system::command;
 
 /// How a change of the guest's configuration ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use crate::guest::storage::Storage;
 use crate::guest::storages;
 use crate::model::text::command_line;
 use crate::reconcile::Node;
-use crate::system::journal::Durability;
+use crate::store::journal::Durability;
 
 /// Its name, unless the administrator has made one of his own at the same place.
 const NAME: &str = "public-ip";

@@ -10,10 +10,10 @@ use serde_json::json;
 
 use super::output::{Output, OutputFormat, UNREADABLE, advised, table_within, terminal_width};
 use super::{Metrics, Status, advice, conflicts};
+use crate::host::files;
 use crate::model::text::escaped;
 use crate::model::{Amount, IfName, Vmid};
 use crate::reconcile::{Mode, Node, ReconcileError, Sources};
-use crate::system::files;
 use crate::system::run::RunState;
 use crate::system::{Kernel, Reference};
 use crate::view::exposition::exposition;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Conflict, Seen, id_of};
+use crate::links::guest_of_port;
 use crate::model::{IfName, MacAddr, Moment, Prefix, Vmid};
-use crate::plan::guest_of_port;
 use crate::registry::{Holders, Registry};
 
 /// For how long a claim counts after it was seen last.

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use super::{Asker, Claim, Source, claimed, questioned};
+use crate::links::is_test_port;
 use crate::model::{IfName, MacAddr, Prefix};
-use crate::plan::is_test_port;
 
 /// Who claimed what with a frame that was dropped for `reason`; `None`: nothing that somebody else has.
 ///
@@ -64,7 +64,7 @@ mod tests {
         assert_eq!(of("drop_bound_address", "eno1", true, &arp), Some((Source::Uplink, Some(mac), whole.clone())));
         assert_eq!(of("drop_bound_address", "eno1", true, &packet), None);
         assert_eq!(of("drop_bound_address", "tap9i0", false, &packet), Some((Source::Guest, Some(mac), whole)));
-        assert_eq!(of("drop_bound_address", crate::plan::TEST_PORTS[0], false, &arp), None);
+        assert_eq!(of("drop_bound_address", crate::links::TEST_PORTS[0], false, &arp), None);
         assert_eq!(of("drop_bound_mac", "eno1", true, &packet), Some((Source::Uplink, Some(mac), None)));
         assert_eq!(of("drop_dhcp_server", "tap9i0", false, &packet), None);
         assert_eq!(of("drop_bound_mac", "tap9i0", false, &[0; 5]), None);

@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use super::firewall::Firewall;
 use crate::guest::storage::Storages;
 use crate::interfaces::Interfaces;
+use crate::links::Links;
+use crate::model::Missing;
 use crate::model::{IfName, NodeName, Vmid};
-use crate::plan::{Inputs, Links};
-use crate::ruleset::Table;
-use crate::selftest::Missing;
+use crate::plan::Inputs;
+use crate::ruleset::{BaseChain, Table};
 
 /// Something, or why nobody can tell.
 pub type Known<T> = Result<T, String>;
@@ -100,25 +101,6 @@ pub struct Release {
     pub release: String,
     /// Whether Proxmox VE can run `local:snippets/pve-public-ip` there.
     pub hookscript: bool,
-}
-
-/// A base chain of `nf_tables`, or of the older iptables, that this program did not make.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BaseChain {
-    /// `bridge`, `inet`, `ip`, `ip6`, ...
-    pub family: &'static str,
-    /// Its table.
-    pub table: String,
-    /// Its name.
-    pub name: String,
-    /// `prerouting`, `forward`, ...
-    pub hook: &'static str,
-    /// Drops what no rule of it accepts.
-    pub drops: bool,
-    /// Whether a rule of its table drops something.
-    pub table_drops: bool,
-    /// Of the older iptables, which `nft` does not list.
-    pub legacy: bool,
 }
 
 /// The guard service.

@@ -20,7 +20,7 @@ pub(super) fn kernel_feature_absent(view: &View<'_>) -> Known<Vec<Hit>> {
 
 fn features(view: &View<'_>, required: bool) -> Known<Vec<Hit>> {
     let missing = view.facts.missing.as_ref().map_err(String::clone)?;
-    let hit = |missing: &crate::selftest::Missing| {
+    let hit = |missing: &crate::model::Missing| {
         let sentence = format!("{}: {} ({})", missing.feature, missing.meaning, missing.reason);
         Hit::new(missing.feature, sentence, if required { "boot the kernel of Proxmox VE or Debian" } else { "" })
     };

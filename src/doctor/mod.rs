@@ -15,7 +15,7 @@ use std::cell::OnceCell;
 use std::fmt::Display;
 use std::path::PathBuf;
 
-pub use facts::{BaseChain, Facts, Files, Guard, Known, Members, Release, Script};
+pub use facts::{Facts, Files, Guard, Known, Members, Release, Script};
 pub use machine::UNIT;
 use serde::Serialize;
 

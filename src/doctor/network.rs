@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{BaseChain, Fix, Hit, Known, View, listed};
+use super::{Fix, Hit, Known, View, listed};
 use crate::guest::Nic;
+use crate::links::is_guest_port;
 use crate::model::{IfName, NicId, Prefix, Vmid};
-use crate::plan::{hears_advertisements, is_guest_port, is_segment_of, pool_bridges, unknown_gateways};
+use crate::plan::{hears_advertisements, is_segment_of, pool_bridges, unknown_gateways};
 use crate::registry::document::{Interface, Mode, UplinkGuard};
+use crate::ruleset::BaseChain;
 use crate::ruleset::Table;
 
 pub(super) fn filter_missing(view: &View<'_>) -> Known<Vec<Hit>> {

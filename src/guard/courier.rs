@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::alerts::Message;
+use crate::host::command;
+use crate::host::files;
 use crate::paths::Paths;
 use crate::system::run::RunState;
-use crate::system::{command, files};
 
 /// How long a mail or the program may take.
 const LIMIT: Duration = Duration::from_secs(30);

@@ -15,9 +15,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::host::files;
 use crate::model::GuestKind;
 use crate::reconcile::{Node, ReconcileError, Sources};
-use crate::system::files;
 
 /// How often to see whether something has changed: pmxcfs tells nobody what other nodes write.
 const INTERVAL: Duration = Duration::from_millis(500);

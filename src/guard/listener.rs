@@ -12,12 +12,12 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::conflict::{Claim, Claims, Source, sighted};
+use crate::links::is_guest_port;
 use crate::model::IfName;
 use crate::paths::Paths;
-use crate::plan::is_guest_port;
 use crate::registry::plain;
+use crate::store::journal::now;
 use crate::system::claims;
-use crate::system::journal::now;
 use crate::system::netlink::NetlinkError;
 use crate::system::nflog::Nflog;
 

@@ -28,17 +28,18 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::audit::{self, Change};
 use crate::conflict::{Conflict, Files, in_files};
+use crate::host::service::{Request, ServiceManager, Signals};
+use crate::links::Links;
 use crate::model::IfName;
-use crate::plan::{self, Event, Failed, Links, NetState, Problem, Rules, Step, latest};
+use crate::plan::{self, Event, Failed, NetState, Problem, Rules, Step, latest};
 use crate::reconcile::{Greetings, Mode, Node, ReconcileError, Report, Sources, Trust, reference, send_greetings};
 use crate::registry::document::NodeFile;
 use crate::ruleset::{Backend, Table, Variant};
+use crate::store::journal::{self, Durability};
 use crate::system::claims;
-use crate::system::journal::{self, Durability};
 use crate::system::run::{GuardNote, RunError, RunState};
-use crate::system::service::{Request, ServiceManager, Signals};
 use crate::system::tally::Tallies;
-use crate::system::{self, FilterError, Kernel, KernelError, Monitor, Reference};
+use crate::system::{FilterError, Kernel, KernelError, Monitor, Reference};
 use crate::view::exposition::exposition;
 use crate::view::{self, Comparison, History, Known, View, seconds};
 use alerts::Message;
@@ -341,7 +342,7 @@ impl Guard {
             return;
         }
         let path = directory.join("pve-public-ip.prom");
-        match system::files::publish(&path, text.as_bytes()) {
+        match crate::host::files::publish(&path, text.as_bytes()) {
             Ok(()) => self.unwritten = None,
             Err(error) if self.unwritten == Some(error.kind()) => {}
             Err(error) => {

@@ -9,8 +9,9 @@ use log::Level;
 
 use super::alerts::{Alerts, Kind};
 use crate::conflict::Conflict;
+use crate::links::guest_of_port;
 use crate::model::{IfName, Vmid};
-use crate::plan::{NetState, Problem, Step, diff, guest_of_port};
+use crate::plan::{NetState, Problem, Step, diff};
 use crate::ruleset::Table;
 
 /// The same drift again within this time is counted, not said.

@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{GuardError, chain, failed};
+use crate::host::service::ServiceManager;
 use crate::paths::Paths;
 use crate::ruleset::Table;
 use crate::system::run::RunState;
-use crate::system::service::ServiceManager;
 use crate::system::{Fence, FilterMonitor, KernelError, Nftables, Reference};
 
 /// How long the guard may be busy with one thing before it counts as stuck: the sum of all that a look waits for.

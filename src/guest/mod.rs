@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 pub use cloud_init::{Addressing, CloudInitForm, IpConfig, IpFamily};
 pub use config::{GuestConfig, Nic, NicChange, NicError};
 
+use crate::host::files;
 use crate::model::{GuestKind, NodeName, Vmid};
 use crate::paths::Paths;
-use crate::system::files;
 use storage::Storages;
 
 /// A guest and the node that has its configuration.

@@ -7,6 +7,7 @@ pub(crate) mod address;
 mod amount;
 mod guest;
 mod mac;
+mod missing;
 mod moment;
 mod names;
 pub mod text;
@@ -15,6 +16,7 @@ pub use address::{Prefix, PrefixError};
 pub use amount::{Amount, EXACT};
 pub use guest::{GuestKind, NicId, NicIdError, Vmid, VmidError};
 pub use mac::{MacAddr, MacError};
+pub use missing::Missing;
 pub use moment::{CoolDown, CoolDownError, Moment};
 pub use names::{IfName, IfNameError, NodeName, NodeNameError, PoolName, PoolNameError};
 

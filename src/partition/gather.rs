@@ -10,8 +10,9 @@ use super::sdn::Sdn;
 use super::{Labels, Member, Network, Port, Used};
 use crate::guest::{GuestConfig, Nic};
 use crate::interfaces::{Interfaces, Kind};
+use crate::links::is_guest_port;
 use crate::model::{IfName, Vmid};
-use crate::plan::{Inputs, Place, is_guest_port, pool_bridges};
+use crate::plan::{Inputs, Place, pool_bridges};
 
 /// The network, by the guests of all nodes and the interfaces of this one.
 pub fn gather(inputs: &Inputs, interfaces: &Interfaces, sdn: &Sdn, declared: &Declared) -> Network {

@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::inputs::{DefaultRoute, Exits, Link, Links, is_guest_port};
-use super::support::OPEN_VSWITCH;
+use super::inputs::{DefaultRoute, Exits};
 use crate::interfaces::Interfaces;
+use crate::links::OPEN_VSWITCH;
+use crate::links::{Link, Links, is_guest_port};
 use crate::model::IfName;
 use crate::registry::document::{Mode, Pool, PoolAddress};
 use crate::registry::layout::GatewayRule;
@@ -218,7 +219,7 @@ fn global(node: &Surroundings, device: IfName, v4: bool) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::BridgeOptions;
+    use crate::links::BridgeOptions;
     use crate::registry::document::Profile;
 
     fn naming(family: u8) -> String {

@@ -11,8 +11,9 @@ use crate::registry::document::{GuestFile, Mode, PoolIndex, PoolsFile};
 use crate::registry::{Registry, plain};
 
 use super::desired::is_segment_of;
-use super::inputs::{Inputs, Links, Presence};
+use super::inputs::{Inputs, Presence};
 use super::support::{unfiltered, unfit};
+use crate::links::Links;
 
 /// An assignment that cannot be realised: one sentence and one hint.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]

@@ -7,12 +7,13 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use super::checks::{Index, Problem, check_guest, check_own, check_pending};
-use super::inputs::{BridgeOptions, Inputs, Links, Presence, guest_of_port, is_guest_port, is_test_port};
+use super::inputs::{Inputs, Presence};
 use super::routed;
 use super::routers;
 use super::state::{NetState, Route, Rules};
 use super::support;
 use crate::guest::Nic;
+use crate::links::{BridgeOptions, Links, guest_of_port, is_guest_port, is_test_port};
 use crate::model::address::{ranges4, ranges6};
 use crate::model::{GuestKind, IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
 use crate::registry::document::{Assigned, DocumentError, GuestFile, Interface, Mode, Pool, UplinkGuard};
@@ -849,7 +850,10 @@ mod tests {
 
     use super::*;
     use crate::guest::GuestConfig;
-    use crate::plan::{BridgeOptions, Link, Links, Place};
+    use crate::links::BridgeOptions;
+    use crate::links::Link;
+    use crate::links::Links;
+    use crate::plan::Place;
     use crate::registry::document::PoolsFile;
 
     const POOLS: &str = r#"{"version":1,"pools":{

@@ -8,8 +8,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::inputs::{BridgeOptions, DefaultRoute, Exits, Link, Links};
+use super::inputs::{DefaultRoute, Exits};
 use super::state::{NetState, Setting};
+use crate::links::{BridgeOptions, Link, Links};
 use crate::model::{IfName, MacAddr};
 
 /// In place of an interface's number, where settings of all of them are meant.

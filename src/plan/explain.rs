@@ -9,8 +9,9 @@ use super::desired::{
     Unbound, bridge_guard, broadcasts, hears_advertisements, infrastructure_addresses, is_uplink_name, other_ports,
     own_nets, pool_bridges, registered_macs, segments, unbound_kinds,
 };
-use super::inputs::{Inputs, Presence, guest_of_port, is_guest_port};
+use super::inputs::{Inputs, Presence};
 use super::routers;
+use crate::links::{guest_of_port, is_guest_port};
 use crate::model::{IfName, Prefix, Vmid};
 use crate::oracle::{Bindings, BoundPort, Holdings, PortRole};
 use crate::registry::document::{Interface, UplinkGuard};

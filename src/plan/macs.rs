@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::inputs::{Links, Place, is_guest_port};
+use super::inputs::Place;
 use crate::guest::{Nic, NicChange};
+use crate::links::{Links, is_guest_port};
 use crate::model::{IfName, MacAddr, NicId, Vmid};
 
 /// A MAC that is not somebody's alone.

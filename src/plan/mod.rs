@@ -29,14 +29,11 @@ pub use desired::{
 pub use diff::{Step, diff};
 pub use event::{Event, Known, latest};
 pub use foreign::{Decided, Foreign, Obstacles, Way, decide, foreign_neighbour, settle};
-pub use inputs::{
-    BridgeOptions, DefaultRoute, Exits, Inputs, Link, Links, Place, Presence, TEST_PORTS, guest_of_port, is_guest_port,
-    is_test_port,
-};
+pub use inputs::{DefaultRoute, Exits, Inputs, Place, Presence};
 pub use macs::{SharedMac, macs_of_the_node, macs_of_two_guests};
 pub use routers::{
     Learnt, Question, Router, Sighting, gateways, is_uplink_of, learn, news, questions, unknown_gateways,
 };
 pub use state::{NetState, Route, Rules, Setting, Support};
 pub use subject::{Subject, Subjects};
-pub use support::{OPEN_VSWITCH, gateways_here, outlook, problems as support_problems, support, unfiltered, unfit};
+pub use support::{gateways_here, outlook, problems as support_problems, support, unfiltered, unfit};

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use super::desired::{is_segment_of, present_uplinks, router_lans, segments};
-use super::inputs::{Inputs, Link, Presence, is_guest_port};
+use super::inputs::{Inputs, Presence};
 use super::support;
+use crate::links::{Link, is_guest_port};
 use crate::model::{IfName, MacAddr, Prefix};
 use crate::registry::Registry;
 use crate::registry::document::{Assigned, GuestFile, Interface, Mode};
@@ -104,8 +105,9 @@ fn carries_uplink(inputs: &Inputs, segment: IfName) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::links::Links;
     use crate::model::IfName;
-    use crate::plan::{Links, desired, desired_for};
+    use crate::plan::{desired, desired_for};
     use crate::ruleset::{SetId, Table};
     use crate::selftest::topologies::TOPOLOGIES;
 
@@ -118,7 +120,7 @@ mod tests {
 
     fn bridge(mac: u8) -> Link {
         let mac = Some(MacAddr::from_octets([2, 0, 0, 0, 0, mac]));
-        Link { bridge: Some(crate::plan::BridgeOptions::default()), mac, ..Link::default() }
+        Link { bridge: Some(crate::links::BridgeOptions::default()), mac, ..Link::default() }
     }
 
     #[test]

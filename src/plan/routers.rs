@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::checks::Problem;
 use super::desired::{pool_bridges, segments, uplinks_of};
-use super::inputs::{Inputs, is_guest_port};
+use super::inputs::Inputs;
+use crate::links::is_guest_port;
 use crate::model::{IfName, MacAddr, Prefix};
 use crate::registry::document::{Mode, Pool, Probe};
 
@@ -353,8 +354,10 @@ pub fn news(before: &[Router], after: &[Router]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::guest::GuestConfig;
+    use crate::links::BridgeOptions;
+    use crate::links::Link;
     use crate::model::GuestKind;
-    use crate::plan::{BridgeOptions, Link, Place, desired};
+    use crate::plan::{Place, desired};
     use crate::registry::Registry;
     use crate::ruleset::{Element, SetId};
 

@@ -9,8 +9,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::checks::Problem;
-use super::inputs::{Inputs, Link, Links, Presence};
+use super::inputs::{Inputs, Presence};
 use super::state::{Setting, Support};
+use crate::links::{Link, Links, OPEN_VSWITCH};
 use crate::model::{IfName, MacAddr, PoolName, Prefix};
 use crate::registry::document::{GuestFile, Mode, Pool};
 use crate::registry::plain;
@@ -359,9 +360,6 @@ fn uplink_in_vrf(inputs: &Inputs, uplinks: &[IfName], v4: bool) -> Option<(IfNam
     if uplinks.is_empty() && ways.is_empty() { candidates().next() } else { None }
 }
 
-/// What the kernel calls a bridge of Open vSwitch.
-pub const OPEN_VSWITCH: &str = "openvswitch";
-
 /// Why guests cannot be routed on this bridge, and what to do about it. Whether its frames are filtered is another
 /// question: [`unfiltered`].
 pub fn unfit(links: &Links, bridge: IfName) -> Option<(String, String)> {
@@ -387,8 +385,10 @@ mod tests {
 
     use super::*;
     use crate::guest::GuestConfig;
+    use crate::links::BridgeOptions;
+    use crate::links::Link;
     use crate::model::GuestKind;
-    use crate::plan::{BridgeOptions, DefaultRoute, Exits, Link, Place as At};
+    use crate::plan::{DefaultRoute, Exits, Place as At};
     use crate::registry::Registry;
     use crate::registry::document::{PoolsFile, Profile};
 

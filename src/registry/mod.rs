@@ -7,14 +7,11 @@
 
 mod allocate;
 pub mod document;
-mod last_good;
 pub mod layout;
-mod lock;
 mod prefixes;
 pub mod releases;
 pub mod room;
 mod spans;
-pub mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -28,8 +25,6 @@ use document::{
     Assigned, Document, DocumentError, EntryIndex, GuestFile, Interface, Mode, NodeFile, Pool, PoolAddress, PoolsFile,
     Released, ReleasedFile, VERSION,
 };
-pub use last_good::News;
-pub use lock::LockError;
 use prefixes::PrefixMap;
 pub use prefixes::{Holders, Holding};
 pub use spans::{Span, State};

@@ -5,6 +5,7 @@
 
 mod chains;
 mod element;
+mod foreign;
 mod routed;
 
 use std::borrow::Cow;
@@ -12,6 +13,7 @@ use std::fmt;
 
 pub use chains::{Backend, CHAIN, Chains, IpSetName, Place, Variant};
 pub use element::{Element, Names, SetId, Storage};
+pub use foreign::BaseChain;
 pub use routed::Routed;
 
 /// The name of both tables.

@@ -14,13 +14,14 @@ use super::topologies::{
 };
 use super::verdicts::{Case, Who};
 use super::{Error, Got};
+use crate::host::command;
 use crate::model::{GuestKind, IfName, MacAddr};
 use crate::plan::{Desired, carry_out, desired, diff};
 use crate::ruleset::{Backend, RULES, Variant};
 use crate::system::namespace::{Namespace, set_parameter};
 use crate::system::packet::{Wire, in_time};
 use crate::system::tun::{CardWork, Tap};
-use crate::system::{Kernel, Reference, command, xtables};
+use crate::system::{Kernel, Reference, xtables};
 
 /// Local experimental ethertype: traffic that no rule knows.
 pub(super) const EXPERIMENTAL: u16 = 0x88b5;

@@ -16,9 +16,9 @@ use super::lab::{BURST, EXPERIMENTAL, distinct, forms, ip, plug};
 use super::targets::{ATTACKER, LISTENER, Target};
 use super::verdicts::Case;
 use super::{Error, stay_on_one_cpu};
+use crate::host::command::{self, CommandError};
+use crate::links::TEST_PORTS;
 use crate::model::{IfName, MacAddr};
-use crate::plan::TEST_PORTS;
-use crate::system::command::{self, CommandError};
 use crate::system::namespace::Namespace;
 use crate::system::packet::{Wire, in_time};
 

@@ -27,11 +27,11 @@ use lab::Lab;
 use topologies::{TOPOLOGIES, Topology};
 use verdicts::Case;
 
-use crate::model::IfName;
+use crate::host::command::{self, CommandError};
+use crate::host::files;
+use crate::model::{IfName, Missing};
 use crate::registry::document::DocumentError;
 use crate::ruleset::Variant;
-use crate::system::command::{self, CommandError};
-use crate::system::files;
 use crate::system::namespace::Namespace;
 use crate::system::tun::Tap;
 use crate::system::{FilterError, KernelError, Nftables};
@@ -97,20 +97,6 @@ impl From<FilterError> for Error {
     fn from(error: FilterError) -> Self {
         Self::Kernel(error.into())
     }
-}
-
-/// What a kernel may lack.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Missing {
-    /// What it is.
-    pub feature: &'static str,
-    /// What that means for a node.
-    pub meaning: &'static str,
-    /// How it was found out.
-    pub reason: String,
-    /// Whether no node can do without it.
-    #[serde(skip)]
-    pub required: bool,
 }
 
 /// Where a frame was seen.

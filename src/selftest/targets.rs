@@ -173,7 +173,7 @@ fn misled(address: IpAddr, name: &str) -> Case {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Links;
+    use crate::links::Links;
     use crate::selftest::topologies::TOPOLOGIES;
 
     #[test]

@@ -10,8 +10,9 @@ use super::delivery;
 use super::frames::{BROADCAST, Mac, VLAN, is_tagged, tagged};
 use super::verdicts::{self, Case, Scene, Who};
 use crate::guest::GuestConfig;
+use crate::links::Links;
 use crate::model::{GuestKind, IfName, MacAddr, NicId, NodeName, Vmid};
-use crate::plan::{DefaultRoute, Exits, Inputs, Links, Place, Presence};
+use crate::plan::{DefaultRoute, Exits, Inputs, Place, Presence};
 use crate::registry::Registry;
 use crate::registry::document::{self, DocumentError};
 
@@ -1039,8 +1040,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::links::BridgeOptions;
+    use crate::links::Link;
     use crate::oracle::{Verdict, delivery, verdict};
-    use crate::plan::{BridgeOptions, Link, desired, explain};
+    use crate::plan::{desired, explain};
 
     /// The node's interfaces as far as decisions depend on them.
     fn links(topology: &Topology) -> Links {

@@ -10,8 +10,9 @@ use super::routing::{
     AF_INET, AF_INET6, GET_NEIGHBOUR, LINK_ADDRESS, NEIGHBOUR_DESTINATION, NEIGHBOUR_LLADDR, NEIGHBOUR_PROTOCOL,
     NEW_LINK, NEW_NEIGHBOUR, Routing, RoutingError, STATE_PERMANENT, neighbour, read_u16, read_u32,
 };
+use crate::links::Link;
+use crate::links::Links;
 use crate::model::IfName;
-use crate::plan::{Link, Links};
 
 /// `NTF_EXT_LEARNED`: another program put it there, and looks after it.
 const FLAG_EXTERNAL: u8 = 0x10;
@@ -26,7 +27,7 @@ pub(super) fn fixed_macs(links: &Links, bridges: &BTreeSet<IfName>) -> BTreeSet<
 fn has_own_mac(bridge: IfName, link: &Link) -> Option<bool> {
     const SET: &str = "3";
     let read = |file: &str| {
-        let text = super::files::read_kernel(format!("/sys/class/net/{bridge}/{file}").as_ref()).ok()?;
+        let text = crate::host::files::read_kernel(format!("/sys/class/net/{bridge}/{file}").as_ref()).ok()?;
         Some(text.trim().to_owned())
     };
     let is_same = read("ifindex")? == link.index.to_string() && read("address")? == link.mac?.to_string();

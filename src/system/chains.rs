@@ -4,10 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use super::command::{self, CommandError};
 use super::netlink::{attribute, attributes, text};
 use super::nftables::{FilterError, GET_CHAIN, GET_RULE, Nftables};
-use crate::doctor::BaseChain;
+use crate::host::command::{self, CommandError};
+use crate::ruleset::BaseChain;
 use crate::ruleset::TABLE;
 
 /// In a request: of every family.
@@ -42,7 +42,7 @@ pub fn foreign_chains() -> Result<Vec<BaseChain>, FilterError> {
 pub fn legacy_chains() -> Result<Vec<BaseChain>, CommandError> {
     let mut found = Vec::new();
     for (family, tables) in [("ip", "/proc/net/ip_tables_names"), ("ip6", "/proc/net/ip6_tables_names")] {
-        let used = super::files::read_kernel(tables.as_ref()).unwrap_or_default();
+        let used = crate::host::files::read_kernel(tables.as_ref()).unwrap_or_default();
         if used.lines().any(|table| table == "filter") {
             let rules = command::run_within(2, &format!("{family}tables-legacy"), &["-S", "FORWARD"])?;
             if drops_by_policy(&String::from_utf8_lossy(&rules)) {

@@ -3,8 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::files;
 use crate::conflict::Claims;
+use crate::host::files;
 use crate::paths::Paths;
 
 fn path(paths: &Paths) -> PathBuf {

@@ -16,8 +16,10 @@ use super::routing::{
     AF_BRIDGE, DELETE_NEIGHBOUR, FLAG_MASTER, FLAG_SELF, FLAG_STICKY, GET_NEIGHBOUR, NEIGHBOUR_LLADDR, NEW_NEIGHBOUR,
     Routing, RoutingError, STATE_NOARP, STATE_PERMANENT, absent_is_fine, index_of, neighbour, read_u16, read_u32,
 };
+use crate::links::Link;
+use crate::links::Links;
+use crate::links::is_guest_port;
 use crate::model::{IfName, MacAddr};
-use crate::plan::{Link, Links, is_guest_port};
 
 const GET_VLAN: u16 = 114;
 const NEIGHBOUR_VLAN: u16 = 5;

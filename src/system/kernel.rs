@@ -10,8 +10,10 @@ use super::run::RunState;
 use super::settings::{self, SettingError, Settings};
 use super::tally::Tallies;
 use super::xtables::{self, XtablesError};
+use crate::links::Link;
+use crate::links::Links;
 use crate::model::{IfName, MacAddr};
-use crate::plan::{Exits, Foreign, Link, Links, NetState, Refusal, Rules, Setting, Step, Support, Surroundings};
+use crate::plan::{Exits, Foreign, NetState, Refusal, Rules, Setting, Step, Support, Surroundings};
 use crate::ruleset::{Backend, Element, Table, Variant};
 
 /// The kernel could not be read or changed.

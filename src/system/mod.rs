@@ -1,15 +1,11 @@
 //! Acting: the file system, other programs and the kernel. Nothing here decides anything.
 
 mod bridges;
-pub mod caller;
 mod chains;
 pub mod claims;
-pub mod command;
 mod fence;
-pub mod files;
 mod forwarding;
 pub mod image;
-pub mod journal;
 mod kernel;
 mod monitor;
 pub mod namespace;
@@ -22,7 +18,6 @@ pub mod probe;
 pub mod routers;
 mod routing;
 pub mod run;
-pub mod service;
 mod settings;
 pub mod tally;
 pub mod tun;

@@ -13,9 +13,9 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{MsgFlags, SockProtocol};
 
-use super::command::{self, CommandError};
 use super::netlink::flags::{ACKNOWLEDGE, CREATE, DUMP, INTERRUPTED, REQUEST};
 use super::netlink::{Builder, NetlinkError, Socket, attribute, attributes, text};
+use crate::host::command::{self, CommandError};
 use crate::plan::{Event, Rules};
 use crate::ruleset::{Element, SetId, Storage, TABLE, Table};
 

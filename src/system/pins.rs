@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
-use super::files;
+use crate::host::files;
 use crate::model::{IfName, MacAddr};
 
 /// Longest file that is read: a line is at most 33 bytes, so that is some 30,000 pins.

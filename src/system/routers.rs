@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::files;
+use crate::host::files;
 use crate::paths::Paths;
 use crate::plan::{Question, Router, Sighting};
 

@@ -15,10 +15,12 @@ use super::forwarding::Pinned;
 use super::netlink::flags::{ACKNOWLEDGE, CREATE, DUMP, EXCLUSIVE, REPLACE, REQUEST};
 use super::netlink::{Builder, Frame, Instruction, NetlinkError, Socket, attribute, attributes, text};
 use super::pins::Pins;
+use crate::links::BridgeOptions;
+use crate::links::Link;
+use crate::links::Links;
 use crate::model::{IfName, MacAddr};
 use crate::plan::{
-    BridgeOptions, Decided, DefaultRoute, Event, Exits, Foreign, Link, Links, NetState, Refusal, Route, Way, decide,
-    foreign_neighbour,
+    Decided, DefaultRoute, Event, Exits, Foreign, NetState, Refusal, Route, Way, decide, foreign_neighbour,
 };
 
 /// Our number among routing protocols; packaged for `ip` in `/etc/iproute2/rt_protos.d`.

@@ -19,8 +19,8 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::files;
 use super::nftables::Reference;
+use crate::host::files;
 use crate::model::{GuestKind, Vmid};
 use crate::paths::Paths;
 use crate::plan::Support;

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::files;
 use super::namespace::set_parameter;
+use crate::host::files;
 use crate::plan::Setting;
 
 /// A setting could not be read or changed.

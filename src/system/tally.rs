@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::netlink::{attribute, text};
 use super::nftables::{FilterError, Nftables};
+use crate::links::is_test_port;
 use crate::model::{IfName, MacAddr};
-use crate::plan::is_test_port;
 use crate::ruleset::{TABLE, Table};
 
 const GET_OBJECT: u16 = 10 << 8 | 19;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::command::{self, CommandError};
+use crate::host::command::{self, CommandError};
 use crate::ruleset::{Backend, Chains, IpSetName, Place, Variant};
 
 /// How long, in seconds, to wait for whoever holds the lock of iptables.
@@ -169,7 +169,7 @@ fn ipset(action: &'static str, script: &str) -> Result<(), XtablesError> {
 
 /// Which iptables this node's own rules are in, if any.
 pub fn in_use() -> Option<Variant> {
-    let names = super::files::read_kernel("/proc/thread-self/net/ip_tables_names".as_ref()).unwrap_or_default();
+    let names = crate::host::files::read_kernel("/proc/thread-self/net/ip_tables_names".as_ref()).unwrap_or_default();
     // To ask iptables-legacy makes the table, so it is asked only if that is there.
     let is_made = names.lines().any(|name| name == "filter");
     let variants = Variant::ALL.into_iter().filter(|variant| is_made || *variant == Variant::Nft);

@@ -17,8 +17,11 @@ use serde::Serialize;
 
 use crate::guest::Nic;
 use crate::interfaces::{Interfaces, Kind as InterfaceKind};
+use crate::links::Link;
+use crate::links::Links;
+use crate::links::is_guest_port;
 use crate::model::{GuestKind, IfName, NicId, Vmid};
-use crate::plan::{Inputs, Link, Links, is_guest_port, is_uplink_name, pool_bridges};
+use crate::plan::{Inputs, is_uplink_name, pool_bridges};
 use crate::registry::document::{Mode, Pool};
 use crate::registry::plain;
 

@@ -12,8 +12,9 @@ use serde::Serialize;
 
 pub use history::History;
 
+use crate::links::guest_of_port;
 use crate::model::{Amount, GuestKind, IfName, MacAddr, PoolName, Vmid};
-use crate::plan::{Inputs, Presence, Problem, Router, Step, guest_of_port, is_idle};
+use crate::plan::{Inputs, Presence, Problem, Router, Step, is_idle};
 use crate::registry::document::Pool;
 use crate::registry::{Registry, capacity, plain};
 use crate::ruleset::reasons;

@@ -6,9 +6,12 @@ use std::path::Path;
 
 use ipnet::IpNet;
 use pve_public_ip::guest::GuestConfig;
+use pve_public_ip::links::BridgeOptions;
+use pve_public_ip::links::Link;
+use pve_public_ip::links::Links;
 use pve_public_ip::model::{GuestKind, MacAddr};
 use pve_public_ip::oracle::{Bindings, BoundPort, Holdings, PortRole};
-use pve_public_ip::plan::{self, BridgeOptions, Exits, Inputs, Link, Links, Place, Presence};
+use pve_public_ip::plan::{self, Exits, Inputs, Place, Presence};
 use pve_public_ip::registry::Registry;
 use pve_public_ip::registry::document::{GuestFile, parse};
 use pve_public_ip::ruleset::{Backend, Element, SetId};

@@ -17,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use super::files;
+use crate::host::files;
 use crate::model::text::{command_line, one_line};
 
 /// Directories in which programs are looked for; never the caller's `PATH` alone, which may be anything.

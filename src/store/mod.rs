@@ -1,7 +1,13 @@
-//! Reading and writing the registry's files.
+//! The registry's files: read and written under the cluster's lock, with a copy of the last that was good and a log of who
+//! changed what.
 //!
 //! A change is: lock, read everything, change in memory under the rules, check that no file changed meanwhile, write
 //! each changed file as a temporary file and rename it. A process that dies in between leaves whole files.
+
+mod caller;
+pub mod journal;
+mod last_good;
+mod lock;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,14 +16,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::document::{self, Document, DocumentError, Fault, GuestFile, NodeFile, PoolsFile, ReleasedFile, UPGRADE};
-use super::last_good::{LastGood, News};
-use super::lock::{LockError, RegistryLock};
-use super::{Registry, RuleError, releases};
+use crate::host::files;
 use crate::model::{GuestKind, IfName, NodeName, Vmid};
 use crate::paths::Paths;
-use crate::system::files;
-use crate::system::journal::Journal;
+use crate::registry::document::{
+    self, Document, DocumentError, Fault, GuestFile, NodeFile, PoolsFile, ReleasedFile, UPGRADE,
+};
+use crate::registry::{Registry, RuleError, releases};
+use journal::Journal;
+use last_good::LastGood;
+pub use last_good::News;
+pub use lock::LockError;
+use lock::RegistryLock;
 
 /// How long a command waits for other writers.
 const LOCK_LIMIT: Duration = Duration::from_secs(30);
@@ -298,7 +308,7 @@ impl Store {
         let path = self.paths.registry().join(name);
         let lock = RegistryLock::take(&self.paths, LOCK_LIMIT)?;
         let before = self.load()?.registry;
-        let seconds = crate::system::journal::now().0.as_secs();
+        let seconds = crate::store::journal::now().0.as_secs();
         let aside = self.paths.replaced().join(format!("{}.{seconds}", name.replace('/', "-")));
         let failed = |path: &Path| {
             let path = path.to_owned();

@@ -20,12 +20,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use serde::{Deserialize, Serialize};
 
-use super::{caller, command, files};
 use crate::audit::{self, Change, Entry, Query, Selection, changes, select};
+use crate::host::command;
+use crate::host::files;
 use crate::model::{Moment, NodeName, Vmid};
 use crate::paths::Paths;
 use crate::registry::Registry;
 use crate::registry::document::{GuestFile, NodeFile, PoolsFile};
+use crate::store::caller;
 
 /// Whether the last entry could not be written and that was said.
 static SAID: AtomicBool = AtomicBool::new(false);

@@ -3,8 +3,8 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::files;
 use crate::audit::{Author, Who};
+use crate::host::files;
 use crate::model::text;
 
 /// How far up to look for a task: hookscript, `qm`, the worker of a daemon are a few steps.
@@ -14,7 +14,7 @@ const ANCESTORS: usize = 16;
 const COMMAND_LIMIT: usize = 1000;
 
 /// The author of this process' changes.
-pub fn author(reason: Option<String>) -> Author {
+pub(super) fn author(reason: Option<String>) -> Author {
     let task = task();
     let uid = nix::unistd::getuid().as_raw();
     let who = Who {

@@ -9,10 +9,10 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::document::{self, Document, MAX_FILE_SIZE};
+use crate::host::files;
 use crate::model::Vmid;
 use crate::paths::Paths;
-use crate::system::files;
+use crate::registry::document::{self, Document, MAX_FILE_SIZE};
 
 /// Where the copies are.
 #[derive(Debug, Clone)]

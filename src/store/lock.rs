@@ -18,8 +18,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 
+use crate::host::files;
 use crate::paths::Paths;
-use crate::system::files;
 
 /// Name of the lock among those of Proxmox VE.
 const LOCK_NAME: &str = "domain-pve-public-ip";
