@@ -1,5 +1,6 @@
 # Everything a contributor runs. Each target installs what it needs first (Debian 12 and 13, as root).
 #
+#   make check   formatting, clippy, and the tests that need no root: a minute after a build
 #   make test    all tests; those of the kernel make network namespaces of their own. Never on a Proxmox VE node: it installs
 #                packages (firewalld, iptables, ...), and makes two Debians below ~/.cache (739 MB)
 #   make test-vm on Debian's own kernels, in virtual machines (QEMU without KVM, about ten minutes)
@@ -37,7 +38,7 @@ SCRIPTS := scripts/* .ci/run hookscripts/* debian/*.postinst debian/*.prerm debi
 	$(wildcard demo/run benches/run benches/storm benches/learnt fuzz/run tests/booted/run) \
 	$(wildcard tests/vm/init tests/vm/run tests/vm/lab tests/vm/cases/* findings/lib findings/*.sh)
 
-.PHONY: all setup fmt lint test test-library test-package test-vm deb demo bench churn doc fuzz release pages clean
+.PHONY: all setup fmt lint check test test-library test-package test-vm deb demo bench churn doc fuzz release pages clean
 
 all: deb
 
@@ -54,6 +55,13 @@ lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy $(LOCKED) --all-targets -- -D warnings
 	shellcheck $(SCRIPTS)
+
+# What needs neither root nor namespaces.
+check:
+	scripts/setup build lint
+	$(CARGO) fmt --check
+	$(CARGO) clippy $(LOCKED) --all-targets -- -D warnings
+	$(CARGO) test $(LOCKED) --lib --test layers --test golden --test doctor --test topology --test partition
 
 test:
 	scripts/setup build test

@@ -382,3 +382,33 @@ fn package_ships_what_is_generated() {
         "purge looks for another number than {number}"
     );
 }
+
+/// Each guarantee names the tests that hold it, as `FILE` or `FILE::NAME`.
+#[test]
+fn guarantees_name_tests_that_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ") && line.contains('`')).collect();
+    assert!(rows.len() > 10, "only {} guarantees found", rows.len());
+    for row in rows {
+        let names = row.rsplit('|').nth(1).unwrap().split('`').skip(1).step_by(2);
+        let mut seen = 0;
+        for name in names {
+            let parts: Vec<&str> = name.split("::").collect();
+            let directory = root.join("tests").join(parts[0]);
+            let test = parts.last().filter(|_| parts.len() > 1);
+            let files = match parts.get(1).filter(|_| parts.len() > 2) {
+                Some(module) => vec![directory.join(format!("{module}.rs"))],
+                None if directory.join("main.rs").exists() => {
+                    fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect()
+                }
+                None => vec![directory.with_extension("rs")],
+            };
+            let sources: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+            let is_there = test.is_none_or(|test| sources.contains(&format!("#[test]\nfn {test}(")));
+            assert!(is_there, "there is no test {name}");
+            seen += 1;
+        }
+        assert!(seen > 0, "no test holds this: {row}");
+    }
+}
