@@ -256,7 +256,7 @@ impl fmt::Display for Subnet {
 /// The command that tells a guest anew what it holds.
 pub fn assign_command(guest: &GuestFile) -> String {
     let first = guest.addresses().next().map_or_else(String::new, |(nic, _, assigned)| {
-        let net = if nic == NicId::FIRST { String::new() } else { format!(" --net {}", nic.index()) };
+        let net = nic.net_option();
         format!(" {}{net}", plain(assigned.address))
     });
     format!("pve-public-ip assign {}{first}", guest.vmid)

@@ -148,7 +148,7 @@ pub(super) fn router_advertises_prefix(view: &View<'_>) -> Known<Vec<Hit>> {
                     "guest {vmid} {id}: the router {} on {} advertises {prefix} for addresses that hosts make themselves",
                     router.address, router.bridge
                 );
-                let net = if id == NicId::FIRST { String::new() } else { format!(" --net {}", id.index()) };
+                let net = id.net_option();
                 let remedy = if interface.router_advertisements == Some(true) {
                     format!("`pve-public-ip set {vmid}{net} --router-advertisements default`, or inside the guest `sysctl -w \
                              net.ipv6.conf.all.autoconf=0`")

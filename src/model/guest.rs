@@ -118,6 +118,11 @@ impl NicId {
     pub fn index(self) -> u8 {
         self.0
     }
+
+    /// ` --net 1`, as it follows a command about this NIC; empty for the first one, which need not be named.
+    pub fn net_option(self) -> String {
+        if self == Self::FIRST { String::new() } else { format!(" --net {}", self.0) }
+    }
 }
 
 impl FromStr for NicId {

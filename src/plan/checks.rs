@@ -264,7 +264,7 @@ fn check_config(
                             format!("the provider bound {address} to MAC {expected}, but guest {vmid} {id} is registered with {}", interface.mac),
                             format!(
                                 "with the guest stopped: `pve-public-ip release {vmid} {address} && pve-public-ip assign {vmid} {address}{} --set-mac`",
-                                if *id == NicId::FIRST { String::new() } else { format!(" --net {}", id.index()) }
+                                id.net_option()
                             ),
                         ));
                     }
@@ -340,7 +340,7 @@ fn assignable(config: &GuestConfig, address: IpAddr, pools: &PoolIndex<'_>, pool
     let nic = config.nic_with(address)?;
     let (bridge, mac) = plugged(config, nic);
     let is_fit = pools.suits(pool, Prefix::host(address).ok()?, bridge, mac);
-    is_fit.then(|| if nic == NicId::FIRST { String::new() } else { format!(" --net {}", nic.index()) })
+    is_fit.then(|| nic.net_option())
 }
 
 /// How a guest gets rid of an address that it is configured with; or another one of the pool, with the hookscript, where that

@@ -431,7 +431,7 @@ impl RuleError {
                 "a NIC of another guest has that MAC: assign the address to that guest, or give that NIC another MAC first".to_owned()
             }
             Self::ProviderMac { address, expected, vmid, nic, .. } => {
-                let net = if *nic == NicId::FIRST { String::new() } else { format!(" --net {}", nic.index()) };
+                let net = nic.net_option();
                 let address = plain(*address);
                 format!(
                     "with the guest stopped, `pve-public-ip assign {vmid} {address}{net} --set-mac` gives the NIC the MAC {expected}"
@@ -1234,7 +1234,7 @@ impl<'a> Search<'a> {
         let (vmid, pool) = (self.request.vmid, self.name.clone());
         if let Some(address) = self.free(&bound, family).next() {
             let expected = self.pool.entry(address)?.mac?;
-            let net = if nic == NicId::FIRST { String::new() } else { format!(" --net {}", nic.index()) };
+            let net = nic.net_option();
             let only = if self.present.len() > 1 { format!(" -{family}") } else { String::new() };
             let is_fixed = self.registry.has_interface(vmid, nic);
             let set_mac = (!is_fixed).then(|| format!("--pool {pool}{net}{only}"));
