@@ -9,7 +9,7 @@ pub(crate) mod strace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -332,12 +332,18 @@ impl Tree {
         found
     }
 
-    /// The files of the run directory, by their paths in it.
+    /// The files of the run directory, by their paths in it. While the guard runs there may be one that it is writing
+    /// right now: what is known before something happens is [`Tree::lasting`].
     pub(crate) fn volatile(&self) -> BTreeSet<String> {
         let (run, mut found) = (self.path("run/pve-public-ip"), BTreeMap::new());
         collect(&run, &mut found);
         let paths = found.keys().filter(|path| path.is_file());
         paths.map(|path| path.strip_prefix(&run).unwrap().to_str().unwrap().to_owned()).collect()
+    }
+
+    /// The same without what somebody is writing right now.
+    pub(crate) fn lasting(&self) -> BTreeSet<String> {
+        self.volatile().into_iter().filter(|path| !path.contains(".tmp.")).collect()
     }
 
     /// Every file and directory of the tree except the locks and caches under `/run`.
@@ -358,7 +364,11 @@ fn collect(path: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
     } else if meta.is_symlink() {
         found.insert(path.to_owned(), fs::read_link(path).unwrap().into_os_string().into_encoded_bytes());
     } else if meta.is_file() {
-        found.insert(path.to_owned(), fs::read(path).unwrap());
+        match fs::read(path) {
+            // Written under another name and renamed meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            content => drop(found.insert(path.to_owned(), content.unwrap())),
+        }
     } else {
         found.insert(path.to_owned(), b"special".to_vec());
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use pve_public_ip::model::GuestKind;
 
+use crate::common::Tree;
 use crate::lab::{Lab, NODES, Nic, passing};
 use crate::random::Random;
 use crate::script::{Play, Watch, nodes};
@@ -179,13 +180,13 @@ fn nothing_grows_and_nothing_stays() {
     let mut lab = nodes(Watch::Guard);
     // The first one makes what is kept for good.
     life(&mut lab, 0, &mut random);
-    let files = |lab: &Lab| {
+    let files = |lab: &Lab, list: fn(&Tree) -> BTreeSet<String>| {
         // Whether a guest came by here, and so many frames were dropped that the guard writes of it, is chance.
-        let lasting = |path: &String| !path.contains("lock") && !path.starts_with("alerts") && path != "pinned";
-        lab.hosts.each_ref().map(|host| host.node.tree.volatile().into_iter().filter(lasting).collect::<BTreeSet<_>>())
+        let counts = |path: &String| !path.contains("lock") && !path.starts_with("alerts") && path != "pinned";
+        lab.hosts.each_ref().map(|host| list(&host.node.tree).into_iter().filter(counts).collect::<BTreeSet<_>>())
     };
     let guard = |lab: &Lab| lab.hosts[0].guard.as_ref().expect("nobody killed it").pid();
-    let (pid, known) = (guard(&lab), files(&lab));
+    let (pid, known) = (guard(&lab), files(&lab, Tree::lasting));
     let before = size(pid);
     let play = Play { lab: &mut lab, watch: Watch::Guard, name: "the churn".to_owned(), about: passing(1000) };
     let traces = play.traces();
@@ -199,7 +200,7 @@ fn nothing_grows_and_nothing_stays() {
     let play = Play { lab: &mut lab, watch: Watch::Guard, name: "the churn".to_owned(), about: passing(1000) };
     play.ends(&traces);
     play.within_patience("files in the run directories", |play| {
-        let now = files(play.lab);
+        let now = files(play.lab, Tree::volatile);
         if now == known { Ok(()) } else { Err(format!("were {known:?}, are {now:?}")) }
     });
     // It opens a file now and then.

@@ -56,7 +56,7 @@ fn for_all(guests: u32, body: impl Fn(u32) + Sync) {
 }
 
 fn starts_and_stops(node: &Node, guests: u32) {
-    let known = node.tree.volatile();
+    let known = node.tree.lasting();
     let taps = Mutex::new(BTreeMap::new());
     for_all(guests, |vmid| {
         node.run_with(&format!("hook {vmid} pre-start"), &[("PVE_MIGRATED_FROM", "")]).ok();
