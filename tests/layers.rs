@@ -1,4 +1,5 @@
-//! Holds the rooms of the crate to the table at the top of `src/lib.rs`: what decides does no input or output.
+//! Holds the crates and their rooms to the tables at the top of `crates/core/src/lib.rs` and `src/lib.rs`: what decides does
+//! no input or output.
 
 #![allow(
     clippy::disallowed_methods,
@@ -11,13 +12,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What a pure room must not name.
-const FORBIDDEN: [&str; 11] = [
+const FORBIDDEN: [&str; 12] = [
     "std::fs",
     "std::process",
     "std::net::Tcp",
     "std::net::Udp",
     "std::env",
     "std::time::SystemTime",
+    "std::time::Instant",
     "nix::",
     "crate::host",
     "crate::store",
@@ -25,67 +27,60 @@ const FORBIDDEN: [&str; 11] = [
     "crate::cli",
 ];
 
-/// The rooms, each below all that come after it: it uses only what stands before it, so that no circle can form.
-const RANKS: [&str; 29] = [
-    "model",
-    "paths",
-    "links",
-    "host",
-    "ruleset",
-    "interfaces",
-    "registry",
-    "oracle",
-    "audit",
-    "announce",
-    "guest",
-    "store",
-    "hookscript",
-    "plan",
-    "conflict",
-    "cloudinit",
-    "topology",
-    "doctor",
-    "partition",
-    "system",
-    "view",
-    "selftest",
-    "reconcile",
-    "inspect",
-    "survey",
-    "hook",
-    "guard",
-    "cli",
-    "main",
+/// A crate of the workspace: where its sources are, and its rooms, each below all that come after it. A room uses only what
+/// stands before it, so that no circle can form.
+const CRATES: [(&str, &[&str]); 2] = [
+    (
+        "crates/core/src",
+        &[
+            "model",
+            "links",
+            "ruleset",
+            "interfaces",
+            "registry",
+            "oracle",
+            "audit",
+            "announce",
+            "guest",
+            "plan",
+            "conflict",
+            "cloudinit",
+            "topology",
+            "partition",
+            "selftest",
+        ],
+    ),
+    (
+        "src",
+        &[
+            "paths",
+            "host",
+            "guest",
+            "store",
+            "hookscript",
+            "doctor",
+            "system",
+            "view",
+            "selftest",
+            "reconcile",
+            "inspect",
+            "survey",
+            "hook",
+            "guard",
+            "cli",
+            "main",
+        ],
+    ),
 ];
 
 /// Rooms, and files of mixed rooms, that only decide.
 const PURE: &[&str] = &[
-    "src/announce.rs",
-    "src/audit",
-    "src/cloudinit",
-    "src/conflict",
+    "crates/core/src",
     "src/doctor",
-    "src/model",
-    "src/oracle",
-    "src/partition",
-    "src/plan",
-    "src/ruleset",
-    "src/topology",
-    "src/guest/cloud_init.rs",
     "src/guard/alerts.rs",
     "src/guard/sayings.rs",
     "src/guard/schedule.rs",
-    "src/guest/config.rs",
-    "src/guest/storage.rs",
-    "src/interfaces.rs",
-    "src/links.rs",
     "src/paths.rs",
-    "src/registry",
-    "src/selftest/delivery.rs",
-    "src/selftest/frames.rs",
-    "src/selftest/targets.rs",
-    "src/selftest/topologies.rs",
-    "src/selftest/verdicts.rs",
 ];
 
 fn rust_files(path: &Path, found: &mut Vec<PathBuf>) {
@@ -166,25 +161,68 @@ fn rooms_use_only_what_is_below_them() {
     let code = "use crate::{model::{A, B}, host}; crate::plan::x(); // crate::cli\nuse crate::store;";
     assert_eq!(named(&without_tests(code)), ["host", "model", "plan", "store", "cli"].map(str::to_owned).into());
 
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    rust_files(&source, &mut files);
-    let rank = |name: &str| RANKS.iter().position(|room| *room == name);
-    let (mut upward, mut seen) = (Vec::new(), BTreeSet::new());
-    for file in files.iter().filter(|file| !file.ends_with("lib.rs") && !file.ends_with("tests.rs")) {
-        let path = file.strip_prefix(&source).unwrap();
-        let own = room(path);
-        let own_rank = rank(&own).unwrap_or_else(|| panic!("`{own}` has no rank: give it one in this file"));
-        for other in named(&without_tests(&fs::read_to_string(file).unwrap())) {
-            if rank(&other).is_some_and(|rank| rank > own_rank) {
-                upward.push(format!("{}: crate::{other}", path.display()));
+    for (source, ranks) in CRATES {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
+        let mut files = Vec::new();
+        rust_files(&directory, &mut files);
+        let rank = |name: &str| ranks.iter().position(|room| *room == name);
+        let (mut upward, mut seen) = (Vec::new(), BTreeSet::new());
+        for file in files.iter().filter(|file| !file.ends_with("lib.rs") && !file.ends_with("tests.rs")) {
+            let path = file.strip_prefix(&directory).unwrap();
+            let own = room(path);
+            let own_rank =
+                rank(&own).unwrap_or_else(|| panic!("`{own}` of {source} has no rank: give it one in this file"));
+            for other in named(&without_tests(&fs::read_to_string(file).unwrap())) {
+                // What has no rank here is of the core, below all rooms of the root program.
+                if rank(&other).is_some_and(|rank| rank > own_rank) {
+                    upward.push(format!("{}: crate::{other}", path.display()));
+                }
             }
+            seen.insert(own);
         }
-        seen.insert(own);
+        assert!(upward.is_empty(), "these use what is above them:\n{}", upward.join("\n"));
+        let unknown: Vec<_> = ranks.iter().filter(|room| !seen.contains(**room)).collect();
+        assert!(unknown.is_empty(), "there are no such rooms in {source}: {unknown:?}");
     }
-    assert!(upward.is_empty(), "these use what is above them:\n{}", upward.join("\n"));
-    let unknown: Vec<_> = RANKS.iter().filter(|room| !seen.contains(**room)).collect();
-    assert!(unknown.is_empty(), "there are no such rooms: {unknown:?}");
+}
+
+/// What must not be linked into a crate, with all that it stands on.
+const NEVER_LINKED: [(&str, &[&str]); 2] = [
+    // It runs as root in front of every guest start.
+    (
+        "pve-public-ip",
+        &["tokio", "async-std", "smol", "futures-executor", "hyper", "rustls", "openssl", "native-tls", "reqwest"],
+    ),
+    ("pve-public-ip-core", &["pve-public-ip", "nix", "libc", "tokio", "hyper", "rustls", "rand", "syslog", "log"]),
+];
+
+#[test]
+fn crates_stand_on_what_they_may() {
+    for (name, never) in NEVER_LINKED {
+        let output = std::process::Command::new(env!("CARGO"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args([
+                "tree",
+                "--offline",
+                "--locked",
+                "--edges",
+                "normal",
+                "--prefix",
+                "none",
+                "--format",
+                "{p}",
+                "--package",
+                name,
+            ])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let linked: BTreeSet<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
+        assert!(linked.contains(name) && linked.contains("serde_json"), "{linked:?}");
+        let found: Vec<_> = never.iter().filter(|other| **other != name && linked.contains(**other)).collect();
+        assert!(found.is_empty(), "{name} stands on {found:?}: `cargo tree --package {name} --invert {}`", found[0]);
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use serde_json::Value;
 use common::Node;
 
 /// What the first release reads: `file place`, as in the list that the program is tested with.
-const FIRST: &str = include_str!("../src/registry/keys-0.1.0.txt");
+const FIRST: &str = include_str!("../crates/core/src/registry/keys-0.1.0.txt");
 
 /// A note of another node.
 fn noted(node: &Node, release: &str) {

@@ -19,31 +19,9 @@ pub use facts::{Facts, Files, Guard, Known, Members, Release, Script};
 pub use machine::UNIT;
 use serde::Serialize;
 
+pub use crate::model::Severity;
 use crate::model::{IfName, Vmid};
 use crate::plan::Index;
-
-/// How much a finding matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Something does not work, or is not protected.
-    Error,
-    /// It will, unless somebody does something.
-    Warning,
-    /// Nothing to do; it explains what may be seen.
-    Info,
-}
-
-impl Severity {
-    /// As it is printed.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warning => "warning",
-            Self::Info => "info",
-        }
-    }
-}
 
 /// A row of the table.
 #[derive(Debug)]

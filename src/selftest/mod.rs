@@ -7,13 +7,10 @@
 //!
 //! [`live`] sends such frames on a bridge of the node itself, at [`targets`] made of what the node protects.
 
-pub mod delivery;
-pub mod frames;
 mod lab;
 pub mod live;
-pub mod targets;
-pub mod topologies;
-pub mod verdicts;
+
+pub use pve_public_ip_core::selftest::{delivery, frames, targets, topologies, verdicts};
 
 use std::collections::BTreeSet;
 use std::io;

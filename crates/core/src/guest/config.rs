@@ -251,7 +251,7 @@ pub enum NicChange {
 
 /// Whether a configuration names `word` where it may become effective: in what runs, in a pending change, in a snapshot.
 /// What cloud-init's data was made of before it was changed is history.
-pub(super) fn names(text: &str, word: &str) -> bool {
+pub fn names(text: &str, word: &str) -> bool {
     let mut effective = true;
     text.lines().any(|line| {
         if is_section_header(line) {

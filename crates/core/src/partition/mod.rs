@@ -38,9 +38,8 @@ pub use weigh::{Rule, Weight, rules, weigh};
 use crate::model::{IfName, NicId, NodeName, Vmid};
 
 /// How guests are grouped into subnets.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
     /// A subnet for each application (tag `app-NAME`)

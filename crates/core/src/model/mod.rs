@@ -10,6 +10,7 @@ mod mac;
 mod missing;
 mod moment;
 mod names;
+mod severity;
 pub mod text;
 
 pub use address::{Prefix, PrefixError};
@@ -19,6 +20,7 @@ pub use mac::{MacAddr, MacError};
 pub use missing::Missing;
 pub use moment::{CoolDown, CoolDownError, Moment};
 pub use names::{IfName, IfNameError, NodeName, NodeNameError, PoolName, PoolNameError};
+pub use severity::Severity;
 
 /// Gives a newtype its JSON form: the same string that `Display` prints and `FromStr` reads.
 macro_rules! string_in_json {

@@ -8,8 +8,7 @@ use serde::Serialize;
 
 use super::document::{Plan, Subnet};
 use super::{Member, Network, Port, Used};
-use crate::doctor::Severity;
-use crate::model::{IfName, Vmid};
+use crate::model::{IfName, Severity, Vmid};
 
 /// Something that is not as planned, or cannot be meant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -279,7 +279,8 @@ impl PoolAddress {
 }
 
 /// A provider's layout: how addresses of a pool reach the guests and what the provider insists on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
     /// The guests' MACs are seen on the uplink; nobody hands MACs out.
@@ -299,13 +300,14 @@ pub enum Profile {
     /// Dedibox failover IP with a virtual MAC.
     DediboxBridged,
     /// Another provider, described by the pool's `layout`.
-    #[value(skip)]
+    #[cfg_attr(feature = "clap", value(skip))]
     Custom,
 }
 
 /// What becomes of frames that guests send to the provider with a MAC that it does not know. The node's own frames
 /// are never touched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum UplinkGuard {
     /// They leave.
@@ -328,7 +330,8 @@ impl UplinkGuard {
 }
 
 /// When the network is asked who has an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Probe {
     /// Not without being told to.
@@ -373,7 +376,7 @@ impl Profile {
     }
 
     /// Bridged or routed.
-    pub(crate) fn mode(self) -> Mode {
+    pub fn mode(self) -> Mode {
         match self {
             Self::GenericRouted | Self::OvhRouted | Self::HetznerRouted => Mode::Routed,
             Self::GenericBridged
@@ -468,7 +471,8 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 /// What becomes of a start at which the guest would find other addresses than it holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum CloudInitCheck {
     /// It does not start.
@@ -481,7 +485,8 @@ pub enum CloudInitCheck {
 }
 
 /// What runs in a guest, as far as cloud-init's data depends on it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum GuestOs {
     /// Anything that cloud-init serves but Alpine.
@@ -645,7 +650,8 @@ pub struct NodeFile {
 }
 
 /// What shall filter routed traffic.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum BackendChoice {
     /// iptables if the node has rules there (the one that has them), else nftables. It holds until the node boots.

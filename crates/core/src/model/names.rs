@@ -43,7 +43,7 @@ impl IfName {
     /// # Panics
     ///
     /// If the composed name is not valid, which is a bug.
-    pub(crate) fn literal(text: &str) -> Self {
+    pub fn literal(text: &str) -> Self {
         match text.parse() {
             Ok(name) => name,
             Err(error) => unreachable!("{error}"),

@@ -1,30 +1,17 @@
-//! Guests as Proxmox VE knows them: their configuration, and where it lies in every phase of their life.
-
-mod cloud_init;
-mod config;
-pub mod storage;
+//! Where the configurations of guests lie in every phase of their life, and how they are read. What they say is the core's
+//! business.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use cloud_init::{Addressing, CloudInitForm, IpConfig, IpFamily};
-pub use config::{GuestConfig, Nic, NicChange, NicError};
+pub use pve_public_ip_core::guest::*;
 
 use crate::host::files;
 use crate::model::{GuestKind, NodeName, Vmid};
 use crate::paths::Paths;
 use storage::Storages;
-
-/// A guest and the node that has its configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Located {
-    /// Where the configuration lies.
-    pub node: NodeName,
-    /// What it says.
-    pub config: GuestConfig,
-}
 
 /// Why a guest's configuration cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -265,7 +252,7 @@ impl Guests {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                     Err(_) => return Some(format!("guest {vmid}, whose configuration cannot be read, perhaps")),
                 };
-                if config::names(&String::from_utf8_lossy(&bytes), word) {
+                if names(&String::from_utf8_lossy(&bytes), word) {
                     return Some(format!("guest {vmid}"));
                 }
             }
