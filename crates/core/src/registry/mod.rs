@@ -1,7 +1,6 @@
 //! The registry: pools and assignments, the authority on who owns which address.
 //!
-//! The rules live here and are pure: every change is checked against the whole registry before [`crate::store`] writes
-//! it:
+//! The rules live here and are pure: every change is checked against the whole registry before anybody writes it:
 //! - pools do not overlap;
 //! - an address has one holder;
 //! - a MAC belongs to one guest NIC, unless two NICs of one guest share an assignment (a bond).
