@@ -76,6 +76,7 @@ const SILENT_LIMIT: Duration = Duration::from_secs(3);
 fn patience(command: &Command, paths: &Paths) -> Option<Patience> {
     match command {
         Command::Hook(_) => Some(Patience::Limit(hook::DEADLINE)),
+        Command::CompleteWords(_) => Some(Patience::Limit(SILENT_LIMIT)),
         // It looks at what does not hang, too, and says what it could not see.
         Command::Doctor(_) if command.only_looks() => Some(Patience::Limit(LOOK_LIMIT)),
         command if command.only_looks() => {

@@ -1,4 +1,4 @@
-//! `assign`, `release`, `list`, `show`.
+//! `assign`, `release`, `show`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,20 +10,20 @@ use serde_json::{Value, json};
 use super::bridges;
 use super::conflicts::blocking;
 use super::inside::by_hand;
+use super::list::whereabouts;
 use super::network::{self, Changed, Told};
 use super::node::settle;
-use super::output::{Output, OutputFormat, Rows, advised};
+use super::output::{Output, advised};
 use super::pools::{change, readable, shown};
 use super::proxmox::{self, Failure, Outcome};
-use super::{Assign, List, Release, Show, advice};
+use super::{Assign, Release, Show, advice};
 use super::{probe, provider_mac};
 use crate::cloudinit;
 use crate::guest::{GuestError, Located, NicChange};
 use crate::hookscript;
 use crate::links::Links;
 use crate::model::text::escaped;
-use crate::model::{GuestKind, MacAddr, NicId, NodeName, Prefix, Vmid};
-use crate::plan::Presence;
+use crate::model::{MacAddr, NicId, Prefix, Vmid};
 use crate::reconcile::{Node, ReconcileError, presence_of};
 use crate::registry::document::{Assigned, GuestFile, PoolIndex, PoolsFile};
 use crate::registry::{AssignRequest, Registry, Rerouted, RuleError, plain};
@@ -542,89 +542,7 @@ pub(super) fn release(node: &Node, command: &Release, dry_run: bool) -> anyhow::
     failed([outcome.failure(), told.failure, None], output)
 }
 
-/// Where a guest is and how far, for showing.
-struct Whereabouts {
-    node: String,
-    state: &'static str,
-}
-
-/// `found` is where its configuration lies and what kind of guest it is.
-fn whereabouts(
-    node: &Node,
-    vmid: Vmid,
-    found: Option<(&NodeName, GuestKind)>,
-    links: &Links,
-    run: &RunState,
-) -> Whereabouts {
-    let Some((place, kind)) = found else {
-        return Whereabouts { node: String::new(), state: "no such guest" };
-    };
-    let here = *place == node.name;
-    let mark = run.mark(vmid);
-    let state = match presence_of(vmid, kind, here, mark.as_ref(), links) {
-        Some(Presence::Running) => "bound",
-        Some(Presence::Starting) => "starting",
-        Some(Presence::Incoming) => "incoming",
-        None if here => "reserved",
-        None => "elsewhere",
-    };
-    Whereabouts { node: place.to_string(), state }
-}
-
-/// What is said of each address.
-const HEADERS: [&str; 7] = ["vmid", "net", "address", "mac", "pool", "node", "state"];
-
-pub(super) fn list(node: &Node, command: &List, format: OutputFormat) -> anyhow::Result<Output> {
-    let registry = readable(node)?;
-    if let Some(pool) = &command.pool {
-        registry.pool(pool)?;
-    }
-    let interfaces = observe_links().unwrap_or_default();
-    let run = RunState::unlocked(&node.paths);
-    let index = PoolIndex::new(&registry.pools);
-    let (places, _) = node.guests.places();
-    // Of a hundred thousand addresses only what is asked for is made.
-    let is_text = format == OutputFormat::Text;
-    let mut rows = Rows::new(HEADERS.len());
-    let mut data = Vec::new();
-    for (vmid, guest) in &registry.guests {
-        if guest.is_empty() {
-            continue;
-        }
-        let found = places.get(vmid).map(|(node, kind)| (node, *kind));
-        let place = whereabouts(node, *vmid, found, &interfaces, &run);
-        for (nic, interface, assigned) in guest.addresses() {
-            if command.pool.as_ref().is_some_and(|pool| *pool != assigned.pool) {
-                continue;
-            }
-            if is_text {
-                rows.cell(vmid);
-                rows.cell(nic);
-                rows.cell(plain(assigned.address));
-                rows.cell(interface.mac);
-                rows.cell(&assigned.pool);
-                rows.cell(&place.node);
-                rows.cell(place.state);
-                continue;
-            }
-            data.push(json!({
-                "vmid": vmid, "interface": nic, "address": assigned.address, "mac": interface.mac, "pool": assigned.pool,
-                "gateway": assigned.gateway, "organization": assigned.organization, "assigned_at": assigned.assigned_at,
-                "monthly_cost_cents": cost(&index, assigned.address), "node": place.node, "state": place.state,
-            }));
-        }
-    }
-    let text = if rows.is_empty() && !registry.broken.is_empty() {
-        "no assignment can be read".to_owned()
-    } else if rows.is_empty() {
-        "no assignments; `pve-public-ip assign VMID ADDRESS` makes one".to_owned()
-    } else {
-        rows.table(&HEADERS)
-    };
-    Ok(shown(&registry, Output::new(text, data.into())))
-}
-
-fn cost(index: &PoolIndex<'_>, address: Prefix) -> Option<u64> {
+pub(super) fn cost(index: &PoolIndex<'_>, address: Prefix) -> Option<u64> {
     let pool = index.pool_of(address.first())?;
     index.entry(pool, address)?.monthly_cost_cents
 }

@@ -4,15 +4,18 @@ mod active;
 mod assignments;
 mod audit;
 mod bridges;
+mod complete;
 mod conflicts;
 mod doctor;
 mod explain;
 mod inside;
 mod interface;
+mod list;
 mod network;
 mod node;
 pub mod output;
 mod partition;
+mod pool_list;
 mod pools;
 mod probe;
 mod provider_mac;
@@ -22,19 +25,22 @@ mod selftest;
 mod settings;
 mod setup;
 mod status;
+mod table;
 mod topology;
+mod who;
 
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use ipnet::{Ipv4Net, Ipv6Net};
 pub use output::{Output, OutputFormat};
 
 use crate::audit::{Entry, Span};
 use crate::hook::{HookError, Phase};
 use crate::model::text::escaped;
-use crate::model::{CoolDown, IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
+use crate::model::{CoolDown, IfName, MacAddr, NicId, NodeName, PoolName, Prefix, Vmid};
 use crate::partition::{Declared, Growth, Plan, Strategy, VlanRange};
 use crate::paths::Paths;
 use crate::reconcile::{Node, ReconcileError};
@@ -121,8 +127,15 @@ pub enum Command {
     Release(Release),
     /// Change what a guest's NIC may do besides using its addresses
     Set(Set),
-    /// Show who holds what
+    /// Show who holds which address, or which addresses are free
+    ///
+    /// The options can be combined. Free addresses are shown as ranges: a /64 is one row.
     List(List),
+    /// Show who holds an address, prefix, MAC or port, or that nobody does and who held it last
+    ///
+    /// Answers for any address: one that a guest holds (guest, node, state, since when, for whom), one that is free (pool, last
+    /// holder, since when), one that is never assigned (why), and one that is in no pool (the nearest pools).
+    Who(Who),
     /// Show the addresses of one guest
     Show(Show),
     /// Show what apply would do on this node
@@ -204,6 +217,9 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Print the words that can stand at one place of a command line (called by the completion scripts)
+    #[command(hide = true)]
+    CompleteWords(CompleteWords),
 }
 
 impl Command {
@@ -221,6 +237,7 @@ impl Command {
             | Self::Metrics(_)
             | Self::List(_)
             | Self::Show(_)
+            | Self::Who(_)
             | Self::Topology(_)
             | Self::Audit(_) => true,
             _ => false,
@@ -234,6 +251,16 @@ impl Command {
             matches!(self, Self::Deliver | Self::Selftest(_) | Self::Schema { .. } | Self::Completion { .. });
         !stays && !is_elsewhere
     }
+}
+
+/// `complete-words`
+#[derive(Debug, Args)]
+pub struct CompleteWords {
+    /// Which of the words is completed, from 0
+    index: usize,
+    /// The words, the program's name first
+    #[arg(last = true, allow_hyphen_values = true)]
+    words: Vec<OsString>,
 }
 
 /// Files that have a schema.
@@ -288,7 +315,7 @@ pub enum PoolCommand {
     Add(PoolAdd),
     /// Change what holds for all addresses of a pool
     Set(PoolSet),
-    /// List the pools
+    /// List the pools, and how many addresses of each are assigned, free, cooling down and reserved
     List,
     /// Show a pool's addresses and who holds them
     Show {
@@ -965,9 +992,29 @@ fn on_this_node(text: &str) -> Result<SocketAddr, String> {
 /// `list`
 #[derive(Debug, Args)]
 pub struct List {
-    /// Only this pool
+    /// Addresses that nobody holds and that next-free allocation can choose
+    #[arg(long, conflicts_with_all = ["organization", "node", "state"])]
+    free: bool,
+    /// Only addresses of this pool
     #[arg(long)]
     pool: Option<PoolName>,
+    /// Only addresses that were assigned for this customer or department
+    #[arg(long, value_name = "ORG")]
+    organization: Option<String>,
+    /// Only guests that are on this node
+    #[arg(long)]
+    node: Option<NodeName>,
+    /// Only addresses in this state
+    #[arg(long, value_enum)]
+    state: Option<list::ListedState>,
+}
+
+/// `who`
+#[derive(Debug, Args)]
+pub struct Who {
+    /// Address, prefix, MAC, or port of a guest (tap100i0)
+    #[arg(value_name = "ADDRESS|PREFIX|MAC|PORT")]
+    subject: who::Subject,
 }
 
 /// `show`
@@ -1088,7 +1135,8 @@ impl Cli {
         let global = self.global;
         match self.command {
             Command::Schema { file } => Ok(schema(file)),
-            Command::Completion { shell } => Ok(completion(shell)),
+            Command::Completion { shell } => Ok(complete::script(shell)),
+            Command::CompleteWords(command) => Ok(complete::complete(&command)),
             Command::Selftest(command) => selftest::run(command, global.verbose),
             // Looks for the node itself: where that fails or hangs there is still something to say.
             Command::Doctor(command) => {
@@ -1109,8 +1157,9 @@ impl Cli {
                     Command::Assign(command) => assignments::assign(&node, &command, global.dry_run),
                     Command::Release(command) => assignments::release(&node, &command, global.dry_run),
                     Command::Set(command) => interface::set(&node, command, global.dry_run),
-                    Command::List(command) => assignments::list(&node, &command, global.output_format),
+                    Command::List(command) => list::list(&node, &command, global.output_format),
                     Command::Show(command) => assignments::show(&node, &command),
+                    Command::Who(command) => who::who(&node, &command),
                     Command::Plan(command) => node::plan(&node, command.all),
                     Command::Apply => node::apply(&node, global.dry_run),
                     Command::Verify(command) => node::verify(&node, &command),
@@ -1124,6 +1173,7 @@ impl Cli {
                     Command::Hook(command) => node::hook(&node, &command),
                     Command::Schema { .. }
                     | Command::Completion { .. }
+                    | Command::CompleteWords(_)
                     | Command::Selftest(_)
                     | Command::Doctor(_)
                     | Command::Topology(_)
@@ -1159,13 +1209,4 @@ fn schema(file: Option<SchemaFile>) -> Output {
         }),
     };
     Output::new(serde_json::to_string_pretty(&data).unwrap_or_default(), data)
-}
-
-fn completion(shell: clap_complete::Shell) -> Output {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "pve-public-ip", &mut script);
-    // The bash script of clap_complete 4.6 sets one state for a command and asks for another when the program's name has
-    // hyphens, and completes nothing (clap issue 6421).
-    let text = String::from_utf8_lossy(&script).replace("pve__subcmd__public__subcmd__ip", "pve__public__ip");
-    Output::new(text.clone(), serde_json::json!({ "shell": shell.to_string(), "script": text }))
 }

@@ -12,6 +12,7 @@ use super::assignments::{own_addresses, retold};
 use super::bridges;
 use super::node::settle_pool;
 use super::output::{Output, UNREADABLE, advised, table};
+use super::pool_list;
 use super::{PoolAdd, PoolCommand, PoolCreate, PoolSet, ProfileOrFile, advice};
 use crate::host::files;
 use crate::model::{IfName, PoolName, Prefix};
@@ -19,7 +20,7 @@ use crate::plan::{Inputs, Problem, Surroundings, assume_bridge, assume_gateways,
 use crate::reconcile::Node;
 use crate::registry::document::{self, MAX_FILE_SIZE, Mode, Pool, PoolAddress, Profile};
 use crate::registry::layout::Layout;
-use crate::registry::{Edit, EntryChange, Holders, Registry, RuleError, Span, State, capacity, plain, room};
+use crate::registry::{Edit, EntryChange, Holders, Registry, RuleError, Span, State, plain, room};
 use crate::store::StoreError;
 use crate::store::journal::now;
 use crate::system::routers;
@@ -29,7 +30,7 @@ pub(super) fn run(node: &Node, command: PoolCommand, dry_run: bool) -> anyhow::R
         PoolCommand::Create(command) => create(node, command, dry_run),
         PoolCommand::Add(command) => add(node, &command, dry_run),
         PoolCommand::Set(command) => set(node, command, dry_run),
-        PoolCommand::List => list(node),
+        PoolCommand::List => pool_list::list(node),
         PoolCommand::Show { name } => show(node, &name),
         PoolCommand::Remove { name, addresses, .. } => remove(node, &name, &addresses, dry_run),
     }
@@ -319,52 +320,6 @@ pub(super) fn readable(node: &Node) -> Result<Registry, StoreError> {
 /// What is only a part, or of the past, is no success.
 pub(super) fn shown(registry: &Registry, output: Output) -> Output {
     if registry.broken.is_empty() { output } else { Output { code: UNREADABLE, ..output } }
-}
-
-/// How much there is to hand out: `8 IPv4, 2^64 IPv6`.
-fn size(pool: &Pool) -> String {
-    let of = |family: u8| {
-        let entries = pool.addresses.iter().filter(|entry| entry.address.family() == family);
-        entries.map(capacity).fold(0u128, u128::saturating_add)
-    };
-    let shown = |count: u128, family: u8| match count {
-        0 => None,
-        small if small < 1 << 32 => Some(format!("{small} IPv{family}")),
-        large => Some(format!("2^{} IPv{family}", large.ilog2())),
-    };
-    [shown(of(4), 4), shown(of(6), 6)].into_iter().flatten().collect::<Vec<_>>().join(", ")
-}
-
-fn list(node: &Node) -> anyhow::Result<Output> {
-    let registry = readable(node)?;
-    let mut rows = Vec::new();
-    let mut data = Vec::new();
-    for (name, pool) in &registry.pools.pools {
-        let assigned = registry.assignments().filter(|(.., assigned)| assigned.pool == *name).count();
-        let gateway = [pool.gateway4.map(|ip| ip.to_string()), pool.gateway6.map(|ip| ip.to_string())];
-        let gateway = gateway.into_iter().flatten().collect::<Vec<_>>().join(" ");
-        rows.push(vec![
-            name.to_string(),
-            pool.profile_name().to_owned(),
-            pool.bridge.to_string(),
-            gateway,
-            size(pool),
-            assigned.to_string(),
-        ]);
-        data.push(json!({
-            "name": name, "profile": pool.profile, "mode": pool.mode(), "bridge": pool.bridge,
-            "gateway4": pool.gateway4, "gateway6": pool.gateway6,
-            "entries": pool.addresses.len(), "assigned": assigned,
-        }));
-    }
-    let text = if !rows.is_empty() {
-        table(&["pool", "profile", "bridge", "gateway", "addresses", "assigned"], &rows)
-    } else if registry.lost_pools.is_some() {
-        "the pools cannot be read".to_owned()
-    } else {
-        "no pools; `pve-public-ip pool create` makes one".to_owned()
-    };
-    Ok(shown(&registry, Output::new(text, data.into())))
 }
 
 fn show(node: &Node, name: &PoolName) -> anyhow::Result<Output> {

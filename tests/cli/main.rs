@@ -19,6 +19,7 @@ mod hookscript;
 mod image;
 mod input;
 mod profiles;
+mod questions;
 mod registry_files;
 mod sequence;
 mod topology;

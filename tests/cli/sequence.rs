@@ -171,19 +171,25 @@ fn pools_are_shown_in_every_form() {
     let (text, data) = in_every_form(&node, "pool list");
     assert_eq!(
         text,
-        "+--------+-----------------+--------+---------------------+-------------------+----------+\n\
-         | pool   | profile         | bridge | gateway             | addresses         | assigned |\n\
-         +--------+-----------------+--------+---------------------+-------------------+----------+\n\
-         | lan    | generic-bridged | vmbr0  | 203.0.113.9 fe80::1 | 8 IPv4, 2^64 IPv6 | 1        |\n\
-         | routed | hetzner-routed  | vmbr1  |                     | 16 IPv4           | 0        |\n\
-         +--------+-----------------+--------+---------------------+-------------------+----------+\n"
+        "+-----------+-----------------+--------+-------------+--------+------+----------+-------+---------+----------+\n\
+         | pool      | profile         | bridge | gateway     | family | size | assigned | free  | cooling | reserved |\n\
+         +-----------+-----------------+--------+-------------+--------+------+----------+-------+---------+----------+\n\
+         | lan       | generic-bridged | vmbr0  | 203.0.113.9 | IPv4   | 8    | 1        | 4     | 0       | 3        |\n\
+         | lan       | generic-bridged | vmbr0  | fe80::1     | IPv6   | 2^64 | 0        | ~2^64 | 0       | 1        |\n\
+         | routed    | hetzner-routed  | vmbr1  |             | IPv4   | 16   | 0        | 16    | 0       | 0        |\n\
+         | all pools |                 |        |             | IPv4   | 24   | 1        | 20    | 0       | 3        |\n\
+         | all pools |                 |        |             | IPv6   | 2^64 | 0        | ~2^64 | 0       | 1        |\n\
+         +-----------+-----------------+--------+-------------+--------+------+----------+-------+---------+----------+\n"
     );
+    let totals = |size: Value, assigned: u64, free: Value, reserved: u64| json!({"size": size, "assigned": assigned, "free": free, "cooling": 0, "reserved": reserved});
+    let lan = json!({"ipv4": totals(json!(8), 1, json!(4), 3),
+        "ipv6": totals(json!("18446744073709551616"), 0, json!("18446744073709551615"), 1)});
     assert_eq!(
         data,
         json!([{"name": "lan", "profile": "generic-bridged", "mode": "bridged", "bridge": "vmbr0", "gateway4": "203.0.113.9",
-                "gateway6": "fe80::1", "entries": 2, "assigned": 1},
+                "gateway6": "fe80::1", "entries": 2, "totals": lan},
             {"name": "routed", "profile": "hetzner-routed", "mode": "routed", "bridge": "vmbr1", "gateway4": null,
-                "gateway6": null, "entries": 1, "assigned": 0}])
+                "gateway6": null, "entries": 1, "totals": {"ipv4": totals(json!(16), 0, json!(16), 0)}}])
     );
     let (text, data) = in_every_form(&node, "pool show lan");
     assert_eq!(

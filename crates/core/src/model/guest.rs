@@ -92,6 +92,14 @@ impl GuestKind {
         IfName::literal(&format!("fwln{vmid}i{}", nic.index()))
     }
 
+    /// In words.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Qemu => "virtual machine",
+            Self::Lxc => "container",
+        }
+    }
+
     /// The command that changes a guest of this kind.
     pub fn tool(self) -> &'static str {
         match self {

@@ -7,6 +7,7 @@
 
 mod allocate;
 pub mod document;
+mod inventory;
 pub mod layout;
 mod prefixes;
 pub mod releases;
@@ -25,6 +26,7 @@ use document::{
     Assigned, Document, DocumentError, EntryIndex, GuestFile, Interface, Mode, NodeFile, Pool, PoolAddress, PoolsFile,
     Released, ReleasedFile, VERSION,
 };
+pub use inventory::{Inventory, Near, Run, Totals};
 use prefixes::PrefixMap;
 pub use prefixes::{Holders, Holding};
 pub use spans::{Span, State};
@@ -964,14 +966,10 @@ impl Registry {
         warm.filter(|(prefix, ..)| !holders.hold(*prefix)).collect()
     }
 
-    /// The addresses of each entry of a pool, as runs of addresses that have the same fate.
+    /// The addresses of each entry of a pool, as spans of addresses in the same state.
     pub fn spans<'a>(&'a self, pool: &'a Pool, own: &[IpNet], now: Moment) -> Vec<(&'a PoolAddress, Vec<Span<'a>>)> {
-        let holders = Holders::of(self);
-        let cooling = self.all_cooling(&holders, now).into_iter();
-        let cooling = cooling.map(|(prefix, released, free_at)| (prefix, (released, free_at))).collect();
-        let withheld = self.withheld(own).into_iter().rev().collect();
-        let of = |entry| (entry, spans::of(pool, entry, &holders, &cooling, &withheld));
-        pool.addresses.iter().map(of).collect()
+        let inventory = Inventory::of(self, own, now);
+        pool.addresses.iter().map(|entry| (entry, inventory.spans(pool, entry))).collect()
     }
 
     /// What was released so short a time ago that it is not handed out to this guest by itself, and when it is again.

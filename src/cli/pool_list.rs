@@ -1,0 +1,105 @@
+//! `pool list`: the pools with their totals.
+
+use serde_json::{Map, json};
+
+use super::assignments::own_addresses;
+use super::output::{Output, table};
+use super::pools::{readable, shown};
+use crate::model::Amount;
+use crate::reconcile::Node;
+use crate::registry::{Inventory, Totals};
+use crate::store::journal::now;
+
+const HEADERS: [&str; 10] =
+    ["pool", "profile", "bridge", "gateway", "family", "size", "assigned", "free", "cooling", "reserved"];
+
+pub(super) fn list(node: &Node) -> anyhow::Result<Output> {
+    let registry = readable(node)?;
+    let inventory = Inventory::of(&registry, &own_addresses(), now());
+    let mut rows = Vec::new();
+    let mut data = Vec::new();
+    let mut sums = [None::<Totals>; 2];
+    for (name, pool) in &registry.pools.pools {
+        let totals = inventory.totals(pool);
+        let first = [name.to_string(), pool.profile_name().to_owned(), pool.bridge.to_string()];
+        let mut families = Map::new();
+        let gateways = [pool.gateway4.map(|ip| ip.to_string()), pool.gateway6.map(|ip| ip.to_string())];
+        for ((family, total), (gateway, sum)) in
+            FAMILIES.into_iter().zip(totals).zip(gateways.into_iter().zip(&mut sums))
+        {
+            let Some(total) = total else { continue };
+            *sum = Some(sum.unwrap_or_default().plus(&total));
+            rows.push([&first[..], &[gateway.unwrap_or_default()], &cells(family, &total)].concat());
+            families.insert(family.to_lowercase(), json!(total));
+        }
+        if families.is_empty() {
+            let gateways = [pool.gateway4.map(|ip| ip.to_string()), pool.gateway6.map(|ip| ip.to_string())];
+            let gateway = gateways.into_iter().flatten().collect::<Vec<_>>().join(" ");
+            let nothing = vec![String::new(); HEADERS.len() - first.len() - 1];
+            rows.push([&first[..], &[gateway], &nothing].concat());
+        }
+        data.push(json!({
+            "name": name, "profile": pool.profile, "mode": pool.mode(), "bridge": pool.bridge,
+            "gateway4": pool.gateway4, "gateway6": pool.gateway6,
+            "entries": pool.addresses.len(), "totals": families,
+        }));
+    }
+    if registry.pools.pools.len() > 1 {
+        for (family, sum) in FAMILIES.into_iter().zip(sums) {
+            let Some(sum) = sum else { continue };
+            let first = ["all pools".to_owned(), String::new(), String::new(), String::new()];
+            rows.push([&first[..], &cells(family, &sum)].concat());
+        }
+    }
+    let text = if !rows.is_empty() {
+        table(&HEADERS, &rows)
+    } else if registry.lost_pools.is_some() {
+        "the pools cannot be read".to_owned()
+    } else {
+        "no pools; `pve-public-ip pool create` makes one".to_owned()
+    };
+    Ok(shown(&registry, Output::new(text, data.into())))
+}
+
+/// In the order of [`Inventory::totals`].
+const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
+
+fn cells(family: &str, total: &Totals) -> Vec<String> {
+    let Totals { size, assigned, free, cooling, reserved } = total;
+    let counts = [size, assigned, free, cooling, reserved].map(|amount| short(*amount));
+    std::iter::once(family.to_owned()).chain(counts).collect()
+}
+
+/// `12`, `2^64`, or `~2^64` for what is not exactly that: nobody compares the digits of the addresses of an IPv6 prefix.
+fn short(Amount(count): Amount) -> String {
+    if count < 1 << 32 {
+        return count.to_string();
+    }
+    let below = count.ilog2();
+    // The nearer one of two powers.
+    let is_above = count >> (below - 1) & 1 == 1;
+    let exponent = below + u32::from(is_above);
+    let is_exact = !is_above && count.trailing_zeros() == below;
+    format!("{}2^{exponent}", if is_exact { "" } else { "~" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_counts_are_powers() {
+        for (count, text) in [
+            (0, "0"),
+            (4_294_967_295, "4294967295"),
+            (1 << 32, "2^32"),
+            ((1 << 64) - 2, "~2^64"),
+            (1 << 64, "2^64"),
+            ((1 << 64) + 1, "~2^64"),
+            (3 << 63, "~2^65"),
+            (u128::MAX, "~2^128"),
+        ] {
+            assert_eq!(short(Amount(count)), text, "{count}");
+        }
+    }
+}
