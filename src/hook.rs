@@ -23,8 +23,8 @@ use crate::inspect::{self, Moment};
 use crate::links::Links;
 use crate::model::{GuestKind, IfName, MacAddr, NicId, NodeName, PoolName, Prefix, Vmid};
 use crate::plan::{
-    Failed, Index, Inputs, NetState, Place, Presence, Problem, Refusal, Rules, Subject, Support, carry_out,
-    check_configured, check_filtered, check_guest, check_own, check_stranger, desired_for, diff, is_configured_beyond,
+    Failed, Index, Inputs, NetState, Presence, Problem, Refusal, Rules, Subject, Support, carry_out, check_configured,
+    check_filtered, check_guest, check_own, check_stranger, desired_for, diff, is_configured_beyond,
     is_filtered_by_chains, pool_bridges, support_problems,
 };
 use crate::reconcile::{
@@ -519,10 +519,9 @@ impl Hook<'_> {
     fn inputs(&self, pools: PoolsFile, file: &GuestFile, located: Located) -> Inputs {
         let guests = BTreeMap::from([(self.vmid, file.clone())]);
         let registry = Registry { pools, guests, ..Registry::default() };
-        let place = Place { node: located.node, config: located.config };
         let note = RunState::unlocked(&self.node.paths).backend();
         let backend = note.map(|note| note.backend).unwrap_or_default();
-        Inputs { backend, ..Inputs::new(self.node.name.clone(), registry, BTreeMap::from([(self.vmid, place)])) }
+        Inputs { backend, ..Inputs::new(self.node.name.clone(), registry, BTreeMap::from([(self.vmid, located)])) }
     }
 
     /// The guest's ports, also behind the NIC firewall.

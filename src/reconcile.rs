@@ -14,9 +14,9 @@ use crate::links::Links;
 use crate::model::{GuestKind, IfName, MacAddr, NodeName, Vmid};
 use crate::paths::Paths;
 use crate::plan::{
-    Desired, Exits, Failed, Inputs, Learnt, NetState, Obstacles, Outcome, Place, Presence, Problem, Question, Refusal,
-    Rules, Sighting, Step, Subject, carry_out, desired, diff, gateways, gateways_here, is_idle, is_uplink_of, learn,
-    news, notes, questions, settle, support,
+    Desired, Exits, Failed, Inputs, Learnt, Located, NetState, Obstacles, Outcome, Presence, Problem, Question,
+    Refusal, Rules, Sighting, Step, Subject, carry_out, desired, diff, gateways, gateways_here, is_idle, is_uplink_of,
+    learn, news, notes, questions, settle, support,
 };
 use crate::registry::Registry;
 use crate::registry::document::{BackendChoice, GuestFile, Mode as PoolMode, Pool, PoolsFile};
@@ -526,8 +526,8 @@ impl Node {
         let (snapshot, news) = self.store.load_known()?;
         let registry = snapshot.registry;
         let local = self.guests.local()?.into_iter();
-        let mut guests: BTreeMap<Vmid, Place> =
-            local.map(|(vmid, config)| (vmid, Place { node: self.name.clone(), config })).collect();
+        let mut guests: BTreeMap<Vmid, Located> =
+            local.map(|(vmid, config)| (vmid, Located { node: self.name.clone(), config })).collect();
         let mut unreadable = BTreeMap::new();
         // A guest whose own file is broken is needed too: its mark knows its assignments.
         let broken = registry.broken.iter().filter_map(|error| error.path.file_stem()?.to_str()?.parse().ok());
@@ -536,7 +536,7 @@ impl Node {
         for (vmid, found) in elsewhere {
             match found {
                 Ok(located) => {
-                    guests.insert(vmid, Place { node: located.node, config: located.config });
+                    guests.insert(vmid, located);
                 }
                 Err(GuestError::Unknown { .. }) => {}
                 Err(error) => {
@@ -557,7 +557,7 @@ impl Node {
         let mut guests = BTreeMap::new();
         for (vmid, mark) in run.marked().into_iter().filter_map(|vmid| Some((vmid, run.mark(vmid)?))) {
             // What its ports are called is known from its start.
-            guests.insert(vmid, Place { node: self.name.clone(), config: GuestConfig::parse(mark.kind, b"") });
+            guests.insert(vmid, Located { node: self.name.clone(), config: GuestConfig::parse(mark.kind, b"") });
             registry.guests.insert(vmid, mark.applied);
         }
         let inputs = Inputs::new(self.name.clone(), registry, guests);
@@ -588,7 +588,7 @@ impl Node {
         // The guest may run all the same: what its ports are called is known from its start.
         for (vmid, mark) in marks.iter().filter(|(vmid, _)| sources.unreadable.contains_key(vmid)) {
             let config = GuestConfig::parse(mark.kind, b"");
-            inputs.guests.insert(*vmid, Place { node: self.name.clone(), config });
+            inputs.guests.insert(*vmid, Located { node: self.name.clone(), config });
         }
         let presence = |vmid: &Vmid| {
             let place = inputs.guests.get(vmid)?;

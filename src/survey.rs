@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::doctor::firewall::{Firewall, FirewallFile};
-use crate::doctor::{Facts, Files, Guard, Known, Members, Release, Script};
+use crate::doctor::{Facts, Files, GuardService, Members, Observation, Release, Script};
 use crate::guest::storages;
 use crate::hookscript::{VOLUME, calls_us, is_ours, volume_path};
 use crate::host::command;
@@ -19,7 +19,7 @@ use crate::interfaces::Interfaces;
 use crate::links::Links;
 use crate::model::{NodeName, Vmid};
 use crate::paths::Paths;
-use crate::plan::{Inputs, Place};
+use crate::plan::{Inputs, Located};
 use crate::reconcile::Node;
 use crate::registry::Registry;
 use crate::ruleset::BaseChain;
@@ -70,7 +70,7 @@ pub fn facts(paths: &Paths) -> Facts {
 #[derive(Debug)]
 pub struct Site {
     /// What lies under `/etc/pve`.
-    pub files: Known<Files>,
+    pub files: Observation<Files>,
     /// `/etc/network/interfaces`, as far as it is there.
     pub interfaces: Interfaces,
     /// The interfaces: the kernel's, or as they are described.
@@ -111,15 +111,15 @@ fn silence(paths: &Paths) -> String {
 /// Starts a thread that looks at something. One that hangs ends with the process.
 fn begin<T: Send + 'static>(
     paths: &Paths,
-    look: impl FnOnce(&Paths) -> Known<T> + Send + 'static,
-) -> Receiver<Known<T>> {
+    look: impl FnOnce(&Paths) -> Observation<T> + Send + 'static,
+) -> Receiver<Observation<T>> {
     let (found, receiver) = channel();
     let paths = paths.clone();
     thread::spawn(move || found.send(look(&paths)));
     receiver
 }
 
-fn wait<T>(receiver: &Receiver<Known<T>>, until: Instant, late: impl Fn() -> String) -> Known<T> {
+fn wait<T>(receiver: &Receiver<Observation<T>>, until: Instant, late: impl Fn() -> String) -> Observation<T> {
     match receiver.recv_timeout(until.saturating_duration_since(Instant::now())) {
         Ok(found) => found,
         Err(RecvTimeoutError::Timeout) => Err(late()),
@@ -138,7 +138,7 @@ fn reason(error: &dyn std::error::Error) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn look_at_kernel(paths: &Paths) -> (Known<Links>, Known<Vec<BaseChain>>, Known<Vec<Table>>) {
+fn look_at_kernel(paths: &Paths) -> (Observation<Links>, Observation<Vec<BaseChain>>, Observation<Vec<Table>>) {
     let chains = foreign_chains().map_err(|error| reason(&error)).and_then(|mut chains| {
         chains.extend(legacy_chains().map_err(|error| reason(&error))?);
         Ok(chains)
@@ -160,12 +160,12 @@ fn look_at_kernel(paths: &Paths) -> (Known<Links>, Known<Vec<BaseChain>>, Known<
     (kernel.links().map_err(|error| reason(&error)), chains, void)
 }
 
-fn look_at_programs() -> (Known<Result<String, String>>, Known<bool>) {
+fn look_at_programs() -> (Observation<Result<String, String>>, Observation<bool>) {
     (Ok(selftest::nft_version().map_err(|error| reason(&error))), look_at_clock())
 }
 
 /// A feature that this kernel has shown since it booted is not tried again: to try all takes longer than all else.
-fn look_at_features(paths: &Paths) -> Known<Vec<crate::model::Missing>> {
+fn look_at_features(paths: &Paths) -> Observation<Vec<crate::model::Missing>> {
     let proven = RunState::proven_features(paths);
     let missing = selftest::missing(&proven).map_err(|error| format!("cannot make a network namespace: {error}"))?;
     let lacks = |feature: &&str| missing.iter().any(|missing| missing.feature == *feature);
@@ -177,7 +177,7 @@ fn look_at_features(paths: &Paths) -> Known<Vec<crate::model::Missing>> {
 }
 
 /// Whether the clock follows another one, by whichever service is there to say so.
-fn look_at_clock() -> Known<bool> {
+fn look_at_clock() -> Observation<bool> {
     // It fails where its service is not the one that runs.
     if let Ok(report) = command::run_within(PROGRAM_LIMIT, "chronyc", &["-c", "tracking"]) {
         return Ok(!String::from_utf8_lossy(&report).trim().ends_with("Not synchronised"));
@@ -187,12 +187,12 @@ fn look_at_clock() -> Known<bool> {
     Ok(answer.starts_with(b"yes"))
 }
 
-fn look_at_guard(paths: &Paths) -> Guard {
+fn look_at_guard(paths: &Paths) -> GuardService {
     let noted = RunState::guard_note(paths);
     let installed = ["/lib/systemd/system", "/usr/lib/systemd/system", "/etc/systemd/system"];
     let installed = installed.iter().any(|place| paths.under_root(place).join(crate::doctor::UNIT).exists());
     let wanted = paths.under_root("/etc/systemd/system/multi-user.target.wants").join(crate::doctor::UNIT);
-    Guard {
+    GuardService {
         runs: noted.as_ref().is_some_and(crate::system::run::GuardNote::is_alive),
         has_run: noted.is_some(),
         trouble: noted.and_then(|note| note.trouble),
@@ -201,7 +201,7 @@ fn look_at_guard(paths: &Paths) -> Guard {
 }
 
 /// The node's network configuration and what it includes.
-pub fn look_at_interfaces(paths: &Paths) -> Known<Interfaces> {
+pub fn look_at_interfaces(paths: &Paths) -> Observation<Interfaces> {
     let mut interfaces = Interfaces::default();
     let mut pending = vec![paths.interfaces()];
     let mut seen = BTreeSet::new();
@@ -256,7 +256,7 @@ fn look_at_parameters(files: &Files) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn look_at_files(paths: &Paths) -> Known<Files> {
+fn look_at_files(paths: &Paths) -> Observation<Files> {
     let etc_pve = paths.etc_pve();
     if !etc_pve.is_dir() {
         return Err(format!("there is no `{}`", etc_pve.display()));
@@ -267,7 +267,7 @@ fn look_at_files(paths: &Paths) -> Known<Files> {
     for (vmid, found) in node.guests.all() {
         match found {
             Ok(located) => {
-                guests.insert(vmid, Place { node: located.node, config: located.config });
+                guests.insert(vmid, located);
             }
             Err(error) => {
                 unreadable.insert(vmid, reason(&error));
@@ -301,7 +301,7 @@ fn look_at_scripts(
     paths: &Paths,
     node: &NodeName,
     registry: &Registry,
-    guests: &BTreeMap<Vmid, Place>,
+    guests: &BTreeMap<Vmid, Located>,
 ) -> BTreeMap<String, Script> {
     let mut volumes = BTreeSet::new();
     for (vmid, place) in guests.iter().filter(|(_, place)| place.node == *node) {
@@ -320,7 +320,7 @@ fn look_at_scripts(
     begun.into_iter().map(|(volume, look)| (volume, wait(&look, until, late).unwrap_or_else(Script::Nowhere))).collect()
 }
 
-fn begin_script(paths: &Paths, volume: &str) -> Receiver<Known<Script>> {
+fn begin_script(paths: &Paths, volume: &str) -> Receiver<Observation<Script>> {
     let volume = volume.to_owned();
     begin(paths, move |paths| Ok(script(paths, &volume)))
 }
@@ -353,7 +353,7 @@ fn look_at_firewall(paths: &Paths, node: &NodeName, registry: &Registry) -> Fire
 }
 
 /// Source: pve-cluster `src/pmxcfs/status.c`: a node on its own has no `cluster`.
-fn look_at_members(paths: &Paths) -> Known<Members> {
+fn look_at_members(paths: &Paths) -> Observation<Members> {
     let path = paths.members();
     if !path.exists() && !paths.pmxcfs_database().exists() {
         // No Proxmox VE: whoever is alone agrees with himself.

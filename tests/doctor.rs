@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pve_public_ip::doctor::firewall::{Firewall, FirewallFile};
 use pve_public_ip::doctor::{
-    CHECKS, Examination, Facts, Files, Fix, Guard, Members, Release, Script, Severity, examine,
+    CHECKS, Examination, Facts, Files, Fix, GuardService, Members, Release, Script, Severity, examine,
 };
 use pve_public_ip::guest::GuestConfig;
 use pve_public_ip::guest::storage::Storages;
@@ -19,7 +19,7 @@ use pve_public_ip::links::Link;
 use pve_public_ip::links::Links;
 use pve_public_ip::model::Missing;
 use pve_public_ip::model::{GuestKind, IfName, NodeName, Vmid};
-use pve_public_ip::plan::{Inputs, Place, Router};
+use pve_public_ip::plan::{Inputs, Located, Router};
 use pve_public_ip::registry::Registry;
 use pve_public_ip::registry::document::{DocumentError, NodeFile, parse};
 use pve_public_ip::ruleset::BaseChain;
@@ -78,7 +78,7 @@ fn healthy() -> Facts {
         kernel: Ok("6.8.12-4-pve".to_owned()),
         nft: Ok(Ok("1.0.6".to_owned())),
         clock: Ok(true),
-        guard: Ok(Guard { runs: true, has_run: true, trouble: None, enabled: Some(true) }),
+        guard: Ok(GuardService { runs: true, has_run: true, trouble: None, enabled: Some(true) }),
     };
     facts.guest(100, "virtio=02:00:00:00:00:64,bridge=vmbr0,firewall=1", &format!("hookscript: {VOLUME}\n"));
     facts
@@ -135,7 +135,7 @@ trait Spoil {
     fn link(&mut self, device: &str, change: impl Fn(&mut Link));
     fn chain(&mut self, family: &'static str, hook: &'static str, drops: bool, table_drops: bool);
     fn router(&mut self);
-    fn guard(&mut self) -> &mut Guard;
+    fn guard(&mut self) -> &mut GuardService;
     fn parameter(&mut self, path: &str, value: &str);
     fn described(&mut self, text: &str);
 }
@@ -151,7 +151,7 @@ impl Spoil for Facts {
 
     fn guest_on(&mut self, on: &str, number: u32, net0: &str, more: &str) {
         let config = GuestConfig::parse(GuestKind::Qemu, format!("net0: {net0}\n{more}").as_bytes());
-        self.files().inputs.guests.insert(vmid(number), Place { node: node(on), config });
+        self.files().inputs.guests.insert(vmid(number), Located { node: node(on), config });
     }
 
     fn pools(&mut self, from: &str, to: &str) {
@@ -174,7 +174,7 @@ impl Spoil for Facts {
         self.chains.as_mut().unwrap().push(BaseChain { family, table, name, hook, drops, table_drops, legacy: false });
     }
 
-    fn guard(&mut self) -> &mut Guard {
+    fn guard(&mut self) -> &mut GuardService {
         self.guard.as_mut().unwrap()
     }
 
@@ -416,7 +416,7 @@ const FOUND: &[Row] = &[
     ),
     (
         "guard-not-running",
-        |facts| facts.guard = Ok(Guard::default()),
+        |facts| facts.guard = Ok(GuardService::default()),
         "the guard has not run since this node booted",
         "`systemctl enable --now pve-public-ip.service`",
     ),

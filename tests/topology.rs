@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use pve_public_ip::guest::GuestConfig;
 use pve_public_ip::interfaces::Interfaces;
 use pve_public_ip::model::GuestKind;
-use pve_public_ip::plan::{Inputs, Place};
+use pve_public_ip::plan::{Inputs, Located};
 use pve_public_ip::registry::Registry;
 use pve_public_ip::topology::{Edge, Item, Kind, Map, check, dot, draw, mermaid, text};
 use serde_json::Value;
@@ -226,7 +226,7 @@ fn any_node() -> impl Strategy<Value = (Inputs, Interfaces)> {
                     format!("net{id}: virtio,bridge={}{tag}\n", NAMES[bridge])
                 };
                 let text: String = nics.into_iter().enumerate().map(line).collect();
-                Place { node: "n1".parse().unwrap(), config: GuestConfig::parse(GuestKind::Qemu, text.as_bytes()) }
+                Located { node: "n1".parse().unwrap(), config: GuestConfig::parse(GuestKind::Qemu, text.as_bytes()) }
             };
             let guests = guests
                 .into_iter()

@@ -198,7 +198,7 @@ pub enum Command {
     /// Does what apply does whenever something changes: an interface, the filter, a neighbour or a route of ours, the
     /// registry, a guest that moves. SIGHUP makes it look at once; SIGTERM ends it and leaves the protection in place. How
     /// it is, is in /run/pve-public-ip/guard; metrics for Prometheus are left where `node_exporter` finds them.
-    Guard(Guard),
+    Guard(GuardOptions),
     /// Send the messages to the administrator that the guard has left
     ///
     /// By mail to root and to a program, as the node's file of the registry says (`alert_mail`, `alert_exec`); systemd does
@@ -973,7 +973,7 @@ pub struct Metrics {
 
 /// `guard`
 #[derive(Debug, Args)]
-pub struct Guard {
+pub struct GuardOptions {
     /// Serve the metrics to this node, at this address, under /metrics
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = on_this_node)]
     listen: Option<SocketAddr>,

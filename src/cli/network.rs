@@ -9,7 +9,8 @@ use serde_json::json;
 
 use super::proxmox::{self, Failure, Outcome};
 use crate::cloudinit::{
-    self, Change, Current, Part, Place, Refusal, Request, Resolver, SnippetName, Subnet, Unsuitable, Wanted, WantedNic,
+    self, Change, Current, Part, Refusal, Request, Resolver, SnippetName, SnippetStorage, Subnet, Unsuitable, Wanted,
+    WantedNic,
 };
 use crate::guest::{GuestConfig, Located, storages};
 use crate::hookscript;
@@ -180,8 +181,12 @@ impl Changed<'_> {
         let config = &self.located.config;
         let nodes = self.node.guests.nodes();
         let registry = "/etc/pve/public-ip";
-        let place = cloudinit::place(&storages(&self.node.paths), &nodes, &self.node.name, registry);
-        let place = place.unwrap_or(Place { storage: String::new(), directory: String::new(), missing_on: Vec::new() });
+        let place = cloudinit::choose_snippet_storage(&storages(&self.node.paths), &nodes, &self.node.name, registry);
+        let place = place.unwrap_or(SnippetStorage {
+            storage: String::new(),
+            directory: String::new(),
+            missing_on: Vec::new(),
+        });
         let is_asked = config.kind == GuestKind::Qemu && !self.guest.is_empty();
         let current = if is_asked { self.current() } else { Ok(Current::default()) };
         let fresh_id = fresh_uuid();
@@ -226,7 +231,7 @@ impl Changed<'_> {
         told
     }
 
-    fn carry_out(&self, change: &Change, place: &Place, directory: &Path) -> Told {
+    fn carry_out(&self, change: &Change, place: &SnippetStorage, directory: &Path) -> Told {
         let vmid = self.vmid();
         let mut told = Told::default();
         if let Some(boot) = change.boot {
@@ -280,7 +285,7 @@ impl Changed<'_> {
     }
 
     /// A directory that is not there may be one of a storage that is not mounted: only those that every node has are made.
-    fn write(&self, place: &Place, path: &Path, text: &str) -> std::io::Result<()> {
+    fn write(&self, place: &SnippetStorage, path: &Path, text: &str) -> std::io::Result<()> {
         let parent = path.parent().unwrap_or(path);
         let ours = parent.starts_with(self.node.paths.registry()) || place.storage == "local";
         if ours {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::assignments::observe_links;
 use super::output::{Output, UNREADABLE, advised, first_ones};
-use super::{Guard, Hook, Verify, active, advice};
+use super::{GuardOptions, Hook, Verify, active, advice};
 use crate::audit::{Change, Event};
 use crate::guard::{self, courier, sayings::drift};
 use crate::hook;
@@ -260,7 +260,7 @@ pub(super) fn verify(node: &Node, command: &Verify) -> anyhow::Result<Output> {
     Ok(graded(&report, Output::new(text, data).with_code(code)))
 }
 
-pub(super) fn guard(node: Node, command: &Guard, dry_run: bool) -> anyhow::Result<Output> {
+pub(super) fn guard(node: Node, command: &GuardOptions, dry_run: bool) -> anyhow::Result<Output> {
     if dry_run {
         return Err(advice("the guard cannot pretend", "`pve-public-ip plan` shows what it would do now"));
     }

@@ -6,7 +6,7 @@ use super::output::Output;
 use super::proxmox::{self, Outcome};
 use super::{Setup, advice};
 use crate::audit::{Change, Event};
-use crate::cloudinit::{self, Place};
+use crate::cloudinit::{self, SnippetStorage};
 use crate::guest::storage::Storage;
 use crate::guest::storages;
 use crate::model::text::command_line;
@@ -21,10 +21,10 @@ const PATH: &str = "/etc/pve/public-ip";
 
 pub(super) fn setup(node: &Node, command: &Setup, dry_run: bool) -> anyhow::Result<Output> {
     let storages = storages(&node.paths);
-    let place = cloudinit::place(&storages, &node.guests.nodes(), &node.name, PATH);
+    let place = cloudinit::choose_snippet_storage(&storages, &node.guests.nodes(), &node.name, PATH);
     // One of a single node does as long as there is no other node; who wants more says so.
     let is_shared = |name: &str| storages.get(name).is_some_and(Storage::is_shared);
-    let suffices = |place: &Place| place.missing_on.is_empty() && (is_shared(&place.storage) || !command.yes);
+    let suffices = |place: &SnippetStorage| place.missing_on.is_empty() && (is_shared(&place.storage) || !command.yes);
     if let Some(place) = place.filter(suffices) {
         let text = format!("storage {} takes snippets, and every node sees them: nothing to do", place.storage);
         return Ok(Output::new(text, json!({ "storage": place.storage, "changed": false })));

@@ -17,7 +17,7 @@ use crate::reconcile::{Mode, Node, ReconcileError, Sources};
 use crate::system::run::RunState;
 use crate::system::{Kernel, Reference};
 use crate::view::exposition::exposition;
-use crate::view::{Comparison, Guard, Known, PoolUse, View, seconds};
+use crate::view::{Comparison, GuardStatus, NodeFacts, PoolUse, View, seconds};
 
 /// Rows and notes of a kind that are shown: guests decide how many there are.
 const SHOWN: usize = 10;
@@ -54,10 +54,10 @@ fn view(node: &Node) -> View {
     };
     let tallies = Kernel::open(Reference::default()).and_then(|mut kernel| kernel.tallies());
     let tallies = tallies.map_err(|error| keep("the counters could not be read", error.into())).unwrap_or_default();
-    let guard = RunState::guard_note(&node.paths).map(|note| Guard { runs: note.is_alive(), note });
+    let guard = RunState::guard_note(&node.paths).map(|note| GuardStatus { runs: note.is_alive(), note });
     let registry = sources.as_ref().map(|sources| sources.inputs().registry.clone());
     let (conflicts, _) = registry.map(|registry| conflicts::all(node, registry)).unwrap_or_default();
-    let known = Known {
+    let known = NodeFacts {
         inputs: sources.as_ref().map(Sources::inputs),
         comparison: report.as_ref().map(|report| Comparison {
             steps: &report.steps,
@@ -217,8 +217,8 @@ fn health(view: &View) -> String {
     }
 }
 
-fn guard_text(guard: Option<&Guard>) -> String {
-    let Some(Guard { runs, note }) = guard else { return "no guard runs".to_owned() };
+fn guard_text(guard: Option<&GuardStatus>) -> String {
+    let Some(GuardStatus { runs, note }) = guard else { return "no guard runs".to_owned() };
     if !runs {
         return "no guard runs any more".to_owned();
     }

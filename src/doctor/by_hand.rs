@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Hit, Known, View};
+use super::{Hit, Observation, View};
 use crate::model::{IfName, MacAddr, Prefix};
 use crate::plan::is_segment_of;
 use crate::registry::Registry;
@@ -134,7 +134,7 @@ fn weighed(registry: &Registry, made: &Made) -> Option<(String, Option<String>)>
     }
 }
 
-fn found(view: &View<'_>) -> Known<Vec<Found>> {
+fn found(view: &View<'_>) -> Observation<Vec<Found>> {
     let registry = &view.files()?.inputs.registry;
     let interfaces = view.facts.interfaces.as_ref().map_err(String::clone)?;
     let mut found = Vec::new();
@@ -152,7 +152,7 @@ fn found(view: &View<'_>) -> Known<Vec<Found>> {
     Ok(found)
 }
 
-pub(super) fn differs(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn differs(view: &View<'_>) -> Observation<Vec<Hit>> {
     let hit = |Found { interface, line, what, differs }: Found| {
         let sentence = format!("`{line}` of {interface} makes {what}, and {}", differs?);
         let remedy = "take the line out of /etc/network/interfaces, take what it made back (`ip route del`, `ip neigh del`), then \
@@ -162,7 +162,7 @@ pub(super) fn differs(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(found(view)?.into_iter().filter_map(hit).collect())
 }
 
-pub(super) fn same(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn same(view: &View<'_>) -> Observation<Vec<Hit>> {
     let hit = |Found { interface, line, what, differs }: Found| {
         let sentence = format!("`{line}` of {interface} makes {what}");
         differs.is_none().then(|| Hit::new(&interface, sentence, ""))

@@ -2,24 +2,24 @@
 
 use std::time::Duration;
 
-use super::{Hit, Known, View, listed};
+use super::{Hit, Observation, View, listed};
 use crate::registry::room::{Fill, fill};
 
 /// Clocks differ by less; what is more breaks corosync too.
 const SKEW: Duration = Duration::from_secs(30);
 
 #[expect(clippy::unnecessary_wraps, reason = "a row of the table like the others")]
-pub(super) fn unreadable(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn unreadable(view: &View<'_>) -> Observation<Vec<Hit>> {
     let hit = |reason: &String| Hit::new("/etc/pve", reason.clone(), "`systemctl status pve-cluster`, `pvecm status`");
     Ok(view.facts.files.as_ref().err().map(hit).into_iter().collect())
 }
 
-pub(super) fn registry_broken(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn registry_broken(view: &View<'_>) -> Observation<Vec<Hit>> {
     let broken = &view.files()?.inputs.registry.broken;
     Ok(broken.iter().map(|error| Hit::new(&error.path.display(), error.to_string(), error.hint.clone())).collect())
 }
 
-pub(super) fn registry_conflict(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn registry_conflict(view: &View<'_>) -> Observation<Vec<Hit>> {
     let conflicts = view.files()?.inputs.registry.conflicts();
     let hit = |(guests, sentence)| {
         let guests: std::collections::BTreeSet<_> = guests;
@@ -34,7 +34,7 @@ pub(super) fn registry_conflict(view: &View<'_>) -> Known<Vec<Hit>> {
 /// From which percentage on a set is nearly full.
 const NEARLY: usize = 80;
 
-pub(super) fn set_nearly_full(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn set_nearly_full(view: &View<'_>) -> Observation<Vec<Hit>> {
     let filled = fill(&view.files()?.inputs.registry);
     let is_nearly = |Fill { needed, room, .. }: &Fill| needed.saturating_mul(100) >= room.saturating_mul(NEARLY);
     let hit = |Fill { set, needed, room }: Fill| {
@@ -50,21 +50,21 @@ pub(super) fn set_nearly_full(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(filled.into_iter().filter(is_nearly).map(hit).collect())
 }
 
-pub(super) fn no_quorum(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn no_quorum(view: &View<'_>) -> Observation<Vec<Hit>> {
     let files = view.files()?;
     let members = files.members.as_ref().map_err(String::clone)?;
     let hit = || Hit::new("cluster", "this node is not part of a quorum", "`pvecm status` tells who is missing");
     Ok((!members.quorate).then(hit).into_iter().collect())
 }
 
-pub(super) fn node_offline(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn node_offline(view: &View<'_>) -> Observation<Vec<Hit>> {
     let files = view.files()?;
     let members = files.members.as_ref().map_err(String::clone)?;
     let hit = |node| Hit::new(node, format!("node {node} does not answer"), "`pvecm status`");
     Ok(members.offline.iter().map(hit).collect())
 }
 
-pub(super) fn leftovers(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn leftovers(view: &View<'_>) -> Observation<Vec<Hit>> {
     let hit = |path: &std::path::PathBuf| {
         let path = path.display();
         let remedy = format!("if it is older than an hour: `rm {path}`");
@@ -73,7 +73,7 @@ pub(super) fn leftovers(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(view.files()?.leftovers.iter().map(hit).collect())
 }
 
-pub(super) fn files_from_the_future(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn files_from_the_future(view: &View<'_>) -> Observation<Vec<Hit>> {
     let ahead = view.files()?.ahead.as_ref().filter(|(_, by)| *by > SKEW);
     let hit = |(path, by): &(std::path::PathBuf, Duration)| {
         let path = path.display();
@@ -83,7 +83,7 @@ pub(super) fn files_from_the_future(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(ahead.map(hit).into_iter().collect())
 }
 
-pub(super) fn version_skew(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn version_skew(view: &View<'_>) -> Observation<Vec<Hit>> {
     let files = view.files()?;
     let own = env!("CARGO_PKG_VERSION");
     let others = files.releases.iter().filter(|(node, note)| **node != files.inputs.node && note.release != own);

@@ -16,33 +16,33 @@ use crate::plan::Inputs;
 use crate::ruleset::{BaseChain, Table};
 
 /// Something, or why nobody can tell.
-pub type Known<T> = Result<T, String>;
+pub type Observation<T> = Result<T, String>;
 
 /// A node and what surrounds it.
 #[derive(Debug, Clone)]
 pub struct Facts {
     /// What lies under `/etc/pve`, and files of this node that it refers to.
-    pub files: Known<Files>,
+    pub files: Observation<Files>,
     /// `/etc/network/interfaces`.
-    pub interfaces: Known<Interfaces>,
+    pub interfaces: Observation<Interfaces>,
     /// The kernel's interfaces.
-    pub links: Known<Links>,
+    pub links: Observation<Links>,
     /// Base chains that are not ours.
-    pub chains: Known<Vec<BaseChain>>,
+    pub chains: Observation<Vec<BaseChain>>,
     /// Our tables that are missing, or have no rules.
-    pub void: Known<Vec<Table>>,
+    pub void: Observation<Vec<Table>>,
     /// Kernel parameters by their path below `/proc/sys`, as far as they exist.
-    pub parameters: Known<BTreeMap<String, String>>,
+    pub parameters: Observation<BTreeMap<String, String>>,
     /// What this kernel lacks.
-    pub missing: Known<Vec<Missing>>,
+    pub missing: Observation<Vec<Missing>>,
     /// Release of the kernel.
-    pub kernel: Known<String>,
+    pub kernel: Observation<String>,
     /// Version of `nft`, or why it does not run.
-    pub nft: Known<Result<String, String>>,
+    pub nft: Observation<Result<String, String>>,
     /// Whether something keeps the clock right.
-    pub clock: Known<bool>,
+    pub clock: Observation<bool>,
     /// The guard service.
-    pub guard: Known<Guard>,
+    pub guard: Observation<GuardService>,
 }
 
 /// What lies under `/etc/pve`.
@@ -61,7 +61,7 @@ pub struct Files {
     /// Proxmox VE's firewall.
     pub firewall: Firewall,
     /// `.members`.
-    pub members: Known<Members>,
+    pub members: Observation<Members>,
     /// What each node noted when it last ran `apply`.
     pub releases: BTreeMap<NodeName, Release>,
     /// Files in the registry's directories that a writer left.
@@ -105,7 +105,7 @@ pub struct Release {
 
 /// The guard service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Guard {
+pub struct GuardService {
     /// Its process is there.
     pub runs: bool,
     /// It has run since the node booted.
@@ -118,17 +118,17 @@ pub struct Guard {
 
 impl Facts {
     /// What lies under `/etc/pve`.
-    pub(super) fn files(&self) -> Known<&Files> {
+    pub(super) fn files(&self) -> Observation<&Files> {
         self.files.as_ref().map_err(String::clone)
     }
 
     /// The kernel's interfaces.
-    pub(super) fn links(&self) -> Known<&Links> {
+    pub(super) fn links(&self) -> Observation<&Links> {
         self.links.as_ref().map_err(String::clone)
     }
 
     /// A number among the kernel parameters; one that the kernel does not have is none.
-    pub(super) fn parameter(&self, path: &str) -> Known<Option<u32>> {
+    pub(super) fn parameter(&self, path: &str) -> Observation<Option<u32>> {
         let parameters = self.parameters.as_ref().map_err(String::clone)?;
         Ok(parameters.get(path).and_then(|text| text.trim().parse().ok()))
     }

@@ -3,24 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::{Files, Fix, Hit, Known, Script, View, listed};
+use super::{Files, Fix, Hit, Observation, Script, View, listed};
 use crate::hookscript::{self, VOLUME};
 use crate::model::{NodeName, Vmid};
 use crate::plan::{
-    Place, Stranger, check_guest, check_own, check_pending, check_stranger, macs_of_the_node, macs_of_two_guests,
+    Located, Stranger, check_guest, check_own, check_pending, check_stranger, macs_of_the_node, macs_of_two_guests,
     strangers,
 };
 use crate::registry::document::{GuestFile, Pool, UplinkGuard};
 use crate::registry::plain;
 
 /// Guests that hold something, with their configurations, if these are there.
-fn holders(files: &Files) -> impl Iterator<Item = (&GuestFile, Option<&Place>)> {
+fn holders(files: &Files) -> impl Iterator<Item = (&GuestFile, Option<&Located>)> {
     let guests = files.inputs.registry.guests.values().filter(|guest| !guest.is_empty());
     guests.map(|guest| (guest, files.inputs.guests.get(&guest.vmid)))
 }
 
 /// Those whose configuration is there.
-fn placed(files: &Files) -> impl Iterator<Item = (&GuestFile, &Place)> {
+fn placed(files: &Files) -> impl Iterator<Item = (&GuestFile, &Located)> {
     holders(files).filter_map(|(guest, place)| Some((guest, place?)))
 }
 
@@ -40,7 +40,7 @@ fn named_by(files: &Files, volume: &str) -> String {
     }
 }
 
-pub(super) fn hookscript_missing(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn hookscript_missing(view: &View<'_>) -> Observation<Vec<Hit>> {
     let files = view.files()?;
     let hit = |(volume, script): (&String, &Script)| {
         let named = named_by(files, volume);
@@ -68,7 +68,7 @@ fn install(path: &Path) -> String {
     format!("`install -D -m 0755 /usr/share/pve-public-ip/hookscripts/pve-public-ip {}`", path.display())
 }
 
-pub(super) fn hookscript_not_ours(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn hookscript_not_ours(view: &View<'_>) -> Observation<Vec<Hit>> {
     let files = view.files()?;
     let hit = |(volume, script): (&String, &Script)| {
         let Script::NotOurs(path) = script else { return None };
@@ -78,7 +78,7 @@ pub(super) fn hookscript_not_ours(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(files.scripts.iter().filter_map(hit).collect())
 }
 
-pub(super) fn hookscript_not_executable(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn hookscript_not_executable(view: &View<'_>) -> Observation<Vec<Hit>> {
     let files = view.files()?;
     let hit = |(volume, script): (&String, &Script)| {
         let Script::NotExecutable(path) = script else { return None };
@@ -89,10 +89,10 @@ pub(super) fn hookscript_not_executable(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(files.scripts.iter().filter_map(hit).collect())
 }
 
-pub(super) fn without_hookscript(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn without_hookscript(view: &View<'_>) -> Observation<Vec<Hit>> {
     let files = view.files()?;
     let bare = placed(files).filter(|(_, place)| place.config.hookscript.is_none());
-    let hit = |(held, place): (&GuestFile, &Place)| {
+    let hit = |(held, place): (&GuestFile, &Located)| {
         let vmid = held.vmid;
         let there = if place.node == files.inputs.node { String::new() } else { format!("on node {}: ", place.node) };
         let remedy = format!("{there}`{} set {vmid} --hookscript {VOLUME}`", place.config.kind.tool());
@@ -102,9 +102,9 @@ pub(super) fn without_hookscript(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(bare.map(hit).collect())
 }
 
-pub(super) fn other_hookscript(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn other_hookscript(view: &View<'_>) -> Observation<Vec<Hit>> {
     let files = view.files()?;
-    let hit = |(held, place): (&GuestFile, &Place)| {
+    let hit = |(held, place): (&GuestFile, &Located)| {
         let other = place.config.hookscript.as_deref().filter(|volume| !hookscript::is_ours(volume))?;
         let (vmid, address) = (held.vmid, held.addresses().next()?.2.address);
         let sentence = format!("guest {vmid} has public addresses, and the hookscript `{other}` instead of ours");
@@ -113,14 +113,14 @@ pub(super) fn other_hookscript(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(placed(files).filter_map(hit).collect())
 }
 
-pub(super) fn unreadable(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn unreadable(view: &View<'_>) -> Observation<Vec<Hit>> {
     let hit = |(vmid, reason): (&Vmid, &String)| {
         Hit::new(&guest(*vmid), reason.clone(), "`systemctl status pve-cluster` tells whether /etc/pve is well")
     };
     Ok(view.files()?.unreadable.iter().map(hit).collect())
 }
 
-pub(super) fn assignment_problem(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn assignment_problem(view: &View<'_>) -> Observation<Vec<Hit>> {
     let files = view.files()?;
     let index = view.index(files);
     let own = files.inputs.links.by_address();
@@ -133,7 +133,7 @@ pub(super) fn assignment_problem(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(problems.map(hit).collect())
 }
 
-pub(super) fn pending_change(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn pending_change(view: &View<'_>) -> Observation<Vec<Hit>> {
     let files = view.files()?;
     let index = view.index(files);
     let waiting = placed(files).filter(|(_, place)| place.node == files.inputs.node);
@@ -144,7 +144,7 @@ pub(super) fn pending_change(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(problems.map(hit).collect())
 }
 
-pub(super) fn orphaned(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn orphaned(view: &View<'_>) -> Observation<Vec<Hit>> {
     let files = view.files()?;
     let gone = holders(files).filter(|(held, place)| place.is_none() && !files.unreadable.contains_key(&held.vmid));
     let hit = |(held, _): (&GuestFile, _)| {
@@ -156,13 +156,13 @@ pub(super) fn orphaned(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(gone.map(hit).collect())
 }
 
-pub(super) fn clone_or_restore(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn clone_or_restore(view: &View<'_>) -> Observation<Vec<Hit>> {
     let files = view.files()?;
     let index = view.index(files);
     let guests = &files.inputs.registry.guests;
     // One that has released its last address is still known: its file says what hookscript it had before.
     let strangers = files.inputs.guests.iter().filter(|(vmid, _)| !guests.contains_key(vmid));
-    let hit = |(vmid, place): (&Vmid, &Place)| {
+    let hit = |(vmid, place): (&Vmid, &Located)| {
         let ours = place.config.hookscript.as_deref().is_some_and(hookscript::is_ours);
         let problem = check_stranger(index, *vmid, &place.config, ours)?;
         Some(Hit::new(&guest(*vmid), problem.sentence, problem.hint))
@@ -170,7 +170,7 @@ pub(super) fn clone_or_restore(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(strangers.filter_map(hit).collect())
 }
 
-pub(super) fn duplicate_mac(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn duplicate_mac(view: &View<'_>) -> Observation<Vec<Hit>> {
     let inputs = &view.files()?.inputs;
     let guests = || inputs.guests.iter().map(|(vmid, place)| (*vmid, place));
     // Of another node's guests nobody here sees the MAC.
@@ -179,7 +179,7 @@ pub(super) fn duplicate_mac(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(shared.map(|shared| Hit::new(&shared.mac, shared.sentence, shared.remedy)).collect())
 }
 
-pub(super) fn mac_unknown_to_provider(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn mac_unknown_to_provider(view: &View<'_>) -> Observation<Vec<Hit>> {
     let files = view.files()?;
     let pools = &files.inputs.registry.pools.pools;
     let punishes = |stranger: &Stranger<'_>| {
@@ -199,21 +199,21 @@ pub(super) fn mac_unknown_to_provider(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(strangers(&files.inputs).into_iter().filter(punishes).map(hit).collect())
 }
 
-pub(super) fn mac_kept_back(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn mac_kept_back(view: &View<'_>) -> Observation<Vec<Hit>> {
     let found = crate::plan::unregistered(&view.files()?.inputs).into_iter();
     Ok(found.map(|note| Hit::new(&note.vmid.map(guest).unwrap_or_default(), note.sentence, note.hint)).collect())
 }
 
-pub(super) fn ipfilter_drops(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn ipfilter_drops(view: &View<'_>) -> Observation<Vec<Hit>> {
     ipfilter(view, true)
 }
 
-pub(super) fn ipfilter_would_drop(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn ipfilter_would_drop(view: &View<'_>) -> Observation<Vec<Hit>> {
     ipfilter(view, false)
 }
 
 /// NICs whose ipfilter set does not have an assigned address, where the firewall is on, or where it is not.
-fn ipfilter(view: &View<'_>, on: bool) -> Known<Vec<Hit>> {
+fn ipfilter(view: &View<'_>, on: bool) -> Observation<Vec<Hit>> {
     let files = view.files()?;
     let mut hits = Vec::new();
     for (held, place) in placed(files).filter(|(held, _)| files.firewall.is_on_for(held.vmid) == on) {
@@ -236,7 +236,7 @@ fn ipfilter(view: &View<'_>, on: bool) -> Known<Vec<Hit>> {
     Ok(hits)
 }
 
-pub(super) fn proxmox_firewall(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn proxmox_firewall(view: &View<'_>) -> Observation<Vec<Hit>> {
     let firewall = &view.files()?.firewall;
     let kind = if firewall.host.is_on("nftables", false) { "nftables" } else { "iptables" };
     let hit = || Hit::new("firewall", format!("Proxmox VE's firewall is on, by {kind}"), "");
@@ -244,7 +244,7 @@ pub(super) fn proxmox_firewall(view: &View<'_>) -> Known<Vec<Hit>> {
 }
 
 /// Nodes on which the hookscript of a guest with assignments is not to be had.
-pub(super) fn hookscript_not_everywhere(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn hookscript_not_everywhere(view: &View<'_>) -> Observation<Vec<Hit>> {
     let files = view.files()?;
     let volumes: BTreeSet<&str> = placed(files)
         .filter_map(|(_, place)| place.config.hookscript.as_deref())
@@ -273,7 +273,7 @@ pub(super) fn hookscript_not_everywhere(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(hits)
 }
 
-pub(super) fn snippets_not_everywhere(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn snippets_not_everywhere(view: &View<'_>) -> Observation<Vec<Hit>> {
     let files = view.files()?;
     let mut told: BTreeMap<&str, BTreeSet<Vmid>> = BTreeMap::new();
     for (held, place) in placed(files) {
@@ -299,7 +299,7 @@ pub(super) fn snippets_not_everywhere(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(told.into_iter().filter_map(hit).collect())
 }
 
-pub(super) fn storage_without_snippets(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn storage_without_snippets(view: &View<'_>) -> Observation<Vec<Hit>> {
     let files = view.files()?;
     let volumes = placed(files).filter_map(|(_, place)| place.config.hookscript.as_deref());
     let names: BTreeSet<&str> = volumes.filter_map(|volume| Some(volume.split_once(':')?.0)).collect();
@@ -313,7 +313,7 @@ pub(super) fn storage_without_snippets(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(names.into_iter().filter_map(hit).collect())
 }
 
-pub(super) fn template(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn template(view: &View<'_>) -> Observation<Vec<Hit>> {
     let templates = placed(view.files()?).filter(|(_, place)| place.config.template);
     let hit = |(held, _): (&GuestFile, _)| {
         let vmid = held.vmid;

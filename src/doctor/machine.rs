@@ -1,6 +1,6 @@
 //! Checks of the kernel, of programs and services.
 
-use super::{Fix, Hit, Known, View};
+use super::{Fix, Hit, Observation, View};
 
 /// Debian 12's.
 const OLDEST_KERNEL: [u32; 2] = [6, 1];
@@ -10,15 +10,15 @@ const OLDEST_NFT: [u32; 3] = [1, 0, 6];
 /// How systemd calls the guard.
 pub const UNIT: &str = "pve-public-ip.service";
 
-pub(super) fn kernel_feature_missing(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn kernel_feature_missing(view: &View<'_>) -> Observation<Vec<Hit>> {
     features(view, true)
 }
 
-pub(super) fn kernel_feature_absent(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn kernel_feature_absent(view: &View<'_>) -> Observation<Vec<Hit>> {
     features(view, false)
 }
 
-fn features(view: &View<'_>, required: bool) -> Known<Vec<Hit>> {
+fn features(view: &View<'_>, required: bool) -> Observation<Vec<Hit>> {
     let missing = view.facts.missing.as_ref().map_err(String::clone)?;
     let hit = |missing: &crate::model::Missing| {
         let sentence = format!("{}: {} ({})", missing.feature, missing.meaning, missing.reason);
@@ -33,7 +33,7 @@ fn numbers(version: &str) -> Vec<u32> {
     version[..end].split('.').map_while(|part| part.parse().ok()).collect()
 }
 
-pub(super) fn kernel_old(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn kernel_old(view: &View<'_>) -> Observation<Vec<Hit>> {
     let release = view.facts.kernel.as_ref().map_err(String::clone)?;
     let hit = || {
         let sentence = format!("the kernel is {release}");
@@ -42,13 +42,13 @@ pub(super) fn kernel_old(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok((numbers(release).as_slice() < &OLDEST_KERNEL[..]).then(hit).into_iter().collect())
 }
 
-pub(super) fn nft_missing(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn nft_missing(view: &View<'_>) -> Observation<Vec<Hit>> {
     let nft = view.facts.nft.as_ref().map_err(String::clone)?;
     let hit = |reason: &String| Hit::new("nft", format!("`nft` does not run: {reason}"), "`apt install nftables`");
     Ok(nft.as_ref().err().map(hit).into_iter().collect())
 }
 
-pub(super) fn nft_old(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn nft_old(view: &View<'_>) -> Observation<Vec<Hit>> {
     let nft = view.facts.nft.as_ref().map_err(String::clone)?;
     let version = nft.as_ref().map_err(|reason| format!("`nft` does not run: {reason}"))?;
     let found = numbers(version);
@@ -59,7 +59,7 @@ pub(super) fn nft_old(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok((found.as_slice() < &OLDEST_NFT[..]).then(hit).into_iter().collect())
 }
 
-pub(super) fn clock_not_synchronised(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn clock_not_synchronised(view: &View<'_>) -> Observation<Vec<Hit>> {
     let synchronised = *view.facts.clock.as_ref().map_err(String::clone)?;
     let hit = || {
         let sentence = "nothing keeps this node's clock right";
@@ -68,13 +68,13 @@ pub(super) fn clock_not_synchronised(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok((!synchronised).then(hit).into_iter().collect())
 }
 
-pub(super) fn guard_in_trouble(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn guard_in_trouble(view: &View<'_>) -> Observation<Vec<Hit>> {
     let guard = view.facts.guard.as_ref().map_err(String::clone)?;
     let hit = |trouble: &String| Hit::new(UNIT, trouble.clone(), format!("`systemctl status {UNIT}`"));
     Ok(guard.trouble.iter().filter(|_| guard.runs).map(hit).collect())
 }
 
-pub(super) fn guard_not_running(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn guard_not_running(view: &View<'_>) -> Observation<Vec<Hit>> {
     let guard = view.facts.guard.as_ref().map_err(String::clone)?;
     if guard.runs {
         return Ok(Vec::new());
@@ -85,7 +85,7 @@ pub(super) fn guard_not_running(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(vec![if guard.enabled.is_some() { hit.fixed_by(Fix::EnableGuard) } else { hit }])
 }
 
-pub(super) fn guard_not_enabled(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn guard_not_enabled(view: &View<'_>) -> Observation<Vec<Hit>> {
     match view.facts.guard.as_ref().map_err(String::clone)?.enabled {
         None => Err(format!("the unit {UNIT} is not installed")),
         Some(true) => Ok(Vec::new()),

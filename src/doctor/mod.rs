@@ -15,7 +15,7 @@ use std::cell::OnceCell;
 use std::fmt::Display;
 use std::path::PathBuf;
 
-pub use facts::{Facts, Files, Guard, Known, Members, Release, Script};
+pub use facts::{Facts, Files, GuardService, Members, Observation, Release, Script};
 pub use machine::UNIT;
 use serde::Serialize;
 
@@ -32,7 +32,7 @@ pub struct Check {
     pub severity: Severity,
     /// What it means.
     pub explanation: &'static str,
-    look: fn(&View<'_>) -> Known<Vec<Hit>>,
+    look: fn(&View<'_>) -> Observation<Vec<Hit>>,
 }
 
 /// What a check found, in one place.
@@ -128,7 +128,7 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn files(&self) -> Known<&'a Files> {
+    fn files(&self) -> Observation<&'a Files> {
         self.facts.files()
     }
 
@@ -176,7 +176,7 @@ const fn check(
     code: &'static str,
     severity: Severity,
     explanation: &'static str,
-    look: fn(&View<'_>) -> Known<Vec<Hit>>,
+    look: fn(&View<'_>) -> Observation<Vec<Hit>>,
 ) -> Check {
     Check { code, severity, explanation, look }
 }

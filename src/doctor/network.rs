@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Fix, Hit, Known, View, listed};
+use super::{Fix, Hit, Observation, View, listed};
 use crate::guest::Nic;
 use crate::links::is_guest_port;
 use crate::model::{IfName, NicId, Prefix, Vmid};
@@ -11,7 +11,7 @@ use crate::registry::document::{Interface, Mode, UplinkGuard};
 use crate::ruleset::BaseChain;
 use crate::ruleset::Table;
 
-pub(super) fn filter_missing(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn filter_missing(view: &View<'_>) -> Observation<Vec<Hit>> {
     let void = view.facts.void.as_ref().map_err(String::clone)?;
     let registry = &view.files()?.inputs.registry;
     let pools = &registry.pools.pools;
@@ -25,7 +25,7 @@ pub(super) fn filter_missing(view: &View<'_>) -> Known<Vec<Hit>> {
 }
 
 /// NICs with assignments of this node's guests, as their configuration has them.
-fn bound_nics<'a>(view: &View<'a>) -> Known<Vec<(Vmid, NicId, &'a Nic, &'a Interface)>> {
+fn bound_nics<'a>(view: &View<'a>) -> Observation<Vec<(Vmid, NicId, &'a Nic, &'a Interface)>> {
     let files = view.files()?;
     let mut found = Vec::new();
     for (vmid, held) in &files.inputs.registry.guests {
@@ -40,7 +40,7 @@ fn bound_nics<'a>(view: &View<'a>) -> Known<Vec<(Vmid, NicId, &'a Nic, &'a Inter
 }
 
 /// Bridges of the pools of which guests of this node hold addresses, with these guests.
-fn needed_bridges(view: &View<'_>) -> Known<BTreeMap<IfName, BTreeSet<Vmid>>> {
+fn needed_bridges(view: &View<'_>) -> Observation<BTreeMap<IfName, BTreeSet<Vmid>>> {
     let pools = &view.files()?.inputs.registry.pools.pools;
     let mut needed: BTreeMap<IfName, BTreeSet<Vmid>> = BTreeMap::new();
     for (vmid, .., interface) in bound_nics(view)? {
@@ -51,7 +51,7 @@ fn needed_bridges(view: &View<'_>) -> Known<BTreeMap<IfName, BTreeSet<Vmid>>> {
     Ok(needed)
 }
 
-pub(super) fn bridge_missing(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn bridge_missing(view: &View<'_>) -> Observation<Vec<Hit>> {
     let links = view.facts.links()?;
     let open_vswitch = view.facts.open_vswitch();
     let hit = |(bridge, guests): (IfName, BTreeSet<Vmid>)| {
@@ -67,7 +67,7 @@ pub(super) fn bridge_missing(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(needed_bridges(view)?.into_iter().filter_map(hit).collect())
 }
 
-pub(super) fn ovs_bridge(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn ovs_bridge(view: &View<'_>) -> Observation<Vec<Hit>> {
     let files = view.files()?;
     let open_vswitch = view.facts.open_vswitch();
     let mut hits = Vec::new();
@@ -90,14 +90,14 @@ pub(super) fn ovs_bridge(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(hits)
 }
 
-pub(super) fn ovs_present(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn ovs_present(view: &View<'_>) -> Observation<Vec<Hit>> {
     let concerned: BTreeSet<IfName> = bound_nics(view)?.into_iter().filter_map(|(_, _, nic, _)| nic.bridge).collect();
     let pools = pool_bridges(&view.files()?.inputs.registry);
     let others = view.facts.open_vswitch().into_iter().filter(|it| !concerned.contains(it) && !pools.contains(it));
     Ok(others.map(|bridge| Hit::new(&bridge, format!("{bridge} is a bridge of Open vSwitch"), "")).collect())
 }
 
-pub(super) fn bridge_learns(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn bridge_learns(view: &View<'_>) -> Observation<Vec<Hit>> {
     let links = view.facts.links()?;
     let bridges = pool_bridges(&view.files()?.inputs.registry);
     let learns = |bridge: &IfName| {
@@ -110,7 +110,7 @@ pub(super) fn bridge_learns(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(bridges.into_iter().filter(learns).map(hit).collect())
 }
 
-pub(super) fn gateway_mac_unknown(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn gateway_mac_unknown(view: &View<'_>) -> Observation<Vec<Hit>> {
     let inputs = &view.files()?.inputs;
     let concerned = needed_bridges(view)?;
     let mut hits = Vec::new();
@@ -127,7 +127,7 @@ pub(super) fn gateway_mac_unknown(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(hits)
 }
 
-pub(super) fn router_advertises_prefix(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn router_advertises_prefix(view: &View<'_>) -> Observation<Vec<Hit>> {
     let inputs = &view.files()?.inputs;
     let mut hits = Vec::new();
     for (vmid, id, nic, interface) in bound_nics(view)? {
@@ -168,7 +168,7 @@ pub(super) fn router_advertises_prefix(view: &View<'_>) -> Known<Vec<Hit>> {
 const MAX_LEARNED: u32 = 16_384;
 
 /// Bridges that guests are plugged into, whether pools know them or not.
-pub(super) fn bridge_learns_all(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn bridge_learns_all(view: &View<'_>) -> Observation<Vec<Hit>> {
     let links = view.facts.links()?;
     let has_guests =
         |bridge: IfName| links.0.iter().any(|(port, link)| link.master == Some(bridge) && is_guest_port(port.as_str()));
@@ -186,7 +186,7 @@ pub(super) fn bridge_learns_all(view: &View<'_>) -> Known<Vec<Hit>> {
 }
 
 /// Only where the provider is known to watch MACs, and the node speaks on the bridge itself.
-pub(super) fn bridge_mac_unknown(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn bridge_mac_unknown(view: &View<'_>) -> Observation<Vec<Hit>> {
     let links = view.facts.links()?;
     let registry = &view.files()?.inputs.registry;
     let named = registry.node.as_ref().and_then(|node| node.uplinks.as_ref());
@@ -218,7 +218,7 @@ pub(super) fn bridge_mac_unknown(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(hits.into_values().collect())
 }
 
-pub(super) fn uplink_missing(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn uplink_missing(view: &View<'_>) -> Observation<Vec<Hit>> {
     let links = view.facts.links()?;
     let files = view.files()?;
     let named = files.inputs.registry.node.as_ref().and_then(|node| node.uplinks.as_ref());
@@ -245,7 +245,7 @@ struct Tagged {
 }
 
 /// Those whose bridge is there.
-fn tagged(view: &View<'_>) -> Known<Vec<Tagged>> {
+fn tagged(view: &View<'_>) -> Observation<Vec<Tagged>> {
     let links = view.facts.links()?;
     let tagged = bound_nics(view)?.into_iter().filter_map(|(vmid, id, nic, _)| {
         let bridge = nic.bridge?;
@@ -255,7 +255,7 @@ fn tagged(view: &View<'_>) -> Known<Vec<Tagged>> {
     Ok(tagged.collect())
 }
 
-pub(super) fn vlan_interface_missing(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn vlan_interface_missing(view: &View<'_>) -> Observation<Vec<Hit>> {
     let links = view.facts.links()?;
     let mut wanted: BTreeMap<(IfName, u16), BTreeSet<Vmid>> = BTreeMap::new();
     for Tagged { vmid, bridge, tag, aware, .. } in tagged(view)? {
@@ -275,7 +275,7 @@ pub(super) fn vlan_interface_missing(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(wanted.into_iter().map(hit).collect())
 }
 
-pub(super) fn vlan_bridge_name(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn vlan_bridge_name(view: &View<'_>) -> Observation<Vec<Hit>> {
     let long = tagged(view)?.into_iter().filter_map(|Tagged { vmid, id, bridge, tag, aware }| {
         let name = format!("{bridge}v{tag}");
         if aware || name.len() <= 15 {
@@ -291,7 +291,7 @@ pub(super) fn vlan_bridge_name(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(long.collect())
 }
 
-pub(super) fn vlan_not_admitted(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn vlan_not_admitted(view: &View<'_>) -> Observation<Vec<Hit>> {
     let nics = bound_nics(view)?.into_iter();
     let mut nics = nics.filter(|(_, _, nic, interface)| nic.tag.is_some() || !interface.trunk.is_empty()).peekable();
     if nics.peek().is_none() {
@@ -316,7 +316,7 @@ pub(super) fn vlan_not_admitted(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(hits)
 }
 
-pub(super) fn trunk_mismatch(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn trunk_mismatch(view: &View<'_>) -> Observation<Vec<Hit>> {
     let files = view.files()?;
     let mut hits = Vec::new();
     for (vmid, id, nic, interface) in bound_nics(view)? {
@@ -344,7 +344,7 @@ pub(super) fn trunk_mismatch(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(hits)
 }
 
-fn chains(view: &View<'_>, family: impl Fn(&str) -> bool) -> Known<Vec<BaseChain>> {
+fn chains(view: &View<'_>, family: impl Fn(&str) -> bool) -> Observation<Vec<BaseChain>> {
     let chains = view.facts.chains.as_ref().map_err(String::clone)?;
     Ok(chains.iter().filter(|chain| family(chain.family)).cloned().collect())
 }
@@ -356,7 +356,7 @@ fn list_command(chain: &BaseChain) -> String {
     format!("`nft list table {} {}`", chain.family, chain.table)
 }
 
-pub(super) fn foreign_chain_policy(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn foreign_chain_policy(view: &View<'_>) -> Observation<Vec<Hit>> {
     let hit = |chain: BaseChain| {
         let subject = format!("table bridge {}", chain.table);
         let sentence = format!("the chain {} at {} has the policy drop", chain.name, chain.hook);
@@ -369,7 +369,7 @@ pub(super) fn foreign_chain_policy(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(chains(view, |family| family == "bridge")?.into_iter().filter(|chain| chain.drops).map(hit).collect())
 }
 
-pub(super) fn foreign_chain_drops(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn foreign_chain_drops(view: &View<'_>) -> Observation<Vec<Hit>> {
     let all = chains(view, |family| family == "bridge")?.into_iter();
     let tables: BTreeMap<String, BaseChain> =
         all.filter(|chain| chain.table_drops && !chain.drops).map(|chain| (chain.table.clone(), chain)).collect();
@@ -380,7 +380,7 @@ pub(super) fn foreign_chain_drops(view: &View<'_>) -> Known<Vec<Hit>> {
     Ok(tables.into_iter().map(hit).collect())
 }
 
-pub(super) fn forward_policy(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn forward_policy(view: &View<'_>) -> Observation<Vec<Hit>> {
     let routed: Vec<_> =
         view.files()?.inputs.registry.pools.pools.iter().filter(|(_, pool)| pool.mode() == Mode::Routed).collect();
     let bridged = bridged_calls(view)?.iter().any(|name| *name != "bridge-nf-call-arptables");
@@ -401,7 +401,7 @@ pub(super) fn forward_policy(view: &View<'_>) -> Known<Vec<Hit>> {
 }
 
 /// The switches of `br_netfilter` that are on.
-fn bridged_calls(view: &View<'_>) -> Known<Vec<&'static str>> {
+fn bridged_calls(view: &View<'_>) -> Observation<Vec<&'static str>> {
     let mut on = Vec::new();
     for name in ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables"] {
         on.extend((view.facts.parameter(&format!("net/bridge/{name}"))? == Some(1)).then_some(name));
@@ -409,13 +409,13 @@ fn bridged_calls(view: &View<'_>) -> Known<Vec<&'static str>> {
     Ok(on)
 }
 
-pub(super) fn br_netfilter(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn br_netfilter(view: &View<'_>) -> Observation<Vec<Hit>> {
     let on = bridged_calls(view)?;
     let hit = || Hit::new("net.bridge", format!("on: {}", on.join(", ")), "");
     Ok((!on.is_empty()).then(hit).into_iter().collect())
 }
 
-pub(super) fn rp_filter_strict(view: &View<'_>) -> Known<Vec<Hit>> {
+pub(super) fn rp_filter_strict(view: &View<'_>) -> Observation<Vec<Hit>> {
     let files = view.files()?;
     let pools = &files.inputs.registry.pools.pools;
     let routers = bound_nics(view)?.into_iter().filter_map(|(vmid, _, nic, interface)| {

@@ -41,7 +41,7 @@ use crate::system::run::{GuardNote, RunError, RunState};
 use crate::system::tally::Tallies;
 use crate::system::{FilterError, Kernel, KernelError, Monitor, Reference};
 use crate::view::exposition::exposition;
-use crate::view::{self, Comparison, History, Known, View, seconds};
+use crate::view::{self, Comparison, History, NodeFacts, View, seconds};
 use alerts::Message;
 use asker::Asker;
 use files::{Answer, Ask, Reader};
@@ -311,12 +311,12 @@ impl Guard {
             RunState::set_note(&self.node.paths, "history", &self.history);
         }
         let comparison = Comparison { steps: &[], problems: &self.problems, notes: &self.notes };
-        let known = Known {
+        let known = NodeFacts {
             inputs: self.sources.as_ref().map(Sources::inputs),
             comparison: self.note.trouble.is_none().then_some(comparison),
             tallies: &tallies,
             history: &self.history,
-            guard: Some(view::Guard { runs, note: self.note.clone() }),
+            guard: Some(view::GuardStatus { runs, note: self.note.clone() }),
             conflicts: conflicts.len(),
             unreadable: self.sources.as_ref().map(Sources::unreadable).unwrap_or_default(),
             trouble,
@@ -403,7 +403,7 @@ impl Guard {
         let none = Links::default();
         let links = self.sources.as_ref().map_or(&none, Sources::links);
         let exits = self.sources.as_ref().and_then(Sources::exits);
-        let known = plan::Known { desired: &self.desired, links, exits, generation: self.generation };
+        let known = plan::LastLook { desired: &self.desired, links, exits, generation: self.generation };
         let mut causes = BTreeSet::new();
         let mut changed = Vec::new();
         for event in latest(events).into_iter().filter(|event| known.is_contradicted_by(event)) {

@@ -40,7 +40,7 @@ impl Page {
                     clients.fetch_sub(1, Ordering::SeqCst);
                     continue;
                 }
-                let (shown, place) = (shown.clone(), Place(clients.clone()));
+                let (shown, place) = (shown.clone(), ClientSlot(clients.clone()));
                 let served = move || {
                     let _place = place;
                     // Nobody is interested in why a client went away.
@@ -66,9 +66,9 @@ impl Page {
 }
 
 /// A client's place, free again when it has gone.
-struct Place(Arc<AtomicUsize>);
+struct ClientSlot(Arc<AtomicUsize>);
 
-impl Drop for Place {
+impl Drop for ClientSlot {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }

@@ -72,7 +72,7 @@ pub struct Found {
 
 /// The registry as the log knows it.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Known {
+struct RecordedRegistry {
     pools: PoolsFile,
     guests: BTreeMap<Vmid, GuestFile>,
     node: Option<NodeFile>,
@@ -107,7 +107,7 @@ impl Line {
         }
     }
 
-    fn add_to(self, known: &mut Known) {
+    fn add_to(self, known: &mut RecordedRegistry) {
         if let Some(pools) = self.pools {
             known.pools = pools;
         }
@@ -178,7 +178,7 @@ impl Journal {
     /// found once more.
     fn rewrite(&self, registry: &Registry, files: Option<u64>) -> io::Result<()> {
         let Registry { pools, guests, node, .. } = registry.clone();
-        files::replace(&self.paths.audited(), &serde_json::to_vec(&Known { pools, guests, node })?)?;
+        files::replace(&self.paths.audited(), &serde_json::to_vec(&RecordedRegistry { pools, guests, node })?)?;
         let mut line = serde_json::to_vec(&Line { files, ..Line::default() })?;
         line.push(b'\n');
         files::replace(&self.paths.audited_since(), &line)
@@ -203,11 +203,11 @@ impl Journal {
 
     fn known(&self, lines: Vec<Line>) -> Registry {
         let bytes = files::read_note(&self.paths.audited(), AUDITED_LIMIT).unwrap_or_default();
-        let mut known: Known = serde_json::from_slice(&bytes).unwrap_or_default();
+        let mut known: RecordedRegistry = serde_json::from_slice(&bytes).unwrap_or_default();
         for line in lines {
             line.add_to(&mut known);
         }
-        let Known { pools, guests, node } = known;
+        let RecordedRegistry { pools, guests, node } = known;
         Registry { pools, guests, node, ..Registry::default() }
     }
 

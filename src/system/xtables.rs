@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::host::command::{self, CommandError};
-use crate::ruleset::{Backend, Chains, IpSetName, Place, Variant};
+use crate::ruleset::{Backend, Chains, IpSetName, IptablesTable, Variant};
 
 /// How long, in seconds, to wait for whoever holds the lock of iptables.
 const LOCK_LIMIT: &str = "5";
@@ -22,7 +22,7 @@ pub enum XtablesError {
         /// What was tried.
         action: &'static str,
         /// Where.
-        place: Place,
+        place: IptablesTable,
         /// What the program said.
         source: CommandError,
     },
@@ -59,7 +59,7 @@ impl XtablesError {
     }
 }
 
-fn save(place: Place) -> Result<String, XtablesError> {
+fn save(place: IptablesTable) -> Result<String, XtablesError> {
     let failed = |source| XtablesError::Chains { action: "read", place, source };
     // Without the table it would read in /proc which there are, and the service does not see that.
     let text = command::run(&place.program("-save"), &["-t", place.table.name()], b"").map_err(failed)?;
@@ -67,12 +67,12 @@ fn save(place: Place) -> Result<String, XtablesError> {
 }
 
 /// The places of one iptables.
-fn places(variant: Variant, ipv6: bool) -> impl Iterator<Item = Place> {
-    Place::all(variant).filter(move |place| ipv6 || !place.v6)
+fn places(variant: Variant, ipv6: bool) -> impl Iterator<Item = IptablesTable> {
+    IptablesTable::all(variant).filter(move |place| ipv6 || !place.v6)
 }
 
 /// Chains of ours by their place, and what could not be read.
-pub(super) type Found = (BTreeMap<Place, Chains>, Vec<(Vec<Place>, XtablesError)>);
+pub(super) type Found = (BTreeMap<IptablesTable, Chains>, Vec<(Vec<IptablesTable>, XtablesError)>);
 
 /// Reads what is ours in these. A program that fails for one table is not asked for the others, each of which could take as
 /// long again: the error counts for all that follow.
@@ -137,7 +137,7 @@ pub(super) fn fingerprint(variant: Variant, ipset: bool) -> Result<u64, XtablesE
 }
 
 /// Makes the chains of one table what is wanted.
-pub(super) fn load_chains(place: Place, wanted: &Chains, found: &Chains) -> Result<(), XtablesError> {
+pub(super) fn load_chains(place: IptablesTable, wanted: &Chains, found: &Chains) -> Result<(), XtablesError> {
     let failed = |source| XtablesError::Chains { action: "change", place, source };
     let script = wanted.script(found, place.table);
     let args = ["--noflush", "-w", LOCK_LIMIT];

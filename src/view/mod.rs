@@ -23,7 +23,7 @@ use crate::system::tally::{Count, Tallies};
 
 /// How the guard is.
 #[derive(Debug, Serialize)]
-pub struct Guard {
+pub struct GuardStatus {
     /// Whether its process is there.
     pub runs: bool,
     /// What it noted last.
@@ -167,7 +167,7 @@ pub struct Comparison<'a> {
 
 /// What is known of the node.
 #[derive(Debug)]
-pub struct Known<'a> {
+pub struct NodeFacts<'a> {
     /// Its files and interfaces; none if they could not be read.
     pub inputs: Option<&'a Inputs>,
     /// None if it could not be compared.
@@ -177,7 +177,7 @@ pub struct Known<'a> {
     /// What they had counted before.
     pub history: &'a History,
     /// The guard, if it has run since the node booted.
-    pub guard: Option<Guard>,
+    pub guard: Option<GuardStatus>,
     /// How many claim what somebody else has, as far as nobody has acknowledged it.
     pub conflicts: usize,
     /// Files of the registry, and of guests that hold addresses, that cannot be used.
@@ -198,7 +198,7 @@ pub struct View {
     /// Differences that `verify` would name.
     pub differences: usize,
     /// The guard.
-    pub guard: Option<Guard>,
+    pub guard: Option<GuardStatus>,
     /// Pools.
     pub pools: Vec<PoolUse>,
     /// NICs with addresses.
@@ -232,8 +232,8 @@ pub fn seconds() -> u64 {
 
 impl View {
     /// Puts together what is known.
-    pub fn of(node: &impl fmt::Display, known: Known<'_>) -> Self {
-        let Known { inputs, comparison, tallies, history, guard, conflicts, unreadable, trouble } = known;
+    pub fn of(node: &impl fmt::Display, known: NodeFacts<'_>) -> Self {
+        let NodeFacts { inputs, comparison, tallies, history, guard, conflicts, unreadable, trouble } = known;
         let steps = comparison.map_or(&[][..], |comparison| comparison.steps);
         Self {
             node: node.to_string(),

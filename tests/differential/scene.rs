@@ -11,7 +11,7 @@ use pve_public_ip::links::Link;
 use pve_public_ip::links::Links;
 use pve_public_ip::model::{GuestKind, MacAddr};
 use pve_public_ip::oracle::{Bindings, BoundPort, Holdings, PortRole};
-use pve_public_ip::plan::{self, Exits, Inputs, Place, Presence};
+use pve_public_ip::plan::{self, Exits, Inputs, Located, Presence};
 use pve_public_ip::registry::Registry;
 use pve_public_ip::registry::document::{GuestFile, parse};
 use pve_public_ip::ruleset::{Backend, Element, SetId};
@@ -126,7 +126,7 @@ fn inputs(node_mac: Mac, guarded: bool) -> Inputs {
             .replace("virtio", if kind == GuestKind::Lxc { "type=veth,name=eth0,hwaddr" } else { "virtio" });
         let config = GuestConfig::parse(kind, config.as_bytes());
         let vmid = vmid.to_string().parse().unwrap();
-        guests.insert(vmid, Place { node: "n1".parse().unwrap(), config });
+        guests.insert(vmid, Located { node: "n1".parse().unwrap(), config });
         if vmid != "104".parse().unwrap() {
             presence.insert(vmid, Presence::Running);
         }

@@ -11,8 +11,8 @@ mod change;
 mod check;
 mod document;
 mod manual;
-mod place;
 mod snippet;
+mod snippet_storage;
 mod told;
 mod yaml;
 
@@ -27,8 +27,8 @@ pub use check::{Contents, Finding, borrowed, check, check_document, check_lines}
 pub use document::document;
 use document::quoted;
 pub use manual::{Manual, manuals};
-pub use place::{Place, place};
 pub use snippet::{Part, SnippetName};
+pub use snippet_storage::{SnippetStorage, choose_snippet_storage};
 
 use crate::guest::{Addressing, CloudInitForm, GuestConfig, IpConfig, IpFamily, NicError};
 use crate::model::{GuestKind, MacAddr, NicId, Prefix, Vmid};

@@ -12,7 +12,7 @@ use crate::guest::{GuestConfig, Nic};
 use crate::interfaces::{Interfaces, Kind};
 use crate::links::is_guest_port;
 use crate::model::{IfName, Vmid};
-use crate::plan::{Inputs, Place, pool_bridges};
+use crate::plan::{Inputs, Located, pool_bridges};
 
 /// The network, by the guests of all nodes and the interfaces of this one.
 pub fn gather(inputs: &Inputs, interfaces: &Interfaces, sdn: &Sdn, declared: &Declared) -> Network {
@@ -66,7 +66,7 @@ fn public_bridges(inputs: &Inputs, interfaces: &Interfaces) -> BTreeSet<IfName> 
     named.chain(pool_bridges(&inputs.registry)).collect()
 }
 
-fn member(vmid: Vmid, place: &Place, declared: &Declared, notes: &mut Vec<String>) -> Member {
+fn member(vmid: Vmid, place: &Located, declared: &Declared, notes: &mut Vec<String>) -> Member {
     let (by_tags, ignored) = Labels::from_tags(place.config.line("tags").unwrap_or_default());
     let labels = declared.guests.get(&vmid).map_or(by_tags.clone(), |labels| by_tags.overridden_by(labels));
     for tag in ignored {

@@ -853,7 +853,7 @@ mod tests {
     use crate::links::BridgeOptions;
     use crate::links::Link;
     use crate::links::Links;
-    use crate::plan::Place;
+    use crate::plan::Located;
     use crate::registry::document::PoolsFile;
 
     const POOLS: &str = r#"{"version":1,"pools":{
@@ -875,7 +875,7 @@ mod tests {
             ["vmbr0", "vmbr1", "vmbr2"].into_iter().map(|text| (name(text), bridge.clone())).collect();
         links.extend(["eno1", "odd0", "tap100i0"].map(|text| (name(text), port.clone())));
         links.get_mut(&name("vmbr0")).unwrap().addresses = vec!["203.0.113.250/24".parse().unwrap()];
-        let place = |text: &str| Place {
+        let place = |text: &str| Located {
             node: "n1".parse().unwrap(),
             config: GuestConfig::parse(GuestKind::Qemu, text.as_bytes()),
         };

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::state::{NetState, Route, Rules, Setting};
 use crate::model::{IfName, MacAddr};
-use crate::ruleset::{Chains, Element, IpSetName, Place, Table};
+use crate::ruleset::{Chains, Element, IpSetName, IptablesTable, Table};
 
 /// One change. Every step is idempotent: `Set` creates or replaces, `Remove` of what is absent is fine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub enum Step {
     /// Make the chains of a table of iptables what is wanted, in one transaction.
     LoadChains {
         /// Where.
-        place: Place,
+        place: IptablesTable,
         /// What should be.
         wanted: Chains,
         /// What is there.
@@ -458,7 +458,7 @@ mod tests {
         }
     }
 
-    fn chains() -> impl Strategy<Value = (BTreeMap<Place, Chains>, BTreeMap<IpSetName, BTreeSet<String>>)> {
+    fn chains() -> impl Strategy<Value = (BTreeMap<IptablesTable, Chains>, BTreeMap<IpSetName, BTreeSet<String>>)> {
         let of = |addresses: BTreeSet<IpAddr>, variant, ipset| {
             let here: BTreeSet<IpNet> = addresses.into_iter().map(IpNet::from).collect();
             Routed { pools: here.clone(), here, ..Routed::default() }.chains(variant, ipset, true)

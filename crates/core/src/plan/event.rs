@@ -149,7 +149,7 @@ impl Event {
 
 /// What events are compared with: the outcome of the last look.
 #[derive(Debug, Clone, Copy)]
-pub struct Known<'a> {
+pub struct LastLook<'a> {
     /// What should be.
     pub desired: &'a NetState,
     /// The interfaces.
@@ -160,7 +160,7 @@ pub struct Known<'a> {
     pub generation: u32,
 }
 
-impl Known<'_> {
+impl LastLook<'_> {
     /// Whether the event tells something that is not as it should be, or as it was.
     pub fn is_contradicted_by(&self, event: &Event) -> bool {
         match event {
@@ -288,7 +288,7 @@ mod tests {
             },
             ..NetState::default()
         };
-        let known = Known { desired: &desired, links: &links, exits: Some(&exits), generation: u32::MAX };
+        let known = LastLook { desired: &desired, links: &links, exits: Some(&exits), generation: u32::MAX };
         let matters = |event| known.is_contradicted_by(&event);
 
         let seen = |master| Event::Link(tap, Link { index: 3, master, ..Link::default() });
@@ -312,7 +312,7 @@ mod tests {
         assert!(!matters(default(bridge, true)));
         assert!(matters(default(bridge, false)));
         assert!(matters(default(tap, true)));
-        let nobody = Known { exits: None, ..known };
+        let nobody = LastLook { exits: None, ..known };
         assert!(!nobody.is_contradicted_by(&default(tap, true)), "there is no routed pool");
 
         let set = |v4, index, forwarding, proxy| Event::Settings { v4, index, forwarding, proxy, unnamed: false };
@@ -380,7 +380,7 @@ mod tests {
             routes: BTreeMap::from([(address.into(), Route { device: bridge, via: None })]),
             ..NetState::default()
         };
-        let known = Known { desired: &desired, links: &links, exits: None, generation: 0 };
+        let known = LastLook { desired: &desired, links: &links, exits: None, generation: 0 };
         let matters = |event| known.is_contradicted_by(&event);
         let foreign = |address: &str, mac| {
             matters(Event::Neighbour { index: 2, address: address.parse().unwrap(), mac, ours: false })

@@ -11,7 +11,7 @@ use super::course::Refusal;
 use super::diff::Step;
 use super::state::{NetState, Route};
 use crate::model::{IfName, MacAddr};
-use crate::ruleset::Place;
+use crate::ruleset::IptablesTable;
 
 /// A route to one destination in the main table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub struct Foreign {
     /// All routes to a destination, ours too, in the kernel's order.
     pub routes: BTreeMap<IpNet, Vec<Way>>,
     /// Tables of iptables that could not be read, and why: nobody knows what of ours is in them.
-    pub unread_chains: BTreeMap<Place, Refusal>,
+    pub unread_chains: BTreeMap<IptablesTable, Refusal>,
     /// Why the sets of ipset could not be read, if so.
     pub unread_sets: Option<Refusal>,
 }
@@ -48,7 +48,7 @@ pub struct Foreign {
 pub struct Obstacles {
     neighbours: BTreeMap<(IfName, IpAddr), Refusal>,
     routes: BTreeMap<IpNet, Refusal>,
-    chains: BTreeMap<Place, Refusal>,
+    chains: BTreeMap<IptablesTable, Refusal>,
     sets: Option<Refusal>,
 }
 

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::desired::{pool_bridges, segments};
 use super::routers::{Router, Sighting};
-use crate::guest::GuestConfig;
+use crate::guest::Located;
 use crate::links::Links;
 use crate::model::{IfName, MacAddr, NodeName, Vmid};
 use crate::registry::Registry;
@@ -21,7 +21,7 @@ pub struct Inputs {
     /// Pools and assignments.
     pub registry: Registry,
     /// Guests whose configuration could be read, wherever they are.
-    pub guests: BTreeMap<Vmid, Place>,
+    pub guests: BTreeMap<Vmid, Located>,
     /// Guests that are on this node or start on it, and how far they are.
     pub presence: BTreeMap<Vmid, Presence>,
     /// Interfaces of the node.
@@ -42,7 +42,7 @@ pub struct Inputs {
 
 impl Inputs {
     /// What files say; whoever runs here, and what the network is like, is still to be looked up.
-    pub fn new(node: NodeName, registry: Registry, guests: BTreeMap<Vmid, Place>) -> Self {
+    pub fn new(node: NodeName, registry: Registry, guests: BTreeMap<Vmid, Located>) -> Self {
         Self {
             node,
             registry,
@@ -101,15 +101,6 @@ impl Inputs {
         let bridges = segments(self, &pool_bridges(&self.registry));
         bridges.into_iter().filter(|bridge| self.links.ports(*bridge).next().is_some()).collect()
     }
-}
-
-/// A guest's configuration and where it lies.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The node that has the configuration.
-    pub node: NodeName,
-    /// What it says.
-    pub config: GuestConfig,
 }
 
 /// How far a guest is on this node. A guest that is not listed does not run here.

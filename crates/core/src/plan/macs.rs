@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::inputs::Place;
+use crate::guest::Located;
 use crate::guest::{Nic, NicChange};
 use crate::links::{Links, is_guest_port};
 use crate::model::{IfName, MacAddr, NicId, Vmid};
@@ -19,8 +19,8 @@ pub struct SharedMac {
 }
 
 /// MACs that NICs of two guests have. Two NICs of one guest with one MAC are a bond.
-pub fn macs_of_two_guests<'a>(guests: impl Iterator<Item = (Vmid, &'a Place)>) -> Vec<SharedMac> {
-    let mut users: BTreeMap<MacAddr, Vec<(Vmid, NicId, &Place)>> = BTreeMap::new();
+pub fn macs_of_two_guests<'a>(guests: impl Iterator<Item = (Vmid, &'a Located)>) -> Vec<SharedMac> {
+    let mut users: BTreeMap<MacAddr, Vec<(Vmid, NicId, &Located)>> = BTreeMap::new();
     for (vmid, place) in guests {
         for (mac, id) in macs(place) {
             users.entry(mac).or_default().push((vmid, id, place));
@@ -41,7 +41,7 @@ pub fn macs_of_two_guests<'a>(guests: impl Iterator<Item = (Vmid, &'a Place)>) -
 }
 
 /// MACs that NICs of these guests have in common with interfaces of the node.
-pub fn macs_of_the_node<'a>(guests: impl Iterator<Item = (Vmid, &'a Place)>, links: &Links) -> Vec<SharedMac> {
+pub fn macs_of_the_node<'a>(guests: impl Iterator<Item = (Vmid, &'a Located)>, links: &Links) -> Vec<SharedMac> {
     let mut own: BTreeMap<MacAddr, Vec<IfName>> = BTreeMap::new();
     // The host's side of a container's NIC has a MAC too, and it is the guest's business.
     for (name, link) in links.0.iter().filter(|(name, _)| !is_guest_port(name.as_str())) {
@@ -62,7 +62,7 @@ pub fn macs_of_the_node<'a>(guests: impl Iterator<Item = (Vmid, &'a Place)>, lin
     shared
 }
 
-fn macs(place: &Place) -> impl Iterator<Item = (MacAddr, NicId)> {
+fn macs(place: &Located) -> impl Iterator<Item = (MacAddr, NicId)> {
     let mac = |(id, nic): (&NicId, &Result<Nic, _>)| Some((nic.as_ref().ok()?.mac?, *id));
     place.config.nics.iter().filter_map(mac)
 }

@@ -16,6 +16,7 @@ mod state;
 mod subject;
 mod support;
 
+pub use crate::guest::Located;
 pub use assume::{Surroundings, assume_bridge, assume_gateways};
 pub use checks::{
     Index, Problem, check_configured, check_filtered, check_guest, check_own, check_pending, check_stranger,
@@ -27,9 +28,9 @@ pub use desired::{
     is_uplink_name, misnamed_uplink, notes, pool_bridges, router_lans, strangers, unregistered,
 };
 pub use diff::{Step, diff};
-pub use event::{Event, Known, latest};
+pub use event::{Event, LastLook, latest};
 pub use foreign::{Decided, Foreign, Obstacles, Way, decide, foreign_neighbour, settle};
-pub use inputs::{DefaultRoute, Exits, Inputs, Place, Presence};
+pub use inputs::{DefaultRoute, Exits, Inputs, Presence};
 pub use macs::{SharedMac, macs_of_the_node, macs_of_two_guests};
 pub use routers::{
     Learnt, Question, Router, Sighting, gateways, is_uplink_of, learn, news, questions, unknown_gateways,

@@ -357,7 +357,7 @@ mod tests {
     use crate::links::BridgeOptions;
     use crate::links::Link;
     use crate::model::GuestKind;
-    use crate::plan::{Place, desired};
+    use crate::plan::{Located, desired};
     use crate::registry::Registry;
     use crate::ruleset::{Element, SetId};
 
@@ -381,7 +381,7 @@ mod tests {
     fn inputs() -> Inputs {
         let registry = Registry { pools: serde_json::from_str(POOLS).unwrap(), ..Registry::default() };
         let config = GuestConfig::parse(GuestKind::Qemu, b"net0: virtio=02:00:00:00:00:C8,bridge=vmbr0,tag=7\n");
-        let guests = BTreeMap::from([("200".parse().unwrap(), Place { node: "n1".parse().unwrap(), config })]);
+        let guests = BTreeMap::from([("200".parse().unwrap(), Located { node: "n1".parse().unwrap(), config })]);
         let mut inputs = Inputs::new("n1".parse().unwrap(), registry, guests);
         let bridge = |last: u8| Link {
             bridge: Some(BridgeOptions::default()),
@@ -472,7 +472,7 @@ mod tests {
         // A router that has become a guest of this node is cut off by nothing that was learnt before.
         inputs.routers = learn(&self::inputs(), &[seen("vmbr0", "198.51.100.1", OTHER)], true, 1000).routers;
         let config = GuestConfig::parse(GuestKind::Qemu, b"net0: virtio=02:00:00:00:00:F2,bridge=vmbr0\n");
-        inputs.guests.insert("300".parse().unwrap(), Place { node: "n1".parse().unwrap(), config });
+        inputs.guests.insert("300".parse().unwrap(), Located { node: "n1".parse().unwrap(), config });
         let elements = desired(&inputs).state.elements;
         assert!(!elements.contains(&Element::mac(SetId::InfraMac, OTHER)));
     }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{IfName, MacAddr};
-use crate::ruleset::{Chains, Element, IpSetName, Place, Table};
+use crate::ruleset::{Chains, Element, IpSetName, IptablesTable, Table};
 
 /// State that carries our mark. Keys are what the kernel treats as identity, values are what may differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct NetState {
     /// Members of the sets of `ipset`.
     pub ipsets: BTreeMap<IpSetName, BTreeSet<String>>,
     /// What iptables has of ours.
-    pub chains: BTreeMap<Place, Chains>,
+    pub chains: BTreeMap<IptablesTable, Chains>,
     /// Bridges that must not learn from link-local frames (these skip every filter, and are learnt all the same).
     pub deaf_bridges: BTreeSet<IfName>,
     /// Guests' ports by which nothing comes in that has not passed the filter: what is for a group of the bridge itself

@@ -101,7 +101,9 @@ fn add_needs(inputs: &Inputs, one: &Routed<'_>, support: &mut Support) {
             support.settings.insert(Setting::Forwarding6);
         }
     }
-    if let Some(gateway) = one.gateway.filter(|gateway| place(inputs, one.device, *gateway) == Place::Bridge) {
+    if let Some(gateway) =
+        one.gateway.filter(|gateway| gateway_location(inputs, one.device, *gateway) == GatewayLocation::Bridge)
+    {
         support.gateways.insert((one.device, gateway));
     }
     let [uplink] = uplinks[..] else { return };
@@ -195,7 +197,7 @@ fn proxies(prefix: Prefix) -> Vec<IpAddr> {
 
 /// Where a gateway of guests is, or has to be.
 #[derive(Debug, PartialEq, Eq)]
-enum Place {
+enum GatewayLocation {
     /// The node has it anyway.
     Node,
     /// On the bridge, as long as a guest needs it.
@@ -206,7 +208,7 @@ enum Place {
 
 /// The node takes a gateway upon itself only where that cannot cut it off from somebody who has it really: the pool may
 /// have been made on another node, with that node's main address.
-fn place(inputs: &Inputs, device: IfName, gateway: IpAddr) -> Place {
+fn gateway_location(inputs: &Inputs, device: IfName, gateway: IpAddr) -> GatewayLocation {
     let link_local = match gateway {
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local(),
@@ -214,15 +216,15 @@ fn place(inputs: &Inputs, device: IfName, gateway: IpAddr) -> Place {
     // A link-local IPv6 address is an address of one interface.
     let counts = |on: &IfName| *on == device || !link_local || gateway.is_ipv4();
     if inputs.exits.addresses.iter().any(|(on, net)| net.addr() == gateway && counts(on)) {
-        return Place::Node;
+        return GatewayLocation::Node;
     }
     if let Some(route) = inputs.exits.routes.iter().find(|route| route.via == Some(gateway) && counts(&route.device)) {
-        return Place::Elsewhere(format!("is the node's own gateway on {}", route.device));
+        return GatewayLocation::Elsewhere(format!("is the node's own gateway on {}", route.device));
     }
     let pools = || inputs.registry.pools.pools.values().filter(|pool| pool.mode() == Mode::Routed);
     let in_pool = || pools().flat_map(|pool| &pool.addresses).any(|entry| entry.address.net().contains(&gateway));
     if link_local || in_pool() {
-        return Place::Bridge;
+        return GatewayLocation::Bridge;
     }
     let private = match gateway {
         IpAddr::V4(address) => address.is_private(),
@@ -230,9 +232,11 @@ fn place(inputs: &Inputs, device: IfName, gateway: IpAddr) -> Place {
     };
     let beside = inputs.exits.addresses.iter().find(|(on, net)| *on != device && net.contains(&gateway));
     match beside {
-        None if private => Place::Bridge,
-        None => Place::Elsewhere("is no address of this node".to_owned()),
-        Some((on, net)) => Place::Elsewhere(format!("is no address of this node, but of its network {net} on {on}")),
+        None if private => GatewayLocation::Bridge,
+        None => GatewayLocation::Elsewhere("is no address of this node".to_owned()),
+        Some((on, net)) => {
+            GatewayLocation::Elsewhere(format!("is no address of this node, but of its network {net} on {on}"))
+        }
     }
 }
 
@@ -250,7 +254,7 @@ fn add_problems(inputs: &Inputs, one: &Routed<'_>, found: &mut BTreeSet<Problem>
     let (name, family) = (one.name, one.address.family());
     let mut add = |sentence: String, hint: String| found.insert(Problem { vmid: None, sentence, hint });
     if let Some(gateway) = one.gateway {
-        if let Place::Elsewhere(why) = place(inputs, one.device, gateway) {
+        if let GatewayLocation::Elsewhere(why) = gateway_location(inputs, one.device, gateway) {
             let shared = if gateway.is_ipv4() { "169.254.0.1" } else { "fe80::1" };
             let hint = format!(
                 "give it to {} here, or make the pool with `--gateway{family} {shared}`, which every node can have",
@@ -388,7 +392,7 @@ mod tests {
     use crate::links::BridgeOptions;
     use crate::links::Link;
     use crate::model::GuestKind;
-    use crate::plan::{DefaultRoute, Exits, Place as At};
+    use crate::plan::{DefaultRoute, Exits, Located as At};
     use crate::registry::Registry;
     use crate::registry::document::{PoolsFile, Profile};
 

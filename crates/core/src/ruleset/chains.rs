@@ -69,7 +69,7 @@ impl fmt::Display for Backend {
 
 /// A table of one iptables and one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
+pub struct IptablesTable {
     /// Which iptables.
     pub variant: Variant,
     /// Address family.
@@ -105,7 +105,7 @@ impl ChainTable {
     }
 }
 
-impl Place {
+impl IptablesTable {
     /// All of one iptables.
     pub fn all(variant: Variant) -> impl Iterator<Item = Self> {
         let tables = [ChainTable::Filter, ChainTable::Raw];
@@ -123,7 +123,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for IptablesTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} -t {}", self.program(""), self.table.name())
     }
@@ -198,7 +198,7 @@ impl Chains {
     }
 
     /// What it means for the network that these are wanted and `found` are there.
-    pub fn meanings(&self, found: &Self, place: Place) -> Vec<String> {
+    pub fn meanings(&self, found: &Self, place: IptablesTable) -> Vec<String> {
         let program = place.program("");
         if self.rules.is_empty() {
             return vec![format!(
@@ -325,7 +325,7 @@ impl Routed {
         variant: Variant,
         ipset: bool,
         ipv6: bool,
-    ) -> (BTreeMap<Place, Chains>, BTreeMap<IpSetName, BTreeSet<String>>) {
+    ) -> (BTreeMap<IptablesTable, Chains>, BTreeMap<IpSetName, BTreeSet<String>>) {
         let mut sets = BTreeMap::new();
         let mut chains = BTreeMap::new();
         for v6 in [Some(false), ipv6.then_some(true)].into_iter().flatten() {
@@ -336,7 +336,7 @@ impl Routed {
             {
                 let jumps = table.hooks().iter().map(|hook| ((*hook).to_owned(), vec![1])).collect();
                 let rules = rules.into_iter().map(|(name, rules)| (name.to_owned(), rules)).collect();
-                chains.insert(Place { variant, v6, table }, Chains { rules, jumps });
+                chains.insert(IptablesTable { variant, v6, table }, Chains { rules, jumps });
             }
         }
         (chains, sets)
@@ -508,7 +508,7 @@ mod tests {
     /// The rules of one table as `iptables-restore` is told them.
     fn shown(ipset: bool, v6: bool, table: ChainTable) -> Vec<String> {
         let (chains, _) = routed().chains(Variant::Legacy, ipset, true);
-        let script = chains[&Place { variant: Variant::Legacy, v6, table }].script(&Chains::default(), table);
+        let script = chains[&IptablesTable { variant: Variant::Legacy, v6, table }].script(&Chains::default(), table);
         script.lines().filter(|line| line.starts_with('-')).map(str::to_owned).collect()
     }
 
@@ -587,7 +587,7 @@ mod tests {
 
     #[test]
     fn only_what_differs_is_written_and_nothing_of_others() {
-        let place = Place { variant: Variant::Nft, v6: false, table: ChainTable::Filter };
+        let place = IptablesTable { variant: Variant::Nft, v6: false, table: ChainTable::Filter };
         let wanted = routed().chains(Variant::Nft, false, true).0.remove(&place).unwrap();
         assert_eq!(wanted.script(&wanted, place.table), "*filter\nCOMMIT\n");
         let rules: String = wanted

@@ -11,7 +11,7 @@ mod routed;
 use std::borrow::Cow;
 use std::fmt;
 
-pub use chains::{Backend, CHAIN, Chains, IpSetName, Place, Variant};
+pub use chains::{Backend, CHAIN, Chains, IpSetName, IptablesTable, Variant};
 pub use element::{Element, Names, SetId, Storage};
 pub use foreign::BaseChain;
 pub use routed::Routed;

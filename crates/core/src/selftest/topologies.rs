@@ -12,7 +12,7 @@ use super::verdicts::{self, Case, Scene, Who};
 use crate::guest::GuestConfig;
 use crate::links::Links;
 use crate::model::{GuestKind, IfName, MacAddr, NicId, NodeName, Vmid};
-use crate::plan::{DefaultRoute, Exits, Inputs, Place, Presence};
+use crate::plan::{DefaultRoute, Exits, Inputs, Located, Presence};
 use crate::registry::Registry;
 use crate::registry::document::{self, DocumentError};
 
@@ -593,7 +593,7 @@ impl Topology {
             let text: String = own.iter().map(|nic| self.config_line(*nic)).collect();
             let kind = own.first().map_or(GuestKind::Qemu, |nic| nic.kind);
             let there = if vmid == elsewhere.vmid() { name("other") } else { node.clone() };
-            guests.insert(vmid, Place { node: there, config: GuestConfig::parse(kind, text.as_bytes()) });
+            guests.insert(vmid, Located { node: there, config: GuestConfig::parse(kind, text.as_bytes()) });
             if self.nics.iter().any(|nic| nic.vmid() == vmid && nic.is_bound()) {
                 presence.insert(vmid, Presence::Running);
             }
@@ -608,7 +608,7 @@ impl Topology {
             registry.guests.insert(vmid, parse(&format!("guests/{vmid}.json"), &file)?);
             let text = self.config_line(router) + &self.config_line(lan);
             let config = GuestConfig::parse(GuestKind::Qemu, text.as_bytes());
-            guests.insert(vmid, Place { node: node.clone(), config });
+            guests.insert(vmid, Located { node: node.clone(), config });
         }
         let by_uplink = |v4| DefaultRoute { device: name(UPLINK), via: None, metric: 0, v4 };
         let routes = if self.segment == Segment::Routed { vec![by_uplink(true), by_uplink(false)] } else { Vec::new() };

@@ -120,7 +120,7 @@ pub fn draw(inputs: &Inputs, interfaces: &Interfaces) -> Map {
 }
 
 /// The guests of this node.
-fn own_guests(inputs: &Inputs) -> impl Iterator<Item = (Vmid, &crate::plan::Place)> {
+fn own_guests(inputs: &Inputs) -> impl Iterator<Item = (Vmid, &crate::plan::Located)> {
     inputs.guests.iter().filter(|(_, place)| place.node == inputs.node).map(|(vmid, place)| (*vmid, place))
 }
 

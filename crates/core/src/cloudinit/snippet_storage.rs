@@ -6,7 +6,7 @@ use crate::model::NodeName;
 
 /// A storage for snippets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct SnippetStorage {
     /// Its name.
     pub storage: String,
     /// The directory in which they lie.
@@ -16,14 +16,19 @@ pub struct Place {
 }
 
 /// The storage that the most nodes see: the one made for it, else a shared one, else `local`.
-pub fn place(storages: &Storages, nodes: &[NodeName], here: &NodeName, registry: &str) -> Option<Place> {
+pub fn choose_snippet_storage(
+    storages: &Storages,
+    nodes: &[NodeName],
+    here: &NodeName,
+    registry: &str,
+) -> Option<SnippetStorage> {
     let usable = storages.iter().filter(|(_, storage)| storage.takes_snippets() && storage.is_on(here));
     let candidates = usable.filter_map(|(name, storage)| {
         let sees = |node: &NodeName| node == here || (storage.is_shared() && storage.is_on(node));
         let missing_on = nodes.iter().filter(|node| !sees(node)).cloned().collect();
         let directory = storages.directory(name, "snippets")?;
         let is_made_for_it = storage.settings.get("path").is_some_and(|path| path.trim_end_matches('/') == registry);
-        let place = Place { storage: name.to_owned(), directory, missing_on };
+        let place = SnippetStorage { storage: name.to_owned(), directory, missing_on };
         Some(((place.missing_on.len(), !is_made_for_it, !storage.is_shared(), name != "local"), place))
     });
     candidates.min_by_key(|(rank, _)| *rank).map(|(_, place)| place)
@@ -40,7 +45,7 @@ mod tests {
 
     fn chosen(text: &str, nodes: &[&str]) -> Option<(String, String, usize)> {
         let nodes: Vec<NodeName> = nodes.iter().map(|node| node.parse().unwrap()).collect();
-        let place = place(&Storages::parse(text), &nodes, &nodes[0], REGISTRY)?;
+        let place = choose_snippet_storage(&Storages::parse(text), &nodes, &nodes[0], REGISTRY)?;
         Some((place.storage, place.directory, place.missing_on.len()))
     }
 
