@@ -152,6 +152,22 @@ fn guides() -> Vec<(String, String)> {
     names.into_iter().map(|name| (name.clone(), source(&name))).collect()
 }
 
+/// A placeholder, replaced by something of its kind.
+fn filled_in(word: &str) -> &str {
+    match word {
+        "NAME" | "POOL" => "rbx",
+        "VMID" => "100",
+        "ID" => "10",
+        "ADDRESS" | "IP" | "PREFIX" => "203.0.113.10",
+        "MAC" => "02:00:00:aa:bb:cc",
+        "PHASE" => "pre-start",
+        "CODE" => "hookscript-missing",
+        "SHELL" => "bash",
+        "NODE" => "pve1",
+        other => other,
+    }
+}
+
 /// A command that somebody copies has to be one.
 #[test]
 fn commands_in_the_guides_parse() {
@@ -169,16 +185,60 @@ fn commands_in_the_guides_parse() {
         let quoted = joined.split('`').filter(|quoted| quoted.starts_with("pve-public-ip "));
         for command in prompted.chain(quoted) {
             let command = command.split(['|', '>', ';', '#']).next().unwrap_or_default();
-            // Placeholders stand for what cannot be guessed, dots for what is left out.
-            if command.contains("...") || command.contains("NAME") || command.contains("ID") {
+            // Dots stand for what is left out.
+            if command.contains("...") {
                 continue;
             }
-            let parsed = pve_public_ip::cli::Cli::try_parse_from(command.split_whitespace());
+            let words =
+                command.split_whitespace().map(|word| filled_in(word.trim_start_matches('[').trim_end_matches(']')));
+            let parsed = pve_public_ip::cli::Cli::try_parse_from(words);
             assert!(parsed.is_ok(), "{name}: `{command}`: {}", parsed.map(|_| ()).unwrap_err());
             seen += 1;
         }
     }
     assert!(seen > 40, "only {seen} commands found");
+}
+
+/// The README is read in one go; everything else is one click away.
+#[test]
+fn the_readme_is_short_and_leads_to_every_page() {
+    let readme = source("README.md");
+    assert!(readme.lines().count() <= 150, "README.md has {} lines; 150 are allowed", readme.lines().count());
+    for (name, page) in guides().into_iter().filter(|(name, _)| name.starts_with("docs/")) {
+        assert!(readme.contains(&format!("]({name})")), "README.md does not lead to {name}");
+        // A title, then the purpose of the page, before anything else.
+        let mut blocks = page.split("\n\n").map(str::trim);
+        let title = blocks.next().unwrap_or_default();
+        assert!(title.starts_with("# ") && !title.contains('\n'), "{name} has no title");
+        let purpose = blocks.next().unwrap_or_default();
+        let is_prose = purpose.starts_with(|c: char| c.is_alphabetic() || c == '`') && purpose.lines().count() <= 4;
+        assert!(is_prose, "{name} does not begin with its purpose: {purpose}");
+    }
+}
+
+/// Tables and blocks of commands have the width that they need.
+#[test]
+fn prose_in_the_guides_fits_a_window() {
+    for (name, text) in guides() {
+        let mut is_block = false;
+        for (number, line) in text.lines().enumerate() {
+            is_block ^= line.starts_with("```");
+            let is_free = is_block || line.starts_with('|') || line.contains("](") || line.split(' ').count() < 3;
+            let width = line.chars().count();
+            assert!(is_free || width <= 150, "{name}:{}: {width} columns", number + 1);
+        }
+        assert!(!is_block, "{name}: a block is not closed");
+    }
+}
+
+#[test]
+fn the_page_of_commands_has_all_of_them() {
+    let page = source("docs/commands.md");
+    for (name, _) in pages::leaves(&pages::command()) {
+        let name = name.trim_start_matches("pve-public-ip ");
+        let is_there = [" ", "`"].iter().any(|end| page.contains(&format!("`{name}{end}")));
+        assert!(is_there, "docs/commands.md does not have `{name}`");
+    }
 }
 
 #[test]

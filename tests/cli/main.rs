@@ -20,6 +20,7 @@ mod image;
 mod input;
 mod profiles;
 mod questions;
+mod readme;
 mod registry_files;
 mod sequence;
 mod topology;
