@@ -1,4 +1,34 @@
 //! Plays a row of the tables: one step after the other, and after each a look at both nodes.
+//!
+//! # The script of a row
+//!
+//! A line is `step | n1 n2` or `step | n1 n2 | n1 n2`. The step is done; then both nodes are compared with the columns. The
+//! first column is the stage of the NIC on each node by the hooks alone, the second one that with the guard, where it differs.
+//!
+//! ```text
+//! line     = step "|" stages [ "|" stages ]
+//! stages   = stage stage [ "announced" ]      on n1 and on n2; the provider's switch was told of the MAC
+//! stage    = name [ "*" ]                      names: see Stage; for the star see Row
+//! step     = node verb ... | "move" vmid node node | "nothing:" remark
+//! node     = "n1" | "n2"
+//! ```
+//!
+//! | verb | does |
+//! |---|---|
+//! | `start 100 [behind firewall]` | three lines: `hook 100 pre-start`, `plug tap100i0`, `hook 100 post-start`, which announces |
+//! | `stop 100` | three lines: `hook 100 pre-stop`, `unplug tap100i0`, `hook 100 post-stop` |
+//! | `halt 100` | the last two of them: the guest ends by itself, so nobody calls pre-stop |
+//! | `hook 100 PHASE [from n2] [refused: MESSAGE]` | a hook, as Proxmox VE calls it |
+//! | `plug PORT [behind firewall \| as MAC]`, `unplug PORT` | the port appears or disappears |
+//! | `firewall PORT on\|off` | the NIC firewall is switched: the port moves to another bridge |
+//! | `config 100 LINE`, `config 102 of 100 with MAC\|its MAC`, `destroy 100` | the guest's configuration is written or removed |
+//! | `dies`, `boots` | the node |
+//! | `loses`, `regains` `pmxcfs\|quorum` | the cluster file system, or the right to write to it |
+//! | `guard stops\|is killed\|starts` | the service; nothing where the row is played without it |
+//! | `link PORT up\|down`, `waits`, `sh SCRIPT`, `runs COMMAND` | a link's state; ten minutes pass; a shell script; this program |
+//!
+//! `start`, `stop` and `halt` are short forms ([`expanded`]): each of their lines is played and looked at. Their column has
+//! the stages after the last one, so the other node's stage has to be the same all the time.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,9 +51,8 @@ pub(crate) enum Watch {
 
 /// One way of life: its name, the port that the columns speak about, and its steps.
 ///
-/// A line is `step | n1 n2 | n1 n2`: what is done, how far the NIC is then on each node by the hooks alone, and if
-/// somebody looks after the nodes, where that makes a difference. Where it does `verify` reports drift, and nowhere
-/// else, but for steps with a star: nobody can know who did not look earlier, or the guard is not there. `announced`: the provider's switch was told.
+/// Where the two columns of a line differ, `verify` reports drift if there is no guard, and nowhere else. A star turns that
+/// round for its node: nobody can know who did not look earlier, or the guard is not there.
 pub(crate) type Row = (&'static str, &'static str, &'static str);
 
 /// Two nodes, with or without their guards.
@@ -47,10 +76,65 @@ pub(crate) fn play_all(watch: Watch, rows: &[Row]) {
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         assert!(!lines.is_empty(), "{name} has no steps");
         for line in lines {
-            play.line(line);
+            for line in expanded(line) {
+                play.line(&line);
+            }
         }
         play.ends(&before);
     }
+}
+
+/// The lines that a short form stands for; any other line itself.
+pub(crate) fn expanded(line: &str) -> Vec<String> {
+    let (step, column) = line.split_once('|').unwrap_or((line, ""));
+    let words: Vec<&str> = step.split_whitespace().collect();
+    let [node, verb @ ("start" | "stop" | "halt"), vmid, rest @ ..] = &words[..] else { return vec![line.to_owned()] };
+    let stages: Vec<&str> = column.split_whitespace().collect();
+    let [first, second] = stages[..] else { panic!("`{line}`: a short form has one column of two stages") };
+    let is_first = *node == NODES[0];
+    let last = if *verb == "start" { "running" } else { "-" };
+    assert_eq!(if is_first { first } else { second }, last, "`{line}`: this is not how `{verb}` ends");
+    let stages = |own: &str| if is_first { format!("{own} {second}") } else { format!("{first} {own}") };
+    let port = format!("{}{vmid}i0", if vmid.starts_with('2') { "veth" } else { "tap" });
+    let (starting, running, unpinned, gone) = (stages("starting"), stages("running"), stages("unpinned"), stages("-"));
+    if *verb == "start" {
+        return vec![
+            format!("{node} hook {vmid} pre-start | {starting}"),
+            format!("{node} plug {} | {starting} | {running}", [&[port.as_str()], rest].concat().join(" ")),
+            format!("{node} hook {vmid} post-start | {running} announced"),
+        ];
+    }
+    let mut lines = vec![
+        format!("{node} hook {vmid} pre-stop | {running}"),
+        format!("{node} unplug {port} | {unpinned} | {gone}"),
+        format!("{node} hook {vmid} post-stop | {gone}"),
+    ];
+    if *verb == "halt" {
+        lines.remove(0);
+    }
+    lines
+}
+
+#[test]
+fn short_forms_stand_for_hooks_and_ports() {
+    assert_eq!(
+        expanded("n1 start 100 behind firewall | running -"),
+        [
+            "n1 hook 100 pre-start | starting -",
+            "n1 plug tap100i0 behind firewall | starting - | running -",
+            "n1 hook 100 post-start | running - announced",
+        ]
+    );
+    assert_eq!(
+        expanded("n2 stop 200 | running -"),
+        [
+            "n2 hook 200 pre-stop | running running",
+            "n2 unplug veth200i0 | running unpinned | running -",
+            "n2 hook 200 post-stop | running -",
+        ]
+    );
+    assert_eq!(expanded("n1 halt 100 | - -"), expanded("n1 stop 100 | - -")[1..]);
+    assert_eq!(expanded("n1 hook 100 pre-start | starting -"), ["n1 hook 100 pre-start | starting -"]);
 }
 
 /// Somebody's life, step by step.
