@@ -26,7 +26,7 @@ LOCKED := --locked $(VENDORED)
 # The same bytes from whatever directory it is built in.
 REMAP := --remap-path-prefix=$(CURDIR)=/usr/src/pve-public-ip --remap-path-prefix=$(CARGO_HOME)=/cargo
 
-# The program as it is shipped: package and demo run the same file.
+# The program as it is shipped.
 BINARY := $(CURDIR)/build/pve-public-ip
 
 # Name of the files that go with the package, found out by the shell of the recipe's own line: make expands all lines of a
@@ -102,8 +102,8 @@ test-vm:
 
 demo:
 	scripts/setup build demo
-	$(MAKE) release
-	PVE_PUBLIC_IP=$(BINARY) demo/run
+	$(CARGO) build $(LOCKED) --profile demo --bin pve-public-ip
+	PVE_PUBLIC_IP=$(CARGO_TARGET_DIR)/demo/pve-public-ip demo/run
 
 bench:
 	scripts/setup build bench
