@@ -28,7 +28,12 @@ fn main() -> ExitCode {
     Log::install(level, &paths.dev_log());
     if let Some(patience) = patience(&cli.command, &paths) {
         if !command::is_supervised() {
-            if let Some(code) = command::supervise(patience, RunState::lock_file(&paths)) {
+            let lock = match patience {
+                Patience::Limit(hook::DEADLINE) => RunState::lock_file(&paths),
+                Patience::Limit(_) => RunState::lock_file_to_look(&paths),
+                Patience::Change => None,
+            };
+            if let Some(code) = command::supervise(patience, lock) {
                 return ExitCode::from(code);
             }
         }

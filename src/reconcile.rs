@@ -312,7 +312,10 @@ impl Node {
 
     /// Brings the whole node to its desired state, or says what that would take.
     pub fn reconcile(&self, mode: Mode) -> Result<Report, ReconcileError> {
-        let run = RunState::lock(&self.paths, NODE_LOCK_LIMIT)?;
+        let run = match mode {
+            Mode::Plan => RunState::lock_to_look(&self.paths, NODE_LOCK_LIMIT)?,
+            Mode::Apply => RunState::lock(&self.paths, NODE_LOCK_LIMIT)?,
+        };
         self.reconcile_locked(&run, mode)
     }
 

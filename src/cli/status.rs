@@ -35,7 +35,7 @@ const LOCK_LIMIT: Duration = Duration::from_secs(30);
 fn view(node: &Node) -> View {
     let mut trouble = Vec::new();
     let mut keep = |what: &str, error: anyhow::Error| trouble.push(format!("{what}: {error:#}"));
-    let run = RunState::lock(&node.paths, LOCK_LIMIT).map_err(ReconcileError::from);
+    let run = RunState::lock_to_look(&node.paths, LOCK_LIMIT).map_err(ReconcileError::from);
     let mut sources = match node.read_sources() {
         Ok(sources) => Some(sources),
         Err(error) => {

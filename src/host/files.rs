@@ -187,6 +187,11 @@ pub fn open_lock(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// Opens a lock file that exists.
+pub fn open_existing_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)
+}
+
 /// Waits for a lock file in a private directory; it is free again when the value goes, or this process.
 pub fn lock(path: &Path) -> io::Result<Flock<File>> {
     if let Some(directory) = path.parent() {

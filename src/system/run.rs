@@ -175,6 +175,22 @@ impl RunState {
         files::open_lock(&paths.run().join(LOCK)).ok()
     }
 
+    /// The same for a process that only looks: `None` if the file does not exist, because a look writes nothing.
+    pub fn lock_file_to_look(paths: &Paths) -> Option<fs::File> {
+        files::open_existing_lock(&paths.run().join(LOCK)).ok()
+    }
+
+    /// Waits at most `limit` until nobody changes the node, and keeps changes out until the value is dropped. Writes
+    /// nothing: without a lock file nobody has changed the node since its boot, and there is nothing to wait for.
+    pub fn lock_to_look(paths: &Paths, limit: Duration) -> Result<Self, RunError> {
+        let path = paths.run().join(LOCK);
+        match files::open_existing_lock(&path) {
+            Ok(file) => Self::locked(paths.run(), file, limit),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::unlocked(paths)),
+            Err(source) => Err(RunError::Io { path, source }),
+        }
+    }
+
     /// Locks the node for changes, waiting at most `limit`.
     pub fn lock(paths: &Paths, limit: Duration) -> Result<Self, RunError> {
         let directory = paths.run();
@@ -187,15 +203,21 @@ impl RunState {
         }
         let path = directory.join(LOCK);
         let file = files::open_lock(&path).map_err(io(&path))?;
+        Self::locked(directory, file, limit)
+    }
+
+    /// Takes the lock of this file.
+    fn locked(directory: PathBuf, file: fs::File, limit: Duration) -> Result<Self, RunError> {
+        let failed = |error: Errno| RunError::Io { path: directory.join(LOCK), source: error.into() };
         let file = handed_over(&file).unwrap_or(file);
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Self { directory, _lock: Some(lock) }),
             Err((file, Errno::EWOULDBLOCK)) => match wait(file, limit) {
                 Some(Ok(lock)) => Ok(Self { directory, _lock: Some(lock) }),
-                Some(Err((_, error))) => Err(io(&path)(error.into())),
+                Some(Err((_, error))) => Err(failed(error)),
                 None => Err(RunError::Busy(limit)),
             },
-            Err((_, error)) => Err(io(&path)(error.into())),
+            Err((_, error)) => Err(failed(error)),
         }
     }
 
