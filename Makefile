@@ -3,7 +3,7 @@
 #   make check   formatting, clippy, and the tests that need no root: a minute after a build
 #   make test    all tests; those of the kernel make network namespaces of their own. Never on a Proxmox VE node: it installs
 #                packages (firewalld, iptables, ...), and makes two Debians below ~/.cache (739 MB)
-#   make test-vm on Debian's own kernels, in virtual machines (QEMU without KVM, about ten minutes)
+#   make test-vm on Debian's own kernels, in virtual machines (QEMU without KVM); FULL=1 with what takes long, too
 #   make demo    a node with two guests in network namespaces, step by step
 #   make deb     the package, in build/
 #   make lint    formatting, clippy, shellcheck
@@ -33,6 +33,8 @@ BINARY := $(CURDIR)/build/pve-public-ip
 # recipe before it runs the first, which installs dpkg-dev.
 BUILT := build/pve-public-ip_$$(dpkg-parsechangelog -S Version)_$$(dpkg --print-architecture)
 FUZZ_SECONDS ?= 20
+# Fails if fuzz/Cargo.lock is older than a Cargo.toml: the fuzzing targets are a workspace of their own.
+FUZZ_LOCK := $(CARGO) metadata --locked --manifest-path fuzz/Cargo.toml --format-version 1 >/dev/null
 CHURN_SECONDS ?= 600
 SCRIPTS := scripts/* .ci/run hookscripts/* debian/*.postinst debian/*.prerm debian/*.postrm debian/*.if-up \
 	$(wildcard demo/run benches/run benches/storm benches/learnt fuzz/run tests/booted/run) \
@@ -53,6 +55,7 @@ fmt:
 lint:
 	scripts/setup build lint
 	$(CARGO) fmt --check
+	$(FUZZ_LOCK)
 	$(CARGO) clippy $(LOCKED) --all-targets -- -D warnings
 	shellcheck $(SCRIPTS)
 
@@ -60,6 +63,7 @@ lint:
 check:
 	scripts/setup build lint
 	$(CARGO) fmt --check
+	$(FUZZ_LOCK)
 	$(CARGO) clippy $(LOCKED) --all-targets -- -D warnings
 	$(CARGO) test $(LOCKED) --lib --test layers --test golden --test doctor --test topology --test partition
 
@@ -98,7 +102,7 @@ test-package: deb
 test-vm:
 	scripts/setup build vm
 	$(MAKE) release
-	PVE_PUBLIC_IP=$(BINARY) scripts/test-vm
+	PVE_PUBLIC_IP=$(BINARY) FULL=$(FULL) scripts/test-vm
 
 demo:
 	scripts/setup build demo
