@@ -14,9 +14,9 @@ use pve_public_ip::guest::GuestConfig;
 use pve_public_ip::guest::storage::Storages;
 use pve_public_ip::hookscript::VOLUME;
 use pve_public_ip::interfaces::Interfaces;
-use pve_public_ip::links::BridgeOptions;
 use pve_public_ip::links::Link;
 use pve_public_ip::links::Links;
+use pve_public_ip::links::{BridgeOptions, BridgePort, PortState};
 use pve_public_ip::model::Missing;
 use pve_public_ip::model::{GuestKind, IfName, NodeName, Vmid};
 use pve_public_ip::plan::{Inputs, Located, Router};
@@ -519,6 +519,29 @@ const FOUND: &[Row] = &[
         |facts| facts.link("vmbr0", |link| link.bridge = Some(BridgeOptions::default())),
         "vmbr0 learns from link-local frames",
         "`ip link set vmbr0 type bridge no_linklocal_learn 1`",
+    ),
+    (
+        "spanning-tree-root-is-guest",
+        |facts| {
+            facts.link("vmbr0", |link| link.root_port = 2);
+            facts.link("tap100i0", |link| {
+                link.master = Some(name("vmbr0"));
+                link.port = Some(BridgePort { number: 2, state: PortState::Forwarding });
+            });
+        },
+        "guest 100 (tap100i0) is the root of the spanning tree of vmbr0",
+        "`pve-public-ip apply`",
+    ),
+    (
+        "port-held-by-spanning-tree",
+        |facts| {
+            facts.link("tap100i0", |link| {
+                link.master = Some(name("vmbr0"));
+                link.port = Some(BridgePort { number: 2, state: PortState::Blocking });
+            });
+        },
+        "tap100i0 is blocking in vmbr0",
+        "`ip link set vmbr0 type bridge stp_state 0`",
     ),
     (
         "bridge-learns-any-number",

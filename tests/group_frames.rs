@@ -15,7 +15,7 @@ use pve_public_ip::selftest::frames::{self, ALL_NODES, IP4, IP6, Mac};
 use pve_public_ip::system::packet;
 
 /// Longer than anything here takes, on the slowest machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const GUEST: Mac = [2, 0, 0, 0, 0xbb, 0x30];
 const BRIDGE_GROUP: Mac = [1, 0x80, 0xc2, 0, 0, 0];
@@ -156,4 +156,31 @@ fn a_bridge_with_spanning_tree_hears_nothing_of_it_from_guests() {
     site.send(&frame);
     site.is_dropped(&advertisement(), "drop_rogue_router");
     assert_eq!(site.dropped("drop_link_local_group"), before);
+}
+
+/// The state of a port is the bridge's business; who asks why nothing arrives is told.
+#[test]
+fn a_port_that_the_spanning_tree_holds_is_told_of() {
+    let site = Site::new("");
+    site.node.run(CREATE).ok();
+    let explain = "explain --port tap300i0 --src 192.0.2.7 --mac 02:00:00:00:bb:30";
+    let held = "vmbr0 passes nothing from or to tap300i0 now: its state is ";
+    let run = site.node.run(explain).ok();
+    assert!(!run.out.contains(held), "{run}");
+    assert!(!site.node.run("doctor").out.contains("port-held-by-spanning-tree: "));
+    for (state, name, why) in [
+        ("1", "listening", "the spanning tree has it so"),
+        ("2", "learning", "the spanning tree has it so"),
+        ("4", "blocking", "the spanning tree has it so"),
+        ("0", "disabled", "the port is down"),
+    ] {
+        site.node.net.sh(&format!("bridge link set dev tap300i0 state {state}"));
+        let run = site.node.run(explain).ok();
+        assert!(run.out.contains(&format!("{held}{name}, because {why}\n")), "{run}");
+        let run = site.node.run("doctor");
+        let is_told = run.out.contains(&format!("tap300i0 is {name} in vmbr0"));
+        assert_eq!(is_told, name != "disabled", "{run}");
+        // No business of the filter.
+        site.node.is_in_line();
+    }
 }

@@ -446,9 +446,11 @@ const PROGRAMS: [&str; 38] = [
 const EXCUSED: &[(&str, &[&str])] = &[
     ("says what was cut off, and cures nothing", &["pve-public-ip {command} --all"]),
     (
-        "loads a module into the kernel of the whole machine, or needs a newer iproute2 than Debian 12's",
+        "loads a module into the kernel of the whole machine, needs a newer iproute2 than Debian 12's, or the spanning tree, \
+         which Linux runs in its first network namespace only",
         &[
             "ip link set {bridge} type bridge fdb_max_learned {MAX_LEARNED}",
+            "ip link set {bridge} type bridge stp_state 0",
             "modprobe br_netfilter",
             "sysctl net.bridge.bridge-nf-call-iptables=0",
         ],

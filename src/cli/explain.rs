@@ -41,6 +41,9 @@ pub(super) fn explain(node: &Node, command: &Explain) -> anyhow::Result<Output> 
     if let Some((port, role)) = &to {
         text += &format!("to {}\n", described(&inputs, *port, role));
     }
+    let held = [Some(command.port), command.to];
+    let held: Vec<String> = held.into_iter().flatten().filter_map(|port| held_up(&inputs, port)).collect();
+    text += &held.iter().map(|line| format!("{line}\n")).collect::<String>();
     let to = to.map(|(_, role)| role);
     let mut data = Vec::new();
     for (number, frame) in frames.iter().enumerate() {
@@ -49,8 +52,18 @@ pub(super) fn explain(node: &Node, command: &Explain) -> anyhow::Result<Output> 
         text += &format!("{number}{}\n  {}\n", decoded(frame), judged.text);
         data.push(json!({ "frame": hex(frame), "verdict": judged.verdict, "reason": judged.text }));
     }
-    let data = json!({ "port": command.port, "role": role_name(&from), "to": command.to, "frames": Value::from(data) });
+    let data = json!({
+        "port": command.port, "role": role_name(&from), "to": command.to, "not_forwarding": held,
+        "frames": Value::from(data)
+    });
     Ok(Output::new(text, data))
+}
+
+/// What the bridge itself does not let through, whatever the filter says.
+fn held_up(inputs: &Inputs, port: IfName) -> Option<String> {
+    let (bridge, state) = inputs.links.not_forwarding(port)?;
+    let why = if state.is_held() { "the spanning tree has it so" } else { "the port is down" };
+    Some(format!("{bridge} passes nothing from or to {port} now: its state is {}, because {why}", state.name()))
 }
 
 /// An interface whose frames no rule of the bridge sees.

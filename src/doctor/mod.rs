@@ -15,7 +15,7 @@ use std::cell::OnceCell;
 use std::fmt::Display;
 use std::path::PathBuf;
 
-pub use facts::{Facts, Files, GuardService, Members, Observation, Release, Script};
+pub use facts::{Facts, Files, GuardService, Members, Observation, Release, Script, Unreadable};
 pub use machine::UNIT;
 use serde::Serialize;
 
@@ -389,6 +389,18 @@ pub const CHECKS: &[Check] = &[
         "Frames to 01:80:c2:00:00:0X pass no filter, and the bridge learns their source: a guest can draw frames for \
          another guest's MAC to itself.",
         network::bridge_learns,
+    ),
+    check(
+        "spanning-tree-root-is-guest",
+        Error,
+        "A guest has taken over the spanning tree of its bridge: it decides which ports pass frames, and can cut off the uplink.",
+        network::root_is_guest,
+    ),
+    check(
+        "port-held-by-spanning-tree",
+        Warning,
+        "The spanning tree keeps this port from passing frames: who is behind it has no network, whatever the filter says.",
+        network::port_is_held,
     ),
     check(
         "bridge-learns-any-number",

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Fix, Hit, Observation, View, listed};
 use crate::guest::Nic;
-use crate::links::is_guest_port;
+use crate::links::{PortState, guest_of_port, is_guest_port};
 use crate::model::{IfName, NicId, Prefix, Vmid};
 use crate::plan::{hears_advertisements, is_segment_of, pool_bridges, unknown_gateways};
 use crate::registry::document::{Interface, Mode, UplinkGuard};
@@ -108,6 +108,37 @@ pub(super) fn bridge_learns(view: &View<'_>) -> Observation<Vec<Hit>> {
         Hit::new(&bridge, format!("{bridge} learns from link-local frames"), remedy).fixed_by(Fix::DeafenBridge(bridge))
     };
     Ok(bridges.into_iter().filter(learns).map(hit).collect())
+}
+
+pub(super) fn root_is_guest(view: &View<'_>) -> Observation<Vec<Hit>> {
+    let links = view.facts.links()?;
+    let guests = links.0.keys().filter_map(|bridge| {
+        let port = links.root_port(*bridge)?;
+        Some((*bridge, port, guest_of_port(port)?))
+    });
+    let hit = |(bridge, port, vmid)| {
+        let sentence = format!("guest {vmid} ({port}) is the root of the spanning tree of {bridge}");
+        let remedy =
+            "`pve-public-ip apply`: from then on guests have no say in it, and this one is forgotten within 20 s";
+        Hit::new(&bridge, sentence, remedy)
+    };
+    Ok(guests.map(hit).collect())
+}
+
+pub(super) fn port_is_held(view: &View<'_>) -> Observation<Vec<Hit>> {
+    let links = view.facts.links()?;
+    let bridges = pool_bridges(&view.files()?.inputs.registry);
+    let held = links.0.keys().filter_map(|port| {
+        let (bridge, state) = links.not_forwarding(*port)?;
+        (state.is_held() && bridges.contains(&bridge)).then_some((*port, bridge, state))
+    });
+    let hit = |(port, bridge, state): (IfName, IfName, PortState)| {
+        let remedy = format!(
+            "a new port waits for twice the forward delay of {bridge}; if there are no loops behind it: `ip link set {bridge} type bridge stp_state 0`"
+        );
+        Hit::new(&port, format!("{port} is {} in {bridge}", state.name()), remedy)
+    };
+    Ok(held.map(hit).collect())
 }
 
 pub(super) fn gateway_mac_unknown(view: &View<'_>) -> Observation<Vec<Hit>> {

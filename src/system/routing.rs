@@ -15,9 +15,9 @@ use super::forwarding::Pinned;
 use super::netlink::flags::{ACKNOWLEDGE, CREATE, DUMP, EXCLUSIVE, REPLACE, REQUEST};
 use super::netlink::{Builder, Frame, Instruction, NetlinkError, Socket, attribute, attributes, text};
 use super::pins::Pins;
-use crate::links::BridgeOptions;
 use crate::links::Link;
 use crate::links::Links;
+use crate::links::{BridgeOptions, BridgePort, PortState};
 use crate::model::{IfName, MacAddr};
 use crate::plan::{
     Decided, DefaultRoute, Event, Exits, Foreign, NetState, Refusal, Route, Way, decide, foreign_neighbour,
@@ -62,6 +62,11 @@ const PORT_GROUP_FORWARD: u16 = 31;
 /// Every group of the bridge itself, 01:80:c2:00:00:00 to 0f, but that of pause frames, which Linux passes on to nobody.
 const ALL_GROUPS: u16 = 0xfffd;
 const BRIDGE_SPANNING_TREE: u16 = 5;
+/// `IFLA_BR_ROOT_PORT`.
+const BRIDGE_ROOT_PORT: u16 = 12;
+/// `IFLA_BRPORT_STATE`, `IFLA_BRPORT_NO`.
+const PORT_STATE: u16 = 1;
+const PORT_NUMBER: u16 = 18;
 const VXLAN: &str = "vxlan";
 const BRIDGE_VLAN_FILTERING: u16 = 7;
 const BRIDGE_BOOLEAN_OPTIONS: u16 = 46;
@@ -762,6 +767,8 @@ fn link(frame: &[u8], names: &BTreeMap<u32, IfName>) -> Link {
     let master = attribute(attributes, LINK_MASTER).map(|index| read_u32(index, 0));
     // A bridge that was not asked for by name is not in `names`.
     let master = master.and_then(|index| names.get(&index).copied().or_else(|| name_of(index)));
+    let port =
+        attribute(info, INFO_SLAVE_DATA).filter(|_| attribute(info, INFO_SLAVE_KIND).map(text) == Some("bridge"));
     Link {
         index: read_u32(frame, 4),
         master,
@@ -771,9 +778,16 @@ fn link(frame: &[u8], names: &BTreeMap<u32, IfName>) -> Link {
         addresses: Vec::new(),
         gateways: BTreeSet::new(),
         kind: kind.to_owned(),
-        screened: attribute(attribute(info, INFO_SLAVE_DATA).unwrap_or_default(), PORT_GROUP_FORWARD).is_some_and(
-            |mask| read_u16(mask, 0) == ALL_GROUPS && attribute(info, INFO_SLAVE_KIND).map(text) == Some("bridge"),
-        ),
+        screened: port
+            .and_then(|port| attribute(port, PORT_GROUP_FORWARD))
+            .is_some_and(|mask| read_u16(mask, 0) == ALL_GROUPS),
+        port: port.map(|port| BridgePort {
+            number: attribute(port, PORT_NUMBER).map_or(0, |number| read_u16(number, 0)),
+            state: attribute(port, PORT_STATE)
+                .and_then(|state| state.first())
+                .map_or_else(PortState::default, |state| PortState::of_kernel(*state)),
+        }),
+        root_port: attribute(data, BRIDGE_ROOT_PORT).filter(|_| kind == "bridge").map_or(0, |port| read_u16(port, 0)),
         bridge: (kind == "bridge").then(|| BridgeOptions {
             vlan_filtering: attribute(data, BRIDGE_VLAN_FILTERING) == Some(&[1]),
             no_linklocal_learn: has_option(NO_LINK_LOCAL_LEARN),

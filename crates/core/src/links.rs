@@ -30,6 +30,10 @@ pub struct Link {
     pub gateways: BTreeSet<IpAddr>,
     /// Set for bridges.
     pub bridge: Option<BridgeOptions>,
+    /// Set for the ports of bridges.
+    pub port: Option<BridgePort>,
+    /// Of a bridge: number of the port behind which the root of its spanning tree is; 0: it has none, or is the root.
+    pub root_port: u16,
     /// Passes what comes in for the groups of the bridge itself (01:80:c2:00:00:0X) on to the bridge, and so by the filter.
     pub screened: bool,
     /// What the kernel calls this kind of interface; empty for network cards.
@@ -50,6 +54,60 @@ pub struct BridgeOptions {
     pub local_in_vlan_0: bool,
     /// How many entries it may learn; 0: any number. `None`: the kernel has no bound (before Linux 6.8).
     pub max_learned: Option<u32>,
+}
+
+/// What a bridge makes of one of its ports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BridgePort {
+    /// Its number in the bridge, from 1 on.
+    pub number: u16,
+    /// Whether it passes frames.
+    pub state: PortState,
+}
+
+/// State of a bridge's port. Source: Linux `include/uapi/linux/if_bridge.h`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PortState {
+    /// The port is down.
+    Disabled,
+    /// The spanning tree waits for news of loops, and passes nothing.
+    Listening,
+    /// The same a while later: MACs are learnt, and nothing is passed.
+    Learning,
+    /// Frames pass.
+    #[default]
+    Forwarding,
+    /// The spanning tree has closed the port: there is another way.
+    Blocking,
+}
+
+impl PortState {
+    /// As the kernel numbers them.
+    pub fn of_kernel(number: u8) -> Self {
+        match number {
+            0 => Self::Disabled,
+            1 => Self::Listening,
+            2 => Self::Learning,
+            4 => Self::Blocking,
+            _ => Self::Forwarding,
+        }
+    }
+
+    /// As `bridge link show` calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Listening => "listening",
+            Self::Learning => "learning",
+            Self::Forwarding => "forwarding",
+            Self::Blocking => "blocking",
+        }
+    }
+
+    /// Whether it is the spanning tree that keeps frames from passing.
+    pub fn is_held(self) -> bool {
+        matches!(self, Self::Listening | Self::Learning | Self::Blocking)
+    }
 }
 
 impl Link {
@@ -80,6 +138,19 @@ impl Links {
     /// Ports of a bridge.
     pub fn ports(&self, bridge: IfName) -> impl Iterator<Item = IfName> {
         self.0.iter().filter(move |(_, link)| link.master == Some(bridge)).map(|(name, _)| *name)
+    }
+
+    /// The port behind which the root of a bridge's spanning tree is.
+    pub fn root_port(&self, bridge: IfName) -> Option<IfName> {
+        let number = self.get(bridge).map(|link| link.root_port).filter(|number| *number != 0)?;
+        self.ports(bridge).find(|port| self.get(*port).and_then(|link| link.port).is_some_and(|it| it.number == number))
+    }
+
+    /// The bridge and the state of a port that passes nothing, whoever sends.
+    pub fn not_forwarding(&self, port: IfName) -> Option<(IfName, PortState)> {
+        let link = self.get(port)?;
+        let state = link.port.map(|port| port.state).filter(|state| *state != PortState::Forwarding)?;
+        Some((link.master?, state))
     }
 
     /// The interface on which the node speaks with a NIC: the bridge, or what carries the NIC's VLAN.
