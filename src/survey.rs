@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::doctor::firewall::{Firewall, FirewallFile};
-use crate::doctor::{Facts, Files, GuardService, Members, Observation, Release, Script};
+use crate::doctor::{Facts, Files, GuardService, Members, Observation, Release, Script, Unreadable};
 use crate::guest::storages;
 use crate::hookscript::{VOLUME, calls_us, is_ours, volume_path};
 use crate::host::command;
@@ -25,6 +25,7 @@ use crate::registry::Registry;
 use crate::ruleset::BaseChain;
 use crate::ruleset::{Backend, Table};
 use crate::selftest;
+use crate::store::StoreError;
 use crate::system::run::RunState;
 use crate::system::{Kernel, Reference, foreign_chains, legacy_chains, routers};
 
@@ -43,7 +44,7 @@ const FILE_LIMIT: usize = 1 << 20;
 /// Everything that the doctor wants to know.
 pub fn facts(paths: &Paths) -> Facts {
     let until = Instant::now() + LIMIT;
-    let cluster = begin(paths, look_at_files);
+    let cluster = begin(paths, look_at_cluster);
     let kernel = begin(paths, |paths| Ok(look_at_kernel(paths)));
     let features = begin(paths, look_at_features);
     let programs = begin(paths, |_| Ok(look_at_programs()));
@@ -57,11 +58,11 @@ pub fn facts(paths: &Paths) -> Facts {
         .unwrap_or_else(|reason| (Err(reason.clone()), Err(reason)));
     let (interfaces, guard) = wait(&machine, until, || unanswered("`/etc` and `/run`"))
         .unwrap_or_else(|reason| (Err(reason.clone()), Err(reason)));
-    let mut files = wait(&cluster, until, || silence(paths));
+    let mut files = wait(&cluster, until, || silence(paths)).unwrap_or_else(|reason| Err(reason.into()));
     if let Ok(files) = &mut files {
         files.inputs.links = links.clone().unwrap_or_default();
     }
-    let parameters = files.as_ref().map_err(String::clone).map(look_at_parameters);
+    let parameters = files.as_ref().map_err(|unreadable| unreadable.reason.clone()).map(look_at_parameters);
     let kernel = selftest::kernel_release().map_err(|error| format!("/proc/sys/kernel/osrelease: {error}"));
     Facts { files, interfaces, links, chains, void, parameters, missing, kernel, nft, clock, guard }
 }
@@ -70,7 +71,7 @@ pub fn facts(paths: &Paths) -> Facts {
 #[derive(Debug)]
 pub struct Site {
     /// What lies under `/etc/pve`.
-    pub files: Observation<Files>,
+    pub files: Result<Files, Unreadable>,
     /// `/etc/network/interfaces`, as far as it is there.
     pub interfaces: Interfaces,
     /// The interfaces: the kernel's, or as they are described.
@@ -82,7 +83,7 @@ pub struct Site {
 /// The node as it can be drawn. A tree under `--root` that describes its network is not this machine's kernel.
 pub fn site(paths: &Paths) -> Site {
     let until = Instant::now() + LIMIT;
-    let cluster = begin(paths, look_at_files);
+    let cluster = begin(paths, look_at_cluster);
     let described = begin(paths, look_at_interfaces);
     let described = wait(&described, until, || "`/etc` does not answer".to_owned());
     let mut unknown = Vec::new();
@@ -100,7 +101,7 @@ pub fn site(paths: &Paths) -> Site {
         unknown.push(error);
         Interfaces::default()
     });
-    let files = wait(&cluster, until, || silence(paths));
+    let files = wait(&cluster, until, || silence(paths)).unwrap_or_else(|reason| Err(reason.into()));
     Site { files, interfaces, links, unknown }
 }
 
@@ -256,13 +257,25 @@ fn look_at_parameters(files: &Files) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn look_at_files(paths: &Paths) -> Observation<Files> {
-    let etc_pve = paths.etc_pve();
-    if !etc_pve.is_dir() {
-        return Err(format!("there is no `{}`", etc_pve.display()));
-    }
+#[expect(clippy::unnecessary_wraps, reason = "what others look at may be out of reach as a whole")]
+fn look_at_cluster(paths: &Paths) -> Observation<Result<Files, Unreadable>> {
+    Ok(look_at_files(paths))
+}
+
+fn look_at_files(paths: &Paths) -> Result<Files, Unreadable> {
     let node = Node::open(paths.clone()).map_err(|error| reason(&error))?;
-    let registry = node.store.load_known().map_err(|error| reason(&error))?.0.registry;
+    // Before everything else: what it has to say is the reason why the rest fails.
+    node.store.check_mounted().map_err(out_of_reach)?;
+    let etc_pve = paths.etc_pve();
+    match fs::metadata(&etc_pve) {
+        Ok(meta) if meta.is_dir() => {}
+        Ok(_) => return Err(format!("`{}` is no directory", etc_pve.display()).into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(format!("there is no `{}`", etc_pve.display()).into());
+        }
+        Err(error) => return Err(format!("cannot look at `{}`: {error}", etc_pve.display()).into()),
+    }
+    let registry = node.store.load_known().map_err(out_of_reach)?.0.registry;
     let (mut guests, mut unreadable) = (BTreeMap::new(), BTreeMap::new());
     for (vmid, found) in node.guests.all() {
         match found {
@@ -280,7 +293,7 @@ fn look_at_files(paths: &Paths) -> Observation<Files> {
     let releases = nodes.iter().filter_map(|node| Some((node.clone(), read_release(paths, node)?))).collect();
     let (leftovers, ahead) = look_at_registry(paths, &registry);
     // What was read while the file system went away is not what it says.
-    node.store.check_mounted().map_err(|error| reason(&error))?;
+    node.store.check_mounted().map_err(out_of_reach)?;
     let inputs = Inputs { routers: routers::load(paths), ..Inputs::new(node.name, registry, guests) };
     Ok(Files {
         inputs,
@@ -294,6 +307,13 @@ fn look_at_files(paths: &Paths) -> Observation<Files> {
         leftovers,
         ahead,
     })
+}
+
+/// With what the store advises.
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` gives it")]
+fn out_of_reach(error: StoreError) -> Unreadable {
+    let plain = Unreadable::from(reason(&error));
+    Unreadable { remedy: error.hint().unwrap_or(plain.remedy), ..plain }
 }
 
 /// Hookscripts that guests of this node with assignments name, that ours calls for them, and ours.

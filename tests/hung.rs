@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use common::Node;
 
+/// Longer than anything here takes that does not hang, on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A daemon that greets the kernel, takes every request, and answers none. Only its death frees who waits.
 struct Hung(Child);
 
@@ -32,7 +35,7 @@ exec cat <&9 >/dev/null",
         );
         let daemon = node.net.command("sh").args(["-euc", &script]).stdout(Stdio::null()).spawn().unwrap();
         let hung = Self(daemon);
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         while !node.tree.path("greeted").exists() {
             assert!(Instant::now() < deadline, "this test needs /dev/fuse and to be allowed to mount");
             std::thread::sleep(Duration::from_millis(20));
@@ -67,7 +70,7 @@ fn a_hook_ends_in_time_and_leaves_no_lock_behind() {
     assert_eq!(run.code, 1, "{run}");
     assert!(run.err.contains("error: the hook did not finish within 10 s and gives up\n"), "{run}");
     assert!(run.err.contains("hint: is `/etc/pve` reachable? `systemctl status pve-cluster`\n"), "{run}");
-    assert!(took >= Duration::from_secs(10) && took < Duration::from_secs(25), "{took:?}");
+    assert!(took >= Duration::from_secs(10) && took < PATIENCE, "{took:?}");
     // The one that was left behind is still there, and the node can be changed.
     let lock = node.tree.path("run/pve-public-ip/node.lock");
     node.net.sh(&format!("flock -n {} true", lock.display()));
@@ -81,13 +84,15 @@ fn a_look_says_at_once_what_the_guard_knows() {
     let node = assigned();
     let hung = Hung::over_etc_pve(&node);
     // As the guard notes it; its process is any that has its name.
-    let name = fs::read_to_string(format!("/proc/{}/comm", std::process::id())).unwrap();
     let mut stand_in = node.net.command("sh");
     stand_in
         .args(["-c", "printf pve-public-ip >/proc/self/comm; echo ready; exec 3</dev/null; while :; do sleep 1; done"]);
     let guard = Hung(stand_in.stdout(Stdio::null()).spawn().unwrap());
-    std::thread::sleep(Duration::from_millis(300));
-    assert!(!name.is_empty());
+    let deadline = Instant::now() + PATIENCE;
+    while fs::read_to_string(format!("/proc/{}/comm", guard.0.id())).unwrap() != "pve-public-ip\n" {
+        assert!(Instant::now() < deadline, "the guard's stand-in has not its name");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     node.tree.write(
         "run/pve-public-ip/guard",
         serde_json::json!({"pid": guard.0.id(), "last_look": 0, "last_look_ms": 0, "looks": 1, "last_change": 0,
@@ -100,7 +105,8 @@ fn a_look_says_at_once_what_the_guard_knows() {
         assert_eq!(run.code, 1, "{run}");
         assert!(run.err.contains("error: `/etc/pve` does not answer: the guard says so"), "{run}");
         assert!(run.err.contains("hint: is `/etc/pve` reachable?"), "{run}");
-        assert!(started.elapsed() < Duration::from_secs(15), "{command}: {:?}", started.elapsed());
+        // Not the 45 s of a look that knows of nothing.
+        assert!(started.elapsed() < Duration::from_secs(40), "{command}: {:?}", started.elapsed());
     }
     drop(hung);
 }
@@ -125,7 +131,7 @@ fn commands_that_look_around_end() {
             assert_ne!(run.code, 0, "{run}");
         }
     });
-    assert!(started.elapsed() < Duration::from_secs(100), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(200), "{:?}", started.elapsed());
     drop(hung);
 }
 
@@ -167,4 +173,49 @@ fn a_note_that_cannot_be_ours_is_not_read() {
             fs::write(&path, before).unwrap();
         }
     }
+}
+
+/// The daemon has ended and its mount is still there: everything says so, and how to end it.
+#[test]
+fn a_stale_mount_is_called_one() {
+    let node = assigned();
+    node.run("hook 100 pre-start").ok();
+    drop(Hung::over_etc_pve(&node));
+    let place = node.tree.path("etc/pve").display().to_string();
+    let why = format!(
+        "the mount at `{place}` is stale, because pmxcfs has ended: Transport endpoint is not connected (os error 107)"
+    );
+    let run = node.run("doctor");
+    assert_eq!(run.code, 3, "{run}");
+    assert!(run.out.contains("etc-pve-unreadable: ") && run.out.contains(&format!("/etc/pve: {why}")), "{run}");
+    assert!(run.out.contains("hint: `systemctl restart pve-cluster`"), "{run}");
+    assert!(!run.out.contains("there is no"), "{run}");
+    for command in ["topology", "topology --check", "partition check"] {
+        node.run(command).fails(1, &why, "`systemctl restart pve-cluster`");
+    }
+    for command in [
+        "list",
+        "show 100",
+        "pool list",
+        "pool show ovh-rbx",
+        "node show",
+        "verify",
+        "plan",
+        "apply",
+        "assign 101 203.0.113.11",
+        "release 100",
+        "set 100 --dhcp false",
+        "conflicts list",
+        "registry check",
+        "explain --port tap100i0 --src 203.0.113.10",
+        "hook 100 pre-start",
+    ] {
+        let run = node.run(command);
+        assert_ne!(run.code, 0, "{run}");
+        assert!(run.err.contains("Transport endpoint is not connected") || run.err.contains("is stale"), "{run}");
+        assert!(run.err.contains("systemctl restart pve-cluster"), "{run}");
+    }
+    node.net.sh(&format!("umount -l {place}"));
+    node.run("doctor");
+    node.run("list").ok();
 }

@@ -45,7 +45,7 @@ pub(super) fn doctor(paths: &Paths, command: &Doctor, dry_run: bool) -> anyhow::
         deeds = match &facts.files {
             Ok(_) => fix(&Node::open(paths.clone())?, &examination.findings, dry_run),
             // Whoever opened the node now might wait for ever.
-            Err(reason) => leave(&examination.findings, reason),
+            Err(unreadable) => leave(&examination.findings, &unreadable.reason),
         };
         if !dry_run && !deeds.is_empty() {
             facts = survey::facts(paths);

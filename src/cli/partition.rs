@@ -48,8 +48,7 @@ fn network(paths: &Paths, from: &str) -> anyhow::Result<Network> {
         })?
     };
     let site = survey::site(paths);
-    let nothing = |reason| advice(reason, "`systemctl status pve-cluster` tells whether /etc/pve is well");
-    let files = site.files.map_err(nothing)?;
+    let files = site.files.map_err(|unreadable| advice(unreadable.reason, unreadable.remedy))?;
     let mut inputs = files.inputs;
     inputs.links = site.links;
     let [subnets, vnets] = ["subnets.cfg", "vnets.cfg"].map(|name| {

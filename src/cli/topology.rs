@@ -12,8 +12,7 @@ use crate::topology::{Flaw, check, dot, draw, mermaid, text};
 
 pub(super) fn topology(paths: &Paths, command: &Topology) -> anyhow::Result<Output> {
     let site = survey::site(paths);
-    let nothing = |reason| advice(reason, "`systemctl status pve-cluster` tells whether /etc/pve is well");
-    let files = site.files.map_err(nothing)?;
+    let files = site.files.map_err(|unreadable| advice(unreadable.reason, unreadable.remedy))?;
     let mut inputs = files.inputs;
     let mut unknown: Vec<String> = site.unknown;
     let unreadable = files.unreadable.iter().map(|(vmid, reason)| format!("guest {vmid}: {reason}"));

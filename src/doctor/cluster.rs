@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Hit, Observation, View, listed};
+use super::{Hit, Observation, Unreadable, View, listed};
 use crate::registry::room::{Fill, fill};
 
 /// Clocks differ by less; what is more breaks corosync too.
@@ -10,7 +10,7 @@ const SKEW: Duration = Duration::from_secs(30);
 
 #[expect(clippy::unnecessary_wraps, reason = "a row of the table like the others")]
 pub(super) fn unreadable(view: &View<'_>) -> Observation<Vec<Hit>> {
-    let hit = |reason: &String| Hit::new("/etc/pve", reason.clone(), "`systemctl status pve-cluster`, `pvecm status`");
+    let hit = |Unreadable { reason, remedy }: &Unreadable| Hit::new("/etc/pve", reason.clone(), remedy.clone());
     Ok(view.facts.files.as_ref().err().map(hit).into_iter().collect())
 }
 

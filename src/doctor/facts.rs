@@ -18,11 +18,26 @@ use crate::ruleset::{BaseChain, Table};
 /// Something, or why nobody can tell.
 pub type Observation<T> = Result<T, String>;
 
+/// Why nothing below `/etc/pve` can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The reason.
+    pub reason: String,
+    /// What helps.
+    pub remedy: String,
+}
+
+impl<T: Into<String>> From<T> for Unreadable {
+    fn from(reason: T) -> Self {
+        Self { reason: reason.into(), remedy: "`systemctl status pve-cluster`, `pvecm status`".to_owned() }
+    }
+}
+
 /// A node and what surrounds it.
 #[derive(Debug, Clone)]
 pub struct Facts {
     /// What lies under `/etc/pve`, and files of this node that it refers to.
-    pub files: Observation<Files>,
+    pub files: Result<Files, Unreadable>,
     /// `/etc/network/interfaces`.
     pub interfaces: Observation<Interfaces>,
     /// The kernel's interfaces.
@@ -119,7 +134,7 @@ pub struct GuardService {
 impl Facts {
     /// What lies under `/etc/pve`.
     pub(super) fn files(&self) -> Observation<&Files> {
-        self.files.as_ref().map_err(String::clone)
+        self.files.as_ref().map_err(|unreadable| unreadable.reason.clone())
     }
 
     /// The kernel's interfaces.

@@ -79,6 +79,14 @@ pub enum StoreError {
         /// `/etc/pve`.
         path: PathBuf,
     },
+    /// pmxcfs has ended, and its mount is still there.
+    #[error("the mount at `{}` is stale, because pmxcfs has ended", path.display())]
+    Stale {
+        /// `/etc/pve`.
+        path: PathBuf,
+        /// The system's reason: the transport endpoint is not connected.
+        source: io::Error,
+    },
     /// Not locked.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -97,6 +105,7 @@ impl StoreError {
             Self::Changed { .. } => Some("run the command again".to_owned()),
             Self::TooLarge { .. } => Some("use prefixes instead of single addresses, or split the file".to_owned()),
             Self::Down { .. } => Some("`systemctl status pve-cluster`, then try again".to_owned()),
+            Self::Stale { .. } => Some("`systemctl restart pve-cluster`".to_owned()),
             Self::Lock(LockError::Busy { path, .. }) => Some(format!(
                 "try again; a lock left by a dead node goes away by itself after 120 s (or `rmdir {}`)",
                 path.display()
@@ -111,7 +120,12 @@ impl StoreError {
     pub fn is_not_writable(&self) -> bool {
         matches!(
             self,
-            Self::Save { .. } | Self::Changed { .. } | Self::TooLarge { .. } | Self::Down { .. } | Self::Lock(_)
+            Self::Save { .. }
+                | Self::Changed { .. }
+                | Self::TooLarge { .. }
+                | Self::Down { .. }
+                | Self::Stale { .. }
+                | Self::Lock(_)
         )
     }
 }
@@ -616,6 +630,11 @@ impl Store {
     /// and nothing written, because it would lie under the later mount.
     pub fn check_mounted(&self) -> Result<(), StoreError> {
         let path = self.paths.etc_pve();
+        if let Err(source) = fs::metadata(&path) {
+            if source.kind() == io::ErrorKind::NotConnected {
+                return Err(StoreError::Stale { path, source });
+            }
+        }
         let is_proxmox = self.paths.pmxcfs_database().exists();
         if is_proxmox && fs::symlink_metadata(self.paths.local_node()).is_err() {
             return Err(StoreError::Down { path });

@@ -40,6 +40,6 @@ fn flaws_make_the_exit_status_3() {
     node.run("topology").fails(
         1,
         &format!("there is no `{}`", node.tree.path("etc/pve").display()),
-        "`systemctl status pve-cluster` tells whether /etc/pve is well",
+        "`systemctl status pve-cluster`, `pvecm status`",
     );
 }
