@@ -277,7 +277,8 @@ fn killed_everywhere(scenario: &Scenario) {
 
         let started = Instant::now();
         let again = node.run(scenario.command);
-        assert!(started.elapsed() < Duration::from_secs(5), "{at}: took {:?} again: {again}", started.elapsed());
+        // Nothing is waited for: a lock would be, for 30 s.
+        assert!(started.elapsed() < Duration::from_secs(25), "{at}: took {:?} again: {again}", started.elapsed());
         if again.code != 0 {
             assert_eq!(Some(again.err.as_str()), scenario.again, "{at}: {again}");
             assert_eq!(now, expected.held, "{at}: {again}");
@@ -334,7 +335,7 @@ impl End {
 
 /// Waits for what the killed process had started: it would end by itself, and is not what is tested here.
 fn settle_orphans(node: &Node) {
-    let limit = Instant::now() + Duration::from_secs(10);
+    let limit = Instant::now() + Duration::from_secs(60);
     while node.net.processes() > 1 {
         assert!(Instant::now() < limit, "something still runs in the namespace");
         std::thread::sleep(Duration::from_millis(2));

@@ -205,7 +205,7 @@ mod differential {
                     }
                     None => {}
                 }
-                assert!(started.elapsed() < Duration::from_secs(10), "the fence of {} did not arrive", player.port);
+                assert!(started.elapsed() < Duration::from_secs(60), "the fence of {} did not arrive", player.port);
             }
             arrived
         }
@@ -531,7 +531,7 @@ mod differential {
         let ports = arena.players.len();
         let started = Instant::now();
         while !sh(&format!("bridge link show dev {NEIGHBOUR}")).contains("state forwarding") {
-            assert!(started.elapsed() < Duration::from_secs(10), "port {NEIGHBOUR} of {ports} does not forward");
+            assert!(started.elapsed() < Duration::from_secs(60), "port {NEIGHBOUR} of {ports} does not forward");
         }
     }
 

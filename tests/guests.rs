@@ -159,10 +159,11 @@ impl Guest {
         outside
     }
 
-    /// Every address of a NIC with a default gateway reaches what is behind it, in ten seconds.
+    /// Every address of a NIC with a default gateway reaches what is behind it, in a minute.
     fn reaches_beyond(&self, wanted: &Wanted) -> Result<(), String> {
         let mut last = String::new();
-        for _ in 0..10 {
+        let started = std::time::Instant::now();
+        while started.elapsed() < std::time::Duration::from_secs(60) {
             last = match self.pings(wanted) {
                 None => return Ok(()),
                 Some(failed) => failed,

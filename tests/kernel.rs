@@ -552,7 +552,7 @@ except TimeoutError:
                 match wire.receive(Duration::from_millis(100)) {
                     Some(frame) if frame == fence => return seen,
                     Some(frame) => seen |= frame == asked,
-                    None => assert!(started.elapsed() < Duration::from_secs(5), "the fence did not arrive"),
+                    None => assert!(started.elapsed() < Duration::from_secs(60), "the fence did not arrive"),
                 }
             }
         };
@@ -572,7 +572,7 @@ except TimeoutError:
         let settled = || sh("bridge link show dev tap201i0").contains("state forwarding");
         let started = Instant::now();
         while !settled() {
-            assert!(started.elapsed() < Duration::from_secs(20), "the port of the flood does not come up");
+            assert!(started.elapsed() < Duration::from_secs(60), "the port of the flood does not come up");
         }
         let flood = lab::Wire::open("flood");
         let of_flood = || filled("unregistered").keys().filter(|key| key.starts_with("tap201i0 ")).count();
@@ -1138,7 +1138,7 @@ except TimeoutError:
         let started = Instant::now();
         let (mut honest, mut sent) = (0, 0);
         while honest == 0 {
-            assert!(started.elapsed() < Duration::from_secs(10), "the port never forwards");
+            assert!(started.elapsed() < Duration::from_secs(60), "the port never forwards");
             for spoofed in [
                 verdicts::packet(me, ip4(11), sent),
                 verdicts::packet(Who { mac: guest_mac(1, 0), ..me }, ip4(10), sent),
@@ -1357,14 +1357,12 @@ except TimeoutError:
         }
 
         // Down in the reverse order: nobody sends to an address whose neighbour or filter is gone.
-        let mut monitor = lab::background("ip monitor route neigh");
-        std::thread::sleep(Duration::from_millis(300));
+        let monitor = lab::Monitor::start("ip monitor route neigh");
         lab.unplug("tap100i0");
         lab.ok("hook 100 post-stop");
-        std::thread::sleep(Duration::from_millis(300));
-        monitor.kill().unwrap();
-        let output = monitor.wait_with_output().unwrap();
-        let events = String::from_utf8_lossy(&output.stdout).into_owned();
+        sh("ip link add the-last type dummy; ip link set the-last up; ip route add 192.0.2.0/28 dev the-last");
+        let events = monitor.told_until("192.0.2.0/28 dev the-last");
+        sh("ip link del the-last");
         let deleted: Vec<&str> =
             events.lines().filter(|line| line.starts_with("Deleted") && line.contains("proto 121")).collect();
         let route = |line: &str| !line.contains("lladdr") && !line.contains("FAILED");
@@ -1472,7 +1470,7 @@ except TimeoutError:
             let unmanaged = Who { mac: guest_mac(200, 0), ip4: ip4(99), ip6: ip6(99) };
             lab.end("eno1").wire.drain();
             let [honest, spoofed, leaked, arrived] = &mut counts;
-            let mut look = |limit: Duration| {
+            let look = |limit: Duration, arrived: &mut u32, leaked: &mut u32| {
                 while let Some(frame) = lab.end("eno1").wire.receive(limit) {
                     if frame.len() == 46 && frame[12..14] == [8, 0] && frame[..6] == frames::BROADCAST {
                         let own = frame[6..12] == me.mac && frame[26..30] == me.ip4.octets();
@@ -1492,10 +1490,15 @@ except TimeoutError:
                     *spoofed += 1;
                 }
                 if *honest % 64 == 0 {
-                    look(Duration::ZERO);
+                    look(Duration::ZERO, arrived, leaked);
                 }
             }
-            look(Duration::from_millis(300));
+            let stopped = std::time::Instant::now();
+            // What is on its way arrives, however loaded the machine is; then nothing more does.
+            while arrived != honest && stopped.elapsed() < lab::PATIENCE {
+                look(Duration::from_millis(20), arrived, leaked);
+            }
+            look(Duration::from_millis(300), arrived, leaked);
             spoiler.join().expect("the thread that spoils the rules")
         });
         let [honest, spoofed, leaked, arrived] = counts;
@@ -1514,7 +1517,7 @@ except TimeoutError:
 
     #[test]
     fn nothing_is_left_behind() {
-        let before = sh("ip -o link; ls /run/netns 2>/dev/null || true");
+        let before = sh("ip -o link");
         let witness = lab::Namespace::new();
         {
             let lab = full_node();
@@ -1525,9 +1528,9 @@ except TimeoutError:
         // The kernel takes a namespace down, and with it the other end of its links, when nothing holds it any more.
         let started = Instant::now();
         while witness.run(|| try_sh("ip link show node").code == 0) {
-            assert!(started.elapsed() < Duration::from_secs(10), "something still holds the node's namespace");
+            assert!(started.elapsed() < Duration::from_secs(60), "something still holds the node's namespace");
             std::thread::sleep(Duration::from_millis(20));
         }
-        assert_eq!(sh("ip -o link; ls /run/netns 2>/dev/null || true"), before);
+        assert_eq!(sh("ip -o link"), before);
     }
 }

@@ -6,7 +6,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use pve_public_ip::selftest::frames::{BROADCAST, IP4, UDP, ether, ip4, udp};
 use pve_public_ip::system::packet;
 
 /// Longer than anything here takes, on the slowest machine.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A guard that runs; it ends with this value.
 struct Guard<'a> {
@@ -321,10 +321,26 @@ fn the_page_is_served_to_this_node_and_survives_everybody() {
     let connect = || node.net.inside(|| TcpStream::connect("127.0.0.1:9731")).unwrap();
     drop(connect());
     let started = Instant::now();
-    let mut slow = connect();
-    let mute: Vec<TcpStream> = (0..8).map(|_| connect()).collect();
-    assert!(get().starts_with("HTTP/1.1 200 OK"), "there is room for others");
-    assert!(started.elapsed() < Duration::from_secs(4), "at once: {:?}", started.elapsed());
+    // Others are served while these are still waited for, unless the machine is too loaded to tell.
+    let (mut slow, mute) = loop {
+        let slow = connect();
+        let mute: Vec<TcpStream> = (0..8).map(|_| connect()).collect();
+        assert!(get().starts_with("HTTP/1.1 200 OK"), "there is room for others");
+        let is_waited_for = |mut stream: &TcpStream| {
+            stream.set_nonblocking(true).unwrap();
+            let waits = stream.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+            stream.set_nonblocking(false).unwrap();
+            waits
+        };
+        if is_waited_for(&slow) && mute.iter().all(is_waited_for) {
+            break (slow, mute);
+        }
+        assert!(
+            started.elapsed() < PATIENCE,
+            "others are served only when these have been told that their time is over"
+        );
+    };
+    let started = Instant::now();
     let many: Vec<TcpStream> = (0..100).map(|_| connect()).collect();
     let mut answer = String::new();
     slow.set_read_timeout(Some(Duration::from_millis(200))).unwrap();

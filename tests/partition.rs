@@ -242,8 +242,10 @@ fn the_script_is_dry_until_it_is_told() {
     let root = copy(&guide());
     let root = root.path();
     let pvesh = root.join("pvesh");
-    fs::write(&pvesh, PVESH).unwrap();
-    fs::set_permissions(&pvesh, fs::Permissions::from_mode(0o755)).unwrap();
+    // Another process makes the file: what this one had open for writing could not be run (`ETXTBSY`).
+    fs::write(root.join("pvesh.source"), PVESH).unwrap();
+    let made = Command::new("install").args(["-m", "0755"]).args([root.join("pvesh.source"), pvesh]).status().unwrap();
+    assert!(made.success());
     let script = root.join("plan.sh");
     let printed = run(root, &with(&["plan", "--strategy", "per-service", "--format", "sdn"], &[])).stdout;
     fs::write(&script, printed).unwrap();

@@ -130,7 +130,7 @@ impl Site {
         self.provider.inside(|| packet::send("wan".parse().unwrap(), &[frame]).unwrap());
         self.node.net.sh(
             "n=0; until ip -6 route show default | grep -q 'via fe80::7 dev eno1 proto ra' && ip -6 addr show dev eno1 scope global | grep -q dynamic; \
-             do n=$((n+1)); [ $n -lt 100 ]; sleep 0.05; done",
+             do n=$((n+1)); [ $n -lt 1200 ]; sleep 0.05; done",
         );
     }
 

@@ -21,7 +21,7 @@ const GATEWAY: &str = "02:00:00:00:0f:01";
 const OTHER_ROUTER: &str = "02:00:00:00:0f:02";
 
 /// Longer than anything here takes, on the slowest machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// As README's install has it: the gateway lies outside of the prefix, and nobody names its MAC.
 const CREATE: &str = "pool create ovh-rbx --profile generic-bridged --bridge vmbr0 --gateway4 203.0.113.1 \

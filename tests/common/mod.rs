@@ -32,6 +32,59 @@ pub(crate) fn need(programs: &[&str]) {
     }
 }
 
+/// Whether a process waits: none of its threads runs or wants to run, and it has no child whose end it waits for. What is not
+/// so on a loaded machine is still to come.
+pub(crate) fn is_asleep(pid: u32) -> bool {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    tasks.flatten().all(|task| {
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        state.is_none_or(|state| state == 'S') && children.trim().is_empty()
+    })
+}
+
+/// `ip monitor` in a namespace, which listens already, and what it has told.
+pub(crate) struct Monitor {
+    child: Child,
+    told: tempfile::NamedTempFile,
+}
+
+impl Monitor {
+    pub(crate) fn start(net: &Namespace, arguments: &str) -> Self {
+        let told = tempfile::NamedTempFile::new().unwrap();
+        let mut command = net.command("ip");
+        command.args(arguments.split_whitespace()).stdout(told.reopen().unwrap());
+        let child = command.spawn().unwrap();
+        let limit = Instant::now() + Duration::from_secs(60);
+        // Columns of the list of netlink sockets: address, family, process, groups.
+        let listens = |line: &str| {
+            let mut words = line.split_whitespace().skip(2);
+            words.next() == Some(&child.id().to_string()) && words.next().is_some_and(|groups| groups != "00000000")
+        };
+        while !net.sh("cat /proc/net/netlink").lines().any(listens) {
+            assert!(Instant::now() < limit, "`ip {arguments}` does not listen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Self { child, told }
+    }
+
+    /// What it has told when it has told of `last`, too.
+    pub(crate) fn told_until(mut self, last: &str) -> String {
+        let limit = Instant::now() + Duration::from_secs(60);
+        loop {
+            let told = fs::read_to_string(self.told.path()).unwrap();
+            if told.contains(last) {
+                self.child.kill().unwrap();
+                self.child.wait().unwrap();
+                return told;
+            }
+            assert!(Instant::now() < limit, "nothing is told of {last}: {told}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
 /// Network and mount namespace of its own; it ends with this value, and with this process whatever happens.
 pub(crate) struct Namespace {
     holder: Child,
@@ -94,7 +147,7 @@ impl Namespace {
 
     /// Waits until an interface is gone: a process that is just being started may still hold the tap device, too.
     pub(crate) fn until_gone(&self, port: &str) {
-        let limit = Instant::now() + Duration::from_secs(20);
+        let limit = Instant::now() + Duration::from_secs(60);
         self.inside(|| {
             while nix::net::if_::if_nametoindex(port).is_ok() {
                 assert!(Instant::now() < limit, "{port} does not go away");
@@ -287,17 +340,35 @@ impl Tree {
         fs::read_to_string(self.path(relative)).unwrap_or_else(|error| panic!("{relative}: {error}"))
     }
 
+    /// Writes a file, whole or not at all, as pmxcfs does: a guard may be about to read it.
     pub(crate) fn write(&self, relative: &str, content: impl AsRef<[u8]>) {
         let path = self.path(relative);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
+        let directory = path.parent().unwrap();
+        fs::create_dir_all(directory).unwrap();
+        let before = fs::symlink_metadata(&path).ok();
+        if before.as_ref().is_some_and(|meta| !meta.is_file()) {
+            fs::write(path, content).unwrap();
+            return;
+        }
+        let new = directory.join(format!(".{}.tmp.test", path.file_name().unwrap().to_str().unwrap()));
+        fs::write(&new, content).unwrap();
+        if let Some(before) = before {
+            fs::set_permissions(&new, before.permissions()).unwrap();
+        }
+        fs::rename(new, path).unwrap();
     }
 
-    /// An executable script.
+    /// An executable script. Another process makes the file: a test beside this one that starts a program just now would have
+    /// it open for writing, too, and the kernel would not run it (`ETXTBSY`).
     pub(crate) fn script(&self, relative: &str, text: &str) -> PathBuf {
-        self.write(relative, format!("#!/bin/sh\n{text}"));
-        fs::set_permissions(self.path(relative), fs::Permissions::from_mode(0o755)).unwrap();
-        self.path(relative)
+        let path = self.path(relative);
+        let source = path.with_extension("source");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&source, format!("#!/bin/sh\n{text}")).unwrap();
+        let made = Command::new("install").args(["-m", "0755", "-T"]).args([&source, &path]).status().unwrap();
+        assert!(made.success(), "{}", path.display());
+        fs::remove_file(source).unwrap();
+        path
     }
 
     /// The configuration of a virtual machine on this node.
@@ -358,8 +429,10 @@ fn collect(path: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
     let Ok(meta) = fs::symlink_metadata(path) else { return };
     if meta.is_dir() {
         found.insert(path.to_owned(), b"directory".to_vec());
-        for entry in fs::read_dir(path).unwrap() {
-            collect(&entry.unwrap().path(), found);
+        match fs::read_dir(path) {
+            // A lock is a directory that goes.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            entries => entries.unwrap().for_each(|entry| collect(&entry.unwrap().path(), found)),
         }
     } else if meta.is_symlink() {
         found.insert(path.to_owned(), fs::read_link(path).unwrap().into_os_string().into_encoded_bytes());

@@ -23,7 +23,7 @@ use pve_public_ip::system::tun::Tap;
 use crate::common::{Namespace, Node, Tree, need};
 
 /// How long to wait for what must come. On a busy machine everything is late, and nothing is lost by patience.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The nodes' names.
 pub(crate) const NODES: [&str; 2] = ["n1", "n2"];
