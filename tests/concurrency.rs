@@ -289,7 +289,6 @@ fn a_lock_held_by_another_node_is_waited_for_and_respected() {
 fn reading_does_not_wait_for_the_lock() {
     let node = Node::with_pool();
     fs::create_dir_all(node.tree.path(LOCK)).unwrap();
-    let started = Instant::now();
     for command in [
         "pool list",
         "pool show ovh-rbx",

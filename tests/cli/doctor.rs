@@ -47,8 +47,6 @@ const OF_THE_MACHINE: [&str; 7] = [
     "clock-not-synchronised",
     "kernel-old",
     // Older tools cannot set the bound that newer kernels have.
-    "spanning-tree-root-is-guest",
-    "port-held-by-spanning-tree",
     "bridge-learns-any-number",
 ];
 
