@@ -15,7 +15,7 @@ use common::{Node, Run};
 use pve_public_ip::cli::Cli;
 
 /// Commands that only show something.
-const LOOKS: [&str; 38] = [
+const LOOKS: [&str; 39] = [
     "pool list",
     "pool show ovh-rbx",
     "pool show none",
@@ -24,6 +24,7 @@ const LOOKS: [&str; 38] = [
     "show 100",
     "show 100 --inside",
     "show 999",
+    "who 203.0.113.10",
     "plan",
     "plan --all",
     "verify",
