@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser as _;
 use pve_public_ip::cli::{self, Cli, Command};
@@ -97,11 +97,14 @@ fn patience(command: &Command, paths: &Paths) -> Option<Patience> {
 /// Ends a command that takes too long.
 fn watch_the_clock(limit: Duration) {
     thread::spawn(move || {
-        let tick = Duration::from_millis(100);
-        let mut left = limit;
+        let (mut left, mut last) = (limit, Instant::now());
         while !left.is_zero() {
-            thread::sleep(tick);
-            left = if hook::waits_for_script() { left } else { left.saturating_sub(tick) };
+            thread::sleep(left.min(Duration::from_millis(100)));
+            // Not how long it wanted to sleep: on a loaded node that is less, and the other process, which waits for this one,
+            // would give it up before it has said why.
+            let slept = last.elapsed();
+            last += slept;
+            left = if hook::waits_for_script() { left } else { left.saturating_sub(slept) };
         }
         match limit {
             hook::DEADLINE => log::error!("the hook did not finish within {} s and gives up", limit.as_secs()),

@@ -541,7 +541,8 @@ const FOUND: &[Row] = &[
             });
         },
         "tap100i0 is blocking in vmbr0",
-        "`ip link set vmbr0 type bridge stp_state 0`",
+        "a new port waits for twice the forward delay of vmbr0; if there are no loops behind it: `ip link set vmbr0 type bridge \
+         stp_state 0`",
     ),
     (
         "bridge-learns-any-number",

@@ -168,10 +168,10 @@ fn a_port_that_the_spanning_tree_holds_is_told_of() {
     let run = site.node.run(explain).ok();
     assert!(!run.out.contains(held), "{run}");
     assert!(!site.node.run("doctor").out.contains("port-held-by-spanning-tree: "));
+    // Linux lets go of a blocked port where the bridge takes no part in the protocol.
     for (state, name, why) in [
         ("1", "listening", "the spanning tree has it so"),
         ("2", "learning", "the spanning tree has it so"),
-        ("4", "blocking", "the spanning tree has it so"),
         ("0", "disabled", "the port is down"),
     ] {
         site.node.net.sh(&format!("bridge link set dev tap300i0 state {state}"));

@@ -187,9 +187,9 @@ fn a_stale_mount_is_called_one() {
     );
     let run = node.run("doctor");
     assert_eq!(run.code, 3, "{run}");
-    assert!(run.out.contains("etc-pve-unreadable: ") && run.out.contains(&format!("/etc/pve: {why}")), "{run}");
+    assert!(run.out.contains("etc-pve-unreadable: ") && run.out.contains(&why), "{run}");
     assert!(run.out.contains("hint: `systemctl restart pve-cluster`"), "{run}");
-    assert!(!run.out.contains("there is no"), "{run}");
+    assert!(!run.out.contains("there is no `"), "{run}");
     for command in ["topology", "topology --check", "partition check"] {
         node.run(command).fails(1, &why, "`systemctl restart pve-cluster`");
     }

@@ -127,6 +127,8 @@ impl GuardNote {
 pub struct RunState {
     directory: PathBuf,
     _lock: Option<Flock<fs::File>>,
+    /// Whoever has it only looks: nothing is noted, not even what would save time.
+    is_look: bool,
 }
 
 /// The same file as our stdin: whoever has opened it for us can give its lock back if we cannot.
@@ -185,8 +187,10 @@ impl RunState {
     pub fn lock_to_look(paths: &Paths, limit: Duration) -> Result<Self, RunError> {
         let path = paths.run().join(LOCK);
         match files::open_existing_lock(&path) {
-            Ok(file) => Self::locked(paths.run(), file, limit),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::unlocked(paths)),
+            Ok(file) => Ok(Self { is_look: true, ..Self::locked(paths.run(), file, limit)? }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Self { is_look: true, ..Self::unlocked(paths) })
+            }
             Err(source) => Err(RunError::Io { path, source }),
         }
     }
@@ -211,9 +215,9 @@ impl RunState {
         let failed = |error: Errno| RunError::Io { path: directory.join(LOCK), source: error.into() };
         let file = handed_over(&file).unwrap_or(file);
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Self { directory, _lock: Some(lock) }),
+            Ok(lock) => Ok(Self { directory, _lock: Some(lock), is_look: false }),
             Err((file, Errno::EWOULDBLOCK)) => match wait(file, limit) {
-                Some(Ok(lock)) => Ok(Self { directory, _lock: Some(lock) }),
+                Some(Ok(lock)) => Ok(Self { directory, _lock: Some(lock), is_look: false }),
                 Some(Err((_, error))) => Err(failed(error)),
                 None => Err(RunError::Busy(limit)),
             },
@@ -228,7 +232,7 @@ impl RunState {
 
     /// The notes for looking at only: without the lock they may be a moment old.
     pub fn unlocked(paths: &Paths) -> Self {
-        Self { directory: paths.run(), _lock: None }
+        Self { directory: paths.run(), _lock: None, is_look: false }
     }
 
     /// What the hooks noted about a guest.
@@ -322,6 +326,9 @@ impl RunState {
 
     /// Keeps the fingerprints.
     pub fn set_reference(&self, text_hash: u64, [bridge, inet]: [u64; 2]) {
+        if self.is_look {
+            return;
+        }
         let line = format!("{text_hash:016x} {bridge:016x} {inet:016x}\n");
         let _ = files::replace(&self.directory.join("rules"), line.as_bytes());
     }
