@@ -3,15 +3,15 @@
 //! ```text
 //!  cli (assign, apply, verify, ...)   guard     hook (pre-start ... post-stop)
 //!        |            |                 |          |
-//!        |            +-------- reconcile ---------+        the one path: gather, decide, act or print
+//!        |            +----- reconcile::Reconciler -+     the one path, by scope and baseline: gather, decide, act or print
 //!        |                          |
 //!        v                          v
 //!  registry  --+             +------------+
 //!  guest     --+--> Inputs ->| plan (pure)|-> desired: NetState --+
-//!  links     --+             |            |                       +-> diff -> Steps -> system::Kernel
-//!                            | ruleset    |   observed: NetState -+               |
-//!                            +------------+            ^                          +-> nft, netlink, /proc/sys
-//!                                                      +---- system::Kernel::observe
+//!  links     --+             |            |                       +-> diff -> Steps -> Network::apply
+//!                            | ruleset    |   observed: NetState -+                       |
+//!                            +------------+            ^                           system::Kernel: nft, netlink, /proc/sys
+//!                                                      +---- Network::observe, find
 //! ```
 //!
 //! What decides is in the crate [`pve_public_ip_core`], which has a table of its own; its rooms are named here as if they were
@@ -28,11 +28,11 @@
 //! | [`system`] | the kernel: netlink, nftables, settings; `run` keeps the node's volatile notes | yes |
 //! | [`view`] | how a node is, for people and for Prometheus | no, but knows what `system` counts |
 //! | [`selftest`] | attacks the rules in network namespaces of its own, and a node's own bridges, by the core's tables | through `system` |
-//! | [`reconcile`] | gathers inputs, runs the plan for the node | through `system` |
+//! | [`reconcile`] | one reconciler, for the node or one guest, from what is known: gathers inputs, runs the plan; `Network` is its seam | through `system` |
 //! | [`inspect`] | compares the image of a guest's cloud-init drive with what it has to find | reads |
 //! | [`survey`] | looks at the node for [`doctor`]; what cannot be looked at is the reason why | through `system`; reads |
-//! | [`hook`] | `reconcile` for one guest, in milliseconds | through `system` |
-//! | [`guard`] | the same whenever something changes, as a service; `schedule`, `sayings`, `alerts` decide when to look and what to say | through `system`; `files` reads, `courier` sends, `page` serves |
+//! | [`hook`] | checks one guest at each phase of its life, and has `reconcile` do the rest | through `reconcile` |
+//! | [`guard`] | `reconcile` for the node whenever something changes, as a service; `schedule`, `sayings`, `alerts` decide when to look and what to say | through `system`; `files` reads, `courier` sends, `page` serves |
 //! | [`cli`] | arguments in, text or JSON out | prints |
 //!
 //! A room uses only rooms above it in this table. Deciding is pure, acting is dull: an `if` that depends on configuration

@@ -219,3 +219,33 @@ fn a_stale_mount_is_called_one() {
     node.run("doctor");
     node.run("list").ok();
 }
+
+#[test]
+fn apply_protects_by_what_was_known_last() {
+    let node = assigned();
+    node.run("apply").ok();
+    let before = node.net.filter();
+    assert!(before.is_some());
+    node.net.sh("nft flush ruleset");
+    let hung = Hung::over_etc_pve(&node);
+    let started = Instant::now();
+    let run = node.run("apply");
+    let took = started.elapsed();
+    let place = node.tree.path("etc/pve");
+    let expected = format!(
+        "warning: waiting for `{place}`, which does not answer: `systemctl status pve-cluster`\n\
+         error: `{place}` does not answer; until it can be read, this node is protected by what it knew last\n\
+         hint: `systemctl status pve-cluster`; `pvecm status`\n",
+        place = place.display()
+    );
+    assert_eq!((run.code, run.err.as_str()), (1, expected.as_str()), "{run}");
+    assert!(took < Duration::from_secs(60), "{took:?}");
+    assert!(node.net.filter() == before, "{:?}", node.net.filter());
+    // The one that was left behind is still there, and the node can be changed.
+    let lock = node.tree.path("run/pve-public-ip/node.lock");
+    node.net.sh(&format!("flock -n {} true", lock.display()));
+    drop(hung);
+    node.net.sh(&format!("umount -l {}", place.display()));
+    node.run("apply").ok();
+    node.run("verify").ok();
+}

@@ -569,8 +569,14 @@ fn a_boot_without_the_cluster_file_system_is_protected_by_what_was_known_last() 
     reboot(&node);
     let apply = node.run("apply");
     assert_eq!(apply.code, 5, "{apply}");
-    let said = "error: protected by what this node knew last, because the files cannot be read: the cluster file system is not mounted at";
-    assert!(apply.err.contains(said) && apply.err.contains("hint: `systemctl status pve-cluster`"), "{apply}");
+    let said = "error: the cluster file system is not mounted at";
+    let then = "(pmxcfs is not running); until it can be read, this node is protected by what it knew last\n";
+    assert!(
+        apply.err.contains(said)
+            && apply.err.contains(then)
+            && apply.err.contains("hint: `systemctl status pve-cluster`"),
+        "{apply}"
+    );
     assert_eq!(sets(), off);
     // The guests of this node are not known then, and none can start.
     for command in ["verify", "plan", "hook 100 pre-start"] {

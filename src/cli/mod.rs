@@ -1075,7 +1075,7 @@ pub fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
             return (store_exit(error), error.hint());
         }
         if let Some(error) = cause.downcast_ref::<ReconcileError>() {
-            let exit = if let ReconcileError::Store(error) = error { store_exit(error) } else { Exit::Failed };
+            let exit = if let ReconcileError::Store(error) = error.first() { store_exit(error) } else { Exit::Failed };
             return (exit, error.hint());
         }
         if let Some(error) = cause.downcast_ref::<RuleError>() {
@@ -1147,7 +1147,10 @@ impl Cli {
                 partition::run(&Paths::new(std::path::absolute(&global.root)?), &command, global.dry_run)
             }
             command => {
-                let mut node = Node::open(Paths::new(std::path::absolute(&global.root)?))?;
+                let paths = Paths::new(std::path::absolute(&global.root)?);
+                // It has something to do even if the cluster file system hangs.
+                let is_apply = matches!(command, Command::Apply);
+                let mut node = if is_apply { Node::open_anyway(paths) } else { Node::open(paths) }?;
                 node.store.journal.reason = command.reason().cloned();
                 match command {
                     Command::Pool(command) => pools::run(&node, command, global.dry_run),

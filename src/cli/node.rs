@@ -9,12 +9,12 @@ use super::assignments::observe_links;
 use super::output::{Output, UNREADABLE, advised, first_ones};
 use super::{GuardOptions, Hook, Verify, active, advice};
 use crate::audit::{Change, Event};
-use crate::guard::{self, courier, sayings::drift};
+use crate::guard::{self, courier};
 use crate::hook;
 use crate::inspect;
 use crate::model::NodeName;
 use crate::plan::{Failed, Inputs, Problem, Refusal, Step, Subject, notes, unknown_gateways};
-use crate::reconcile::{Mode, Node, ReconcileError, Report, presence_of};
+use crate::reconcile::{Mode, Node, Report, drift, presence_of};
 use crate::registry::Registry;
 use crate::store::journal::Durability;
 use crate::survey;
@@ -151,10 +151,7 @@ pub(super) fn apply(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
     if dry_run {
         return plan(node, false);
     }
-    let mut report = match node.reconcile_and_ask() {
-        Ok(report) => report,
-        Err(error) => return Err(by_memory(node, error)),
-    };
+    let mut report = node.reconcile_or_protect()?;
     if let Err(error) = survey::note_release(&node.paths, &node.name) {
         // Only for the doctor of other nodes; without quorum nothing can be written.
         log::debug!("cannot note this node's release in the registry: {error}");
@@ -177,22 +174,6 @@ pub(super) fn apply(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
     let code = u8::from(!report.failed.is_empty());
     let output = Output::new(text + &drift_text(&wrong, false) + &remarks(&report, false), data(&report));
     Ok(graded(&report, Output { code, ..output }))
-}
-
-/// The node could not be brought in line. Where the cluster's files are the reason, what was known of them last protects it
-/// meanwhile: `apply` runs at boot, and a node whose `/etc/pve` is down must not be open.
-fn by_memory(node: &Node, error: ReconcileError) -> anyhow::Error {
-    if !matches!(error, ReconcileError::Store(_) | ReconcileError::Guest(_) | ReconcileError::Silent(_)) {
-        return error.into();
-    }
-    match node.protect_by_memory() {
-        Ok(true) => anyhow::Error::from(error)
-            .context("protected by what this node knew last, because the files cannot be read"),
-        Ok(false) => error.into(),
-        Err(second) => {
-            anyhow::Error::from(error).context(format!("not protected either by what this node knew last ({second})"))
-        }
-    }
 }
 
 /// Repairs that get an entry of their own in the audit log; of more the number is told.

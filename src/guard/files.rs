@@ -45,6 +45,15 @@ pub enum Answer {
     Failed(ReconcileError),
 }
 
+/// Who reads the cluster's files for the guard.
+pub trait Files {
+    /// Asks, and waits for the answer at most as long as `limit`. `None`: there is none yet.
+    fn ask(&mut self, ask: Ask, limit: Duration) -> Option<Answer>;
+
+    /// Since when an answer is missing.
+    fn silent_for(&self) -> Option<Duration>;
+}
+
 /// The other side of the reading thread.
 #[derive(Debug)]
 pub struct Reader {
@@ -88,23 +97,6 @@ impl Reader {
         rung
     }
 
-    /// Asks, and waits for the answer at most as long as `limit`. `None`: there is none yet; the bell rings when there is.
-    ///
-    /// The answer to an earlier question does not count before it is confirmed: the files may have changed since.
-    pub fn ask(&mut self, ask: Ask, limit: Duration) -> Option<Answer> {
-        let until = Instant::now() + limit;
-        if self.waiting_since.is_some() {
-            self.take_answer(until)?;
-        }
-        self.asks.send(ask).ok()?;
-        self.waiting_since = Some(Instant::now());
-        let answer = self.take_answer(until)?;
-        Some(match (answer, self.late.take()) {
-            (Answer::Same, Some(sources)) => Answer::News(sources),
-            (answer, _) => answer,
-        })
-    }
-
     fn take_answer(&mut self, until: Instant) -> Option<Answer> {
         let limit = until.saturating_duration_since(Instant::now());
         let Ok(answer) = self.answers.recv_timeout(limit) else {
@@ -121,9 +113,25 @@ impl Reader {
             answer => Some(answer),
         }
     }
+}
 
-    /// Since when an answer is missing.
-    pub fn silent_for(&self) -> Option<Duration> {
+impl Files for Reader {
+    /// The bell rings when a late answer is there. It does not count before it is confirmed: the files may have changed since.
+    fn ask(&mut self, ask: Ask, limit: Duration) -> Option<Answer> {
+        let until = Instant::now() + limit;
+        if self.waiting_since.is_some() {
+            self.take_answer(until)?;
+        }
+        self.asks.send(ask).ok()?;
+        self.waiting_since = Some(Instant::now());
+        let answer = self.take_answer(until)?;
+        Some(match (answer, self.late.take()) {
+            (Answer::Same, Some(sources)) => Answer::News(sources),
+            (answer, _) => answer,
+        })
+    }
+
+    fn silent_for(&self) -> Option<Duration> {
         self.waiting_since.map(|since| since.elapsed())
     }
 }

@@ -11,7 +11,7 @@ use super::alerts::{Alerts, Kind};
 use crate::conflict::Conflict;
 use crate::links::guest_of_port;
 use crate::model::{IfName, Vmid};
-use crate::plan::{NetState, Problem, Step, diff};
+use crate::plan::{Problem, Step};
 use crate::ruleset::Table;
 
 /// The same drift again within this time is counted, not said.
@@ -35,17 +35,6 @@ pub struct Sayings {
     held_trouble: Option<String>,
     /// For whom it is not enough that the log has it.
     pub alerts: Alerts,
-}
-
-/// The part of the steps that undoes what somebody else did, in words: the kernel was not as it was left.
-///
-/// The rest of the steps follows a change of what is wanted. Of a table that is missing that is all there is to say.
-pub fn drift(steps: &[Step], before: &NetState, desired: &NetState) -> BTreeSet<String> {
-    if let Some(table) = steps.iter().find(|step| **step == Step::DeclareSets(Table::Bridge)) {
-        return table.meanings().into_iter().collect();
-    }
-    let follows: BTreeSet<String> = diff(desired, before).iter().flat_map(Step::meanings).collect();
-    steps.iter().flat_map(Step::meanings).filter(|meaning| !follows.contains(meaning)).collect()
 }
 
 impl Sayings {
@@ -167,28 +156,9 @@ fn passed(sentence: &str) -> Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Rules;
-    use crate::ruleset::{Element, SetId};
 
     fn words(lines: Vec<Line>) -> Vec<String> {
         lines.into_iter().map(|(level, text)| format!("{level} {text}")).collect()
-    }
-
-    #[test]
-    fn what_follows_a_change_is_no_drift() {
-        let port = |name: &str| Element::port(SetId::Ports, name.parse().unwrap());
-        let state = |elements: &[Element]| NetState {
-            rules: Rules::Loaded,
-            elements: elements.iter().cloned().collect(),
-            ..NetState::default()
-        };
-        let (one, two) = (port("tap100i0"), port("tap101i0"));
-        let before = state(std::slice::from_ref(&one));
-        let desired = state(&[one.clone(), two.clone()]);
-        let found = |observed: &NetState| drift(&diff(&desired, observed), &before, &desired);
-        assert_eq!(found(&before), BTreeSet::new());
-        let lost: Vec<String> = found(&state(&[two])).into_iter().collect();
-        assert_eq!(lost, [format!("missing {}", one.meaning(true))]);
     }
 
     #[test]

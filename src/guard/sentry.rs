@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{GuardError, chain, failed};
+use super::{GuardError, failed};
 use crate::host::service::ServiceManager;
 use crate::paths::Paths;
+use crate::reconcile::chain;
 use crate::ruleset::Table;
 use crate::system::run::RunState;
 use crate::system::{Fence, FilterMonitor, KernelError, Nftables, Reference};
@@ -83,28 +84,41 @@ impl Sentry {
         let _ = self.shared.busy_since.fetch_update(Ordering::Relaxed, Ordering::Relaxed, set);
     }
 
-    /// From now on these tables should stand, with these rules.
-    pub(super) fn expect(&self, tables: BTreeSet<Table>, reference: Reference) {
-        self.shared.post().expected = Some((tables, reference));
-    }
-
-    /// Other rules are about to be loaded: until they are known nobody is cut off for them.
-    pub(super) fn stand_by(&self) {
-        self.shared.post().expected = None;
-    }
-
     /// Puts the fence up if the filter does not stand.
     pub(super) fn judge(&self) {
         self.shared.judge();
     }
+}
 
-    /// Whether the fence stands.
-    pub(super) fn is_fenced(&self) -> bool {
+/// What cuts the guests off while the filter does not stand.
+pub(super) trait Barrier {
+    /// From now on these tables should stand, with these rules.
+    fn expect(&self, tables: BTreeSet<Table>, reference: Reference);
+
+    /// Other rules are about to be loaded: until they are known nobody is cut off for them.
+    fn stand_by(&self);
+
+    /// Whether the guests are cut off.
+    fn is_fenced(&self) -> bool;
+
+    /// Lets them through again.
+    fn lift(&self);
+}
+
+impl Barrier for Sentry {
+    fn expect(&self, tables: BTreeSet<Table>, reference: Reference) {
+        self.shared.post().expected = Some((tables, reference));
+    }
+
+    fn stand_by(&self) {
+        self.shared.post().expected = None;
+    }
+
+    fn is_fenced(&self) -> bool {
         self.shared.post().fence.is_some()
     }
 
-    /// Takes it down.
-    pub(super) fn lift(&self) {
+    fn lift(&self) {
         self.shared.post().fence = None;
     }
 }

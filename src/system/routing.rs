@@ -710,8 +710,10 @@ fn event(frame: &Frame) -> Option<Event> {
             let stays = frame.kind == NEW_NEIGHBOUR && read_u16(payload, 8) & STATE_PERMANENT != 0;
             let address = attribute(rest, NEIGHBOUR_DESTINATION).and_then(ip)?;
             let (index, mac) = (read_u32(payload, 4), lladdr(payload));
-            let ours = attribute(rest, NEIGHBOUR_PROTOCOL) == Some(&[PROTOCOL]);
-            Some(Event::Neighbour { index, address, mac: mac.filter(|_| stays), ours })
+            if attribute(rest, NEIGHBOUR_PROTOCOL) != Some(&[PROTOCOL]) {
+                return None;
+            }
+            Some(Event::Neighbour { index, address, mac: mac.filter(|_| stays) })
         }
         NEW_ROUTE | DELETE_ROUTE => {
             let present = frame.kind == NEW_ROUTE;

@@ -227,7 +227,6 @@ fn nothing_is_concluded_from_an_empty_etc_pve() {
         ("hook 100 pre-start", ""),
         ("hook 101 pre-start", ""),
         ("plan", ""),
-        ("apply", "protected by what this node knew last, because the files cannot be read: "),
         ("verify", ""),
         ("list", ""),
         ("assign 100 203.0.113.11", "cannot assign to guest 100: "),
@@ -237,6 +236,8 @@ fn nothing_is_concluded_from_an_empty_etc_pve() {
         let code = if command.starts_with("hook") { 1 } else { 5 };
         node.changes_nothing(command).fails(code, &format!("{trying}{sentence}"), hint);
     }
+    let instead = "until it can be read, this node is protected by what it knew last";
+    node.changes_nothing("apply").fails(5, &format!("{sentence}; {instead}"), hint);
     assert_eq!(node.net.set("bound_ip4"), ["203.0.113.10"], "the running guest keeps its protection");
     assert_eq!(
         fs::read_dir(node.tree.path("etc/pve")).unwrap().count(),

@@ -57,7 +57,8 @@ pub enum Event {
         /// does not.
         unnamed: bool,
     },
-    /// A neighbour; no MAC: it has gone, or is not permanent.
+    /// A neighbour with our mark: the kernel is asked for no other one, of which a guest can make as many as it likes. No MAC:
+    /// it has gone, or is not permanent.
     Neighbour {
         /// Number of the interface.
         index: u32,
@@ -65,8 +66,6 @@ pub enum Event {
         address: IpAddr,
         /// Where it is.
         mac: Option<MacAddr>,
-        /// It carries our mark.
-        ours: bool,
     },
     /// A forwarding entry of any bridge.
     Forwarding {
@@ -117,7 +116,7 @@ pub fn latest(events: Vec<Event>) -> Vec<Event> {
 #[derive(PartialEq, Eq, Hash)]
 enum Subject {
     Link(IfName),
-    Neighbour(u32, IpAddr, bool),
+    Neighbour(u32, IpAddr),
     Forwarding(u32, MacAddr),
     Route(IpNet, bool),
     Address(u32, IpNet),
@@ -137,7 +136,7 @@ impl Event {
             Self::Settings { v4, index, forwarding, proxy, unnamed } => {
                 Subject::Settings(*v4, *index, [forwarding.is_some(), proxy.is_some(), *unnamed])
             }
-            Self::Neighbour { index, address, ours, .. } => Subject::Neighbour(*index, *address, *ours),
+            Self::Neighbour { index, address, .. } => Subject::Neighbour(*index, *address),
             Self::Forwarding { index, mac, .. } => Subject::Forwarding(*index, *mac),
             Self::Route { net, ours, .. } => Subject::Route(*net, *ours),
             Self::Filter { .. } => Subject::Filter,
@@ -204,11 +203,9 @@ impl LastLook<'_> {
                 link.is_some_and(|link| link.addresses.contains(net) != *present)
             }
             Event::Chains | Event::Lost => true,
-            Event::Neighbour { index, address, mac, ours } => self.name(*index).is_some_and(|name| {
-                let wanted = self.desired.neighbours.get(&(name, *address));
-                // Somebody else's matters where ours is wanted.
-                (*ours || wanted.is_some()) && wanted != mac.as_ref()
-            }),
+            Event::Neighbour { index, address, mac } => {
+                self.name(*index).is_some_and(|name| self.desired.neighbours.get(&(name, *address)) != mac.as_ref())
+            }
             Event::Forwarding { index, mac, local, .. } if self.is_own_mac(*index, *mac) => !local,
             Event::Forwarding { index, mac, sticky, .. } => {
                 let mut wanted = self.desired.forwarding.keys().filter(|(_, wanted)| wanted == mac).peekable();
@@ -329,7 +326,7 @@ mod tests {
         let both = vec![set(false, 2, None, Some(0)), set(false, 2, Some(1), None)];
         assert_eq!(latest(both.clone()), both, "two settings of one interface");
 
-        let neighbour = |index, mac| Event::Neighbour { index, address, mac, ours: true };
+        let neighbour = |index, mac| Event::Neighbour { index, address, mac };
         assert!(!matters(neighbour(2, Some(mac))));
         assert!(matters(neighbour(2, Some(other))));
         assert!(matters(neighbour(2, None)));
@@ -370,25 +367,15 @@ mod tests {
     #[test]
     fn what_others_make_matters_where_ours_is_wanted() {
         let bridge: IfName = "vmbr0".parse().unwrap();
-        let (mac, other): (MacAddr, MacAddr) =
-            ("02:00:00:00:00:01".parse().unwrap(), "02:00:00:00:00:02".parse().unwrap());
         let address: IpAddr = "203.0.113.10".parse().unwrap();
         let link = Link { index: 2, ..Link::default() };
         let links = Links(BTreeMap::from([(bridge, link)]));
         let desired = NetState {
-            neighbours: BTreeMap::from([((bridge, address), mac)]),
             routes: BTreeMap::from([(address.into(), Route { device: bridge, via: None })]),
             ..NetState::default()
         };
         let known = LastLook { desired: &desired, links: &links, exits: None, generation: 0 };
         let matters = |event| known.is_contradicted_by(&event);
-        let foreign = |address: &str, mac| {
-            matters(Event::Neighbour { index: 2, address: address.parse().unwrap(), mac, ours: false })
-        };
-        assert!(!foreign("203.0.113.10", Some(mac)), "as wanted, by somebody else");
-        assert!(foreign("203.0.113.10", None), "it has gone");
-        assert!(foreign("203.0.113.10", Some(other)), "it is in the way");
-        assert!(!foreign("203.0.113.11", Some(other)) && !foreign("203.0.113.11", None), "nobody's business");
         let foreign = |net: &str, index, present| {
             matters(Event::Route { net: net.parse().unwrap(), index, via: None, present, ours: false })
         };
