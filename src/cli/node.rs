@@ -9,6 +9,7 @@ use super::assignments::observe_links;
 use super::output::{Output, UNREADABLE, advised, first_ones};
 use super::{GuardOptions, Hook, Verify, active, advice};
 use crate::audit::{Change, Event};
+use crate::doctor::UNIT;
 use crate::guard::{self, courier};
 use crate::hook;
 use crate::inspect;
@@ -186,6 +187,20 @@ fn step_size(step: &Step) -> usize {
     }
 }
 
+/// Without the guard a port that appears is drift until somebody applies, although nobody has changed anything.
+fn unguarded(node: &Node, steps: &[Step]) -> Option<Problem> {
+    let is_new = |step: &Step| matches!(step, Step::ScreenPort(_));
+    let is_guarded = RunState::guard_note(&node.paths).is_some_and(|note| note.is_alive());
+    (!is_guarded && steps.iter().any(is_new)).then(|| Problem {
+        vmid: None,
+        sentence:
+            "no guard runs on this node: the filter holds for ports that appear, but they are not screened before \
+                   the next `apply`"
+                .to_owned(),
+        hint: format!("the guard screens them at once: `systemctl enable --now {UNIT}`"),
+    })
+}
+
 pub(super) fn verify(node: &Node, command: &Verify) -> anyhow::Result<Output> {
     let mut report = node.reconcile(Mode::Plan)?;
     let mut meanings: Vec<String> = report.steps.iter().flat_map(Step::meanings).collect();
@@ -197,6 +212,7 @@ pub(super) fn verify(node: &Node, command: &Verify) -> anyhow::Result<Output> {
     if !meanings.is_empty() {
         text += "hint: `pve-public-ip apply` repairs it\n";
     }
+    report.notes.extend(unguarded(node, &report.steps));
     let wrong = images(node, &mut report)?;
     text += &drift_text(&wrong, command.all);
     meanings.extend(wrong.into_iter().map(|drift| drift.sentence));
