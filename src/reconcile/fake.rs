@@ -364,7 +364,13 @@ impl Scene {
             master: Some(bridge_of(guest)),
             ..Link::default()
         };
-        self.net.world().links.0.insert(Self::port(guest), link);
+        let mut world = self.net.world();
+        // A bridge that nobody has given a MAC takes over the lowest of its ports.
+        let is_fixed = world.state.fixed_macs.contains(&bridge_of(guest));
+        if guest >= 102 && !is_fixed && world.links.ports(bridge_of(guest)).next().is_none() {
+            world.change_link(bridge_of(guest), |bridge| bridge.mac = link.mac);
+        }
+        world.links.0.insert(Self::port(guest), link);
     }
 
     /// It disappears.

@@ -660,5 +660,11 @@ mod tests {
         ] {
             assert_eq!(shown.get(element).map(String::as_str), Some(subject), "{element}: {shown:?}");
         }
+        // No pool has it.
+        let link_local = Element::bound_address(IpAddr::V6(mac(102).link_local()).into());
+        assert!(!link_local.is_empty());
+        for element in link_local {
+            assert_eq!(subjects.of_element(&element), guest(102), "{element}");
+        }
     }
 }

@@ -43,6 +43,8 @@ pub struct Subjects<'a> {
     index: Index<'a>,
     /// Last address and pool of each entry, by its first address.
     entries: BTreeMap<IpAddr, (IpAddr, &'a PoolName)>,
+    /// Whose link-local addresses are: no pool has them.
+    link_local: BTreeMap<IpAddr, Vmid>,
 }
 
 impl<'a> Subjects<'a> {
@@ -52,7 +54,16 @@ impl<'a> Subjects<'a> {
             let of = move |net: IpNet| (net.network(), (net.broadcast(), name));
             pool.addresses.iter().map(move |entry| of(entry.address.net()))
         });
-        Self { registry, index: Index::new(registry), entries: entries.collect() }
+        let interfaces = registry
+            .guests
+            .iter()
+            .flat_map(|(vmid, guest)| guest.interfaces.values().map(move |interface| (*vmid, interface)));
+        let link_local = interfaces.flat_map(|(vmid, interface)| {
+            let own = interface.link_local.iter().copied().chain([interface.mac.link_local()]);
+            own.map(move |address| (IpAddr::V6(address), vmid))
+        });
+        let link_local = link_local.collect();
+        Self { registry, index: Index::new(registry), entries: entries.collect(), link_local }
     }
 
     /// Whose a step is. One that changes elements of several has no single subject: see [`Self::of_element`].
@@ -113,6 +124,9 @@ impl<'a> Subjects<'a> {
 
     /// Whose addresses these are: a guest's if they are all assigned to it, else a pool's.
     fn of_range(&self, first: IpAddr, last: IpAddr) -> Option<Subject> {
+        if let Some(vmid) = self.link_local.get(&first).filter(|_| first == last) {
+            return Some(Subject::Guest(*vmid));
+        }
         let holder = self.index.other_holder(None, first);
         if let Some(vmid) = holder.filter(|holder| self.index.other_holder(None, last) == Some(*holder)) {
             return Some(Subject::Guest(vmid));
