@@ -17,7 +17,7 @@ use std::process::Stdio;
 
 use pve_public_ip::cloudinit::{self, Subnet, Wanted, WantedNic};
 use pve_public_ip::guest::GuestConfig;
-use pve_public_ip::model::GuestKind;
+use pve_public_ip::model::{Family, GuestKind};
 use pve_public_ip::registry::document::{GuestFile, GuestOs, PoolsFile, parse};
 use tempfile::TempDir;
 
@@ -176,11 +176,11 @@ impl Guest {
     }
 
     fn pings(&self, wanted: &Wanted) -> Option<String> {
-        let with_gateway = |v4: bool| wanted.nics.values().find(move |nic| nic.gateway(v4).is_some());
+        let with_gateway = |family: Family| wanted.nics.values().find(move |nic| nic.gateway(family).is_some());
         let mut pinged = 0;
-        for (v4, beyond) in [(true, BEYOND[0]), (false, BEYOND[1])] {
-            let Some(nic) = with_gateway(v4) else { continue };
-            for address in addresses(nic).filter(|address| address.is_ipv4() == v4) {
+        for (family, beyond) in Family::BOTH.into_iter().zip(BEYOND) {
+            let Some(nic) = with_gateway(family) else { continue };
+            for address in addresses(nic).filter(|address| Family::of(*address) == family) {
                 let run = self.run(&format!("ping -n -q -c 1 -W 1 -I {address} {beyond}"));
                 pinged += 1;
                 if run.code != 0 {
@@ -427,7 +427,7 @@ fn every_document_is_rendered_for_every_back_end() {
                         "{at}: {address} is not in\n{ifcfg}"
                     );
                 }
-                let gateway = nic.gateway(true).map(|gateway| gateway.address.to_string());
+                let gateway = nic.gateway(Family::V4).map(|gateway| gateway.address.to_string());
                 assert_eq!(keys.get("GATEWAY").copied(), gateway.as_deref(), "{at}: {ifcfg}");
                 assert_eq!(keys.get("HWADDR").copied(), Some(nic.mac.to_string().as_str()), "{at}: {ifcfg}");
             }
@@ -438,13 +438,13 @@ fn every_document_is_rendered_for_every_back_end() {
 /// What `NetworkManager` is told has all addresses and gateways, and no name server of a family that the NIC has not: it
 /// would refuse the whole profile.
 fn is_in_profile(nic: &WantedNic, profile: &str, at: &str) {
-    for (v4, header) in [(true, "[ipv4]"), (false, "[ipv6]")] {
+    for (family, header) in [(Family::V4, "[ipv4]"), (Family::V6, "[ipv6]")] {
         let section = profile.split_once(header).map_or("", |(_, rest)| rest.split("\n[").next().unwrap_or_default());
-        let has_addresses = addresses(nic).any(|address| address.is_ipv4() == v4);
-        for address in addresses(nic).filter(|address| address.is_ipv4() == v4) {
+        let has_addresses = addresses(nic).any(|address| Family::of(address) == family);
+        for address in addresses(nic).filter(|address| Family::of(*address) == family) {
             assert!(section.contains(&format!("={address}/")), "{at}: {address} is not in\n{profile}");
         }
-        if let Some(gateway) = nic.gateway(v4) {
+        if let Some(gateway) = nic.gateway(family) {
             assert!(section.contains(&format!("gateway={}\n", gateway.address)), "{at}: no gateway in\n{profile}");
         }
         if !has_addresses {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::host::command::{self, CommandError};
+use crate::model::Family;
 use crate::ruleset::{Backend, Chains, IpSetName, IptablesTable, Variant};
 
 /// How long, in seconds, to wait for whoever holds the lock of iptables.
@@ -68,7 +69,7 @@ fn save(place: IptablesTable) -> Result<String, XtablesError> {
 
 /// The places of one iptables.
 fn places(variant: Variant, ipv6: bool) -> impl Iterator<Item = IptablesTable> {
-    IptablesTable::all(variant).filter(move |place| ipv6 || !place.v6)
+    IptablesTable::all(variant).filter(move |place| ipv6 || place.family == Family::V4)
 }
 
 /// Chains of ours by their place, and what could not be read.

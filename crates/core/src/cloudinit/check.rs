@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::told::{self, Told, ToldNic};
 use super::{Gateway, SnippetName, Subnet, Wanted, WantedNic, assign_command, is_link_local};
 use crate::guest::GuestConfig;
-use crate::model::{MacAddr, NicId, Vmid};
+use crate::model::{Family, MacAddr, NicId, Vmid};
 use crate::plan::Problem;
 use crate::registry::document::{GuestFile, GuestOs};
 use crate::registry::plain;
@@ -255,10 +255,10 @@ impl Check<'_> {
                 ));
             }
         }
-        for v4 in [true, false] {
+        for family in Family::BOTH {
             // Without an address its gateway is not worth a word.
-            let has_address = told.addresses.iter().any(|address| address.addr().is_ipv4() == v4);
-            if let Some(gateway) = nic.gateway(v4).filter(|_| whole && has_address) {
+            let has_address = told.addresses.iter().any(|address| Family::of_net(*address) == family);
+            if let Some(gateway) = nic.gateway(family).filter(|_| whole && has_address) {
                 self.gateway(id, gateway, told);
             }
         }
@@ -333,14 +333,14 @@ impl Check<'_> {
 
     /// Two default gateways of a family: replies leave by the wrong one.
     fn gateways(&mut self, told: &Told) {
-        for (family, v4) in [(4, true), (6, false)] {
+        for family in Family::BOTH {
             let all =
                 told.nics.iter().flat_map(|nic| nic.gateways.iter().map(move |gateway| (nic.mac, gateway.address)));
-            let all: BTreeSet<(MacAddr, IpAddr)> = all.filter(|(_, gateway)| gateway.is_ipv4() == v4).collect();
+            let all: BTreeSet<(MacAddr, IpAddr)> = all.filter(|(_, gateway)| Family::of(*gateway) == family).collect();
             if all.len() > 1 {
                 let all: Vec<String> = all.iter().map(|(mac, gateway)| format!("{gateway} on {mac}")).collect();
                 let sentence = format!(
-                    "guest {} is told several IPv{family} default gateways ({}): what it sends leaves by the wrong one",
+                    "guest {} is told several {family} default gateways ({}): what it sends leaves by the wrong one",
                     self.guest.vmid,
                     all.join(", ")
                 );

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::{Gateway, Resolver, Subnet, Unsuitable, Wanted, WantedNic, inside, is_link_local, quoted};
 use crate::guest::GuestConfig;
-use crate::model::{GuestKind, NicId};
+use crate::model::{Family, GuestKind, NicId};
 use crate::registry::document::{GuestFile, GuestOs, PoolsFile};
 
 /// One way to configure a guest.
@@ -57,19 +57,19 @@ fn in_words(wanted: &Wanted, windows: bool) -> Vec<Manual> {
 }
 
 /// Fixed addresses with their gateways; what is found out by itself needs no word.
-fn fixed(nic: &WantedNic, v4: bool) -> impl Iterator<Item = (IpNet, Option<Gateway>)> {
+fn fixed(nic: &WantedNic, family: Family) -> impl Iterator<Item = (IpNet, Option<Gateway>)> {
     nic.subnets.iter().filter_map(move |subnet| match subnet {
-        Subnet::Static { address, gateway } if address.addr().is_ipv4() == v4 => Some((*address, *gateway)),
+        Subnet::Static { address, gateway } if Family::of_net(*address) == family => Some((*address, *gateway)),
         _ => None,
     })
 }
 
-fn addresses(nic: &WantedNic, v4: bool) -> String {
-    fixed(nic, v4).map(|(address, _)| address.to_string()).collect::<Vec<_>>().join(",")
+fn addresses(nic: &WantedNic, family: Family) -> String {
+    fixed(nic, family).map(|(address, _)| address.to_string()).collect::<Vec<_>>().join(",")
 }
 
-fn servers(nic: &WantedNic, v4: bool) -> Vec<String> {
-    nic.name_servers.iter().filter(|server| server.is_ipv4() == v4).map(ToString::to_string).collect()
+fn servers(nic: &WantedNic, family: Family) -> Vec<String> {
+    nic.name_servers.iter().filter(|server| Family::of(**server) == family).map(ToString::to_string).collect()
 }
 
 fn link_prefix(gateway: IpAddr) -> String {
@@ -84,26 +84,26 @@ fn interfaces(id: NicId, nic: &WantedNic) -> Vec<String> {
         format!("auto {name}"),
     ];
     let (mut mtu, mut servers) = (nic.mtu, nic.name_servers.as_slice());
-    for v4 in [true, false] {
-        for (address, gateway) in fixed(nic, v4) {
-            lines.push(format!("iface {name} inet{} static", if v4 { "" } else { "6" }));
+    for family in Family::BOTH {
+        for (address, gateway) in fixed(nic, family) {
+            lines.push(format!("iface {name} inet{} static", if family == Family::V4 { "" } else { "6" }));
             let mut put = |line: String| lines.push(format!("    {line}"));
             put(format!("address {address}"));
             if let Some(mtu) = mtu.take() {
                 put(format!("mtu {mtu}"));
             }
-            if !v4 && nic.awaits_router() {
+            if family == Family::V6 && nic.awaits_router() {
                 // Also where the guest forwards. An address that it makes itself would not get out.
                 put("accept_ra 2".to_owned());
                 put("autoconf 0".to_owned());
-            } else if !v4 {
+            } else if family == Family::V6 {
                 put("accept_ra 0".to_owned());
             }
             match gateway {
                 Some(Gateway { address, outside: true }) => {
-                    let family = if v4 { "-4" } else { "-6" };
-                    put(format!("up ip {family} route replace {} dev {name}", link_prefix(address)));
-                    put(format!("up ip {family} route replace default via {address} dev {name}"));
+                    let number = family.number();
+                    put(format!("up ip -{number} route replace {} dev {name}", link_prefix(address)));
+                    put(format!("up ip -{number} route replace default via {address} dev {name}"));
                 }
                 Some(Gateway { address, .. }) => put(format!("gateway {address}")),
                 None => {}
@@ -123,7 +123,7 @@ fn netplan(id: NicId, nic: &WantedNic) -> Vec<String> {
         let words: Vec<String> = words.into_iter().map(|word| quoted(&word)).collect();
         format!("[{}]", words.join(", "))
     };
-    let all = |nets: &dyn Fn(bool) -> Vec<String>| [nets(true), nets(false)].concat();
+    let all = |nets: &dyn Fn(Family) -> Vec<String>| Family::BOTH.map(nets).concat();
     let mut lines = vec![
         format!("    {id}:"),
         format!("      match: {{macaddress: '{}'}}", nic.mac),
@@ -132,12 +132,12 @@ fn netplan(id: NicId, nic: &WantedNic) -> Vec<String> {
         format!("      accept-ra: {}", nic.awaits_router()),
     ];
     lines.extend(nic.mtu.map(|mtu| format!("      mtu: {mtu}")));
-    let nets = |v4| fixed(nic, v4).map(|(address, _)| address.to_string()).collect();
+    let nets = |family| fixed(nic, family).map(|(address, _)| address.to_string()).collect();
     lines.push(format!("      addresses: {}", quoted(all(&nets))));
     if !nic.name_servers.is_empty() {
-        lines.push(format!("      nameservers: {{addresses: {}}}", quoted(all(&|v4| servers(nic, v4)))));
+        lines.push(format!("      nameservers: {{addresses: {}}}", quoted(all(&|family| servers(nic, family)))));
     }
-    let gateways: Vec<Gateway> = [true, false].into_iter().filter_map(|v4| nic.gateway(v4)).collect();
+    let gateways: Vec<Gateway> = Family::BOTH.into_iter().filter_map(|family| nic.gateway(family)).collect();
     if !gateways.is_empty() {
         lines.push("      routes:".to_owned());
     }
@@ -152,48 +152,48 @@ fn netplan(id: NicId, nic: &WantedNic) -> Vec<String> {
 
 /// `NetworkManager` finds out by itself that a gateway outside the prefix is on the link.
 fn nmcli(id: NicId, nic: &WantedNic) -> Vec<String> {
-    let name = format!("public-ip-{id}");
-    let mut words = vec![format!("nmcli connection add type ethernet con-name {name} ifname '*'")];
+    let connection = format!("public-ip-{id}");
+    let mut words = vec![format!("nmcli connection add type ethernet con-name {connection} ifname '*'")];
     words.push(format!("802-3-ethernet.mac-address {}", nic.mac));
     words.extend(nic.mtu.map(|mtu| format!("802-3-ethernet.mtu {mtu}")));
-    for (v4, family) in [(true, "ipv4"), (false, "ipv6")] {
-        let addresses = addresses(nic, v4);
+    for (family, name) in [(Family::V4, "ipv4"), (Family::V6, "ipv6")] {
+        let addresses = addresses(nic, family);
         if addresses.is_empty() {
-            words.push(format!("{family}.method disabled"));
+            words.push(format!("{name}.method disabled"));
             continue;
         }
         // `manual` takes no route from an advertisement.
-        let method = if !v4 && nic.awaits_router() { "auto" } else { "manual" };
-        words.push(format!("{family}.method {method} {family}.addresses {addresses}"));
-        words.extend(nic.gateway(v4).map(|gateway| format!("{family}.gateway {}", gateway.address)));
-        let servers = servers(nic, v4);
-        words.extend((!servers.is_empty()).then(|| format!("{family}.dns {}", servers.join(","))));
-        words.extend((!v4).then(|| "ipv6.addr-gen-mode eui64".to_owned()));
+        let method = if family == Family::V6 && nic.awaits_router() { "auto" } else { "manual" };
+        words.push(format!("{name}.method {method} {name}.addresses {addresses}"));
+        words.extend(nic.gateway(family).map(|gateway| format!("{name}.gateway {}", gateway.address)));
+        let servers = servers(nic, family);
+        words.extend((!servers.is_empty()).then(|| format!("{name}.dns {}", servers.join(","))));
+        words.extend((family == Family::V6).then(|| "ipv6.addr-gen-mode eui64".to_owned()));
     }
-    vec![words.join(" \\\n    "), format!("nmcli connection up {name}")]
+    vec![words.join(" \\\n    "), format!("nmcli connection up {connection}")]
 }
 
 fn powershell(id: NicId, nic: &WantedNic) -> Vec<String> {
     let mac = nic.mac.to_string().to_uppercase().replace(':', "-");
     let on = "-InterfaceIndex $nic.ifIndex";
     let mut lines = vec![format!("# {id}"), format!("$nic = Get-NetAdapter | Where-Object MacAddress -eq '{mac}'")];
-    for (v4, family) in [(true, "IPv4"), (false, "IPv6")] {
-        if fixed(nic, v4).next().is_none() {
+    for family in Family::BOTH {
+        if fixed(nic, family).next().is_none() {
             continue;
         }
         let mtu = nic.mtu.map_or_else(String::new, |mtu| format!(" -NlMtuBytes {mtu}"));
         let mut listen = "";
-        if !v4 {
+        if family == Family::V6 {
             // By default its link-local address is not the one made of the MAC.
             lines.push("Set-NetIPv6Protocol -RandomizeIdentifiers Disabled".to_owned());
             listen = if nic.awaits_router() { " -RouterDiscovery Enabled" } else { " -RouterDiscovery Disabled" };
         }
         lines.push(format!("Set-NetIPInterface {on} -AddressFamily {family} -Dhcp Disabled{listen}{mtu}"));
-        for (address, gateway) in fixed(nic, v4) {
+        for (address, gateway) in fixed(nic, family) {
             let (ip, length) = (address.addr(), address.prefix_len());
             lines.push(format!("New-NetIPAddress {on} -IPAddress {ip} -PrefixLength {length}"));
             let Some(Gateway { address, outside }) = gateway else { continue };
-            let (nowhere, everything) = if v4 { ("0.0.0.0", "0.0.0.0/0") } else { ("::", "::/0") };
+            let (nowhere, everything) = if family == Family::V4 { ("0.0.0.0", "0.0.0.0/0") } else { ("::", "::/0") };
             if outside {
                 let link = link_prefix(address);
                 lines.push(format!("New-NetRoute {on} -DestinationPrefix {link} -NextHop {nowhere}"));
@@ -202,7 +202,7 @@ fn powershell(id: NicId, nic: &WantedNic) -> Vec<String> {
         }
     }
     if !nic.name_servers.is_empty() {
-        let servers = [servers(nic, true), servers(nic, false)].concat().join(",");
+        let servers = Family::BOTH.map(|family| servers(nic, family)).concat().join(",");
         lines.push(format!("Set-DnsClientServerAddress {on} -ServerAddresses {servers}"));
     }
     lines

@@ -31,7 +31,7 @@ pub use snippet::{Part, SnippetName};
 pub use snippet_storage::{SnippetStorage, choose_snippet_storage};
 
 use crate::guest::{Addressing, CloudInitForm, GuestConfig, IpConfig, IpFamily, NicError};
-use crate::model::{GuestKind, MacAddr, NicId, Prefix, Vmid};
+use crate::model::{Family, GuestKind, MacAddr, NicId, Prefix, Vmid};
 use crate::registry::document::{Assigned, GuestFile, GuestOs, Mode, PoolsFile};
 use crate::registry::plain;
 
@@ -129,10 +129,10 @@ pub enum Unsuitable {
     #[error("`{0}` is not understood: {1}")]
     IpConfig(String, NicError),
     /// Two default gateways of one family.
-    #[error("it would have two IPv{family} default gateways: {ours} and, by `{key}`, {theirs}")]
+    #[error("it would have two {family} default gateways: {ours} and, by `{key}`, {theirs}")]
     TwoGateways {
-        /// 4 or 6.
-        family: u8,
+        /// Of both.
+        family: Family,
         /// Of the assignment.
         ours: IpAddr,
         /// The other one.
@@ -143,12 +143,12 @@ pub enum Unsuitable {
         without: String,
     },
     /// Proxmox VE configures one address of a family in a container.
-    #[error("Proxmox VE gives a container's NIC one IPv{family} address, and {nic} holds {count}")]
+    #[error("Proxmox VE gives a container's NIC one {family} address, and {nic} holds {count}")]
     Container {
         /// The NIC.
         nic: NicId,
-        /// 4 or 6.
-        family: u8,
+        /// Of both.
+        family: Family,
         /// How many it has.
         count: usize,
     },
@@ -187,7 +187,7 @@ impl Wanted {
     /// prefix.
     pub fn needs_document(&self) -> bool {
         let more_than_one = |nic: &WantedNic| {
-            [true, false].iter().any(|v4| nic.subnets.iter().filter(|subnet| subnet.is_v4() == *v4).count() > 1)
+            Family::BOTH.iter().any(|family| nic.subnets.iter().filter(|subnet| subnet.family() == *family).count() > 1)
         };
         let outside =
             |subnet: &Subnet| matches!(subnet, Subnet::Static { gateway: Some(gateway), .. } if gateway.outside);
@@ -198,8 +198,8 @@ impl Wanted {
 impl WantedNic {
     /// As much of it as fits into `ipconfigN`: the first address of each family.
     pub fn ip_config(&self) -> IpConfig {
-        let family = |v4: bool| {
-            let first = self.subnets.iter().find(|subnet| subnet.is_v4() == v4);
+        let first_of = |family: Family| {
+            let first = self.subnets.iter().find(|subnet| subnet.family() == family);
             first.map_or_else(IpFamily::default, |subnet| match subnet {
                 Subnet::Static { address, gateway } => IpFamily {
                     address: Some(Addressing::Static(*address)),
@@ -209,34 +209,34 @@ impl WantedNic {
                 Subnet::Auto => IpFamily { address: Some(Addressing::Auto), gateway: None },
             })
         };
-        IpConfig { v4: family(true), v6: family(false) }
+        IpConfig { v4: first_of(Family::V4), v6: first_of(Family::V6) }
     }
 
     /// The default gateway of a family.
-    pub fn gateway(&self, v4: bool) -> Option<Gateway> {
+    pub fn gateway(&self, family: Family) -> Option<Gateway> {
         self.subnets.iter().find_map(|subnet| match subnet {
-            Subnet::Static { gateway: Some(gateway), .. } if gateway.address.is_ipv4() == v4 => Some(*gateway),
+            Subnet::Static { gateway: Some(gateway), .. } if Family::of(gateway.address) == family => Some(*gateway),
             _ => None,
         })
     }
 
     /// Whether only a router's advertisement can tell it the IPv6 gateway: it has addresses, and none is named.
     pub fn awaits_router(&self) -> bool {
-        self.has(false) && self.gateway(false).is_none()
+        self.has(Family::V6) && self.gateway(Family::V6).is_none()
     }
 
-    fn has(&self, v4: bool) -> bool {
-        self.subnets.iter().any(|subnet| subnet.is_v4() == v4)
+    fn has(&self, family: Family) -> bool {
+        self.subnets.iter().any(|subnet| subnet.family() == family)
     }
 }
 
 impl Subnet {
-    /// Whether it is of IPv4.
-    pub fn is_v4(self) -> bool {
+    /// Of its addresses; router advertisements are IPv6.
+    pub fn family(self) -> Family {
         match self {
-            Self::Static { address, .. } => address.addr().is_ipv4(),
-            Self::Dhcp4 => true,
-            Self::Dhcp6 | Self::Auto => false,
+            Self::Static { address, .. } => Family::of_net(address),
+            Self::Dhcp4 => Family::V4,
+            Self::Dhcp6 | Self::Auto => Family::V6,
         }
     }
 }
@@ -298,14 +298,14 @@ pub fn inside(
             return Err(Unsuitable::SameMac(*twin, *id));
         }
         let mut subnets = Vec::new();
-        for (v4, family) in [(true, &current.v4), (false, &current.v6)] {
-            let own: Vec<&Assigned> = held.iter().filter(|held| (held.address.family() == 4) == v4).collect();
+        for (family, configured) in [(Family::V4, &current.v4), (Family::V6, &current.v6)] {
+            let is_of = |held: &&Assigned| Family::of(held.address.first()) == family;
+            let own: Vec<&Assigned> = held.iter().filter(is_of).collect();
             if config.kind == GuestKind::Lxc && own.len() > 1 {
-                let (nic, family, count) = (*id, if v4 { 4 } else { 6 }, own.len());
-                return Err(Unsuitable::Container { nic, family, count });
+                return Err(Unsuitable::Container { nic: *id, family, count: own.len() });
             }
             if own.is_empty() {
-                subnets.extend(carried_over(family, v4));
+                subnets.extend(carried_over(configured, family));
             }
             for assigned in own {
                 subnets.push(assigned_subnet(assigned, pools, guest.cloud_init.os)?);
@@ -324,8 +324,8 @@ pub fn inside(
             },
         );
     }
-    for v4 in [true, false] {
-        one_gateway(&mut wanted, config, v4)?;
+    for family in Family::BOTH {
+        one_gateway(&mut wanted, config, family)?;
     }
     name_servers(&mut wanted, guest.vmid, config, resolver);
     Ok(wanted)
@@ -375,10 +375,10 @@ fn check_drive(config: &GuestConfig) -> Result<(), Unsuitable> {
     }
 }
 
-fn carried_over(family: &IpFamily, v4: bool) -> Option<Subnet> {
-    match family.address? {
-        Addressing::Static(address) => Some(Subnet::Static { address, gateway: gateway(address, family.gateway) }),
-        Addressing::Dhcp if v4 => Some(Subnet::Dhcp4),
+fn carried_over(configured: &IpFamily, family: Family) -> Option<Subnet> {
+    match configured.address? {
+        Addressing::Static(address) => Some(Subnet::Static { address, gateway: gateway(address, configured.gateway) }),
+        Addressing::Dhcp if family == Family::V4 => Some(Subnet::Dhcp4),
         Addressing::Dhcp => Some(Subnet::Dhcp6),
         Addressing::Auto => Some(Subnet::Auto),
         Addressing::Manual => None,
@@ -444,18 +444,17 @@ fn own_address(prefix: Prefix, gateway: Option<IpAddr>) -> IpAddr {
 }
 
 /// Leaves one default gateway of a family: that of the first NIC with assignments.
-fn one_gateway(wanted: &mut Wanted, config: &GuestConfig, v4: bool) -> Result<(), Unsuitable> {
-    let family = if v4 { 4 } else { 6 };
+fn one_gateway(wanted: &mut Wanted, config: &GuestConfig, family: Family) -> Result<(), Unsuitable> {
     let mut ours: Option<(NicId, Gateway)> = None;
     for (id, nic) in wanted.nics.iter_mut().filter(|(_, nic)| nic.assigned) {
         for subnet in &mut nic.subnets {
             let Subnet::Static { address, gateway } = subnet else { continue };
-            if address.addr().is_ipv4() != v4 {
+            if Family::of_net(*address) != family {
                 continue;
             }
             match (&mut *gateway, ours) {
                 (None, None) => wanted.notes.push(format!(
-                    "no gateway is known for {}: the guest gets no IPv{family} default route by it",
+                    "no gateway is known for {}: the guest gets no {family} default route by it",
                     address.addr()
                 )),
                 (None, _) => {}
@@ -463,7 +462,7 @@ fn one_gateway(wanted: &mut Wanted, config: &GuestConfig, v4: bool) -> Result<()
                 (Some(found), Some((first, default))) => {
                     if *id != first || found.address != default.address {
                         wanted.notes.push(format!(
-                            "{} on {id} gets no default gateway, because a guest has one for IPv{family} \
+                            "{} on {id} gets no default gateway, because a guest has one for {family} \
                              ({} on {first}); replies to other networks leave by that one",
                             address.addr(),
                             default.address
@@ -476,10 +475,13 @@ fn one_gateway(wanted: &mut Wanted, config: &GuestConfig, v4: bool) -> Result<()
     }
     let Some((_, ours)) = ours else { return Ok(()) };
     for (id, nic) in wanted.nics.iter().filter(|(_, nic)| !nic.assigned) {
-        if let Some(theirs) = nic.gateway(v4) {
+        if let Some(theirs) = nic.gateway(family) {
             let key = config.ip_config_key(*id);
             let mut without = nic.ip_config();
-            let line = if v4 { &mut without.v4 } else { &mut without.v6 };
+            let line = match family {
+                Family::V4 => &mut without.v4,
+                Family::V6 => &mut without.v6,
+            };
             line.gateway = None;
             let (ours, theirs, without) = (ours.address, theirs.address, config.with_ip_config(*id, &without));
             return Err(Unsuitable::TwoGateways { family, ours, theirs, key, without });
@@ -497,11 +499,12 @@ fn name_servers(wanted: &mut Wanted, vmid: Vmid, config: &GuestConfig, resolver:
     let own: Vec<String> = config.search_domains().into_iter().map(str::to_owned).collect();
     let domains = if own.is_empty() { resolver.search_domains.clone() } else { own };
     let rank = |nic: &&mut WantedNic| {
-        let has_gateway = [true, false].iter().any(|v4| nic.gateway(*v4).is_some());
+        let has_gateway = Family::BOTH.iter().any(|family| nic.gateway(*family).is_some());
         (!has_gateway, !nic.assigned)
     };
     let Some(nic) = wanted.nics.values_mut().min_by_key(rank) else { return };
-    let (usable, other): (Vec<IpAddr>, Vec<IpAddr>) = servers.into_iter().partition(|server| nic.has(server.is_ipv4()));
+    let (usable, other): (Vec<IpAddr>, Vec<IpAddr>) =
+        servers.into_iter().partition(|server| nic.has(Family::of(*server)));
     // Proxmox VE's own document would name it all the same.
     if let (true, true, Some(server)) = (needs_document, usable.is_empty(), other.first()) {
         let (family, needed) = if server.is_ipv4() { (4, 6) } else { (6, 4) };

@@ -5,6 +5,7 @@
 
 pub(crate) mod address;
 mod amount;
+mod family;
 mod guest;
 mod mac;
 mod missing;
@@ -15,6 +16,7 @@ pub mod text;
 
 pub use address::{Prefix, PrefixError};
 pub use amount::{Amount, EXACT};
+pub use family::Family;
 pub use guest::{GuestKind, NicId, NicIdError, Vmid, VmidError};
 pub use mac::{MacAddr, MacError};
 pub use missing::Missing;

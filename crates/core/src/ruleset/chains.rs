@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::Routed;
-use crate::model::MacAddr;
+use crate::model::{Family, MacAddr};
 
 /// Which iptables: two programs that do not see each other's rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -73,7 +73,7 @@ pub struct IptablesTable {
     /// Which iptables.
     pub variant: Variant,
     /// Address family.
-    pub v6: bool,
+    pub family: Family,
     /// Its table.
     pub table: ChainTable,
 }
@@ -109,12 +109,12 @@ impl IptablesTable {
     /// All of one iptables.
     pub fn all(variant: Variant) -> impl Iterator<Item = Self> {
         let tables = [ChainTable::Filter, ChainTable::Raw];
-        tables.into_iter().flat_map(move |table| [false, true].map(|v6| Self { variant, v6, table }))
+        tables.into_iter().flat_map(move |table| Family::BOTH.map(|family| Self { variant, family, table }))
     }
 
     /// The program for one of its jobs: `iptables-legacy-save`.
     pub fn program(self, job: &str) -> String {
-        let stem = if self.v6 { "ip6tables" } else { "iptables" };
+        let stem = if self.family == Family::V6 { "ip6tables" } else { "iptables" };
         let variant = match self.variant {
             Variant::Legacy => "legacy",
             Variant::Nft => "nft",
@@ -283,20 +283,20 @@ pub struct IpSetName {
     /// What is in it.
     pub set: IpSet,
     /// Address family.
-    pub v6: bool,
+    pub family: Family,
 }
 
 impl IpSetName {
     /// All there are.
     pub fn all() -> impl Iterator<Item = Self> {
         let sets = [IpSet::From, IpSet::Here, IpSet::Pool];
-        sets.into_iter().flat_map(|set| [false, true].map(|v6| Self { set, v6 }))
+        sets.into_iter().flat_map(|set| Family::BOTH.map(|family| Self { set, family }))
     }
 
     /// What has to follow `create`, but for the name.
     pub fn kind(self) -> String {
         let kind = if self.set == IpSet::From { "hash:ip,mac" } else { "hash:net" };
-        format!("{kind} family {} maxelem 1048576", if self.v6 { "inet6" } else { "inet" })
+        format!("{kind} family {} maxelem 1048576", if self.family == Family::V6 { "inet6" } else { "inet" })
     }
 
     fn matching(self, directions: &str) -> String {
@@ -311,7 +311,7 @@ impl fmt::Display for IpSetName {
             IpSet::Here => "here",
             IpSet::Pool => "pool",
         };
-        write!(f, "pve-public-ip-{set}{}", if self.v6 { 6 } else { 4 })
+        write!(f, "pve-public-ip-{set}{}", self.family.number())
     }
 }
 
@@ -328,24 +328,25 @@ impl Routed {
     ) -> (BTreeMap<IptablesTable, Chains>, BTreeMap<IpSetName, BTreeSet<String>>) {
         let mut sets = BTreeMap::new();
         let mut chains = BTreeMap::new();
-        for v6 in [Some(false), ipv6.then_some(true)].into_iter().flatten() {
+        for family in [Some(Family::V4), ipv6.then_some(Family::V6)].into_iter().flatten() {
             if ipset {
-                sets.extend(self.sets(v6));
+                sets.extend(self.sets(family));
             }
-            for (table, rules) in [(ChainTable::Filter, self.filter(v6, ipset)), (ChainTable::Raw, self.raw(v6, ipset))]
+            for (table, rules) in
+                [(ChainTable::Filter, self.filter(family, ipset)), (ChainTable::Raw, self.raw(family, ipset))]
             {
                 let jumps = table.hooks().iter().map(|hook| ((*hook).to_owned(), vec![1])).collect();
                 let rules = rules.into_iter().map(|(name, rules)| (name.to_owned(), rules)).collect();
-                chains.insert(IptablesTable { variant, v6, table }, Chains { rules, jumps });
+                chains.insert(IptablesTable { variant, family, table }, Chains { rules, jumps });
             }
         }
         (chains, sets)
     }
 
-    fn sets(&self, v6: bool) -> [(IpSetName, BTreeSet<String>); 3] {
-        let name = |set| IpSetName { set, v6 };
-        let nets = |nets: &BTreeSet<IpNet>| nets.iter().filter(|net| is_family(net, v6)).map(short).collect();
-        let from = self.from.iter().filter(|(net, _)| is_family(net, v6) && is_expanded(net));
+    fn sets(&self, family: Family) -> [(IpSetName, BTreeSet<String>); 3] {
+        let name = |set| IpSetName { set, family };
+        let nets = |nets: &BTreeSet<IpNet>| nets.iter().filter(|net| is_family(net, family)).map(short).collect();
+        let from = self.from.iter().filter(|(net, _)| is_family(net, family) && is_expanded(net));
         let from = from.flat_map(|(net, mac)| {
             let (first, last) = (net.network(), net.broadcast());
             addresses(first, last).map(move |address| format!("{address},{mac}"))
@@ -358,18 +359,25 @@ impl Routed {
     }
 
     /// One rule for each net, or one for their set.
-    fn each(v6: bool, ipset: bool, set: IpSet, nets: &BTreeSet<IpNet>, direction: &str, verdict: &str) -> Vec<String> {
+    fn each(
+        family: Family,
+        ipset: bool,
+        set: IpSet,
+        nets: &BTreeSet<IpNet>,
+        direction: &str,
+        verdict: &str,
+    ) -> Vec<String> {
         if ipset {
-            return vec![format!("{} -j {verdict}", IpSetName { set, v6 }.matching(direction))];
+            return vec![format!("{} -j {verdict}", IpSetName { set, family }.matching(direction))];
         }
         let option = if direction == "src" { "-s" } else { "-d" };
-        nets.iter().filter(|net| is_family(net, v6)).map(|net| format!("{option} {net} -j {verdict}")).collect()
+        nets.iter().filter(|net| is_family(net, family)).map(|net| format!("{option} {net} -j {verdict}")).collect()
     }
 
-    fn filter(&self, v6: bool, ipset: bool) -> BTreeMap<&'static str, Vec<String>> {
-        let each = |set, nets, direction, verdict| Self::each(v6, ipset, set, nets, direction, verdict);
+    fn filter(&self, family: Family, ipset: bool) -> BTreeMap<&'static str, Vec<String>> {
+        let each = |set, nets, direction, verdict| Self::each(family, ipset, set, nets, direction, verdict);
         let mut first = Vec::new();
-        for (device, mac) in self.kept6.iter().filter(|_| v6) {
+        for (device, mac) in self.kept6.iter().filter(|_| family == Family::V6) {
             // The same chain stands before the node's own input, which is to go on.
             first.push(match mac {
                 Some(mac) => format!("-i {device} {} -m addrtype ! --dst-type LOCAL -j DROP", to_mac(*mac)),
@@ -389,9 +397,9 @@ impl Routed {
 
         let mut own = Vec::new();
         if ipset {
-            own.push(format!("{} -j RETURN", IpSetName { set: IpSet::From, v6 }.matching("src,src")));
+            own.push(format!("{} -j RETURN", IpSetName { set: IpSet::From, family }.matching("src,src")));
         }
-        let alone = self.from.iter().filter(|(net, _)| is_family(net, v6) && !(ipset && is_expanded(net)));
+        let alone = self.from.iter().filter(|(net, _)| is_family(net, family) && !(ipset && is_expanded(net)));
         own.extend(alone.map(|(net, mac)| format!("-s {net} -m mac --mac-source {mac} -j RETURN")));
         let guest = own.iter().cloned().chain([format!("-g {POOL}")]).collect();
         let shared = own.into_iter().chain([format!("-g {OTHER}")]).collect();
@@ -408,7 +416,7 @@ impl Routed {
     }
 
     /// Sources that the filter table judges, and those that need no way back, are let through here.
-    fn raw(&self, v6: bool, ipset: bool) -> BTreeMap<&'static str, Vec<String>> {
+    fn raw(&self, family: Family, ipset: bool) -> BTreeMap<&'static str, Vec<String>> {
         let asked = self.routed_bridges.iter().filter_map(|(bridge, mac)| Some((bridge, (*mac)?)));
         let first = asked
             .flat_map(|(bridge, mac)| {
@@ -416,16 +424,16 @@ impl Routed {
                 frames.map(|frames| format!("-i {bridge} {frames} -g {RETURN_PATH}"))
             })
             .collect();
-        let exempt: &[&str] = if v6 { &["::/128", "fe80::/10"] } else { &["0.0.0.0/32"] };
+        let exempt: &[&str] = if family == Family::V6 { &["::/128", "fe80::/10"] } else { &["0.0.0.0/32"] };
         let mut back: Vec<String> = exempt.iter().map(|net| format!("-s {net} -j RETURN")).collect();
-        back.extend(Self::each(v6, ipset, IpSet::Pool, &self.pools, "src", "RETURN"));
+        back.extend(Self::each(family, ipset, IpSet::Pool, &self.pools, "src", "RETURN"));
         back.push("-m rpfilter --invert -j DROP".to_owned());
         BTreeMap::from([(CHAIN, first), (RETURN_PATH, back)])
     }
 }
 
-fn is_family(net: &IpNet, v6: bool) -> bool {
-    matches!(net, IpNet::V6(_)) == v6
+fn is_family(net: &IpNet, family: Family) -> bool {
+    Family::of_net(*net) == family
 }
 
 /// Whether its addresses are members of a set, one by one.
@@ -506,16 +514,17 @@ mod tests {
     }
 
     /// The rules of one table as `iptables-restore` is told them.
-    fn shown(ipset: bool, v6: bool, table: ChainTable) -> Vec<String> {
+    fn shown(ipset: bool, family: Family, table: ChainTable) -> Vec<String> {
         let (chains, _) = routed().chains(Variant::Legacy, ipset, true);
-        let script = chains[&IptablesTable { variant: Variant::Legacy, v6, table }].script(&Chains::default(), table);
+        let script =
+            chains[&IptablesTable { variant: Variant::Legacy, family, table }].script(&Chains::default(), table);
         script.lines().filter(|line| line.starts_with('-')).map(str::to_owned).collect()
     }
 
     #[test]
     fn with_sets_the_number_of_rules_does_not_grow() {
         assert_eq!(
-            shown(true, false, ChainTable::Filter),
+            shown(true, Family::V4, ChainTable::Filter),
             [
                 "-A PVE-PUBLIC-IP -i eno1 -o eno1 -m bpf --bytecode \"6,32 0 0 4292870144,21 0 3 33554432,40 0 0 \
                  4292870148,21 0 1 57345,6 0 0 65535,6 0 0 0\" -j PVE-PUBLIC-IP-LOOP",
@@ -553,7 +562,7 @@ mod tests {
     #[test]
     fn without_sets_each_address_is_a_rule() {
         assert_eq!(
-            shown(false, true, ChainTable::Filter)[9..13],
+            shown(false, Family::V6, ChainTable::Filter)[9..13],
             [
                 "-A PVE-PUBLIC-IP-GUEST -s 2001:db8:1::10/128 -m mac --mac-source 02:00:00:00:00:64 -j RETURN",
                 "-A PVE-PUBLIC-IP-GUEST -g PVE-PUBLIC-IP-POOL",
@@ -562,15 +571,15 @@ mod tests {
             ]
         );
         assert_eq!(
-            shown(false, true, ChainTable::Filter)[0],
+            shown(false, Family::V6, ChainTable::Filter)[0],
             "-A PVE-PUBLIC-IP ! -d ff00::/8 -i eno3 -m addrtype ! --dst-type LOCAL -j DROP"
         );
         assert_eq!(
-            shown(false, true, ChainTable::Filter)[1],
+            shown(false, Family::V6, ChainTable::Filter)[1],
             "-A PVE-PUBLIC-IP -i vmbr2 -m bpf --bytecode \"6,32 0 0 4292870144,21 0 3 33554432,40 0 0 4292870148,21 0 1 \
              45568,6 0 0 65535,6 0 0 0\" -m addrtype ! --dst-type LOCAL -j DROP"
         );
-        let raw = shown(false, true, ChainTable::Raw);
+        let raw = shown(false, Family::V6, ChainTable::Raw);
         assert_eq!(
             raw[1..],
             [
@@ -587,7 +596,7 @@ mod tests {
 
     #[test]
     fn only_what_differs_is_written_and_nothing_of_others() {
-        let place = IptablesTable { variant: Variant::Nft, v6: false, table: ChainTable::Filter };
+        let place = IptablesTable { variant: Variant::Nft, family: Family::V4, table: ChainTable::Filter };
         let wanted = routed().chains(Variant::Nft, false, true).0.remove(&place).unwrap();
         assert_eq!(wanted.script(&wanted, place.table), "*filter\nCOMMIT\n");
         let rules: String = wanted
@@ -625,9 +634,9 @@ mod tests {
 
     #[test]
     fn a_rule_is_never_an_accept() {
-        for (ipset, v6) in [(true, false), (true, true), (false, false), (false, true)] {
+        for (ipset, family) in [true, false].into_iter().flat_map(|ipset| Family::BOTH.map(|family| (ipset, family))) {
             for table in [ChainTable::Filter, ChainTable::Raw] {
-                let rules = shown(ipset, v6, table);
+                let rules = shown(ipset, family, table);
                 assert!(rules.iter().all(|rule| !rule.contains("ACCEPT")), "{rules:?}");
             }
         }

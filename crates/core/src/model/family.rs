@@ -1,0 +1,66 @@
+//! IPv4 and IPv6.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// Address family. Prints as `IPv4` or `IPv6`; IPv4 comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4, with ARP.
+    V4,
+    /// IPv6, with neighbour discovery.
+    V6,
+}
+
+impl Family {
+    /// Both, in their order.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of an address.
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// The family of a network.
+    pub fn of_net(net: IpNet) -> Self {
+        Self::of(net.addr())
+    }
+
+    /// 4 or 6, as it stands at the end of names (`ip -4`, `pve-public-ip-pool6`).
+    pub fn number(self) -> u8 {
+        match self {
+            Self::V4 => 4,
+            Self::V6 => 6,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IPv{}", self.number())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family_is_that_of_its_addresses() {
+        for (net, family, text) in [
+            ("203.0.113.10/32", Family::V4, "IPv4"),
+            ("0.0.0.0/0", Family::V4, "IPv4"),
+            ("2001:db8::/64", Family::V6, "IPv6"),
+            ("::ffff:192.0.2.1/128", Family::V6, "IPv6"),
+        ] {
+            let net: IpNet = net.parse().unwrap();
+            assert_eq!(
+                (Family::of_net(net), Family::of(net.addr()), family.to_string().as_str()),
+                (family, family, text)
+            );
+        }
+        assert!(Family::V4 < Family::V6);
+    }
+}
