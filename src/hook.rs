@@ -4,7 +4,7 @@
 //! watchdog in `main` ends the process after [`DEADLINE`]. Phases come twice, late, out of order or never: each does
 //! all that it needs by itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
 use std::net::IpAddr;
@@ -18,16 +18,17 @@ use ipnet::IpNet;
 use crate::cloudinit::Finding;
 use crate::guest::{GuestError, Located};
 use crate::hookscript;
-use crate::host::command;
+use crate::host::{command, files};
 use crate::inspect::{self, Moment};
-use crate::model::{GuestKind, MacAddr, NodeName, Prefix, Vmid};
+use crate::model::{GuestKind, MacAddr, NodeName, PoolName, Prefix, Vmid};
 use crate::plan::{
     Index, Inputs, Presence, check_configured, check_filtered, check_guest, check_stranger, is_configured_beyond,
+    is_configured_with_others,
 };
 use crate::reconcile::{
     Baseline, GuestScope, Mode, Network, Node, ReconcileError, Reconciler, Scope, Transition, Which, announce_addresses,
 };
-use crate::registry::document::{CloudInitCheck, DocumentError, GuestFile, Pool};
+use crate::registry::document::{CloudInitCheck, DocumentError, GuestFile, POOLS_VERSION, Pool};
 use crate::registry::plain;
 use crate::store::StoreError;
 use crate::system::run::{MarkPhase, PoolsPart, RunError, RunState, fingerprint};
@@ -189,6 +190,8 @@ pub fn run(node: &Node, vmid: Vmid, phase: Phase, migrated_from: Option<&NodeNam
 #[derive(Default)]
 struct Pools {
     part: PoolsPart,
+    /// By which the files are known again that it was read from.
+    sources: BTreeMap<String, u64>,
     is_new: bool,
 }
 
@@ -224,7 +227,9 @@ impl Hook<'_> {
         if let Some((sentence, hint)) = check_filtered(&inputs.links, &file, config) {
             return Err(HookError::Refused { sentence, hint });
         }
-        if is_configured_beyond(&inputs.registry.pools, &file, config) {
+        // Of pools that were not read only the whole registry knows.
+        let is_part = inputs.registry.pools.version == POOLS_VERSION && is_configured_with_others(&file, config);
+        if is_part || is_configured_beyond(&inputs.registry.pools, &file, config) {
             let whole = self.node.store.load_known()?.0.registry;
             if let Some((sentence, hint)) = check_configured(&Index::new(&whole), &file, config) {
                 return Err(HookError::Refused { sentence, hint });
@@ -272,7 +277,7 @@ impl Hook<'_> {
             Err(HookError::Document(_)) => Pools::default(),
             read => read?,
         };
-        let transition = Transition::Unbind { mark: &mark, pools: &pools.part.pools, source: pools.part.source };
+        let transition = Transition::Unbind { mark: &mark, pools: &pools.part.pools, sources: &pools.sources };
         self.reconcile(&run, &mut *network, transition)?;
         log::info!("guest {} has stopped: its bindings are removed, its addresses stay reserved", self.vmid);
         Ok(())
@@ -281,27 +286,38 @@ impl Hook<'_> {
     /// The pools as far as this guest needs them: the entries that hold its addresses, those that it is configured with,
     /// and those of gateways.
     fn pools(&self, file: &GuestFile, configured: &BTreeSet<IpNet>) -> Result<Pools, HookError> {
-        let bytes = self.node.store.read_pools();
-        let source = fingerprint(&bytes);
+        // Nothing else is read where each pool has a file of its own: that no two pools or guests have the same is looked after
+        // by whoever writes them, and compared by [`Self::check_conflicts`] with every guest's file.
+        let pool_names: BTreeSet<PoolName> = file.addresses().map(|(.., assigned)| assigned.pool.clone()).collect();
+        let sources = self.node.store.pools_source(Some(&pool_names));
+        let source = fingerprint(format!("{sources:?}").as_bytes());
         let assigned: BTreeSet<Prefix> = file.addresses().map(|(.., assigned)| assigned.address).collect();
         let names = assigned.iter().map(ToString::to_string);
         let about: BTreeSet<String> = names.chain(configured.iter().map(ToString::to_string)).collect();
         let known = RunState::pools_part(&self.node.paths, self.vmid);
         if let Some(part) = known.filter(|known| known.source == source && known.about.is_superset(&about)) {
-            return Ok(Pools { part, is_new: false });
+            return Ok(Pools { part, sources, is_new: false });
         }
-        let (pools, error) = self.node.store.known_pools()?;
+        let (pools, error) = self.node.store.known_pools(Some(&pool_names))?;
         if let Some(DocumentError { hint, .. }) = error.as_ref().inspect(|error| log::warn!("{error}")) {
             log::warn!("hint: {hint}");
             log::warn!("what was known of the pools last counts for guest {}", self.vmid);
         }
+        // Whether the node may take a gateway upon itself depends on whose address it is.
+        let in_part = |gateway: &IpAddr| {
+            pools.pools.values().flat_map(|pool| &pool.addresses).any(|entry| entry.address.net().contains(gateway))
+        };
+        let is_routed = |pool: &&Pool| pool.mode() == crate::registry::document::Mode::Routed;
+        let is_whole = pools.version != POOLS_VERSION
+            || pools.pools.values().filter(is_routed).flat_map(Pool::gateways).all(|gateway| in_part(&gateway));
+        let pools = if is_whole { pools } else { self.node.store.known_pools(None)?.0 };
         let gateways: BTreeSet<IpAddr> = pools.pools.values().flat_map(Pool::gateways).collect();
         let pools = pools.only(|entry| {
             let mut inside = configured.iter().map(IpNet::addr).chain(gateways.iter().copied());
             assigned.iter().any(|address| entry.contains(*address)) || inside.any(|ip| entry.net().contains(&ip))
         });
         // What is not what the file says is said at every start.
-        Ok(Pools { part: PoolsPart { source, about, pools }, is_new: error.is_none() })
+        Ok(Pools { part: PoolsPart { source, about, pools }, sources, is_new: error.is_none() })
     }
 
     /// Binds the guest; `inputs` get the interfaces that its share depends on.
@@ -317,7 +333,7 @@ impl Hook<'_> {
         if pools.is_new {
             run.set_pools_part(self.vmid, &pools.part);
         }
-        let transition = Transition::Bind { file, phase, inputs, source: pools.part.source };
+        let transition = Transition::Bind { file, phase, inputs, sources: &pools.sources };
         self.reconcile(run, network, transition)
     }
 
@@ -375,7 +391,7 @@ impl Hook<'_> {
 
     /// Compares the guest's file with the whole registry, once for each content.
     fn check_conflicts(&self, run: &RunState, bytes: &[u8]) -> Result<(), HookError> {
-        if run.is_compared(self.vmid, bytes) {
+        if run.is_compared(self.vmid, files::fingerprint(bytes)) {
             return Ok(());
         }
         let (snapshot, _) = self.node.store.load_known()?;

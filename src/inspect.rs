@@ -110,7 +110,7 @@ pub fn node(node: &Node, runs: impl Fn(Vmid, GuestKind) -> bool) -> Result<Vec<F
     let mut located = node.guests.local()?;
     located.retain(|_, config| !config.cloud_init_drives().is_empty());
     // Files that cannot be read are named by others.
-    let Ok((pools, _)) = node.store.known_pools() else { return Ok(Vec::new()) };
+    let Ok((pools, _)) = node.store.known_pools(None) else { return Ok(Vec::new()) };
     let mut findings = Vec::new();
     for (vmid, config) in located {
         match node.store.load_guest(vmid) {

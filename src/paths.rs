@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::model::{GuestKind, NodeName, Vmid};
+use crate::model::{GuestKind, NodeName, PoolName, Vmid};
 
 /// All paths that the program uses, under one root.
 #[derive(Debug, Clone)]
@@ -81,6 +81,21 @@ impl Paths {
     /// Pools and their addresses.
     pub fn pools_file(&self) -> PathBuf {
         self.registry().join("pools.json")
+    }
+
+    /// Directory of the pools' own files, from version 2 of the format on.
+    pub fn pool_files(&self) -> PathBuf {
+        self.registry().join("pools")
+    }
+
+    /// The file of one pool.
+    pub fn pool_file(&self, name: &PoolName) -> PathBuf {
+        self.pool_files().join(format!("{name}.json"))
+    }
+
+    /// Whether a file, or the directory of the pools' files, says something about pools.
+    pub fn is_of_pools(&self, path: &Path) -> bool {
+        path == self.pools_file() || path == self.pool_files() || path.parent() == Some(&self.pool_files())
     }
 
     /// Addresses that were taken back not long ago.

@@ -22,6 +22,7 @@ use crate::paths::Paths;
 use crate::plan::{Inputs, Located};
 use crate::reconcile::Node;
 use crate::registry::Registry;
+use crate::registry::document::POOLS_VERSION;
 use crate::ruleset::BaseChain;
 use crate::ruleset::{Backend, Table};
 use crate::selftest;
@@ -412,13 +413,20 @@ pub fn note_release(paths: &Paths, node: &NodeName) -> io::Result<()> {
 /// Files that a writer left, and the one that was written the furthest in the future.
 fn look_at_registry(paths: &Paths, registry: &Registry) -> (Vec<PathBuf>, Option<(PathBuf, Duration)>) {
     let mut leftovers = Vec::new();
-    for directory in [paths.registry(), paths.guest_files(), paths.registry().join("nodes")] {
+    for directory in [paths.registry(), paths.guest_files(), paths.pool_files(), paths.registry().join("nodes")] {
         let names = files::names(&directory).into_iter();
         leftovers.extend(names.filter(|name| name.contains(".tmp.")).map(|name| directory.join(name)));
+    }
+    if registry.pools.version != POOLS_VERSION {
+        // Files of pools that do not count: a conversion did not come to its end.
+        let names = files::names(&paths.pool_files()).into_iter().filter(|name| !name.contains(".tmp."));
+        leftovers.extend(names.map(|name| paths.pool_files().join(name)));
     }
     leftovers.sort_unstable();
     let now = SystemTime::now();
     let known = registry.guests.keys().map(|vmid| paths.guest_file(*vmid)).chain([paths.pools_file()]);
+    let is_apart = registry.pools.version == POOLS_VERSION;
+    let known = known.chain(registry.pools.pools.keys().filter(|_| is_apart).map(|name| paths.pool_file(name)));
     let ahead = known.filter_map(|path| {
         let written = fs::metadata(&path).and_then(|meta| meta.modified()).ok()?;
         Some((path, written.duration_since(now).ok()?))

@@ -93,6 +93,39 @@ fn pool_set_gateway() {
     });
 }
 
+/// Two pools that guests hold addresses of get a file each.
+#[test]
+fn registry_convert() {
+    killed_everywhere(&Scenario {
+        command: "registry convert",
+        prepare: |node| {
+            node.run(CREATE).ok();
+            node.run("pool create lan --profile generic-bridged --bridge vmbr0 198.18.0.0/29").ok();
+            node.run("assign 100 203.0.113.10").ok();
+            node.run("assign 101 198.18.0.2 --no-probe").ok();
+            node.tree.write("etc/pve/public-ip/pools/gone.json", "{");
+        },
+        again: None,
+        at_least: 12,
+    });
+}
+
+/// Where each pool has a file: that of the pool and those of its guests are written.
+#[test]
+fn pool_set_gateway_in_a_file_of_its_own() {
+    killed_everywhere(&Scenario {
+        command: "pool set ovh-rbx --gateway4 203.0.113.9",
+        prepare: |node| {
+            node.run(CREATE).ok();
+            node.run("registry convert").ok();
+            node.run("assign 100 203.0.113.10").ok();
+            node.run("assign 101 203.0.113.11").ok();
+        },
+        again: None,
+        at_least: 12,
+    });
+}
+
 /// A guest that is told by cloud-init: by a document of its own.
 const TOLD: &str = "ide2: local:cloudinit,media=cdrom\nipconfig0: ip=dhcp\nnet0: virtio=02:00:00:AA:BB:00,bridge=vmbr0\n\
     smbios1: uuid=2e5bd7c2-0ed6-4a3a-9b87-6d3a1f1b6c11\n";
@@ -450,7 +483,8 @@ fn left_overs(node: &Node) -> Vec<String> {
         let entries = fs::read_dir(node.tree.path(directory)).into_iter().flatten();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     };
-    let empty = registry(node).guests.into_values().filter(pve_public_ip::registry::document::GuestFile::is_empty);
-    let empty = empty.map(|guest| format!("empty file of guest {}", guest.vmid));
+    let empty = registry(node).guests;
+    let empty = empty.values().filter(|guest| guest.is_empty());
+    let empty: Vec<String> = empty.map(|guest| format!("empty file of guest {}", guest.vmid)).collect();
     names("etc/pve/priv/lock").into_iter().chain(empty).collect()
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use pve_public_ip::registry::document::{Document, GuestFile, NodeFile, PoolsFile, parse, render};
+use pve_public_ip::registry::document::{Document, GuestFile, NodeFile, PoolFile, PoolsFile, parse, render};
 
 fn round_trip<T: Document + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
     match parse::<T>(Path::new("file.json"), bytes) {
@@ -18,6 +18,7 @@ fn round_trip<T: Document + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
 
 fuzz_target!(|bytes: &[u8]| {
     round_trip::<PoolsFile>(bytes);
+    round_trip::<PoolFile>(bytes);
     round_trip::<GuestFile>(bytes);
     round_trip::<NodeFile>(bytes);
 });

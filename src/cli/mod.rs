@@ -15,6 +15,7 @@ mod network;
 mod node;
 pub mod output;
 mod partition;
+mod pool_import;
 mod pool_list;
 mod pools;
 mod probe;
@@ -46,7 +47,7 @@ use crate::paths::Paths;
 use crate::reconcile::{Node, ReconcileError};
 use crate::registry::RuleError;
 use crate::registry::document::{
-    BackendChoice, CloudInitCheck, DocumentError, GuestFile, GuestOs, NodeFile, PoolsFile, Probe, Profile,
+    BackendChoice, CloudInitCheck, DocumentError, GuestFile, GuestOs, NodeFile, PoolFile, PoolsFile, Probe, Profile,
     ReleasedFile, UplinkGuard,
 };
 use crate::registry::layout::Layout;
@@ -230,7 +231,7 @@ impl Command {
             Self::Verify(verify) => !verify.active,
             Self::Doctor(doctor) => !doctor.fix,
             Self::Conflicts(ConflictsCommand::List { .. })
-            | Self::Pool(PoolCommand::List | PoolCommand::Show { .. })
+            | Self::Pool(PoolCommand::List | PoolCommand::Show { .. } | PoolCommand::Export { .. })
             | Self::Registry(RegistryCommand::Check)
             | Self::Node(NodeCommand::Show)
             | Self::Plan(_)
@@ -268,6 +269,8 @@ pub struct CompleteWords {
 pub enum SchemaFile {
     /// pools.json
     Pools,
+    /// pools/NAME.json
+    Pool,
     /// guests/VMID.json
     Guest,
     /// released.json
@@ -313,6 +316,24 @@ pub enum PoolCommand {
     ///
     /// What is not given stays as it is. The profile's gateway is assumed where the pool has none for the address.
     Add(PoolAdd),
+    /// Add addresses to a pool, or change what is known of them, as a CSV or JSON file says: all in one step, or none
+    ///
+    /// CSV has a first line with the names of its columns: address, mac, gateway, monthly_cost_cents. An empty cell leaves what
+    /// is known as it is. With --dry-run the changes are only shown.
+    Import {
+        /// The pool
+        name: PoolName,
+        /// The file
+        file: PathBuf,
+        /// Why
+        #[command(flatten)]
+        reason: Reason,
+    },
+    /// Print the addresses of a pool as CSV, or as JSON with --output-format json, as `pool import` reads them
+    Export {
+        /// The pool
+        name: PoolName,
+    },
     /// Change what holds for all addresses of a pool
     Set(PoolSet),
     /// List the pools, and how many addresses of each are assigned, free, cooling down and reserved
@@ -339,11 +360,20 @@ pub enum PoolCommand {
 pub enum RegistryCommand {
     /// Say which files of the registry cannot be used, and whether this node has a copy of each
     Check,
+    /// Give each pool a file of its own (pools/NAME.json), for more addresses than one file holds
+    ///
+    /// In one step; refused as long as a node of the cluster runs a release that cannot read such files. There is no way back to
+    /// a release before 0.2.0 afterwards.
+    Convert {
+        /// Why
+        #[command(flatten)]
+        reason: Reason,
+    },
     /// Put this node's last known good copy in the place of a file that cannot be used
     ///
     /// With --dry-run the copy is printed. What is replaced is kept on this node.
     Restore {
-        /// The file as the registry calls it: pools.json, guests/100.json, nodes/pve1.json
+        /// The file as the registry calls it: pools.json, pools/NAME.json, guests/100.json, nodes/pve1.json
         file: String,
         /// Why
         #[command(flatten)]
@@ -572,9 +602,10 @@ pub struct PoolSet {
 pub struct PoolAdd {
     /// The pool
     name: PoolName,
-    /// Address or prefix
-    address: Prefix,
-    /// MAC that the provider bound to it
+    /// Addresses or prefixes
+    #[arg(required = true, value_name = "ADDRESS")]
+    addresses: Vec<Prefix>,
+    /// MAC that the provider bound to them
     #[arg(long)]
     mac: Option<MacAddr>,
     /// No MAC any more
@@ -1116,8 +1147,8 @@ impl Command {
             Self::Pool(PoolCommand::Create(command)) => &command.reason,
             Self::Pool(PoolCommand::Add(command)) => &command.reason,
             Self::Pool(PoolCommand::Set(command)) => &command.reason,
-            Self::Pool(PoolCommand::Remove { reason, .. })
-            | Self::Registry(RegistryCommand::Restore { reason, .. }) => reason,
+            Self::Pool(PoolCommand::Remove { reason, .. } | PoolCommand::Import { reason, .. })
+            | Self::Registry(RegistryCommand::Restore { reason, .. } | RegistryCommand::Convert { reason }) => reason,
             Self::Node(NodeCommand::Set(command)) => return command.reason.as_ref(),
             Self::Setup(command) => &command.reason,
             Self::Assign(command) => &command.reason,
@@ -1190,6 +1221,7 @@ impl Cli {
 fn schema(file: Option<SchemaFile>) -> Output {
     let one = |file| match file {
         SchemaFile::Pools => schemars::schema_for!(PoolsFile),
+        SchemaFile::Pool => schemars::schema_for!(PoolFile),
         SchemaFile::Guest => schemars::schema_for!(GuestFile),
         SchemaFile::Released => schemars::schema_for!(ReleasedFile),
         SchemaFile::Node => schemars::schema_for!(NodeFile),
@@ -1202,6 +1234,7 @@ fn schema(file: Option<SchemaFile>) -> Output {
         Some(file) => one(file).to_value(),
         None => serde_json::json!({
             "pools.json": one(SchemaFile::Pools).to_value(),
+            "pools/NAME.json": one(SchemaFile::Pool).to_value(),
             "guests/VMID.json": one(SchemaFile::Guest).to_value(),
             "released.json": one(SchemaFile::Released).to_value(),
             "nodes/NODE.json": one(SchemaFile::Node).to_value(),

@@ -12,6 +12,7 @@ use super::assignments::{own_addresses, retold};
 use super::bridges;
 use super::node::settle_pool;
 use super::output::{Output, UNREADABLE, advised, table};
+use super::pool_import;
 use super::pool_list;
 use super::{PoolAdd, PoolCommand, PoolCreate, PoolSet, ProfileOrFile, advice};
 use crate::host::files;
@@ -19,8 +20,9 @@ use crate::model::{IfName, PoolName, Prefix};
 use crate::plan::{Inputs, Problem, Surroundings, assume_bridge, assume_gateways, is_segment_of, outlook, unfit};
 use crate::reconcile::Node;
 use crate::registry::document::{self, MAX_FILE_SIZE, Mode, Pool, PoolAddress, Profile};
+use crate::registry::entries::Changed;
 use crate::registry::layout::Layout;
-use crate::registry::{Edit, EntryChange, Holders, Registry, RuleError, Span, State, plain, room};
+use crate::registry::{Edit, EntryChange, Holders, Registry, Rerouted, RuleError, Span, State, plain, room};
 use crate::store::StoreError;
 use crate::store::journal::now;
 use crate::system::routers;
@@ -29,6 +31,8 @@ pub(super) fn run(node: &Node, command: PoolCommand, dry_run: bool) -> anyhow::R
     match command {
         PoolCommand::Create(command) => create(node, command, dry_run),
         PoolCommand::Add(command) => add(node, &command, dry_run),
+        PoolCommand::Import { name, file, .. } => pool_import::import(node, &name, &file, dry_run),
+        PoolCommand::Export { name } => pool_import::export(node, &name),
         PoolCommand::Set(command) => set(node, command, dry_run),
         PoolCommand::List => pool_list::list(node),
         PoolCommand::Show { name } => show(node, &name),
@@ -167,44 +171,90 @@ fn read_layout(path: &Path) -> anyhow::Result<Layout> {
 }
 
 fn add(node: &Node, command: &PoolAdd, dry_run: bool) -> anyhow::Result<Output> {
-    let PoolAdd { name, address, mac, gateway, monthly_cost_cents, .. } = command;
-    let entry_change = EntryChange {
+    let PoolAdd { name, addresses, mac, gateway, monthly_cost_cents, .. } = command;
+    let change = EntryChange {
         mac: edit(*mac, command.no_mac),
         gateway: edit(*gateway, command.no_gateway),
         monthly_cost_cents: edit(*monthly_cost_cents, command.no_monthly_cost),
     };
-    let trying = || format!("cannot add {} to pool `{name}`", plain(*address));
+    let changes: Vec<(Prefix, EntryChange)> = addresses.iter().map(|address| (*address, change)).collect();
+    let listed = addresses.iter().map(|address| plain(*address)).collect::<Vec<_>>().join(", ");
+    let entered = enter(node, name, &changes, &format!("cannot add {listed} to pool `{name}`"), dry_run)?;
+    let mut lines = Vec::new();
+    let mut entries = Vec::new();
+    for (before, after) in &entered.changed {
+        let address = plain(after.address);
+        let differences = before.as_ref().map(|before| differences(before, after));
+        lines.push(match differences.as_deref() {
+            None if dry_run => format!("{address} would be added to pool {name}"),
+            None => format!("{address} added to pool {name}"),
+            Some([]) => format!("{address} of pool {name} is unchanged"),
+            Some(some) => {
+                let verb = if dry_run { "would be changed" } else { "changed" };
+                format!("{address} of pool {name} {verb}: {}", some.join(", "))
+            }
+        });
+        entries.push(json!({ "address": after.address, "changed": differences }));
+    }
+    let mut data = json!({ "pool": name, "entries": entries, "assumptions": entered.said });
+    if let [only] = entries.as_slice() {
+        data["address"] = only["address"].clone();
+        data["changed"] = only["changed"].clone();
+    }
+    entered.output(node, name, lines, data, dry_run)
+}
+
+/// What came of entries that were added or changed.
+pub(super) struct Entered {
+    pub(super) changed: Vec<Changed>,
+    pub(super) said: Vec<String>,
+    own: Vec<IpNet>,
+    rerouted: Vec<Rerouted>,
+    registry: Registry,
+}
+
+/// Adds entries to a pool or changes them, all or none.
+pub(super) fn enter(
+    node: &Node,
+    name: &PoolName,
+    changes: &[(Prefix, EntryChange)],
+    trying: &str,
+    dry_run: bool,
+) -> anyhow::Result<Entered> {
     let own = own_addresses();
-    refuse_own(&own, &[PoolAddress::new(*address)]).with_context(trying)?;
+    let entries: Vec<PoolAddress> = changes.iter().map(|(address, _)| PoolAddress::new(*address)).collect();
+    refuse_own(&own, &entries).with_context(|| trying.to_owned())?;
     // Only what is assumed depends on it.
     let surroundings = bridges::surroundings(node).unwrap_or_default();
     let naming = |family| format!("name it: `pve-public-ip pool set {name} --gateway{family} IP`");
-    let (before, after, said, rerouted, registry) = change(node, dry_run, |registry| {
+    let (changed, said, rerouted, registry) = change(node, dry_run, |registry| {
         let old = registry.change_pool(name, |pool| pool.clone())?;
-        let (before, _) = registry.change_entry(name, *address, entry_change)?;
+        let changed = registry.change_entries(name, changes)?;
         let said = registry.change_pool(name, |pool| assume_gateways(pool, &surroundings, naming))?;
         registry.check_gateways(name, Some(&old))?;
         let rerouted = registry.follow_gateways(name, &old);
-        let after = registry.pool(name)?.addresses.iter().find(|entry| entry.address == *address).cloned();
-        Ok((before, after, said, rerouted, registry.clone()))
+        Ok((changed, said, rerouted, registry.clone()))
     })
-    .with_context(trying)?;
-    let plain_address = plain(*address);
-    let differences = before.as_ref().zip(after.as_ref()).map(|(before, after)| differences(before, after));
-    let mut text = match differences.as_deref() {
-        None if dry_run => format!("{plain_address} would be added to pool {name}"),
-        None => format!("{plain_address} added to pool {name}"),
-        Some([]) => format!("{plain_address} of pool {name} is unchanged"),
-        Some(some) => {
-            let verb = if dry_run { "would be changed" } else { "changed" };
-            format!("{plain_address} of pool {name} {verb}: {}", some.join(", "))
-        }
-    };
-    text.extend(said.iter().map(|line| format!("\n{line}")));
-    text.extend(withheld(&registry, name, &own).iter().map(|line| format!("\n{line}")));
-    text.extend(retold(node, &registry, &rerouted, dry_run).iter().map(|line| format!("\n{line}")));
-    let data = json!({ "pool": name, "address": address, "changed": differences, "assumptions": said });
-    settle_pool(node, dry_run, registry, Output::new(text, data))
+    .with_context(|| trying.to_owned())?;
+    Ok(Entered { changed, said, own, rerouted, registry })
+}
+
+impl Entered {
+    /// What else there is to say of it, after the node was brought in line.
+    pub(super) fn output(
+        self,
+        node: &Node,
+        name: &PoolName,
+        mut lines: Vec<String>,
+        data: serde_json::Value,
+        dry_run: bool,
+    ) -> anyhow::Result<Output> {
+        let Self { said, own, rerouted, registry, .. } = self;
+        lines.extend(said);
+        lines.extend(withheld(&registry, name, &own));
+        lines.extend(retold(node, &registry, &rerouted, dry_run));
+        settle_pool(node, dry_run, registry, Output::new(lines.join("\n"), data))
+    }
 }
 
 /// What an option and its `--no-` form ask for.
@@ -213,7 +263,7 @@ fn edit<T>(value: Option<T>, erase: bool) -> Edit<T> {
 }
 
 /// `cost 1.70 -> 2.00`.
-fn differences(before: &PoolAddress, after: &PoolAddress) -> Vec<String> {
+pub(super) fn differences(before: &PoolAddress, after: &PoolAddress) -> Vec<String> {
     let facts = |entry: &PoolAddress| {
         [
             ("MAC", entry.mac.map(|mac| mac.to_string())),

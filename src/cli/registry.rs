@@ -1,5 +1,6 @@
 //! `registry ...`: files of the registry that cannot be used, and their last known good copies on this node.
 
+use anyhow::Context as _;
 use serde_json::json;
 
 use super::node::settle;
@@ -13,6 +14,7 @@ use crate::registry::document::DocumentError;
 pub(super) fn run(node: &Node, command: &RegistryCommand, dry_run: bool) -> anyhow::Result<Output> {
     match command {
         RegistryCommand::Check => check(node),
+        RegistryCommand::Convert { .. } => convert(node, dry_run),
         RegistryCommand::Restore { file, .. } => restore(node, file, dry_run),
     }
 }
@@ -46,6 +48,17 @@ fn check(node: &Node) -> anyhow::Result<Output> {
     }
     let code = if broken.is_empty() { 0 } else { UNREADABLE };
     Ok(Output::new(text, data.into()).with_code(code))
+}
+
+fn convert(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
+    let is_done = node.store.convert(dry_run).context("cannot give each pool a file of its own")?;
+    let verb = if dry_run { "would have" } else { "has" };
+    let text = if is_done {
+        format!("each pool {verb} a file of its own from now on")
+    } else {
+        "each pool has a file of its own already".to_owned()
+    };
+    settle(node, dry_run, Output::new(text, json!({ "changed": is_done })))
 }
 
 fn restore(node: &Node, name: &str, dry_run: bool) -> anyhow::Result<Output> {

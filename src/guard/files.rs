@@ -205,7 +205,7 @@ fn signature(node: &Node, deep: bool) -> u64 {
     files::read_limited(&paths.vmlist(), 16 << 20).ok().hash(&mut hasher);
     let configs = [GuestKind::Qemu, GuestKind::Lxc].map(|kind| paths.local_config_dirs(&node.name, kind));
     let directories: BTreeSet<_> =
-        configs.into_iter().flatten().chain([paths.registry(), paths.guest_files()]).collect();
+        configs.into_iter().flatten().chain([paths.registry(), paths.guest_files(), paths.pool_files()]).collect();
     for directory in &directories {
         stat(directory).hash(&mut hasher);
         if deep && !journal.exists() {

@@ -61,14 +61,13 @@ impl Node {
 
     /// Sets to which nothing may be added as long as a file cannot be read.
     pub(super) fn kept(&self, registry: &Registry, observed: &NetState) -> BTreeSet<SetId> {
-        let broken = |path: PathBuf| {
-            registry.broken.iter().any(|error| error.path == path) && !registry.recalled.contains(&path)
-        };
+        let unusable = || registry.broken.iter().filter(|error| !registry.recalled.contains(&error.path));
+        let broken = |path: PathBuf| unusable().any(|error| error.path == path);
         let known: BTreeSet<SetId> = observed.elements.iter().map(Element::set).collect();
         // Known ranges stay as they are: the kernel refuses a second one that overlaps.
         let mut kept: BTreeSet<SetId> = known.iter().copied().filter(|set| set.storage() == Storage::Tree).collect();
         // What a port is exempt from depends on the pools' bridges and on the named uplinks.
-        if broken(self.paths.pools_file()) {
+        if unusable().any(|error| self.paths.is_of_pools(&error.path)) {
             kept.extend([SetId::FreePorts, SetId::RouterPorts, SetId::Elsewhere, SetId::OtherVlans]);
         }
         // What stands is better than what is made of nothing.

@@ -33,7 +33,7 @@ pub struct GuestScope<'a> {
     pub migrated_from: Option<&'a NodeName>,
 }
 
-/// What becomes of a guest's share. `source` is the fingerprint of the pools' file.
+/// What becomes of a guest's share. `sources` are the fingerprints of the files that its pools were read from.
 #[derive(Debug)]
 pub enum Transition<'a> {
     /// It is bound; `inputs` get the interfaces as they are.
@@ -45,7 +45,7 @@ pub enum Transition<'a> {
         /// Its part of what decisions depend on.
         inputs: &'a mut Inputs,
         /// Of what the pools were made.
-        source: u64,
+        sources: &'a BTreeMap<String, u64>,
     },
     /// It has stopped: its bindings are removed, its addresses stay reserved.
     Unbind {
@@ -54,7 +54,7 @@ pub enum Transition<'a> {
         /// The pools as far as it needs them.
         pools: &'a PoolsFile,
         /// Of what the pools were made.
-        source: u64,
+        sources: &'a BTreeMap<String, u64>,
     },
 }
 
@@ -66,8 +66,8 @@ impl Reconciler<'_> {
         transition: Transition<'_>,
     ) -> Result<Report, ReconcileError> {
         match transition {
-            Transition::Bind { file, phase, inputs, source } => self.bind(guest, file, phase, inputs, source),
-            Transition::Unbind { mark, pools, source } => self.unbind(guest, mark, pools, source),
+            Transition::Bind { file, phase, inputs, sources } => self.bind(guest, file, phase, inputs, sources),
+            Transition::Unbind { mark, pools, sources } => self.unbind(guest, mark, pools, sources),
         }
     }
 
@@ -77,7 +77,7 @@ impl Reconciler<'_> {
         file: &GuestFile,
         phase: MarkPhase,
         inputs: &mut Inputs,
-        source: u64,
+        sources: &BTreeMap<String, u64>,
     ) -> Result<Report, ReconcileError> {
         let (node, run, vmid) = (self.node, self.run, guest.vmid);
         let kind = inputs.guests[&vmid].config.kind;
@@ -108,7 +108,7 @@ impl Reconciler<'_> {
             guest.check_holders(run, self.network, &wanted, &before, file, kind)?;
         }
         run.set_mark(vmid, &mark)?;
-        let basis = node_basis(source, &inputs.registry.pools, &inputs.links);
+        let basis = node_basis(sources, &inputs.registry.pools, &inputs.links);
         // What Proxmox VE has made for this guest since pre-start is nobody's business yet.
         let taken_in: BTreeSet<(IfName, u32)> = RunState::note(&node.paths, VLAN_BRIDGES).unwrap_or_default();
         let is_alone = keeps_gateways && !by_chains && inputs.vlan_bridges().is_subset(&taken_in);
@@ -130,7 +130,7 @@ impl Reconciler<'_> {
         guest: &GuestScope<'_>,
         mark: &Mark,
         pools: &PoolsFile,
-        source: u64,
+        sources: &BTreeMap<String, u64>,
     ) -> Result<Report, ReconcileError> {
         let (node, run, vmid) = (self.node, self.run, guest.vmid);
         let registry = Registry { pools: pools.clone(), ..Registry::default() };
@@ -142,7 +142,7 @@ impl Reconciler<'_> {
         let stopped = Mark { phase: MarkPhase::Stopped, left_ports: left_ports.clone(), ..mark.clone() };
         run.set_mark(vmid, &stopped)?;
 
-        let basis = node_basis(source, pools, &links);
+        let basis = node_basis(sources, pools, &links);
         let recorded = guest.recorded(self.network, mark, pools)?;
         let wanted = NetState {
             routed_rules: recorded.routed_rules,
@@ -154,7 +154,7 @@ impl Reconciler<'_> {
         let by_chains = run.backend().is_some_and(|note| is_filtered_by_chains(note.backend, &registry, &mark.applied));
         let is_alone = keeps_gateways && !by_chains;
         let report = if is_alone && self.are_loaded(&recorded)? && run.node_applied(&basis) {
-            let guests = BTreeMap::from([(vmid, mark.applied.clone())]);
+            let guests = [(vmid, mark.applied.clone())].into();
             self.bring(&wanted, &recorded, &Registry { guests, ..registry })?
         } else {
             // The table was removed, or the bridge has another MAC now that the port is gone.
@@ -306,7 +306,7 @@ impl GuestScope<'_> {
     }
 
     pub(crate) fn inputs(&self, pools: PoolsFile, file: &GuestFile, located: Located) -> Inputs {
-        let guests = BTreeMap::from([(self.vmid, file.clone())]);
+        let guests = [(self.vmid, file.clone())].into();
         let registry = Registry { pools, guests, ..Registry::default() };
         let note = RunState::unlocked(&self.node.paths).backend();
         let backend = note.map(|note| note.backend).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! The scope of the whole node.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::announce::{Greetings, announce_addresses, greet, send_greetings};
 use super::baseline::Left;
@@ -106,13 +106,11 @@ impl Reconciler<'_> {
             send_greetings(self.network, &greetings);
             if trust == Trust::Whole {
                 forget(run, inputs, &mut changes);
-                let basis = node_basis(sources.pools_source, &inputs.registry.pools, &inputs.links);
+                let basis = node_basis(&sources.pools_source, &inputs.registry.pools, &inputs.links);
                 // As long as something of the node's share is missing, each hook tries again.
                 let is_whole = failed.iter().all(|failed| matches!(failed.subject, Subject::Guest(_)));
                 let basis = if is_whole { basis } else { Vec::new() };
-                if !run.node_applied(&basis) {
-                    run.set_node_applied(&basis);
-                }
+                run.set_node_applied(&basis);
                 let vlans = inputs.vlan_bridges();
                 if RunState::note(&node.paths, VLAN_BRIDGES).as_ref() != Some(&vlans) {
                     RunState::set_note(&node.paths, VLAN_BRIDGES, &vlans);
@@ -145,11 +143,15 @@ impl Reconciler<'_> {
     }
 }
 
-/// What the node's share of the state was made of: when it is the same, a hook need not look at that share.
+/// What the node's share of the state was made of: a line for each pool and bridge. When those that
+/// a guest depends on are the same, its hook need not look at that share.
+///
+/// What has changed of other pools is not the hook's to take in. Whoever is bound can use nothing but what he holds, whatever
+/// is reserved besides; and what the others' ports may not use is the guard's to keep up, who sees each change, and `apply`'s.
 ///
 /// A bridge without a fixed MAC takes over that of its ports, so it is part of it.
-pub(super) fn node_basis(pools_source: u64, pools: &PoolsFile, links: &Links) -> Vec<u8> {
-    let mut basis = format!("{pools_source:016x}\n");
+pub(super) fn node_basis(pools_source: &BTreeMap<String, u64>, pools: &PoolsFile, links: &Links) -> Vec<u8> {
+    let mut basis: String = pools_source.iter().map(|(name, print)| format!("{print:016x} {name}\n")).collect();
     for bridge in pools.pools.values().map(|pool| pool.bridge).collect::<BTreeSet<_>>() {
         let link = links.get(bridge).map(|link| (link.mac, &link.addresses, link.bridge));
         basis += &format!("{bridge} {link:?}\n");

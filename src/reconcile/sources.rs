@@ -14,7 +14,7 @@ use crate::registry::Registry;
 use crate::ruleset::Backend;
 use crate::store::News;
 use crate::system::KernelError;
-use crate::system::run::{Mark, RunState, fingerprint};
+use crate::system::run::{Mark, RunState};
 
 /// How long the cluster file system may take for all files; a cluster of 100,000 addresses takes a second.
 const READ_LIMIT: Duration = Duration::from_secs(20);
@@ -26,7 +26,7 @@ const SILENCE_SAID: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Sources {
     pub(super) inputs: Inputs,
-    pub(super) pools_source: u64,
+    pub(super) pools_source: BTreeMap<String, u64>,
     unreadable: BTreeMap<Vmid, GuestError>,
     /// What of the registry has no copy on this node yet.
     pub(super) news: News,
@@ -116,7 +116,7 @@ impl Node {
 
     /// Reads what lies under `/etc/pve`: pools, assignments, guests' configurations.
     pub fn read_sources(&self) -> Result<Sources, ReconcileError> {
-        let pools_source = fingerprint(&self.store.read_pools());
+        let pools_source = self.store.pools_source(None);
         let (snapshot, news) = self.store.load_known()?;
         let registry = snapshot.registry;
         let local = self.guests.local()?.into_iter();
@@ -155,7 +155,7 @@ impl Node {
             registry.guests.insert(vmid, mark.applied);
         }
         let inputs = Inputs::new(self.name.clone(), registry, guests);
-        Some(Sources { inputs, pools_source: 0, unreadable: BTreeMap::new(), news: News::default() })
+        Some(Sources { inputs, pools_source: BTreeMap::new(), unreadable: BTreeMap::new(), news: News::default() })
     }
 
     /// Who runs here, by marks and ports; says which guests' configurations could not be read.

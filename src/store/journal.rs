@@ -23,10 +23,11 @@ use serde::{Deserialize, Serialize};
 use crate::audit::{self, Change, Entry, Query, Selection, changes, select};
 use crate::host::command;
 use crate::host::files;
-use crate::model::{Moment, NodeName, Vmid};
+use crate::model::{Moment, NodeName, PoolName, Vmid};
 use crate::paths::Paths;
 use crate::registry::Registry;
-use crate::registry::document::{GuestFile, NodeFile, PoolsFile};
+use crate::registry::document::{GuestFile, NodeFile, Pool, PoolsFile};
+use crate::registry::shared::SharedMap;
 use crate::store::caller;
 
 /// Whether the last entry could not be written and that was said.
@@ -74,7 +75,7 @@ pub struct Found {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct RecordedRegistry {
     pools: PoolsFile,
-    guests: BTreeMap<Vmid, GuestFile>,
+    guests: SharedMap<Vmid, GuestFile>,
     node: Option<NodeFile>,
 }
 
@@ -85,8 +86,11 @@ struct RecordedRegistry {
 struct Line {
     /// By which the registry's files are recognised; without it nobody knows whether the log knows all.
     files: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// All of them, as release 0.1.0 writes it.
+    #[serde(default, skip_serializing)]
     pools: Option<PoolsFile>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    changed_pools: BTreeMap<PoolName, Option<Pool>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     guests: BTreeMap<Vmid, Option<GuestFile>>,
     /// Of no or one value.
@@ -97,12 +101,13 @@ struct Line {
 impl Line {
     /// What makes one registry of another.
     fn between(before: &Registry, after: &Registry, files: Option<u64>) -> Self {
-        let gone = before.guests.keys().filter(|vmid| !after.guests.contains_key(vmid)).map(|vmid| (*vmid, None));
-        let new = after.guests.iter().filter(|(vmid, guest)| before.guests.get(vmid) != Some(guest));
+        let changed = before.guests.differences(&after.guests);
+        let pools = before.pools.pools.differences(&after.pools.pools);
         Self {
             files,
-            pools: (before.pools != after.pools).then(|| after.pools.clone()),
-            guests: gone.chain(new.map(|(vmid, guest)| (*vmid, Some(guest.clone())))).collect(),
+            pools: None,
+            changed_pools: pools.map(|(name, [_, new])| (name.clone(), new.cloned())).collect(),
+            guests: changed.map(|(vmid, [_, new])| (*vmid, new.cloned())).collect(),
             node: (before.node != after.node).then(|| after.node.clone()).into_iter().collect(),
         }
     }
@@ -111,9 +116,15 @@ impl Line {
         if let Some(pools) = self.pools {
             known.pools = pools;
         }
+        for (name, pool) in self.changed_pools {
+            match pool {
+                Some(pool) => known.pools.pools.insert(name, pool),
+                None => drop(known.pools.pools.remove(&name)),
+            }
+        }
         for (vmid, guest) in self.guests {
             match guest {
-                Some(guest) => drop(known.guests.insert(vmid, guest)),
+                Some(guest) => known.guests.insert(vmid, guest),
                 None => drop(known.guests.remove(&vmid)),
             }
         }
@@ -138,8 +149,7 @@ impl Journal {
     /// Writes down what this process did.
     pub fn record(&self, changes: Vec<Change>, durability: Durability) {
         if !changes.is_empty() {
-            let entries: Vec<Entry> = self.entries(changes, false).collect();
-            said(self.append(&entries, durability));
+            said(self.append(self.entries(changes.into_iter(), false), durability));
         }
     }
 
@@ -149,29 +159,30 @@ impl Journal {
         let lines = self.lines();
         let is_known = was.is_some() && lines.last().and_then(|line| line.files) == was;
         if is_known && is.is_some() {
-            let mine: Vec<Entry> = self.entries(changes(before, after), false).collect();
-            if was == is && mine.is_empty() {
+            let mut mine = self.entries(changes(before, after), false).peekable();
+            let is_nothing = mine.peek().is_none();
+            if was == is && is_nothing {
                 return;
             }
             let is_long = fs::metadata(self.paths.audited_since()).is_ok_and(|meta| meta.len() > LINES);
             let added = || if is_long { self.rewrite(after, is) } else { self.add(&Line::between(before, after, is)) };
-            let logged = if mine.is_empty() { Ok(()) } else { self.append(&mine, Durability::Synced) };
+            let logged = if is_nothing { Ok(()) } else { self.append(mine, Durability::Synced) };
             said(logged.and_then(|()| added()));
             return;
         }
         let known = self.known(lines);
-        let found = changes(&known, &self.seen(before, &known));
-        let mut entries: Vec<Entry> = self.entries(found, true).collect();
-        entries.extend(self.entries(changes(before, after), false));
-        if entries.is_empty() {
+        let seen = self.seen(before, &known);
+        let found = self.entries(changes(&known, &seen), true);
+        let mut entries = found.chain(self.entries(changes(before, after), false)).peekable();
+        if entries.peek().is_none() {
             // From now on it is known that the log knows all.
             if is.is_some() && self.paths.audited().exists() {
                 said(self.add(&Line { files: is, ..Line::default() }));
             }
             return;
         }
-        let seen = self.seen(after, &known);
-        said(self.append(&entries, Durability::Synced).and_then(|()| self.rewrite(&seen, is)));
+        let logged = self.append(entries, Durability::Synced);
+        said(logged.and_then(|()| self.rewrite(&self.seen(after, &known), is)));
     }
 
     /// Writes what the log knows, whole. What is killed between the two files leaves lines that are too old: what they say is
@@ -216,7 +227,12 @@ impl Journal {
         let mut registry = registry.clone();
         for error in &registry.broken {
             let vmid = error.path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
-            if error.path == self.paths.pools_file() {
+            let name = error.path.file_stem().and_then(|stem| stem.to_str()?.parse::<PoolName>().ok());
+            let is_pool = error.path.parent() == Some(&self.paths.pool_files());
+            let pool = name.filter(|_| is_pool).and_then(|name| Some((known.pools.pools.share(&name)?, name)));
+            if let Some((pool, name)) = pool {
+                registry.pools.pools.insert_shared(name, pool);
+            } else if error.path == self.paths.pools_file() || error.path == self.paths.pool_files() {
                 registry.pools = known.pools.clone();
             } else if error.path == self.paths.guest_files() {
                 registry.guests.clone_from(&known.guests);
@@ -229,22 +245,21 @@ impl Journal {
         registry
     }
 
-    fn entries(&self, changes: Vec<Change>, found: bool) -> impl Iterator<Item = Entry> {
+    fn entries(&self, changes: impl Iterator<Item = Change>, found: bool) -> impl Iterator<Item = Entry> {
         let time = now();
-        let author =
-            if found || changes.is_empty() { audit::Author::default() } else { caller::author(self.reason.clone()) };
-        let node = self.node.clone();
-        changes.into_iter().map(move |change| Entry {
+        let mut author = found.then(audit::Author::default);
+        changes.map(move |change| Entry {
             version: audit::VERSION,
             time,
-            node: node.clone(),
+            node: self.node.clone(),
             change,
             found,
-            author: author.clone(),
+            author: author.get_or_insert_with(|| caller::author(self.reason.clone())).clone(),
         })
     }
 
-    fn append(&self, entries: &[Entry], durability: Durability) -> io::Result<()> {
+    /// Writes entries as they come: a registry that the log sees for the first time has a hundred thousand.
+    fn append(&self, entries: impl Iterator<Item = Entry>, durability: Durability) -> io::Result<()> {
         let path = self.paths.audit_log();
         files::directories(&self.paths.state())?;
         let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
@@ -264,15 +279,14 @@ impl Journal {
             // Whoever was here last did not come to the end: what it left is a line of its own.
             text.push('\n');
         }
-        text.extend(entries.iter().map(Entry::line));
-        let written = file.write(text.as_bytes())?;
-        if written < text.len() {
-            // Better no entry than half of one.
-            if lock.is_some() {
-                file.set_len(length)?;
+        for entry in entries {
+            text += &entry.line();
+            if text.len() < PIECE {
+                continue;
             }
-            return Err(io::ErrorKind::StorageFull.into());
+            write_piece(&mut file, &mut text, length, lock.is_some())?;
         }
+        write_piece(&mut file, &mut text, length, lock.is_some())?;
         drop(lock);
         if durability == Durability::Synced { file.sync_data() } else { Ok(()) }
     }
@@ -318,6 +332,23 @@ impl Journal {
         found.sort_unstable_by(|one, two| two.cmp(one));
         found
     }
+}
+
+/// As much is written at once.
+const PIECE: usize = 256 << 10;
+
+/// Writes what there is and empties it. Better no entry than half of one: what cannot be written whole takes along what was
+/// written before it, if nobody else can have written meanwhile.
+fn write_piece(file: &mut File, text: &mut String, length: u64, is_locked: bool) -> io::Result<()> {
+    let written = file.write(text.as_bytes())?;
+    if written < text.len() {
+        if is_locked {
+            file.set_len(length)?;
+        }
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    text.clear();
+    Ok(())
 }
 
 /// A file of the log, compressed or not.
@@ -451,11 +482,11 @@ mod tests {
         files::directories(&journal.paths.state()).unwrap();
         let (log, target) = (journal.paths.audit_log(), root.path().join("target"));
         symlink(&target, &log).unwrap();
-        let message = journal.append(&[], Durability::Soon).unwrap_err().to_string();
+        let message = journal.append(std::iter::empty(), Durability::Soon).unwrap_err().to_string();
         assert_eq!((message.as_str(), target.exists()), ("Too many levels of symbolic links (os error 40)", false));
         fs::remove_file(&log).unwrap();
         nix::unistd::mkfifo(&log, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert_eq!(journal.append(&[], Durability::Soon).unwrap_err().to_string(), "not a regular file");
+        assert_eq!(journal.append(std::iter::empty(), Durability::Soon).unwrap_err().to_string(), "not a regular file");
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! hash what each copy is of: most of them never change, and need not be read to know it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -59,23 +58,27 @@ impl LastGood {
 
     /// The guests of which there is a copy.
     pub(super) fn guests(&self) -> Vec<Vmid> {
-        let names = files::names(&self.directory.join("guests"));
-        names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect()
+        self.names("guests").iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect()
     }
 
-    /// What of these files, which can be used, has no copy. `gone` says which copies have no file any more.
+    /// How the copies in a directory are called.
+    pub(super) fn names(&self, directory: &str) -> Vec<String> {
+        files::names(&self.directory.join(directory))
+    }
+
+    /// What of these files, which can be used, has no copy: each with its fingerprint and, unless its copy has the same, its
+    /// content. `known` are the fingerprints of the copies, `gone` says which of these have no file any more.
     pub(super) fn news<'a>(
         &self,
-        good: impl Iterator<Item = (&'a Path, &'a [u8])>,
+        known: BTreeMap<String, u64>,
+        good: impl Iterator<Item = (&'a Path, u64, Option<&'a [u8]>)>,
         gone: impl Fn(&Path) -> bool,
     ) -> News {
-        let known = self.index();
         let mut news = News::default();
-        for (path, bytes) in good {
+        for (path, hash, content) in good {
             let Some(name) = self.name(path) else { continue };
-            let hash = hash(bytes);
-            if known.get(&name) != Some(&hash) {
-                news.write.push((self.directory.join(&name), bytes.to_vec()));
+            if let Some(content) = content.filter(|_| known.get(&name) != Some(&hash)) {
+                news.write.push((self.directory.join(&name), content.to_vec()));
             }
             news.index.insert(name, hash);
         }
@@ -109,7 +112,8 @@ impl LastGood {
         files::replace_soon(&self.directory.join("index"), lines.as_bytes())
     }
 
-    fn index(&self) -> BTreeMap<String, u64> {
+    /// The fingerprint of each file of which there is a copy.
+    pub(super) fn index(&self) -> BTreeMap<String, u64> {
         let bytes = files::read_limited(&self.directory.join("index"), 8 << 20).unwrap_or_default();
         let line = |line: &str| {
             let (hash, name) = line.split_once(' ')?;
@@ -117,10 +121,4 @@ impl LastGood {
         };
         String::from_utf8_lossy(&bytes).lines().filter_map(line).collect()
     }
-}
-
-fn hash(bytes: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    bytes.hash(&mut hasher);
-    hasher.finish()
 }

@@ -14,14 +14,18 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::host::files;
-use crate::model::{GuestKind, IfName, NodeName, Vmid};
+use crate::model::{GuestKind, IfName, NodeName, PoolName, Vmid};
 use crate::paths::Paths;
 use crate::registry::document::{
-    self, Document, DocumentError, Fault, GuestFile, NodeFile, PoolsFile, ReleasedFile, UPGRADE,
+    self, Document, DocumentError, Fault, GuestFile, NodeFile, POOLS_VERSION, Pool, PoolFile, PoolsFile, ReleasedFile,
+    UPGRADE, VERSION,
 };
+use crate::registry::shared::SharedMap;
 use crate::registry::{Registry, RuleError, releases};
 use journal::Journal;
 use last_good::LastGood;
@@ -148,16 +152,21 @@ pub struct Store {
     paths: Paths,
     node: NodeName,
     last_good: LastGood,
+    /// What was read last: a file that has the same content is not read into a document once more.
+    known: Arc<Mutex<Snapshot>>,
     /// Where its changes are written down.
     pub journal: Journal,
 }
 
-/// The registry as it is on disk, with the exact bytes that were read.
+/// The registry as it is on disk, and by what each of its files is known again.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// What the files say.
     pub registry: Registry,
-    bytes: BTreeMap<PathBuf, Vec<u8>>,
+    /// The fingerprint of each file that is there.
+    files: BTreeMap<PathBuf, u64>,
+    /// The content of those of which this node has no copy, or that cannot be used; kept only where somebody asks for it.
+    contents: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 /// What files are to have; `None`: they go.
@@ -167,11 +176,16 @@ type Writes = Vec<(PathBuf, Option<Vec<u8>>)>;
 pub type Read<T> = (Result<T, DocumentError>, Vec<u8>);
 
 impl Snapshot {
-    /// The exact bytes of every guest's file that can be used.
-    pub fn guests(&self) -> impl Iterator<Item = (Vmid, &[u8])> {
+    /// The fingerprint of every guest's file that can be used.
+    pub fn guests(&self) -> impl Iterator<Item = (Vmid, u64)> {
         let vmid = |path: &Path| path.file_stem()?.to_str()?.parse().ok();
-        let guests = self.bytes.iter().filter_map(move |(path, bytes)| Some((vmid(path)?, &bytes[..])));
+        let guests = self.files.iter().filter_map(move |(path, print)| Some((vmid(path)?, *print)));
         guests.filter(|(vmid, _)| self.registry.guests.contains_key(vmid))
+    }
+
+    /// Whether a file was the same at that time.
+    fn had(&self, path: &Path, print: u64) -> bool {
+        self.files.get(path) == Some(&print)
     }
 }
 
@@ -179,35 +193,42 @@ impl Store {
     /// The registry of the node `node` under `paths`.
     pub fn new(paths: &Paths, node: &NodeName) -> Self {
         let (last_good, journal) = (LastGood::new(paths), Journal::new(paths, node));
-        Self { paths: paths.clone(), node: node.clone(), last_good, journal }
+        let known = Arc::new(Mutex::new(Snapshot::default()));
+        Self { paths: paths.clone(), node: node.clone(), last_good, known, journal }
     }
 
     /// Reads everything. Files that cannot be used are listed in [`Registry::broken`].
     pub fn load(&self) -> Result<Snapshot, StoreError> {
+        self.load_with(None)
+    }
+
+    /// The same, with the contents of the files whose copies have other fingerprints.
+    fn load_with(&self, copies: Option<&BTreeMap<String, u64>>) -> Result<Snapshot, StoreError> {
         self.check_mounted()?;
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut snapshot = Snapshot::default();
-        if let Some(pools) = self.keep(&mut snapshot, self.paths.pools_file(), document::parse::<PoolsFile>) {
-            snapshot.registry.pools = pools;
-        }
-        if let Some(released) = self.keep(&mut snapshot, self.paths.released_file(), document::parse::<ReleasedFile>) {
-            snapshot.registry.released = released;
-        }
-        snapshot.registry.node = self.keep(&mut snapshot, self.paths.node_file(&self.node), document::parse);
-        match self.guest_files() {
-            Ok(files) => {
-                for (vmid, path) in files {
-                    if let Some(guest) = self.keep(&mut snapshot, path, |path, bytes| parse_guest(vmid, path, bytes)) {
-                        snapshot.registry.guests.insert(vmid, guest);
-                    }
-                }
-            }
-            Err(error) => snapshot.registry.broken.push(self.explained(error)),
-        }
+        let mut reading = Reading { store: self, known: &known, copies, snapshot: &mut snapshot };
+        reading.pools();
+        reading.released();
+        reading.node();
+        reading.guests();
         let holds = snapshot.registry.guests.values().any(|guest| !guest.is_empty());
-        if holds && !self.paths.pools_file().exists() {
+        if holds && !snapshot.files.contains_key(&self.paths.pools_file()) {
             snapshot.registry.broken.extend(self.missing_pools());
         }
+        let missing = self.missing_files(&snapshot.registry);
+        snapshot.registry.broken.extend(missing);
+        self.know(&snapshot);
         Ok(snapshot)
+    }
+
+    /// Keeps what was read for the next look at it.
+    fn know(&self, snapshot: &Snapshot) {
+        let Snapshot { registry, mut files, .. } = snapshot.clone();
+        // What could not be used is looked at again.
+        files.retain(|path, _| registry.broken.iter().all(|error| error.path != *path));
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) =
+            Snapshot { registry, files, contents: BTreeMap::new() };
     }
 
     /// Pools do not vanish as long as guests hold addresses of them: somebody has removed the file.
@@ -219,15 +240,43 @@ impl Store {
         (!pools.pools.is_empty()).then(error)
     }
 
+    /// The same for a pool that has a file of its own.
+    fn missing_files(&self, registry: &Registry) -> Vec<DocumentError> {
+        let guests = registry.guests.values().flat_map(GuestFile::addresses);
+        let held: BTreeSet<&PoolName> = guests.map(|(.., assigned)| &assigned.pool).collect();
+        let gone = held.into_iter().filter(|name| !registry.pools.pools.contains_key(*name));
+        let paths = gone.map(|name| self.paths.pool_file(name));
+        let is_missing = |path: &PathBuf| {
+            let is_said =
+                registry.broken.iter().any(|error| error.path == *path || error.path == self.paths.pools_file());
+            !is_said && !path.exists() && self.last_good.read::<PoolFile>(path).is_some()
+        };
+        let reason = "does not exist, although guests hold addresses of the pool";
+        let error = |path: PathBuf| self.explained(DocumentError::new(&path, reason, document::RESTORE));
+        paths.filter(is_missing).map(error).collect()
+    }
+
     /// The registry by which guests are protected: in the place of files that cannot be used, what was known of them last.
     /// What of it has no copy yet is for [`Self::remember`].
     pub fn load_known(&self) -> Result<(Snapshot, News), StoreError> {
-        let mut snapshot = self.load()?;
+        let copies = self.last_good.index();
+        let mut snapshot = self.load_with(Some(&copies))?;
         let bad: BTreeSet<PathBuf> = snapshot.registry.broken.iter().map(|error| error.path.clone()).collect();
-        let good = snapshot.bytes.iter().filter(|(path, _)| !bad.contains(*path));
+        let mut contents = std::mem::take(&mut snapshot.contents);
+        let good = snapshot.files.iter().filter(|(path, _)| !bad.contains(*path));
+        let good = good.map(|(path, print)| (path.as_path(), *print, contents.get(path).map(Vec::as_slice)));
         let guests = self.paths.guest_files();
-        let is_gone = |path: &Path| path.parent() == Some(&guests) && !bad.contains(path) && !bad.contains(&guests);
-        let news = self.last_good.news(good.map(|(path, bytes)| (path.as_path(), bytes.as_slice())), is_gone);
+        let pools = self.paths.pool_files();
+        let is_well = |directory: &PathBuf| !bad.contains(directory);
+        let are_pools_well = is_well(&pools) && is_well(&self.paths.pools_file());
+        let is_gone = |path: &Path| {
+            let is_listed =
+                path.parent() == Some(&guests) && is_well(&guests) || path.parent() == Some(&pools) && are_pools_well;
+            is_listed && !bad.contains(path)
+        };
+        let news = self.last_good.news(copies, good, is_gone);
+        contents.retain(|path, _| bad.contains(path));
+        snapshot.contents = contents;
         for path in &bad {
             self.recall(&mut snapshot, path);
         }
@@ -253,13 +302,21 @@ impl Store {
     fn recall(&self, snapshot: &mut Snapshot, path: &Path) {
         let vmid = path.file_stem().and_then(|stem| stem.to_str()?.parse::<Vmid>().ok());
         let registry = &mut snapshot.registry;
-        let is_known = if *path == self.paths.pools_file() {
-            let known = self.last_good.read(path).map(|(pools, _)| registry.pools = pools).is_some();
-            if !known {
-                let bytes = snapshot.bytes.get(path).map(Vec::as_slice).unwrap_or_default();
-                registry.lost_pools = Some(bridges_named_in(bytes));
+        let is_known = if self.paths.is_of_pools(path) {
+            let known = self.last_pools(path);
+            let is_known = known.is_some();
+            match known {
+                Some(Recalled::All(pools)) => registry.pools = pools,
+                Some(Recalled::One(file)) => {
+                    registry.pools.version = POOLS_VERSION;
+                    registry.pools.pools.insert(file.name, file.pool);
+                }
+                None => {
+                    let bytes = snapshot.contents.get(path).map(Vec::as_slice).unwrap_or_default();
+                    registry.lost_pools.get_or_insert_default().extend(bridges_named_in(bytes));
+                }
             }
-            known
+            is_known
         } else if *path == self.paths.released_file() {
             self.last_good.read(path).map(|(released, _)| registry.released = released).is_some()
         } else if *path == self.paths.node_file(&self.node) {
@@ -277,6 +334,26 @@ impl Store {
         if is_known {
             registry.recalled.insert(path.to_owned());
         }
+    }
+
+    /// The pools that a file said last, or all of them if it is the one that says where they are.
+    fn last_pools(&self, path: &Path) -> Option<Recalled> {
+        if path.parent() == Some(&self.paths.pool_files()) {
+            return self.last_good.read(path).map(|(file, _)| Recalled::One(file));
+        }
+        let pools = if path == self.paths.pools_file() {
+            self.last_good.read::<PoolsFile>(path)?.0
+        } else {
+            PoolsFile { version: POOLS_VERSION, ..PoolsFile::default() }
+        };
+        if pools.version == VERSION {
+            return Some(Recalled::All(pools));
+        }
+        let names = self.last_good.names("pools").into_iter();
+        let known = names.filter_map(|name| self.last_good.read::<PoolFile>(&self.paths.pool_files().join(name)));
+        let pools: SharedMap<PoolName, Pool> = known.map(|(file, _)| (file.name, file.pool)).collect();
+        let is_any = path == self.paths.pools_file() || !pools.is_empty();
+        is_any.then_some(Recalled::All(PoolsFile { version: POOLS_VERSION, pools }))
     }
 
     fn last_guest(&self, vmid: Vmid) -> Option<GuestFile> {
@@ -297,7 +374,9 @@ impl Store {
     pub fn copy_of(&self, name: &str) -> Option<Vec<u8>> {
         let path = self.paths.registry().join(name);
         let vmid = path.file_stem().and_then(|stem| stem.to_str()?.parse::<Vmid>().ok());
-        if path == self.paths.pools_file() {
+        if path.parent() == Some(&self.paths.pool_files()) {
+            self.last_good.read::<PoolFile>(&path).map(|(_, bytes)| bytes)
+        } else if path == self.paths.pools_file() {
             self.last_good.read::<PoolsFile>(&path).map(|(_, bytes)| bytes)
         } else if path == self.paths.released_file() {
             self.last_good.read::<ReleasedFile>(&path).map(|(_, bytes)| bytes)
@@ -361,18 +440,6 @@ impl Store {
         Some((parsed.map_err(|error| self.explained(error)), bytes))
     }
 
-    /// As [`Self::document`], within the whole registry.
-    fn keep<T>(
-        &self,
-        snapshot: &mut Snapshot,
-        path: PathBuf,
-        parse: impl FnOnce(&Path, &[u8]) -> Result<T, DocumentError>,
-    ) -> Option<T> {
-        let (parsed, bytes) = self.document(&path, parse)?;
-        snapshot.bytes.insert(path, bytes);
-        parsed.map_err(|error| snapshot.registry.broken.push(error)).ok()
-    }
-
     /// Adds to what is wrong with a file what only this node knows: whether a newer release may have written it, and whether
     /// there is a copy.
     fn explained(&self, mut error: DocumentError) -> DocumentError {
@@ -382,7 +449,7 @@ impl Store {
             error.reason += &format!(": written by release {release}, which node {node} runs; this is {own}");
             UPGRADE.clone_into(&mut error.hint);
         } else if error.fault != Fault::Newer {
-            let is_listing = error.path == self.paths.guest_files();
+            let is_listing = [self.paths.guest_files(), self.paths.pool_files()].contains(&error.path);
             let has_copy = |name: &String| !is_listing && self.copy_of(name).is_some();
             if let Some(name) = self.last_good.name(&error.path).filter(has_copy) {
                 let restore = format!("`pve-public-ip registry restore {name}` puts the last known good copy back");
@@ -409,20 +476,26 @@ impl Store {
             let [old, new] = [before, after].map(|registry| value(serde_json::to_value(&registry.released).ok()));
             added.extend(releases::added(releases::File::Released, &old, &new));
         }
-        for (vmid, guest) in &after.guests {
-            let old = before.guests.get(vmid);
-            if old != Some(guest) {
-                let [old, new] = [old, Some(guest)].map(|guest| value(serde_json::to_value(guest).ok()));
-                added.extend(releases::added(releases::File::Guest, &old, &new));
-            }
+        for (_, guests) in before.guests.differences(&after.guests) {
+            let [old, new] = guests.map(|guest| value(serde_json::to_value(guest).ok()));
+            added.extend(releases::added(releases::File::Guest, &old, &new));
         }
-        let Some(key) = added.into_iter().max_by_key(|key| releases::number(key.since)) else { return Ok(()) };
+        if let Some(key) = added.into_iter().max_by_key(|key| releases::number(key.since)) {
+            self.all_read(key.name(), key.since, before)?;
+        }
+        if before.pools.version != after.pools.version && after.pools.version == POOLS_VERSION {
+            self.all_read("pools/NAME.json", releases::POOL_FILES, before)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses what only nodes with this release or a later one can read.
+    fn all_read(&self, key: &'static str, since: &'static str, registry: &Registry) -> Result<(), RuleError> {
         let noted: BTreeMap<String, String> = self.releases().into_iter().collect();
         for node in self.other_nodes() {
             let release = noted.get(node.as_str());
-            let is_older = |release: &String| releases::number(release) < releases::number(key.since);
-            if release.map_or_else(|| self.has_holders(&node, before), is_older) {
-                let (key, since) = (key.name(), key.since);
+            let is_older = |release: &String| releases::number(release) < releases::number(since);
+            if release.map_or_else(|| self.has_holders(&node, registry), is_older) {
                 return Err(RuleError::TooNew { key, since, node, release: release.cloned() });
             }
         }
@@ -496,13 +569,45 @@ impl Store {
         self.document(&self.paths.guest_file(vmid), |path, bytes| parse_guest(vmid, path, bytes))
     }
 
-    /// The bytes of the pools' file; none if there is no file, or if it cannot be read.
-    pub fn read_pools(&self) -> Vec<u8> {
-        read(&self.paths.pools_file()).ok().flatten().unwrap_or_default()
+    /// By which the pools of these names are known again, file by file, or all of them: what does not exist or cannot be read
+    /// is nothing. Of version 1 it is one file for all.
+    pub fn pools_source(&self, names: Option<&BTreeSet<PoolName>>) -> BTreeMap<String, u64> {
+        let print = |path: &Path| files::fingerprint(&read(path).ok().flatten().unwrap_or_default());
+        let pools = self.paths.pools_file();
+        let bytes = read(&pools).ok().flatten().unwrap_or_default();
+        if !self.has_pool_files(&bytes) {
+            return BTreeMap::from([("pools.json".to_owned(), files::fingerprint(&bytes))]);
+        }
+        let names = names.cloned().unwrap_or_else(|| self.pool_names());
+        names.into_iter().map(|name| (name.to_string(), print(&self.paths.pool_file(&name)))).collect()
     }
 
-    /// The pools, and why they are only what was known of them last, if that is so.
-    pub fn known_pools(&self) -> Result<(PoolsFile, Option<DocumentError>), DocumentError> {
+    /// Whether the pools have files of their own, by the content of `pools.json`.
+    fn has_pool_files(&self, pools: &[u8]) -> bool {
+        let path = self.paths.pools_file();
+        let is_apart = |file: PoolsFile| file.version == POOLS_VERSION;
+        if pools.is_empty() {
+            self.paths.pool_files().exists()
+        } else {
+            document::parse(&path, pools).is_ok_and(is_apart)
+        }
+    }
+
+    fn pool_names(&self) -> BTreeSet<PoolName> {
+        let files = self.files_in::<PoolName>(&self.paths.pool_files()).unwrap_or_default();
+        files.into_iter().map(|(name, _)| name).collect()
+    }
+
+    /// The pools, and why they are only what was known of them last, if that is so. Where each pool has a file of its own, only
+    /// those of these names are read.
+    pub fn known_pools(
+        &self,
+        names: Option<&BTreeSet<PoolName>>,
+    ) -> Result<(PoolsFile, Option<DocumentError>), DocumentError> {
+        let bytes = read(&self.paths.pools_file()).ok().flatten().unwrap_or_default();
+        if self.has_pool_files(&bytes) {
+            return self.known_files(names.cloned().unwrap_or_else(|| self.pool_names()));
+        }
         let error = match self.document(&self.paths.pools_file(), document::parse::<PoolsFile>) {
             Some((Ok(pools), _)) => return Ok((pools, None)),
             Some((Err(error), _)) => error,
@@ -517,15 +622,63 @@ impl Store {
         }
     }
 
+    fn known_files(&self, names: BTreeSet<PoolName>) -> Result<(PoolsFile, Option<DocumentError>), DocumentError> {
+        let (mut pools, mut trouble) = (PoolsFile { version: POOLS_VERSION, ..PoolsFile::default() }, None);
+        for name in names {
+            let path = self.paths.pool_file(&name);
+            let error = match self.document(&path, |path, bytes| parse_pool(&name, path, bytes)) {
+                Some((Ok(pool), _)) => {
+                    pools.pools.insert(name, pool);
+                    continue;
+                }
+                Some((Err(error), _)) => error,
+                None => {
+                    let reason = "does not exist, although guests hold addresses of the pool";
+                    self.explained(DocumentError::new(&path, reason, document::RESTORE))
+                }
+            };
+            match self.last_good.read::<PoolFile>(&path) {
+                Some((file, _)) => pools.pools.insert(name, file.pool),
+                // One that does not exist, and never did, is missed where it is looked for.
+                None if !path.exists() => continue,
+                None => return Err(error),
+            }
+            trouble = Some(error);
+        }
+        Ok((pools, trouble))
+    }
+
     /// By which the files that the audit log knows are told from others; `None`: not all of them can be used.
     fn identity(&self, snapshot: &Snapshot) -> Option<u64> {
         let is_audited = |path: &Path| *path != self.paths.released_file();
-        let files = snapshot.bytes.iter().filter(|(path, _)| is_audited(path));
+        let files = snapshot.files.iter().filter(|(path, _)| is_audited(path));
         snapshot.registry.broken.is_empty().then(|| {
             let mut hasher = DefaultHasher::new();
             files.for_each(|file| file.hash(&mut hasher));
             hasher.finish()
         })
+    }
+
+    /// Gives each pool a file of its own, in one step; says whether there was anything to do. Refused while a node of the cluster
+    /// runs a release that could not read them.
+    pub fn convert(&self, dry_run: bool) -> Result<bool, StoreError> {
+        let convert = |registry: &mut Registry| -> Result<bool, StoreError> {
+            if let Some(error) = registry.broken.first() {
+                return Err(RuleError::from(error.clone()).into());
+            }
+            let is_old = registry.pools.version == VERSION;
+            registry.pools.version = POOLS_VERSION;
+            Ok(is_old)
+        };
+        if !dry_run {
+            return self.change(convert);
+        }
+        let before = self.load()?.registry;
+        let mut after = before.clone();
+        let outcome = convert(&mut after)?;
+        self.admits(&before, &after)?;
+        self.pool_writes(&before.pools, &after.pools)?;
+        Ok(outcome)
     }
 
     /// Changes the registry under the cluster-wide lock; `change` gets the registry as it is now.
@@ -547,10 +700,11 @@ impl Store {
         };
         for (path, bytes) in self.save(&before, &snapshot, &lock)? {
             match bytes {
-                Some(bytes) => drop(snapshot.bytes.insert(path, bytes)),
-                None => drop(snapshot.bytes.remove(&path)),
+                Some(bytes) => drop(snapshot.files.insert(path, files::fingerprint(&bytes))),
+                None => drop(snapshot.files.remove(&path)),
             }
         }
+        self.know(&snapshot);
         // Still under the lock, so that the order of the entries is that of the changes.
         self.journal.follow((&before, was), (&snapshot.registry, self.identity(&snapshot)));
         Ok(outcome)
@@ -578,21 +732,17 @@ impl Store {
             let path = self.paths.node_file(&self.node);
             writes.push((path.clone(), Some(rendered(&path, node)?)));
         }
-        for vmid in before.guests.keys().chain(after.guests.keys()) {
-            let (old, new) = (before.guests.get(vmid), after.guests.get(vmid));
+        for (vmid, [_, new]) in before.guests.differences(&after.guests) {
             let path = self.paths.guest_file(*vmid);
-            if old != new && !writes.iter().any(|(known, _)| *known == path) {
-                let bytes = new.map(|guest| rendered(&path, guest)).transpose()?;
-                writes.push((path, bytes));
-            }
+            let bytes = new.map(|guest| rendered(&path, guest)).transpose()?;
+            writes.push((path, bytes));
         }
-        if before.pools != after.pools {
-            let path = self.paths.pools_file();
-            writes.push((path.clone(), Some(rendered(&path, &after.pools)?)));
-        }
-        for (path, _) in &writes {
+        writes.extend(self.pool_writes(&before.pools, &after.pools)?);
+        // What an interrupted conversion left beside version 1 is nobody's.
+        let is_left = |path: &Path| before.pools.version == VERSION && path.parent() == Some(&self.paths.pool_files());
+        for (path, _) in writes.iter().filter(|(path, _)| !is_left(path)) {
             let now = read(path).map_err(|source| StoreError::Read { path: path.clone(), source })?;
-            if now.as_ref() != snapshot.bytes.get(path) {
+            if now.as_deref().map(files::fingerprint).as_ref() != snapshot.files.get(path) {
                 return Err(StoreError::Changed { path: path.clone() });
             }
         }
@@ -626,6 +776,38 @@ impl Store {
         Ok(writes)
     }
 
+    /// What is written for pools. The file that says which format counts is written last, and is the step in which another one
+    /// does: whoever is killed before it leaves all as it was, and files that do not count.
+    fn pool_writes(&self, before: &PoolsFile, after: &PoolsFile) -> Result<Writes, StoreError> {
+        let pools = self.paths.pools_file();
+        if before == after {
+            return Ok(Writes::new());
+        }
+        if after.version == VERSION {
+            return Ok(vec![(pools.clone(), Some(rendered(&pools, after)?))]);
+        }
+        let mut writes = Writes::new();
+        let is_converted = before.version == VERSION;
+        let nothing = SharedMap::default();
+        let known = if is_converted { &nothing } else { &before.pools };
+        for (name, [_, new]) in known.differences(&after.pools) {
+            let path = self.paths.pool_file(name);
+            let file = |pool: &Pool| PoolFile { version: POOLS_VERSION, name: name.clone(), pool: pool.clone() };
+            let bytes = new.map(|pool| rendered(&path, &file(pool))).transpose()?;
+            writes.push((path, bytes));
+        }
+        if is_converted {
+            let is_left = |name: &PoolName| !after.pools.contains_key(name);
+            let left = self.pool_names().into_iter().filter(is_left);
+            writes.extend(left.map(|name| (self.paths.pool_file(&name), None)));
+        }
+        if is_converted || !pools.exists() {
+            let marker = PoolsFile { version: POOLS_VERSION, ..PoolsFile::default() };
+            writes.push((pools.clone(), Some(rendered(&pools, &marker)?)));
+        }
+        Ok(writes)
+    }
+
     /// On a machine with Proxmox VE an empty `/etc/pve` means that pmxcfs is down: nothing may be concluded from it,
     /// and nothing written, because it would lie under the later mount.
     pub fn check_mounted(&self) -> Result<(), StoreError> {
@@ -643,11 +825,15 @@ impl Store {
     }
 
     fn guest_files(&self) -> Result<Vec<(Vmid, PathBuf)>, DocumentError> {
-        let directory = self.paths.guest_files();
+        self.files_in(&self.paths.guest_files())
+    }
+
+    /// The files of a directory that are named by something, sorted by that.
+    fn files_in<T: FromStr + Ord>(&self, directory: &Path) -> Result<Vec<(T, PathBuf)>, DocumentError> {
         let failed = |source: io::Error| {
-            DocumentError::new(&directory, format!("cannot be listed: {source}"), "check its type and permissions")
+            DocumentError::new(directory, format!("cannot be listed: {source}"), "check its type and permissions")
         };
-        let entries = match fs::read_dir(&directory) {
+        let entries = match fs::read_dir(directory) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(failed(error)),
@@ -656,13 +842,144 @@ impl Store {
         for entry in entries {
             let name = entry.map_err(failed)?.file_name();
             // Other names are temporary files and what FUSE leaves (`.fuse_hidden...`).
-            let vmid = name.to_str().and_then(|name| name.strip_suffix(".json")).and_then(|stem| stem.parse().ok());
-            if let Some(vmid) = vmid {
-                files.push((vmid, directory.join(name)));
+            let named = name.to_str().and_then(|name| name.strip_suffix(".json")).and_then(|stem| stem.parse().ok());
+            if let Some(named) = named {
+                files.push((named, directory.join(name)));
             }
         }
         files.sort_unstable();
         Ok(files)
+    }
+}
+
+/// What was known last of pools.
+enum Recalled {
+    All(PoolsFile),
+    One(PoolFile),
+}
+
+fn parse_pool(name: &PoolName, path: &Path, bytes: &[u8]) -> Result<Pool, DocumentError> {
+    let file: PoolFile = document::parse(path, bytes)?;
+    if file.name == *name {
+        return Ok(file.pool);
+    }
+    let reason = format!("says name `{}`, but its own name says `{name}`", file.name);
+    Err(DocumentError::new(path, reason, "rename the file or correct `name`"))
+}
+
+/// One look at all files. What was read before and has not changed is what it was.
+struct Reading<'a> {
+    store: &'a Store,
+    known: &'a Snapshot,
+    /// The fingerprints of this node's copies, if somebody asks for what these lack.
+    copies: Option<&'a BTreeMap<String, u64>>,
+    snapshot: &'a mut Snapshot,
+}
+
+impl Reading<'_> {
+    /// What a file says: `known` if that was read of the same content, else what `parse` makes of it; `None`: there is no
+    /// file, or it cannot be used.
+    fn keep<T>(
+        &mut self,
+        path: PathBuf,
+        known: Option<T>,
+        parse: impl FnOnce(&Path, &[u8]) -> Result<T, DocumentError>,
+    ) -> Option<T> {
+        let (mut print, mut is_known) = (0, false);
+        let parse = |path: &Path, bytes: &[u8]| {
+            print = files::fingerprint(bytes);
+            is_known = self.known.had(path, print);
+            known.filter(|_| is_known).map_or_else(|| parse(path, bytes), Ok)
+        };
+        let (parsed, bytes) = self.store.document(&path, parse)?;
+        let has_copy = |copies: &BTreeMap<String, u64>| {
+            self.store.last_good.name(&path).is_some_and(|name| copies.get(&name) == Some(&print))
+        };
+        if parsed.is_err() || self.copies.is_some_and(|copies| !has_copy(copies)) {
+            self.snapshot.contents.insert(path.clone(), bytes);
+        }
+        self.snapshot.files.insert(path, print);
+        parsed.map_err(|error| self.snapshot.registry.broken.push(error)).ok()
+    }
+
+    /// Version 1 counts alone: what is below `pools/` beside it was left by a conversion that did not come to its end.
+    fn pools(&mut self) {
+        let path = self.store.paths.pools_file();
+        let known = Some(&self.known.registry.pools).filter(|pools| pools.version == VERSION).cloned();
+        match self.keep(path.clone(), known, document::parse::<PoolsFile>) {
+            Some(pools) if pools.version == VERSION => self.snapshot.registry.pools = pools,
+            None if self.snapshot.files.contains_key(&path) => {}
+            None if !self.store.paths.pool_files().exists() => {}
+            _ => self.pool_files(),
+        }
+    }
+
+    fn pool_files(&mut self) {
+        let files = match self.store.files_in(&self.store.paths.pool_files()) {
+            Ok(files) => files,
+            Err(error) => {
+                self.snapshot.registry.broken.push(self.store.explained(error));
+                return;
+            }
+        };
+        self.snapshot.registry.pools.version = POOLS_VERSION;
+        let mut is_changed = false;
+        for (name, path) in files {
+            let known = self.known.registry.pools.pools.share(&name);
+            let parse = |path: &Path, bytes: &[u8]| {
+                is_changed = true;
+                parse_pool(&name, path, bytes).map(Arc::new)
+            };
+            if let Some(pool) = self.keep(path, known, parse) {
+                self.snapshot.registry.pools.pools.insert_shared(name, pool);
+            }
+        }
+        if is_changed {
+            self.apart();
+        }
+    }
+
+    /// Takes out pools that have addresses in common: nobody knows which of them is meant.
+    fn apart(&mut self) {
+        let registry = &mut self.snapshot.registry;
+        while let Some(overlap) = document::overlap(registry.pools.pools.iter()) {
+            let (reason, names) = (overlap.to_string(), overlap.pools().map(PoolName::clone));
+            for name in names {
+                let hint = "correct one of the files by hand, then run `pve-public-ip verify`";
+                let error = DocumentError::new(&self.store.paths.pool_file(&name), reason.clone(), hint);
+                registry.broken.push(self.store.explained(error));
+                registry.pools.pools.remove(&name);
+            }
+        }
+    }
+
+    fn released(&mut self) {
+        let path = self.store.paths.released_file();
+        if let Some(released) = self.keep(path, None, document::parse::<ReleasedFile>) {
+            self.snapshot.registry.released = released;
+        }
+    }
+
+    fn node(&mut self) {
+        let path = self.store.paths.node_file(&self.store.node);
+        self.snapshot.registry.node = self.keep(path, None, document::parse::<NodeFile>);
+    }
+
+    fn guests(&mut self) {
+        let files = match self.store.guest_files() {
+            Ok(files) => files,
+            Err(error) => {
+                self.snapshot.registry.broken.push(self.store.explained(error));
+                return;
+            }
+        };
+        for (vmid, path) in files {
+            let known = self.known.registry.guests.share(&vmid);
+            let parse = |path: &Path, bytes: &[u8]| parse_guest(vmid, path, bytes).map(Arc::new);
+            if let Some(guest) = self.keep(path, known, parse) {
+                self.snapshot.registry.guests.insert_shared(vmid, guest);
+            }
+        }
     }
 }
 

@@ -267,15 +267,15 @@ impl RunState {
     /// Whether exactly this content of a guest's file was compared with the whole registry and found free of conflicts.
     ///
     /// A conflict needs a changed file, and a changed file is compared again; so an unchanged one need not be.
-    pub fn is_compared(&self, vmid: Vmid, content: &[u8]) -> bool {
-        let line = comparison(vmid, content);
+    pub fn is_compared(&self, vmid: Vmid, print: u64) -> bool {
+        let line = comparison(vmid, print);
         let known = files::read_note(&self.directory.join("compared"), 4 << 20);
         known.is_some_and(|known| known.split(|byte| *byte == b'\n').any(|known| known == line.as_bytes()))
     }
 
     /// Notes which files were compared with each other; what was noted before did not see them.
-    pub fn set_compared<'a>(&self, contents: impl Iterator<Item = (Vmid, &'a [u8])>) {
-        let lines: String = contents.map(|(vmid, content)| comparison(vmid, content) + "\n").collect();
+    pub fn set_compared(&self, prints: impl Iterator<Item = (Vmid, u64)>) {
+        let lines: String = prints.map(|(vmid, print)| comparison(vmid, print) + "\n").collect();
         let _ = files::replace(&self.directory.join("compared"), lines.as_bytes());
     }
 
@@ -383,18 +383,30 @@ impl RunState {
     }
 
     /// Whether the node's share of the state (pools, gateways, the node itself) was applied for exactly this basis.
+    /// Of a part of it every line must be among what was noted.
     pub fn node_applied(&self, basis: &[u8]) -> bool {
-        files::read_note(&self.directory.join("node"), 1 << 20).is_some_and(|known| known == basis)
+        let lines = |text: &'_ [u8]| -> BTreeSet<Vec<u8>> {
+            text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect()
+        };
+        let (known, asked) = (self.noted_basis().unwrap_or_default(), lines(basis));
+        !asked.is_empty() && asked.is_subset(&lines(&known))
     }
 
-    /// Notes that it was.
+    fn noted_basis(&self) -> Option<Vec<u8>> {
+        files::read_note(&self.directory.join("node"), 1 << 20)
+    }
+
+    /// Notes that it was, if that is news.
     pub fn set_node_applied(&self, basis: &[u8]) {
-        let _ = files::replace(&self.directory.join("node"), basis);
+        if self.noted_basis().as_deref() != Some(basis) {
+            let _ = files::replace(&self.directory.join("node"), basis);
+        }
     }
 }
 
-fn comparison(vmid: Vmid, content: &[u8]) -> String {
-    format!("{vmid} {:016x}", fingerprint(content))
+/// Of this release: another one may find other conflicts.
+fn comparison(vmid: Vmid, print: u64) -> String {
+    format!("{vmid} {print:016x} {}", env!("CARGO_PKG_VERSION"))
 }
 
 /// By which the content of a file is known again, for this release.

@@ -11,22 +11,38 @@ use crate::registry::Registry;
 use crate::registry::document::{Assigned, GuestFile, Interface, Pool, PoolAddress};
 
 /// What makes one registry of another, in an order in which it can have happened: what is taken comes before what is given.
-pub fn changes(before: &Registry, after: &Registry) -> Vec<Change> {
-    let (mut taken, mut given) = (Vec::new(), Vec::new());
-    let nothing = |vmid| GuestFile::new(vmid);
-    for (vmid, [old, new]) in both(&before.guests, &after.guests).into_iter().filter(|(_, [old, new])| old != new) {
-        let (blank_old, blank_new) = (nothing(*vmid), nothing(*vmid));
-        guest_changes(*vmid, old.unwrap_or(&blank_old), new.unwrap_or(&blank_new), &mut taken, &mut given);
-    }
-    let mut pools = Vec::new();
-    for (name, [old, new]) in both(&before.pools.pools, &after.pools.pools) {
-        pool_changes(name, old, new, &mut taken, &mut pools);
-    }
-    if before.node != after.node {
+///
+/// A hundred thousand of them are made one guest after the other, for whoever writes them down at once.
+pub fn changes<'a>(before: &'a Registry, after: &'a Registry) -> impl Iterator<Item = Change> {
+    let of_guests = || before.guests.differences(&after.guests).map(|(vmid, sides)| of_guest(*vmid, sides));
+    let of_pools =
+        || before.pools.pools.differences(&after.pools.pools).map(|(name, [old, new])| of_pool(name, old, new));
+    let node = (before.node != after.node).then(|| {
         let [was, is] = [before, after].map(|registry| registry.node.as_ref().and_then(|node| value(node, "version")));
-        pools.push(Change { before: was, after: is, ..Change::new(Event::NodeChanged) });
-    }
-    taken.into_iter().chain(pools).chain(given).collect()
+        Change { before: was, after: is, ..Change::new(Event::NodeChanged) }
+    });
+    let taken = of_guests().flat_map(|sides| sides.taken).chain(of_pools().flat_map(|sides| sides.taken));
+    let given = of_pools().flat_map(|sides| sides.given).chain(node).chain(of_guests().flat_map(|sides| sides.given));
+    taken.chain(given)
+}
+
+/// What one guest or pool has lost, and what it has got.
+#[derive(Default)]
+struct Sides {
+    taken: Vec<Change>,
+    given: Vec<Change>,
+}
+
+fn of_guest(vmid: Vmid, [old, new]: [Option<&GuestFile>; 2]) -> Sides {
+    let (mut sides, blank) = (Sides::default(), GuestFile::new(vmid));
+    guest_changes(vmid, old.unwrap_or(&blank), new.unwrap_or(&blank), &mut sides.taken, &mut sides.given);
+    sides
+}
+
+fn of_pool(name: &PoolName, old: Option<&Pool>, new: Option<&Pool>) -> Sides {
+    let mut sides = Sides::default();
+    pool_changes(name, old, new, &mut sides.taken, &mut sides.given);
+    sides
 }
 
 /// The addresses that a guest's ports can use since its binding became another one; `None`: it is not bound.
@@ -175,6 +191,10 @@ mod tests {
         json!({"version": 1, "vmid": vmid, "interfaces": {"net0": {"mac": mac, "addresses": held}}}).to_string()
     }
 
+    fn all(before: &Registry, after: &Registry) -> Vec<Change> {
+        changes(before, after).collect()
+    }
+
     fn words(changes: &[Change]) -> Vec<String> {
         let word = |change: &Change| {
             let parts = [
@@ -193,18 +213,18 @@ mod tests {
         let nothing = Registry::default();
         let pool = registry(POOLS, &[]);
         assert_eq!(
-            words(&changes(&nothing, &pool)),
+            words(&all(&nothing, &pool)),
             ["pool-created a", "entry-added 198.51.100.7/32 a", "entry-added 203.0.113.8/29 a"]
         );
         assert_eq!(
-            words(&changes(&pool, &nothing)),
+            words(&all(&pool, &nothing)),
             ["entry-removed 198.51.100.7/32 a", "entry-removed 203.0.113.8/29 a", "pool-removed a"]
         );
         let mut other = pool.clone();
         let changed = other.pools.pools.values_mut().next().unwrap();
         changed.guest_routers = true;
         changed.addresses[0].monthly_cost_cents = Some(150);
-        let found = changes(&pool, &other);
+        let found = all(&pool, &other);
         assert_eq!(words(&found), ["pool-changed a", "entry-changed 203.0.113.8/29 a"]);
         assert_eq!(found[0].after.as_ref().unwrap()["guest_routers"], true);
         assert_eq!(found[0].before.as_ref().unwrap().get("addresses"), None);
@@ -218,7 +238,7 @@ mod tests {
                 &guest(101, "02:00:00:aa:bb:01", &["203.0.113.10/32"]),
             ],
         );
-        let found = changes(&one, &two);
+        let found = all(&one, &two);
         assert_eq!(
             words(&found),
             [
@@ -232,12 +252,12 @@ mod tests {
         assert_eq!(found[0].mac.unwrap().to_string(), "02:00:00:aa:bb:00");
         let mut set = one.clone();
         set.node = serde_json::from_str(r#"{"version":1,"log_group":121}"#).ok();
-        let found = changes(&one, &set);
+        let found = all(&one, &set);
         assert_eq!(words(&found), ["node-changed"]);
         assert_eq!((&found[0].before, &found[0].after), (&None, &Some(json!({"log_group": 121}))));
         let mut told = one.clone();
         told.guests.values_mut().next().unwrap().hookscript = Some("local:snippets/own".to_owned());
-        assert_eq!(words(&changes(&one, &told)), ["guest-changed 100"]);
+        assert_eq!(words(&all(&one, &told)), ["guest-changed 100"]);
     }
 
     #[test]
@@ -287,8 +307,8 @@ mod tests {
     proptest! {
         #[test]
         fn changes_lead_from_one_to_the_other(one in any_registry(), two in any_registry()) {
-            prop_assert_eq!(changes(&one, &one), []);
-            prop_assert_eq!(play(&one, &changes(&one, &two)), play(&two, &[]));
+            prop_assert_eq!(all(&one, &one), []);
+            prop_assert_eq!(play(&one, &all(&one, &two)), play(&two, &[]));
         }
     }
 }

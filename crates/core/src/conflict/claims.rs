@@ -148,7 +148,7 @@ fn conflict(
 ) -> Option<Conflict> {
     let Claim { source, port, mac, address, asks } = claim;
     let holding = address.and_then(|address| assigned.overlapping(address).next());
-    let since = holding.and_then(|(.., held)| held.assigned_at.parse::<Moment>().ok());
+    let since = holding.map(|(.., held)| held.assigned_at.0);
     let is_around =
         |since: Moment| count.last < since.after(AROUND_ASSIGNED) && since < count.last.after(AROUND_ASSIGNED);
     if *asks && since.is_some_and(is_around) {
@@ -232,7 +232,7 @@ mod tests {
         let vmid = "100".parse().unwrap();
         Registry {
             pools: serde_json::from_value(pools).unwrap(),
-            guests: BTreeMap::from([(vmid, serde_json::from_value(guest).unwrap())]),
+            guests: [(vmid, serde_json::from_value(guest).unwrap())].into(),
             ..Registry::default()
         }
     }

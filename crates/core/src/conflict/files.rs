@@ -194,7 +194,7 @@ mod tests {
             [guest(100, "02:00:00:aa:bb:00", "203.0.113.10/32"), guest(101, "02:00:00:aa:bb:01", "203.0.113.12/31")];
         let registry = Registry {
             pools: serde_json::from_value(pools).unwrap(),
-            guests: BTreeMap::from(guests),
+            guests: guests.into_iter().collect(),
             ..Registry::default()
         };
         Files { registry, ..Files::default() }

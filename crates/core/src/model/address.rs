@@ -97,22 +97,22 @@ impl Prefix {
 
     /// One address as a prefix, if a guest can own it.
     pub fn host(address: IpAddr) -> Result<Self, PrefixError> {
-        Self::checked(&address.to_string(), IpNet::from(address))
+        Self::checked(|| address.to_string(), IpNet::from(address))
     }
 
-    fn checked(text: &str, net: IpNet) -> Result<Self, PrefixError> {
+    fn checked(text: impl Fn() -> String, net: IpNet) -> Result<Self, PrefixError> {
         if net.trunc() != net {
-            return Err(PrefixError::HostBits(text.to_owned(), Self(net.trunc())));
+            return Err(PrefixError::HostBits(text(), Self(net.trunc())));
         }
         let (first, last) = (net.network(), net.broadcast());
         for (reserved_first, reserved_last, range, kind) in RESERVED_RANGES.iter() {
             if first <= *reserved_last && *reserved_first <= last {
-                return Err(PrefixError::Reserved(text.to_owned(), kind, range));
+                return Err(PrefixError::Reserved(text(), kind, range));
             }
         }
         let shortest = if net.addr().is_ipv4() { 8 } else { 16 };
         if net.prefix_len() < shortest {
-            return Err(PrefixError::TooLarge(text.to_owned(), shortest));
+            return Err(PrefixError::TooLarge(text(), shortest));
         }
         Ok(Self(net))
     }
@@ -148,7 +148,7 @@ impl FromStr for Prefix {
             }
         };
         let net = IpNet::new(address, length).map_err(|_| malformed())?;
-        Self::checked(text, net)
+        Self::checked(|| text.to_owned(), net)
     }
 }
 

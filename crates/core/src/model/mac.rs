@@ -61,9 +61,7 @@ impl FromStr for MacAddr {
     type Err = MacError;
 
     fn from_str(text: &str) -> Result<Self, MacError> {
-        let octets: Option<Vec<u8>> = text.split(':').map(octet).collect();
-        let octets = octets.and_then(|octets| <[u8; 6]>::try_from(octets).ok());
-        let octets = octets.ok_or_else(|| MacError::Malformed(text.to_owned()))?;
+        let octets = octets_of(text).ok_or_else(|| MacError::Malformed(text.to_owned()))?;
         if octets[0] & 1 == 1 {
             return Err(MacError::Group(text.to_owned()));
         }
@@ -74,15 +72,33 @@ impl FromStr for MacAddr {
     }
 }
 
-/// `from_str_radix` alone would also take `a` and `+a`.
-fn octet(text: &str) -> Option<u8> {
-    let is_hex = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_hex.then(|| u8::from_str_radix(text, 16).ok()).flatten()
+/// Six pairs of hexadecimal digits with a colon between each two.
+fn octets_of(text: &str) -> Option<[u8; 6]> {
+    let bytes = text.as_bytes();
+    let digit = |at: usize| char::from(bytes[at]).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut octets = [0; 6];
+    if bytes.len() != 17 {
+        return None;
+    }
+    for (index, octet) in octets.iter_mut().enumerate() {
+        let at = index * 3;
+        *octet = digit(at)? << 4 | digit(at + 1)?;
+        if bytes.get(at + 2).is_some_and(|byte| *byte != b':') {
+            return None;
+        }
+    }
+    Some(octets)
 }
 
 impl fmt::Display for MacAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.octets().map(|octet| format!("{octet:02x}")).join(":"))
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [b':'; 17];
+        for (index, octet) in self.octets().into_iter().enumerate() {
+            text[index * 3] = DIGITS[usize::from(octet >> 4)];
+            text[index * 3 + 1] = DIGITS[usize::from(octet & 15)];
+        }
+        f.pad(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 

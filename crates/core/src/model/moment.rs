@@ -16,6 +16,12 @@ impl Moment {
         humantime::format_rfc3339_seconds(UNIX_EPOCH + self.0.min(LAST)).to_string()
     }
 
+    /// The second in which it is.
+    #[must_use]
+    pub fn whole_second(self) -> Self {
+        Self(Duration::from_secs(self.0.as_secs()))
+    }
+
     /// The moment that is so much later.
     #[must_use]
     pub fn after(self, time: Duration) -> Self {
@@ -48,6 +54,31 @@ impl FromStr for Moment {
 }
 
 super::string_in_json!(Moment, json_schema!({ "type": "string", "format": "date-time" }));
+
+/// A point in time in a file that people read: without a fraction if it is a whole second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(pub Moment);
+
+/// Why a text is not a [`Timestamp`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a UTC time such as 2026-11-22T10:00:00Z")]
+pub struct TimestampError(String);
+
+impl FromStr for Timestamp {
+    type Err = TimestampError;
+
+    fn from_str(text: &str) -> Result<Self, TimestampError> {
+        text.parse().map(Self).map_err(|_| TimestampError(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.0.subsec_nanos() == 0 { f.write_str(&self.0.to_second()) } else { self.0.fmt(f) }
+    }
+}
+
+super::string_in_json!(Timestamp, json_schema!({ "type": "string" }));
 
 /// For how long an address that was released is not handed out by itself: `1h`, `30m`, `0s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

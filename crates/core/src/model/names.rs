@@ -1,7 +1,9 @@
 //! Names of interfaces, pools and nodes.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use schemars::json_schema;
 
@@ -76,12 +78,31 @@ impl fmt::Display for IfName {
 
 super::string_in_json!(IfName, json_schema!({ "type": "string", "pattern": "^[A-Za-z0-9_.-]{1,15}$" }));
 
+/// Names that are kept for the next who reads the same: a hundred thousand addresses name a few pools.
+static NAMES: Mutex<BTreeSet<Arc<str>>> = Mutex::new(BTreeSet::new());
+
+/// More names than any cluster has nodes and pools; whoever makes them up gets each by itself.
+const KEPT_NAMES: usize = 4096;
+
+/// One allocation for all that have this name.
+fn shared(text: &str) -> Arc<str> {
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = names.get(text) {
+        return Arc::clone(known);
+    }
+    let name: Arc<str> = text.into();
+    if names.len() < KEPT_NAMES {
+        names.insert(Arc::clone(&name));
+    }
+    name
+}
+
 /// Declares a name type with one character rule.
 macro_rules! name_type {
     ($(#[$doc:meta])* $type:ident, $error:ident, $what:literal, $max:literal, $first:expr, $rest:expr, $pattern:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $type(String);
+        pub struct $type(Arc<str>);
 
         #[doc = concat!("Why a text is not a [`", stringify!($type), "`].")]
         #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -102,7 +123,7 @@ macro_rules! name_type {
                 let valid = text.len() <= $max
                     && text.bytes().next().is_some_and($first)
                     && text.bytes().all($rest);
-                if valid { Ok(Self(text.to_owned())) } else { Err($error(text.to_owned())) }
+                if valid { Ok(Self(shared(text))) } else { Err($error(text.to_owned())) }
             }
         }
 

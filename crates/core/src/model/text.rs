@@ -25,7 +25,9 @@ pub fn escaped_lines(text: &str) -> Cow<'_, str> {
 }
 
 fn escaped_but(text: &str, is_meant: impl Fn(char) -> bool) -> Cow<'_, str> {
-    if !text.chars().any(|c| is_unprintable(c) && !is_meant(c)) {
+    // Nearly all text is printable ASCII, and a table of a hundred thousand addresses is much of it.
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') || byte.is_ascii() && is_meant(char::from(byte));
+    if text.bytes().all(is_plain) || !text.chars().any(|c| is_unprintable(c) && !is_meant(c)) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 16);

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::guest::{GuestConfig, NicChange};
 use crate::model::{IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
 use crate::registry::document::{GuestFile, Mode, PoolIndex, PoolsFile};
-use crate::registry::{Registry, plain};
+use crate::registry::{Holders, Registry, plain};
 
 use super::desired::is_segment_of;
 use super::inputs::{Inputs, Presence};
@@ -51,36 +51,29 @@ pub fn check_guest(inputs: &Inputs, index: &Index<'_>, guest: &GuestFile) -> Vec
 #[derive(Debug)]
 pub struct Index<'a> {
     pools: PoolIndex<'a>,
-    holders: BTreeMap<IpNet, Vec<Vmid>>,
-    lengths: BTreeSet<u8>,
-    macs: BTreeMap<MacAddr, (Vmid, NicId, Prefix)>,
+    holders: Holders<'a>,
 }
 
 impl<'a> Index<'a> {
     /// Sorts the registry.
     pub fn new(registry: &'a Registry) -> Self {
-        let mut holders: BTreeMap<IpNet, Vec<Vmid>> = BTreeMap::new();
-        let mut lengths = BTreeSet::new();
-        let mut macs = BTreeMap::new();
-        for (vmid, nic, interface, assigned) in registry.assignments() {
-            let net = assigned.address.net();
-            holders.entry(net).or_default().push(vmid);
-            lengths.insert(net.prefix_len());
-            macs.entry(interface.mac).or_insert((vmid, nic, assigned.address));
-        }
-        Self { pools: PoolIndex::new(&registry.pools), holders, lengths, macs }
+        Self { pools: PoolIndex::new(&registry.pools), holders: Holders::of(registry) }
+    }
+
+    /// Who holds what.
+    pub fn holders(&self) -> &Holders<'a> {
+        &self.holders
     }
 
     /// The first guest, other than this one, to which the address is assigned.
     pub fn other_holder(&self, vmid: Option<Vmid>, address: IpAddr) -> Option<Vmid> {
-        let nets = self.lengths.iter().filter_map(|length| Some(IpNet::new(address, *length).ok()?.trunc()));
-        let holders = nets.filter_map(|net| self.holders.get(&net)).flatten().copied();
+        let holders = self.holders.overlapping(Prefix::host(address).ok()?).map(|(holder, ..)| holder);
         holders.filter(|holder| Some(*holder) != vmid).min()
     }
 
     /// The NIC with assignments that this MAC belongs to, and its first address.
     pub fn mac_holder(&self, mac: MacAddr) -> Option<(Vmid, NicId, Prefix)> {
-        self.macs.get(&mac).copied()
+        self.holders.with_mac(mac).next().map(|(vmid, nic, _, assigned)| (vmid, nic, assigned.address))
     }
 }
 
@@ -140,6 +133,12 @@ pub fn check_configured(index: &Index<'_>, guest: &GuestFile, config: &GuestConf
             instead(config, guest.vmid, net.addr(), &index.pools, None),
         ))
     })
+}
+
+/// Whether the guest is configured with an address that is not its own, whoever's it is.
+pub fn is_configured_with_others(guest: &GuestFile, config: &GuestConfig) -> bool {
+    let is_own = |net: &IpNet| guest.addresses().any(|(.., assigned)| assigned.address.net().contains(&net.addr()));
+    config.configured.iter().any(|net| !is_own(net))
 }
 
 /// Whether the guest is configured with a pool's address that is not its own.

@@ -17,7 +17,7 @@ use crate::links::{BridgeOptions, Links, guest_of_port, is_guest_port, is_test_p
 use crate::model::address::{ranges4, ranges6};
 use crate::model::{GuestKind, IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
 use crate::registry::document::{Assigned, DocumentError, GuestFile, Interface, Mode, Pool, UplinkGuard};
-use crate::registry::{Registry, room};
+use crate::registry::{Registry, conflicts_among, room};
 use crate::ruleset::{Backend, Element, Routed, SetId};
 
 /// A decision: the state, and the assignments that cannot be realised.
@@ -47,11 +47,11 @@ pub fn desired(inputs: &Inputs) -> Desired {
             hint: format!("make it smaller: `pve-public-ip pool remove {name} PREFIX`, then add only what guests get"),
         });
     }
-    for (guests, sentence) in inputs.registry.conflicts() {
+    let (index, own) = (Index::new(&inputs.registry), inputs.links.by_address());
+    for (guests, sentence) in conflicts_among(index.holders()) {
         let hint = "release one of them, or correct the file by hand".to_owned();
         desired.problems.push(Problem { vmid: guests.last().copied(), sentence, hint });
     }
-    let (index, own) = (Index::new(&inputs.registry), inputs.links.by_address());
     let is_routing = inputs.registry.has_routed();
     let mut routed = if is_routing { routed::node_share(inputs) } else { Routed::default() };
     for guest in inputs.registry.guests.values() {
@@ -84,7 +84,8 @@ fn unreadable(inputs: &Inputs) -> Vec<Problem> {
         if registry.recalled.contains(path) {
             return "; as long as it is so, its last known good copy counts".to_owned();
         }
-        if registry.lost_pools.is_none() || path.file_name().is_none_or(|name| name != "pools.json") {
+        let is_of_pools = path.ends_with("pools.json") || path.parent().is_some_and(|parent| parent.ends_with("pools"));
+        if registry.lost_pools.is_none() || !is_of_pools {
             return String::new();
         }
         let names: Vec<&str> = cut_off.iter().map(IfName::as_str).collect();
@@ -181,10 +182,10 @@ fn node_state(inputs: &Inputs) -> NetState {
 
     // An assignment stays protected even if its pool's entry was lost by hand.
     let owned = entries().map(|entry| entry.address).chain(assignments().map(|(.., assigned)| assigned.address));
-    let owned: BTreeSet<IpNet> = owned.map(Prefix::net).collect();
+    let owned = sorted(owned.map(Prefix::net));
     let nobodys = held_by_nobody(&infra, &owned);
     state.elements.extend(nobodys.into_iter().flat_map(Element::elsewhere_address));
-    let reserved: BTreeSet<IpNet> = owned.into_iter().chain(infra.into_iter().map(IpNet::from)).collect();
+    let reserved = sorted(owned.into_iter().chain(infra.into_iter().map(IpNet::from)));
     let v4 = ranges4(reserved.iter().filter_map(|net| match net {
         IpNet::V4(net) => Some(*net),
         IpNet::V6(_) => None,
@@ -197,19 +198,21 @@ fn node_state(inputs: &Inputs) -> NetState {
     state.elements.extend(v4.into_iter().flat_map(|(first, last)| Element::reserved_range(first.into(), last.into())));
     state.elements.extend(v6.into_iter().flat_map(|(first, last)| Element::reserved_range(first.into(), last.into())));
     let macs = entries().filter_map(|entry| entry.mac).chain(assignments().map(|(.., interface, _)| interface.mac));
-    let macs: BTreeSet<MacAddr> = macs.collect();
-    state.elements.extend(infra_macs.difference(&macs).copied().flat_map(Element::elsewhere_mac));
+    let macs = sorted(macs);
+    let nobodys = infra_macs.iter().copied().filter(|mac| macs.binary_search(mac).is_err());
+    state.elements.extend(nobodys.flat_map(Element::elsewhere_mac));
     state.elements.extend(macs.into_iter().flat_map(Element::reserved_mac));
 
     state.elements.extend(broadcasts(inputs, &segments).into_iter().map(Element::broadcast));
     state.elements.extend(uplink_elements(inputs, &segments));
-    state.elements.extend(guard_elements(inputs, &pool_segments(inputs)));
-    state.elements.extend(other_vlans(inputs));
+    let places = Places::of_pools(inputs);
+    state.elements.extend(guard_elements(inputs, &places.segments(inputs)));
+    state.elements.extend(other_vlans(inputs, &places));
     for (port, bridge) in guests_ports(inputs) {
         state.screened_ports.insert(port);
         state.elements.extend(bridge.spanning_tree.then(|| Element::port(SetId::Spanning, port)));
     }
-    state.elements.extend(unbound_elements(inputs));
+    state.elements.extend(unbound_elements(inputs, &places));
     state
 }
 
@@ -225,12 +228,20 @@ fn guests_ports(inputs: &Inputs) -> impl Iterator<Item = (IfName, BridgeOptions)
     })
 }
 
-/// Those of the addresses that are in none of the prefixes.
-fn held_by_nobody(addresses: &BTreeSet<IpAddr>, owned: &BTreeSet<IpNet>) -> Vec<IpAddr> {
+/// Each once, in order: of a hundred thousand a list costs a tenth of a tree.
+fn sorted<T: Ord>(all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut list: Vec<T> = all.collect();
+    list.sort_unstable();
+    list.dedup();
+    list
+}
+
+/// Those of the addresses that are in none of the prefixes, which are sorted.
+fn held_by_nobody(addresses: &BTreeSet<IpAddr>, owned: &[IpNet]) -> Vec<IpAddr> {
     let lengths: BTreeSet<u8> = owned.iter().map(IpNet::prefix_len).collect();
     let is_held = |address: &IpAddr| {
         let nets = lengths.iter().filter_map(|length| Some(IpNet::new(*address, *length).ok()?.trunc()));
-        nets.into_iter().any(|net| owned.contains(&net))
+        nets.into_iter().any(|net| owned.binary_search(&net).is_ok())
     };
     addresses.iter().copied().filter(|address| !is_held(address)).collect()
 }
@@ -408,13 +419,13 @@ pub fn strangers(inputs: &Inputs) -> Vec<Stranger<'_>> {
         }
     }
     // On a bridge without uplink nobody reaches the provider anyway. Without any interface the node was not looked at.
-    let own = pool_segments(inputs);
+    let places = Places::of_pools(inputs);
+    let own = places.segments(inputs);
     let leads_out = |bridge: IfName| {
         let segments = own.iter().copied().filter(|segment| is_segment_of(*segment, bridge)).collect();
         inputs.links.0.is_empty() || !present_uplinks(inputs, &segments).is_empty()
     };
     pools.retain(|bridge, _| leads_out(*bridge));
-    let places = Places::of_pools(inputs);
     let mut found = Vec::new();
     for (vmid, place) in inputs.guests.iter().filter(|(_, place)| place.node == inputs.node) {
         for (id, nic) in &place.config.nics {
@@ -450,7 +461,7 @@ const DEFAULT_VLAN: u16 = 1;
 
 /// Where pools are: their bridges, and the VLANs beside them in which guests of this node hold addresses. The VLANs of
 /// others are none of a pool's business: no provider's address is in them.
-struct Places {
+pub(super) struct Places {
     bridges: BTreeSet<IfName>,
     vlans: BTreeSet<(IfName, u16)>,
     /// Nothing is known of the pools: they may be anywhere.
@@ -458,7 +469,7 @@ struct Places {
 }
 
 impl Places {
-    fn of_pools(inputs: &Inputs) -> Self {
+    pub(super) fn of_pools(inputs: &Inputs) -> Self {
         let bridges: BTreeSet<IfName> =
             pool_bridges(&inputs.registry).into_iter().chain(lost_bridges(inputs)).collect();
         let mut vlans = BTreeSet::new();
@@ -473,6 +484,12 @@ impl Places {
             }
         }
         Self { bridges, vlans, lost: inputs.registry.lost_pools.is_some() }
+    }
+
+    /// The pools' bridges, and the bridges of the VLANs beside them in which pools are.
+    fn segments(&self, inputs: &Inputs) -> BTreeSet<IfName> {
+        let tagged = self.vlans.iter().filter_map(|(bridge, vlan)| inputs.links.segment(*bridge, Some(*vlan)));
+        self.bridges.iter().copied().chain(tagged).collect()
     }
 
     /// Whether no pool is there.
@@ -492,20 +509,12 @@ impl Places {
     }
 }
 
-/// The pools' bridges, and the bridges of the VLANs beside them in which pools are.
-fn pool_segments(inputs: &Inputs) -> BTreeSet<IfName> {
-    let Places { bridges, vlans, .. } = Places::of_pools(inputs);
-    let tagged = vlans.iter().filter_map(|(bridge, vlan)| inputs.links.segment(*bridge, Some(*vlan)));
-    bridges.iter().copied().chain(tagged).collect()
-}
-
 /// VLANs for each NIC of which the guard is told: more are those of a NIC that may use any.
 const MANY_VLANS: usize = 64;
 
 /// The ports of guests on VLAN-aware bridges of pools, with the VLANs in which the administrator has put them and no pool
 /// is. A guest that makes up a tag is not let out by it.
-fn other_vlans(inputs: &Inputs) -> BTreeSet<Element> {
-    let places = Places::of_pools(inputs);
+fn other_vlans(inputs: &Inputs, places: &Places) -> BTreeSet<Element> {
     let mut elements = BTreeSet::new();
     for (vmid, place) in inputs.guests.iter().filter(|(_, place)| place.node == inputs.node) {
         for (id, nic) in &place.config.nics {
@@ -571,10 +580,18 @@ pub(super) fn registered_macs(registry: &Registry) -> BTreeSet<(IfName, MacAddr)
         let of_entries = pool.addresses.iter().filter_map(|entry| entry.mac);
         of_entries.chain(pool.allowed_macs.iter().copied()).map(|mac| (pool.bridge, mac))
     });
-    let assigned = registry.assignments().filter_map(|(.., interface, assigned)| {
-        Some((pools.get(&assigned.pool).filter(|pool| is_seen(pool))?.bridge, interface.mac))
-    });
-    named.chain(assigned).collect()
+    let mut macs: BTreeSet<(IfName, MacAddr)> = named.collect();
+    for interface in registry.guests.values().flat_map(|guest| guest.interfaces.values()) {
+        // Of a NIC's addresses one after the other is of the same pool, as a rule.
+        let mut last = None;
+        for name in interface.addresses.iter().map(|assigned| &assigned.pool) {
+            if last != Some(name) {
+                macs.extend(pools.get(name).filter(|pool| is_seen(pool)).map(|pool| (pool.bridge, interface.mac)));
+                last = Some(name);
+            }
+        }
+    }
+    macs
 }
 
 /// Whether the provider sees the MACs of the pool's guests.
@@ -619,8 +636,8 @@ fn unbound_ports(inputs: &Inputs) -> Vec<UnboundPort> {
 /// On a bridge without a pool they may be routers and DHCP servers and use what only gateways and the node have, but
 /// protected addresses stay protected: a NIC can be moved to a pool's bridge while its guest runs, and no hook is called.
 /// Only on the LAN of a guest that routes a prefix is everything allowed, because its addresses are used there by right.
-pub(super) fn unbound_kinds(inputs: &Inputs) -> Vec<(IfName, Option<Unbound>)> {
-    let (places, ports) = (Places::of_pools(inputs), unbound_ports(inputs));
+pub(super) fn unbound_kinds(inputs: &Inputs, places: &Places) -> Vec<(IfName, Option<Unbound>)> {
+    let ports = unbound_ports(inputs);
     let lans: BTreeSet<At> = routers_among(inputs, &ports).filter_map(|port| port.at).collect();
     let kind_of = |port: &UnboundPort| {
         if let Some(at) = port.at.filter(|at| places.is_elsewhere(*at)) {
@@ -639,8 +656,7 @@ pub(super) fn unbound_kinds(inputs: &Inputs) -> Vec<(IfName, Option<Unbound>)> {
 
 /// Ports of bridges without a pool that are no guest's: they lead to other networks. Those of containers that somebody else
 /// runs come and go, and are taken for guests'.
-pub(super) fn other_ports(inputs: &Inputs) -> BTreeSet<IfName> {
-    let places = Places::of_pools(inputs);
+pub(super) fn other_ports(inputs: &Inputs, places: &Places) -> BTreeSet<IfName> {
     let named = inputs.registry.node.as_ref().and_then(|node| node.uplinks.as_ref());
     let is_uplink = |name: IfName| named.map_or(is_uplink_name(name.as_str()), |named| named.contains(&name));
     let is_bridge = |name: IfName| inputs.links.get(name).is_some_and(|link| link.bridge.is_some());
@@ -679,14 +695,15 @@ pub(super) enum Unbound {
     Router,
 }
 
-fn unbound_elements(inputs: &Inputs) -> BTreeSet<Element> {
+fn unbound_elements(inputs: &Inputs, places: &Places) -> BTreeSet<Element> {
     let set = |kind| match kind {
         Unbound::Free => SetId::FreePorts,
         Unbound::Elsewhere => SetId::Elsewhere,
         Unbound::Router => SetId::RouterPorts,
     };
-    let kinds = unbound_kinds(inputs).into_iter().filter_map(|(port, kind)| Some(Element::port(set(kind?), port)));
-    let others = other_ports(inputs).into_iter().map(|port| Element::port(SetId::Elsewhere, port));
+    let kinds =
+        unbound_kinds(inputs, places).into_iter().filter_map(|(port, kind)| Some(Element::port(set(kind?), port)));
+    let others = other_ports(inputs, places).into_iter().map(|port| Element::port(SetId::Elsewhere, port));
     kinds.chain(others).collect()
 }
 
@@ -770,9 +787,13 @@ pub(super) fn broadcasts(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BTreeS
         IpNet::V4(net) if net.prefix_len() < 31 => Some(net.broadcast()),
         _ => None,
     });
-    let held: BTreeSet<IpAddr> =
-        inputs.registry.assignments().filter_map(|(.., assigned)| assigned.address.single()).collect();
-    nets.filter(|address| !held.contains(&IpAddr::V4(*address))).collect()
+    let mut broadcasts: BTreeSet<Ipv4Addr> = nets.collect();
+    for (.., assigned) in inputs.registry.assignments() {
+        if let Some(IpAddr::V4(address)) = assigned.address.single() {
+            broadcasts.remove(&address);
+        }
+    }
+    broadcasts
 }
 
 /// Everything that a NIC may use as a source: its addresses and its link-local ones.
@@ -880,7 +901,7 @@ mod tests {
             config: GuestConfig::parse(GuestKind::Qemu, text.as_bytes()),
         };
         let vmid = |number: u32| number.to_string().parse().unwrap();
-        let registry = Registry { pools, guests: BTreeMap::from([(guest.vmid, guest.clone())]), ..Registry::default() };
+        let registry = Registry { pools, guests: [(guest.vmid, guest.clone())].into(), ..Registry::default() };
         let guests = configs.iter().map(|(number, text)| (vmid(*number), place(text))).collect();
         Inputs {
             presence: presence.map(|presence| (guest.vmid, presence)).into_iter().collect(),

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use super::desired::{
-    Unbound, bridge_guard, broadcasts, hears_advertisements, infrastructure_addresses, is_uplink_name, other_ports,
-    own_nets, pool_bridges, registered_macs, segments, unbound_kinds,
+    Places, Unbound, bridge_guard, broadcasts, hears_advertisements, infrastructure_addresses, is_uplink_name,
+    other_ports, own_nets, pool_bridges, registered_macs, segments, unbound_kinds,
 };
 use super::inputs::{Inputs, Presence};
 use super::routers;
@@ -96,10 +96,11 @@ pub fn role(inputs: &Inputs, port: IfName) -> PortRole {
     if named.map_or_else(|| by_name() || on_segment(), |named| named.contains(&port)) {
         return PortRole::Uplink;
     }
-    if other_ports(inputs).contains(&port) {
+    let places = Places::of_pools(inputs);
+    if other_ports(inputs, &places).contains(&port) {
         return PortRole::Elsewhere;
     }
-    match unbound_kinds(inputs).into_iter().find(|(other, _)| *other == port) {
+    match unbound_kinds(inputs, &places).into_iter().find(|(other, _)| *other == port) {
         Some((_, Some(Unbound::Free))) => PortRole::Free,
         Some((_, Some(Unbound::Elsewhere))) => PortRole::Elsewhere,
         Some((_, Some(Unbound::Router))) => PortRole::Guest { router: true },

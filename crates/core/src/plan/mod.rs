@@ -20,7 +20,7 @@ pub use crate::guest::Located;
 pub use assume::{Surroundings, assume_bridge, assume_gateways};
 pub use checks::{
     Index, Problem, check_configured, check_filtered, check_guest, check_own, check_pending, check_stranger,
-    is_configured_beyond,
+    is_configured_beyond, is_configured_with_others,
 };
 pub use course::{Failed, Outcome, Refusal, carry_out};
 pub use desired::{

@@ -426,7 +426,7 @@ mod tests {
         };
         let guests = BTreeMap::from([(guest.vmid, At { node: "n1".parse().unwrap(), config })]);
         let presence = BTreeMap::from([(guest.vmid, Presence::Running)]);
-        let registry = Registry { pools, guests: BTreeMap::from([(guest.vmid, guest)]), ..Registry::default() };
+        let registry = Registry { pools, guests: [(guest.vmid, guest)].into(), ..Registry::default() };
         Inputs { presence, links: Links(links), exits, ..Inputs::new("n1".parse().unwrap(), registry, guests) }
     }
 

@@ -1,36 +1,49 @@
 //! The registry's files as types, and the strict way in: every complaint names file, key and value.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, IntoDeserializer as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::layout::{GatewayRule, Layout};
-use crate::model::{CoolDown, IfName, MacAddr, Moment, NicId, PoolName, Prefix, Vmid};
+use super::shared::SharedMap;
+use crate::model::{CoolDown, IfName, MacAddr, Moment, NicId, PoolName, Prefix, Timestamp, Vmid};
 
-/// The format that this release reads and writes.
+/// The format of all files but those of pools.
 pub const VERSION: u64 = 1;
+
+/// The format in which each pool has a file of its own.
+pub const POOLS_VERSION: u64 = 2;
 
 /// pmxcfs refuses larger files. Source: pve-cluster `src/pmxcfs/memdb.h`, `MEMDB_MAX_FILE_SIZE`.
 pub const MAX_FILE_SIZE: usize = 1024 * 1024;
 
+/// As many IPv4 addresses with MACs fit into the file of a pool; without MACs nearly twice as many.
+pub const POOL_ADDRESSES: u32 = 16_384;
+
 /// `pools.json`: what there is to hand out.
+///
+/// In version 2 each pool has a file of its own, `pools/NAME.json`, and this one only says so: an older release that reads it
+/// asks to be upgraded, where without it there would be no pools for that release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct PoolsFile {
-    /// Format version, 1.
+    /// Format version: 1, or 2 if each pool has a file of its own.
     pub version: u64,
-    /// Pools by name.
+    /// Pools by name; none here in version 2.
     #[serde(default)]
-    pub pools: BTreeMap<PoolName, Pool>,
+    pub pools: SharedMap<PoolName, Pool>,
 }
 
 impl Default for PoolsFile {
     fn default() -> Self {
-        Self { version: VERSION, pools: BTreeMap::new() }
+        Self { version: VERSION, pools: SharedMap::default() }
     }
 }
 
@@ -101,14 +114,13 @@ impl Pool {
 
     /// What the provider's layout says becomes of them.
     pub fn usual_guard(&self) -> UplinkGuard {
-        self.layout.as_ref().map_or_else(|| self.profile.uplink_guard(), |layout| layout.uplink_guard)
+        self.layout.as_ref().map_or_else(|| self.profile.row().uplink_guard, |layout| layout.uplink_guard)
     }
 
     /// Whether the network is asked who has an address. Where the provider punishes ARP that it does not expect, or nobody
     /// knows whether it does, only if somebody says so.
     pub fn probe(&self) -> Probe {
-        let is_free = matches!(self.profile, Profile::GenericBridged | Profile::GenericRouted);
-        self.probe.unwrap_or(if is_free { Probe::Assign } else { Probe::Never })
+        self.probe.unwrap_or(if self.profile.row().may_ask { Probe::Assign } else { Probe::Never })
     }
 
     /// For how long an address that was released is not handed out by itself.
@@ -118,12 +130,12 @@ impl Pool {
 
     /// Bridged or routed.
     pub fn mode(&self) -> Mode {
-        self.layout.as_ref().map_or_else(|| self.profile.mode(), |layout| layout.mode)
+        self.layout.as_ref().map_or_else(|| self.profile.row().mode, |layout| layout.mode)
     }
 
     /// Whether the provider hands out the MAC with the address and punishes any other.
     pub fn provider_mac(&self) -> bool {
-        self.layout.as_ref().map_or_else(|| self.profile.provider_mac(), |layout| layout.provider_mac)
+        self.layout.as_ref().map_or_else(|| self.profile.row().provider_mac, |layout| layout.provider_mac)
     }
 
     /// The profile's name, or that of the layout.
@@ -133,12 +145,29 @@ impl Pool {
 
     /// Whether the provider asks for the guests' addresses on the wire, and the node has to answer.
     pub fn proxy(&self) -> bool {
-        self.layout.as_ref().map_or_else(|| self.profile.proxy(), |layout| layout.proxy)
+        self.layout.as_ref().map_or_else(|| self.profile.row().proxy, |layout| layout.proxy)
     }
 
     /// Where the gateways of both families are found if they are not named.
     pub fn gateway_rules(&self) -> (GatewayRule, GatewayRule) {
         self.layout.as_ref().map_or_else(|| self.profile.gateway_rules(), |layout| (layout.gateway4, layout.gateway6))
+    }
+
+    /// What of it does not fit together, apart from entries that overlap; `at`: where it stands.
+    fn contradiction(&self, at: &str) -> Option<String> {
+        let key = |key: &str| if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") };
+        if (self.profile == Profile::Custom) != self.layout.is_some() {
+            let at = if at.is_empty() { String::new() } else { format!("{at}: ") };
+            return Some(format!("{at}the profile `custom` and a `layout` go together"));
+        }
+        if let Some(reason) = self.layout.as_ref().and_then(Document::contradiction) {
+            return Some(format!("{}.{reason}", key("layout")));
+        }
+        self.addresses.iter().find_map(|entry| {
+            let gateway = entry.gateway?;
+            (gateway.is_ipv4() != (entry.address.family() == 4))
+                .then(|| format!("{}: gateway {gateway} of {} is of the other family", key("addresses"), entry.address))
+        })
     }
 
     /// Every gateway: those of both families, and the entries' own.
@@ -184,19 +213,22 @@ impl PoolsFile {
 #[derive(Debug)]
 pub struct EntryIndex<'a> {
     pool: &'a Pool,
-    by_first: BTreeMap<IpAddr, &'a PoolAddress>,
+    by_first: Vec<&'a PoolAddress>,
 }
 
 impl<'a> EntryIndex<'a> {
     /// Sorts the entries; they are disjoint, as [`parse`] has seen to.
     pub fn new(pool: &'a Pool) -> Self {
-        Self { pool, by_first: pool.addresses.iter().map(|entry| (entry.address.first(), entry)).collect() }
+        let mut by_first: Vec<&PoolAddress> = pool.addresses.iter().collect();
+        by_first.sort_by_key(|entry| entry.address);
+        Self { pool, by_first }
     }
 
     /// As [`Pool::entry`].
     pub fn entry(&self, prefix: Prefix) -> Option<&'a PoolAddress> {
-        let (_, entry) = self.by_first.range(..=prefix.first()).next_back()?;
-        entry.address.contains(prefix).then_some(*entry)
+        let behind = self.by_first.partition_point(|entry| entry.address.first() <= prefix.first());
+        let entry = *self.by_first.get(behind.checked_sub(1)?)?;
+        entry.address.contains(prefix).then_some(entry)
     }
 
     /// As [`Pool::gateway`].
@@ -360,71 +392,6 @@ pub enum Mode {
     Routed,
 }
 
-impl Profile {
-    /// Where the gateways of both families are found. OVH and Dedibox say the IPv6 one in their API only, or by router
-    /// advertisement.
-    fn gateway_rules(self) -> (GatewayRule, GatewayRule) {
-        use GatewayRule::{BridgeLinkLocal, Fixed, Named, NodeAddress, NodeGateway, NodeLast254, Penultimate};
-        match self {
-            Self::GenericBridged | Self::Custom => (Named, Named),
-            Self::GenericRouted | Self::OvhRouted | Self::HetznerRouted => (NodeAddress, BridgeLinkLocal),
-            Self::OvhBridged => (NodeLast254, Named),
-            Self::OvhVrack => (Penultimate, Named),
-            Self::HetznerBridged => (NodeGateway, Fixed(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).into())),
-            Self::DediboxBridged => (Fixed(Ipv4Addr::new(62, 210, 0, 1).into()), Named),
-        }
-    }
-
-    /// Bridged or routed.
-    pub fn mode(self) -> Mode {
-        match self {
-            Self::GenericRouted | Self::OvhRouted | Self::HetznerRouted => Mode::Routed,
-            Self::GenericBridged
-            | Self::OvhBridged
-            | Self::OvhVrack
-            | Self::HetznerBridged
-            | Self::DediboxBridged
-            | Self::Custom => Mode::Bridged,
-        }
-    }
-
-    /// Whether the provider hands out the MAC with the address and punishes any other.
-    fn provider_mac(self) -> bool {
-        matches!(self, Self::OvhBridged | Self::HetznerBridged | Self::DediboxBridged)
-    }
-
-    /// Whether the provider asks for the addresses on the wire instead of sending what is for them to the node.
-    fn proxy(self) -> bool {
-        matches!(self, Self::OvhRouted | Self::GenericRouted)
-    }
-
-    /// Whether a MAC that the provider does not know costs its customer a port or a server. In a vRack every MAC is welcome.
-    fn uplink_guard(self) -> UplinkGuard {
-        match self {
-            Self::OvhBridged | Self::OvhRouted | Self::HetznerBridged | Self::HetznerRouted | Self::DediboxBridged => {
-                UplinkGuard::Enforce
-            }
-            Self::GenericBridged | Self::GenericRouted | Self::Custom => UplinkGuard::Report,
-            Self::OvhVrack => UplinkGuard::Off,
-        }
-    }
-
-    /// The name used on the command line and in `pools.json`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::GenericBridged => "generic-bridged",
-            Self::GenericRouted => "generic-routed",
-            Self::OvhBridged => "ovh-bridged",
-            Self::OvhRouted => "ovh-routed",
-            Self::OvhVrack => "ovh-vrack",
-            Self::HetznerBridged => "hetzner-bridged",
-            Self::HetznerRouted => "hetzner-routed",
-            Self::DediboxBridged => "dedibox-bridged",
-            Self::Custom => "custom",
-        }
-    }
-}
-
 /// `guests/<vmid>.json`: the addresses of one guest, complete enough to bind it without any other file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -575,7 +542,7 @@ pub struct Assigned {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub organization: Option<String>,
     /// When it was assigned (RFC 3339, UTC).
-    pub assigned_at: String,
+    pub assigned_at: Timestamp,
 }
 
 /// `released.json`: addresses that were taken back not long ago. May be removed: it only keeps them from being handed out.
@@ -718,52 +685,156 @@ pub const UPGRADE: &str = "upgrade this node: `apt update && apt install pve-pub
 
 /// A file of the registry: its type-specific checks, beyond what serde sees.
 pub trait Document: DeserializeOwned + Serialize + JsonSchema {
+    /// The versions of its format that this release reads.
+    const READ: RangeInclusive<u64> = VERSION..=VERSION;
+
     /// The version of its format.
     fn version(&self) -> u64;
+
+    /// Its text: indented, keys in order.
+    fn text(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string_pretty(self)
+    }
 
     /// Says what contradicts itself inside the document, with the key.
     fn contradiction(&self) -> Option<String>;
 }
 
 impl Document for PoolsFile {
+    const READ: RangeInclusive<u64> = VERSION..=POOLS_VERSION;
+
     fn version(&self) -> u64 {
         self.version
     }
 
     fn contradiction(&self) -> Option<String> {
-        let entries: Vec<_> =
-            self.pools.iter().flat_map(|(name, pool)| pool.addresses.iter().map(move |entry| (name, entry))).collect();
-        let mut sorted = entries.clone();
-        // Sorted by family and first address, longer prefix last: an overlap is then always with an earlier neighbour.
-        sorted.sort_by_key(|(_, entry)| entry.address);
-        let mut widest: Option<&(&PoolName, &PoolAddress)> = None;
-        for candidate in &sorted {
-            if let Some(earlier) = widest {
-                if earlier.1.address.overlaps(candidate.1.address) {
-                    return Some(format!(
-                        "has overlapping addresses: {} in pool `{}` and {} in pool `{}`",
-                        earlier.1.address, earlier.0, candidate.1.address, candidate.0
-                    ));
-                }
+        if self.version == POOLS_VERSION && !self.pools.is_empty() {
+            return Some(
+                "has version 2 and pools; in version 2 each pool has a file of its own below pools/".to_owned(),
+            );
+        }
+        if let Some(overlap) = overlap(self.pools.iter()) {
+            return Some(overlap.to_string());
+        }
+        let wrong = |(name, pool): (&PoolName, &Pool)| pool.contradiction(&format!("pools.{name}"));
+        self.pools.iter().find_map(wrong)
+    }
+}
+
+/// Two entries that have addresses in common.
+#[derive(Debug, Clone, Copy)]
+pub struct Overlap<'a>([(&'a PoolName, Prefix); 2]);
+
+impl<'a> Overlap<'a> {
+    /// Whose entries they are.
+    pub fn pools(&self) -> [&'a PoolName; 2] {
+        self.0.map(|(name, _)| name)
+    }
+}
+
+impl fmt::Display for Overlap<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [(one, first), (two, second)] = self.0;
+        write!(f, "has overlapping addresses: {first} in pool `{one}` and {second} in pool `{two}`")
+    }
+}
+
+/// The first two entries of these pools that overlap.
+pub fn overlap<'a>(pools: impl Iterator<Item = (&'a PoolName, &'a Pool)>) -> Option<Overlap<'a>> {
+    let entries = pools.flat_map(|(name, pool)| pool.addresses.iter().map(move |entry| (name, entry.address)));
+    let mut sorted: Vec<(&PoolName, Prefix)> = entries.collect();
+    // Sorted by family and first address, longer prefix last: an overlap is then always with an earlier neighbour.
+    sorted.sort_by_key(|(_, address)| *address);
+    let pair = sorted.windows(2).find(|pair| pair[0].1.overlaps(pair[1].1))?;
+    Some(Overlap([pair[0], pair[1]]))
+}
+
+/// `pools/NAME.json`, from version 2 on: one pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct PoolFile {
+    /// Format version, 2.
+    pub version: u64,
+    /// The pool; must agree with the file's name.
+    pub name: PoolName,
+    /// What it is.
+    #[serde(flatten)]
+    pub pool: Pool,
+}
+
+/// Not derived: a flattened struct takes in any key, and an unknown one is an error.
+impl<'de> Deserialize<'de> for PoolFile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+
+        impl<'de> Visitor<'de> for Keys {
+            type Value = PoolFile;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a pool")
             }
-            widest = Some(candidate);
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PoolFile, A::Error> {
+                let mut rest = OfPool { map, version: None, name: None };
+                let pool = Pool::deserialize(MapAccessDeserializer::new(&mut rest))?;
+                let version = rest.version.ok_or_else(|| A::Error::missing_field("version"))?;
+                let name = rest.name.ok_or_else(|| A::Error::missing_field("name"))?;
+                Ok(PoolFile { version, name, pool })
+            }
         }
-        let unlike = self.pools.iter().find(|(_, pool)| (pool.profile == Profile::Custom) != pool.layout.is_some());
-        if let Some((name, _)) = unlike {
-            return Some(format!("pools.{name}: the profile `custom` and a `layout` go together"));
+
+        deserializer.deserialize_map(Keys)
+    }
+}
+
+/// The keys of the pool among those of its file; the others are kept.
+struct OfPool<A> {
+    map: A,
+    version: Option<u64>,
+    name: Option<PoolName>,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for &mut OfPool<A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        while let Some(key) = self.map.next_key::<String>()? {
+            match key.as_str() {
+                "version" => self.version = Some(self.map.next_value()?),
+                "name" => self.name = Some(self.map.next_value()?),
+                _ => return seed.deserialize(key.into_deserializer()).map(Some),
+            }
         }
-        let wrong = |(name, pool): (&PoolName, &Pool)| {
-            pool.layout.as_ref()?.contradiction().map(|reason| format!("pools.{name}.layout.{reason}"))
-        };
-        if let Some(reason) = self.pools.iter().find_map(wrong) {
-            return Some(reason);
+        Ok(None)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
+    }
+}
+
+impl Document for PoolFile {
+    const READ: RangeInclusive<u64> = POOLS_VERSION..=POOLS_VERSION;
+
+    fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// A line for each entry, because pmxcfs has a limit for files, and people compare them.
+    fn text(&self) -> Result<String, serde_json::Error> {
+        let head = Self { pool: Pool { addresses: Vec::new(), ..self.pool.clone() }, ..self.clone() };
+        let mut text = serde_json::to_string(&head)?;
+        text.truncate(text.strip_suffix("]}").unwrap_or(&text).len());
+        for (at, entry) in self.pool.addresses.iter().enumerate() {
+            text += if at == 0 { "\n" } else { ",\n" };
+            text += &serde_json::to_string(entry)?;
         }
-        entries.iter().find_map(|(name, entry)| {
-            let gateway = entry.gateway?;
-            (gateway.is_ipv4() != (entry.address.family() == 4)).then(|| {
-                format!("pools.{name}.addresses: gateway {gateway} of {} is of the other family", entry.address)
-            })
-        })
+        Ok(text + "\n]}")
+    }
+
+    fn contradiction(&self) -> Option<String> {
+        overlap(std::iter::once((&self.name, &self.pool)))
+            .map(|overlap| overlap.to_string())
+            .or_else(|| self.pool.contradiction(""))
     }
 }
 
@@ -778,10 +849,6 @@ impl Document for GuestFile {
             let at = || format!("interfaces.{nic}: {}", assigned.address);
             if assigned.gateway.is_some_and(|gateway| gateway.is_ipv4() != (assigned.address.family() == 4)) {
                 return Some(format!("{}: the gateway is of the other family", at()));
-            }
-            if humantime::parse_rfc3339(&assigned.assigned_at).is_err() {
-                let value = &assigned.assigned_at;
-                return Some(format!("{}: assigned_at `{value}` is not a UTC time such as 2026-11-22T10:00:00Z", at()));
             }
             // Which of them it is, is looked for only if there is one: a guest may hold thousands.
             let others = overlaps.then(|| self.addresses()).into_iter().flatten();
@@ -873,7 +940,7 @@ pub fn parse<T: Document>(path: &Path, bytes: &[u8]) -> Result<T, DocumentError>
     if let Some(document) = parse_valid::<T>(bytes) {
         return Ok(document);
     }
-    check_version(bytes).map_err(|(reason, hint)| DocumentError {
+    check_version::<T>(bytes).map_err(|(reason, hint)| DocumentError {
         fault: if hint.is_some() { Fault::Newer } else { Fault::Damaged },
         ..error(reason, hint.unwrap_or(restore))
     })?;
@@ -914,18 +981,18 @@ fn parse_valid<T: Document>(bytes: &[u8]) -> Option<T> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let document: T = serde_ignored::deserialize(&mut deserializer, |_| is_unknown = true).ok()?;
     deserializer.end().ok()?;
-    (!is_unknown && document.version() == VERSION && document.contradiction().is_none()).then_some(document)
+    (!is_unknown && T::READ.contains(&document.version()) && document.contradiction().is_none()).then_some(document)
 }
 
-/// The text of a document as it is stored: indented, keys in order, newline at the end.
+/// The text of a document as it is stored, with a newline at the end.
 pub fn render<T: Document>(document: &T) -> Result<Vec<u8>, serde_json::Error> {
-    let mut bytes = serde_json::to_vec_pretty(document)?;
+    let mut bytes = document.text()?.into_bytes();
     bytes.push(b'\n');
     Ok(bytes)
 }
 
 /// Looks at `version` before anything else: a newer format may have any shape.
-fn check_version(bytes: &[u8]) -> Result<(), (String, Option<&'static str>)> {
+fn check_version<T: Document>(bytes: &[u8]) -> Result<(), (String, Option<&'static str>)> {
     #[derive(Deserialize)]
     struct Versioned {
         version: Option<serde_json::Value>,
@@ -935,16 +1002,17 @@ fn check_version(bytes: &[u8]) -> Result<(), (String, Option<&'static str>)> {
     let Some(value) = versioned.version else {
         return Err(("is not a file of this program: it has no key `version`".to_owned(), None));
     };
+    let known = *T::READ.end();
     match value.as_u64() {
-        Some(VERSION) => Ok(()),
-        Some(newer) if newer > VERSION => {
+        Some(version) if T::READ.contains(&version) => Ok(()),
+        Some(newer) if newer > known => {
             let reason = format!(
-                "has version {newer}, but pve-public-ip {} reads version {VERSION}: it was written by a newer release",
+                "has version {newer}, but pve-public-ip {} reads version {known}: it was written by a newer release",
                 env!("CARGO_PKG_VERSION")
             );
             Err((reason, Some(UPGRADE)))
         }
-        _ => Err((format!("is not valid: version: `{value}` is not {VERSION}"), None)),
+        _ => Err((format!("is not valid: version: `{value}` is not {known}"), None)),
     }
 }
 
@@ -973,6 +1041,57 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_pool_has_a_file_of_its_own() {
+        let path = Path::new("/r/pools/lan.json");
+        let text = r#"{"version":2,"name":"lan","profile":"generic-bridged","bridge":"vmbr0","gateway4":"203.0.113.9","addresses":[
+{"address":"203.0.113.8/29"},
+{"address":"198.51.100.7/32","mac":"02:00:00:aa:bb:cc"}
+]}
+"#;
+        let file: PoolFile = parse(path, text.as_bytes()).unwrap();
+        assert_eq!((file.name.as_str(), file.pool.addresses.len()), ("lan", 2));
+        let again: PoolFile = parse(path, &render(&file).unwrap()).unwrap();
+        assert_eq!(again, file);
+        let short = text.replace("/32", "");
+        assert!(
+            [text, &short].contains(&String::from_utf8(render(&file).unwrap()).unwrap().as_str()),
+            "a line an entry"
+        );
+        let empty = PoolFile { pool: Pool { addresses: Vec::new(), ..file.pool.clone() }, ..file };
+        assert_eq!(parse::<PoolFile>(path, &render(&empty).unwrap()).unwrap(), empty);
+        for (old, new, reason) in [
+            ("\"version\":2", "\"version\":1", "version: `1` is not 2"),
+            ("\"version\":2", "\"version\":3", "has version 3, but"),
+            ("\"version\":2,", "", "it has no key `version`"),
+            ("\"name\":\"lan\",", "", "missing field `name`"),
+            ("\"bridge\"", "\"brige\"", "has an unknown key `brige`"),
+            ("\"mac\"", "\"mack\"", "has an unknown key `addresses.1.mack`"),
+            ("02:00:00", "03:00:00", "addresses[1].mac: MAC address `03:00:00:aa:bb:cc` has the group bit set"),
+            ("198.51.100.7/32", "203.0.113.10/32", "has overlapping addresses"),
+            ("generic-bridged", "custom", "the profile `custom` and a `layout` go together"),
+            ("\"mac\":\"02:00:00:aa:bb:cc\"", "\"gateway\":\"fe80::1\"", "addresses: gateway fe80::1 of 198.51.100.7"),
+        ] {
+            let error = parse::<PoolFile>(path, text.replace(old, new).as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(reason), "{new}: {error}");
+        }
+        let marker = PoolsFile { version: POOLS_VERSION, ..PoolsFile::default() };
+        assert_eq!(parse::<PoolsFile>(path, &render(&marker).unwrap()).unwrap(), marker);
+    }
+
+    /// What one file holds is what the table of capacities says.
+    #[test]
+    fn a_file_holds_so_many_addresses_with_macs() {
+        let entry = |number: u32| PoolAddress {
+            mac: Some("02:00:00:aa:bb:cc".parse().unwrap()),
+            ..PoolAddress::new(Prefix::host(IpAddr::V4((0x6440_0000 + number).into())).unwrap())
+        };
+        let pool = Pool::new(Profile::OvhBridged, "vmbr0".parse().unwrap(), (0..POOL_ADDRESSES).map(entry).collect());
+        let file = PoolFile { version: POOLS_VERSION, name: "lan".parse().unwrap(), pool };
+        let size = render(&file).unwrap().len();
+        assert!((MAX_FILE_SIZE / 10 * 8..=MAX_FILE_SIZE).contains(&size), "{size}");
+    }
+
     proptest! {
         /// Neighbours in the order of addresses are enough to find every overlap.
         #[test]
@@ -985,7 +1104,7 @@ mod tests {
                 let address = text.parse::<ipnet::IpNet>().unwrap().trunc().to_string().parse().unwrap();
                 let empty = || serde_json::from_value(serde_json::json!({"mac": format!("02:00:00:00:00:0{mac}")})).unwrap();
                 let assigned = Assigned {
-                    address, pool: "a".parse().unwrap(), gateway: None, organization: None, assigned_at: String::new(),
+                    address, pool: "a".parse().unwrap(), gateway: None, organization: None, assigned_at: "2026-11-22T10:00:00Z".parse().unwrap(),
                 };
                 let nic = format!("net{nic}").parse().unwrap();
                 guest.interfaces.entry(nic).or_insert_with(empty).addresses.push(assigned);
@@ -1011,7 +1130,7 @@ mod tests {
         let text = r#"{"version":1,"pools":{"a":{"profile":"generic-bridged","bridge":"vmbr0","addresses":[
             {"address":"203.0.113.64/26"},{"address":"203.0.113.8/32"},{"address":"2001:db8::/64"}]}}}"#;
         let file: PoolsFile = parse(Path::new("pools.json"), text.as_bytes()).unwrap();
-        let (name, pool) = file.pools.first_key_value().unwrap();
+        let (name, pool) = file.pools.iter().next().unwrap();
         let index = PoolIndex::new(&file);
         let mut found = 0;
         for prefix in [
@@ -1063,7 +1182,7 @@ mod tests {
             (edited("02:00", "03:00"), "interfaces.net0.mac: MAC address `03:00:00:aa:bb:cc` has the group bit set"),
             (edited("113.10/32", "113.10/24"), "has host bits set; did you mean 203.0.113.0/24?"),
             (edited("198.51.100.254", "fe80::1"), "the gateway is of the other family"),
-            (edited("2026-11-22T10:00:00Z", "yesterday"), "assigned_at `yesterday` is not a UTC time"),
+            (edited("2026-11-22T10:00:00Z", "yesterday"), "assigned_at: `yesterday` is not a UTC time such as"),
             (edited("net0", "net99"), "`net99` is not a guest NIC"),
         ] {
             let message = guest(&text).unwrap_err();

@@ -199,7 +199,7 @@ mod tests {
         let released = json!({"version": 1, "addresses": {"203.0.113.12/32": {"at": "2026-11-22T10:00:00Z", "vmid": 101, "pool": "a"}}});
         Registry {
             pools: serde_json::from_value(pools).unwrap(),
-            guests: BTreeMap::from([("100".parse().unwrap(), serde_json::from_value(guest).unwrap())]),
+            guests: [("100".parse().unwrap(), serde_json::from_value(guest).unwrap())].into(),
             released: serde_json::from_value(released).unwrap(),
             ..Registry::default()
         }

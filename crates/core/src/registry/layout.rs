@@ -1,13 +1,13 @@
 //! Providers' layouts as data: what a profile decides for a pool. A user can describe another provider in a file.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::document::{Document, Mode, UplinkGuard};
+use super::document::{Document, Mode, Profile, UplinkGuard};
 
 /// A provider that this program does not know by name, as `pool create --profile FILE` reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -66,6 +66,84 @@ impl Document for Layout {
             );
         }
         wrong("gateway4", self.gateway4, true).or_else(|| wrong("gateway6", self.gateway6, false))
+    }
+}
+
+/// What a profile decides. A pool of the profile `custom` has a [`Layout`] that decides instead.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// On the command line and in files.
+    name: &'static str,
+    pub(super) mode: Mode,
+    /// Whether the provider hands out the MAC with the address and punishes any other.
+    pub(super) provider_mac: bool,
+    /// Whether the provider asks for the addresses on the wire instead of sending what is for them to the node.
+    pub(super) proxy: bool,
+    /// [`UplinkGuard::Enforce`] where a MAC that the provider does not know costs its customer a port or a server.
+    pub(super) uplink_guard: UplinkGuard,
+    /// Whether nobody minds that the network is asked who has an address. Some providers punish ARP that they do not expect.
+    pub(super) may_ask: bool,
+    gateway4: GatewayRule,
+    gateway6: GatewayRule,
+}
+
+/// A row of [`PROFILES`], its columns in order.
+macro_rules! row {
+    ($name:literal, $mode:ident, $mac:literal, $proxy:literal, $guard:ident, $ask:literal, $four:expr, $six:expr) => {
+        Row {
+            name: $name,
+            mode: Mode::$mode,
+            provider_mac: $mac,
+            proxy: $proxy,
+            uplink_guard: UplinkGuard::$guard,
+            may_ask: $ask,
+            gateway4: $four,
+            gateway6: $six,
+        }
+    };
+}
+
+const NAMED: GatewayRule = GatewayRule::Named;
+const NODE: GatewayRule = GatewayRule::NodeAddress;
+const ON_BRIDGE: GatewayRule = GatewayRule::BridgeLinkLocal;
+const FE80_1: GatewayRule = GatewayRule::Fixed(IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)));
+const DEDIBOX: GatewayRule = GatewayRule::Fixed(IpAddr::V4(Ipv4Addr::new(62, 210, 0, 1)));
+
+/// The providers' layouts, in the order of [`Profile`]. OVH and Dedibox tell the IPv6 gateway only in their API, or by router
+/// advertisement. In a vRack every MAC is welcome.
+#[rustfmt::skip]
+const PROFILES: [Row; 9] = [
+    //   name               mode     MAC    proxy  guard    ask    IPv4 gateway              IPv6 gateway
+    row!("generic-bridged", Bridged, false, false, Report,  true,  NAMED,                    NAMED),
+    row!("generic-routed",  Routed,  false, true,  Report,  true,  NODE,                     ON_BRIDGE),
+    row!("ovh-bridged",     Bridged, true,  false, Enforce, false, GatewayRule::NodeLast254, NAMED),
+    row!("ovh-routed",      Routed,  false, true,  Enforce, false, NODE,                     ON_BRIDGE),
+    row!("ovh-vrack",       Bridged, false, false, Off,     false, GatewayRule::Penultimate, NAMED),
+    row!("hetzner-bridged", Bridged, true,  false, Enforce, false, GatewayRule::NodeGateway, FE80_1),
+    row!("hetzner-routed",  Routed,  false, false, Enforce, false, NODE,                     ON_BRIDGE),
+    row!("dedibox-bridged", Bridged, true,  false, Enforce, false, DEDIBOX,                  NAMED),
+    row!("custom",          Bridged, false, false, Report,  false, NAMED,                    NAMED),
+];
+
+impl Profile {
+    /// What it decides.
+    pub(super) fn row(self) -> &'static Row {
+        &PROFILES[self as usize]
+    }
+
+    /// Bridged or routed.
+    pub fn mode(self) -> Mode {
+        self.row().mode
+    }
+
+    /// Where the gateways of both families are found.
+    pub(super) fn gateway_rules(self) -> (GatewayRule, GatewayRule) {
+        (self.row().gateway4, self.row().gateway6)
+    }
+
+    /// The name used on the command line and in the registry's files.
+    pub fn as_str(self) -> &'static str {
+        self.row().name
     }
 }
 
@@ -134,5 +212,19 @@ impl TryFrom<String> for GatewayRule {
 impl From<GatewayRule> for String {
     fn from(rule: GatewayRule) -> Self {
         rule.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_profile_has_its_row() {
+        for (at, row) in PROFILES.iter().enumerate() {
+            let profile: Profile = serde_json::from_value(row.name.into()).unwrap();
+            assert_eq!((profile as usize, profile.as_str()), (at, row.name));
+            assert!(!row.proxy || row.mode == Mode::Routed, "{}", row.name);
+        }
     }
 }

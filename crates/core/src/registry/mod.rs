@@ -7,11 +7,14 @@
 
 mod allocate;
 pub mod document;
+pub mod entries;
 mod inventory;
 pub mod layout;
 mod prefixes;
 pub mod releases;
 pub mod room;
+mod search;
+pub mod shared;
 mod spans;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,18 +23,18 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use allocate::Busy;
 pub use allocate::capacity;
 use document::{
     Assigned, Document, DocumentError, EntryIndex, GuestFile, Interface, Mode, NodeFile, Pool, PoolAddress, PoolsFile,
-    Released, ReleasedFile, VERSION,
+    Released, ReleasedFile,
 };
 pub use inventory::{Inventory, Near, Run, Totals};
-use prefixes::PrefixMap;
 pub use prefixes::{Holders, Holding};
+use search::{Next, Search};
+use shared::SharedMap;
 pub use spans::{Span, State};
 
-use crate::model::{IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Vmid};
+use crate::model::{IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Timestamp, Vmid};
 
 /// Everything that the registry's files say, as far as they could be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,7 +42,7 @@ pub struct Registry {
     /// `pools.json`.
     pub pools: PoolsFile,
     /// `guests/<vmid>.json`.
-    pub guests: BTreeMap<Vmid, GuestFile>,
+    pub guests: SharedMap<Vmid, GuestFile>,
     /// `released.json`.
     pub released: ReleasedFile,
     /// `nodes/<node>.json` of this node.
@@ -580,7 +583,9 @@ impl Registry {
     pub fn pool(&self, name: &PoolName) -> Result<&Pool, RuleError> {
         let missing = || RuleError::NoPool(name.clone(), self.pools.pools.keys().cloned().collect());
         // A pool may be missing because the file cannot be read.
-        let broken = || self.broken.iter().find(|error| error.path.ends_with("pools.json")).cloned();
+        let own = format!("pools/{name}.json");
+        let is_of_pools = |error: &&DocumentError| error.path.ends_with("pools.json") || error.path.ends_with(&own);
+        let broken = || self.broken.iter().find(is_of_pools).cloned();
         self.pools.pools.get(name).ok_or_else(|| broken().map_or_else(missing, RuleError::Broken))
     }
 
@@ -608,17 +613,8 @@ impl Registry {
             return Err(RuleError::PoolExists(name));
         }
         let entries = pool.addresses.clone();
-        self.pools.version = VERSION;
         self.pools.pools.insert(name.clone(), Pool { addresses: Vec::new(), ..pool });
-        for entry in entries {
-            self.add_address(&name, entry).map_err(|error| match error {
-                RuleError::Overlap { new, old, pool, .. } if pool == name => {
-                    RuleError::Overlap { new, old, pool, is_new: true }
-                }
-                error => error,
-            })?;
-        }
-        Ok(())
+        self.put_entries(&name, entries)
     }
 
     /// Changes what the addresses of a pool have in common.
@@ -643,63 +639,6 @@ impl Registry {
         guest.contradiction().map_or(Ok(changed), |reason| Err(RuleError::Contradiction { vmid, reason }))
     }
 
-    /// Adds an entry to a pool; the same entry again replaces what is known of it (a MAC learnt later).
-    pub fn add_address(&mut self, name: &PoolName, entry: PoolAddress) -> Result<(), RuleError> {
-        self.whole()?;
-        self.pool(name)?;
-        if let Some(gateway) = entry.gateway {
-            if gateway.is_ipv4() != (entry.address.family() == 4) {
-                return Err(RuleError::GatewayFamily(gateway, entry.address));
-            }
-        }
-        for (other, pool) in &self.pools.pools {
-            let same = |old: &&PoolAddress| other == name && old.address == entry.address;
-            if let Some(old) = pool.addresses.iter().find(|old| !same(old) && old.address.overlaps(entry.address)) {
-                return Err(RuleError::Overlap {
-                    new: entry.address,
-                    old: old.address,
-                    pool: other.clone(),
-                    is_new: false,
-                });
-            }
-        }
-        if let Some(mac) = entry.mac {
-            let holder = self
-                .assignments()
-                .find(|(.., interface, assigned)| assigned.address == entry.address && interface.mac != mac);
-            if let Some((vmid, nic, interface, _)) = holder {
-                let (address, actual) = (entry.address, interface.mac);
-                return Err(RuleError::HolderMac { address, expected: mac, vmid, nic, actual });
-            }
-        }
-        if let Some(pool) = self.pools.pools.get_mut(name) {
-            pool.addresses.retain(|old| old.address != entry.address);
-            pool.addresses.push(entry);
-            pool.addresses.sort_by_key(|entry| (entry.address.family(), entry.address));
-        }
-        Ok(())
-    }
-
-    /// Adds an entry to a pool, or changes one that is there; what is not said stays. Returns it as it was and as it is.
-    pub fn change_entry(
-        &mut self,
-        name: &PoolName,
-        address: Prefix,
-        change: EntryChange,
-    ) -> Result<(Option<PoolAddress>, PoolAddress), RuleError> {
-        self.whole()?;
-        let known = self.pool(name)?.addresses.iter().find(|entry| entry.address == address).cloned();
-        let old = known.clone().unwrap_or_else(|| PoolAddress::new(address));
-        let entry = PoolAddress {
-            address,
-            mac: change.mac.of(old.mac),
-            gateway: change.gateway.of(old.gateway),
-            monthly_cost_cents: change.monthly_cost_cents.of(old.monthly_cost_cents),
-        };
-        self.add_address(name, entry.clone())?;
-        Ok((known, entry))
-    }
-
     /// That no guest holds an address which has become a gateway of a pool.
     pub fn check_gateways(&self, name: &PoolName, before: Option<&Pool>) -> Result<(), RuleError> {
         let known: BTreeSet<IpAddr> = before.into_iter().flat_map(Pool::gateways).collect();
@@ -715,7 +654,11 @@ impl Registry {
         let Some(pool) = self.pools.pools.get(name) else { return Vec::new() };
         let (old, new) = (EntryIndex::new(before), EntryIndex::new(pool));
         let mut rerouted = Vec::new();
-        for (vmid, guest) in &mut self.guests {
+        let has_any = |guest: &GuestFile| guest.addresses().any(|(.., assigned)| assigned.pool == *name);
+        let concerned: Vec<Vmid> =
+            self.guests.iter().filter(|(_, guest)| has_any(guest)).map(|(vmid, _)| *vmid).collect();
+        for vmid in &concerned {
+            let Some(guest) = self.guests.get_mut(vmid) else { continue };
             for (nic, interface) in &mut guest.interfaces {
                 for assigned in interface.addresses.iter_mut().filter(|assigned| assigned.pool == *name) {
                     let (was, after) = (old.gateway(assigned.address), new.gateway(assigned.address));
@@ -783,7 +726,7 @@ impl Registry {
                 pool: pool_name.clone(),
                 gateway: pool.gateway(address),
                 organization: request.organization.clone(),
-                assigned_at: request.now.to_second(),
+                assigned_at: Timestamp(request.now.whole_second()),
             };
             if self.hold(request, &assigned) {
                 unasked.extend(is_due.then_some(address));
@@ -869,7 +812,7 @@ impl Registry {
     /// Puts one address on the NICs of the request; says whether that is news. Nobody else has it.
     fn hold(&mut self, request: &AssignRequest, assigned: &Assigned) -> bool {
         let address = assigned.address;
-        let guest = self.guests.entry(request.vmid).or_insert_with(|| GuestFile::new(request.vmid));
+        let guest = self.guests.get_or_insert_with(request.vmid, || GuestFile::new(request.vmid));
         let mut news = false;
         for (nic, mac) in &request.nics {
             let interface = guest.interfaces.entry(*nic).or_insert_with(|| Interface {
@@ -1055,193 +998,43 @@ impl Registry {
     ///
     /// Only hand edits and restored backups get there; `assign` cannot.
     pub fn conflicts(&self) -> Vec<(BTreeSet<Vmid>, String)> {
-        let mut found = Vec::new();
-        let mut by_start: Vec<_> =
-            self.assignments().map(|(vmid, nic, _, assigned)| (assigned.address, vmid, nic)).collect();
-        by_start.sort_unstable();
-        // Prefixes are nested or disjoint: a stack of the open ones is enough to find every overlap.
-        let mut open: Vec<(Prefix, Vmid, NicId)> = Vec::new();
-        for entry in by_start {
-            open.retain(|outer| outer.0.contains(entry.0));
-            for outer in open.iter().filter(|outer| outer.1 != entry.1) {
-                let sentence = if outer.0 == entry.0 {
-                    format!("{} is assigned to guest {} and to guest {}", entry.0, outer.1, entry.1)
-                } else {
-                    format!("{} of guest {} lies in {} of guest {}", entry.0, entry.1, outer.0, outer.1)
-                };
-                found.push((BTreeSet::from([outer.1, entry.1]), sentence));
-            }
-            open.push(entry);
-        }
-        let mut macs: BTreeMap<MacAddr, (Vmid, NicId)> = BTreeMap::new();
-        for (vmid, guest) in &self.guests {
-            for (nic, interface) in guest.interfaces.iter().filter(|(_, interface)| !interface.addresses.is_empty()) {
-                match macs.get(&interface.mac) {
-                    Some((other, other_nic)) if other != vmid => found.push((
-                        BTreeSet::from([*other, *vmid]),
-                        format!("MAC {} is that of guest {other} {other_nic} and of guest {vmid} {nic}", interface.mac),
-                    )),
-                    _ => {
-                        macs.insert(interface.mac, (*vmid, *nic));
-                    }
-                }
-            }
-        }
-        found
+        conflicts_among(&Holders::of(self))
     }
 }
 
-/// A search for free addresses of a pool.
-struct Search<'a> {
-    registry: &'a Registry,
-    request: &'a AssignRequest,
-    name: &'a PoolName,
-    pool: &'a Pool,
-    /// Families of the pool's entries.
-    present: BTreeSet<u8>,
-    holders: Holders<'a>,
-    /// What cools down for others, with the time at which it is free, the first to be free first.
-    cooling: Vec<(Moment, Prefix, &'a Released)>,
-    /// What is held, or cools down.
-    kept: Busy,
-    /// The same, and what is contested.
-    contested: Busy,
-    avoid: BTreeSet<IpAddr>,
-}
-
-/// What a search comes to.
-enum Next {
-    /// It is free.
-    Take(Prefix),
-    /// These are, if the network has nothing against them.
-    Ask(Vec<Prefix>),
-}
-
-impl<'a> Search<'a> {
-    fn new(registry: &'a Registry, request: &'a AssignRequest, name: &'a PoolName, pool: &'a Pool) -> Self {
-        let holders = Holders::of(registry);
-        let cooling = registry.cooling(request.vmid, request.now).filter(|(prefix, ..)| !holders.hold(*prefix));
-        let mut cooling: Vec<(Moment, Prefix, &Released)> =
-            cooling.map(|(prefix, released, free_at)| (free_at, prefix, released)).collect();
-        cooling.sort_unstable_by_key(|(free_at, prefix, _)| (*free_at, *prefix));
-        let held = registry.assignments().map(|(.., assigned)| assigned.address);
-        let kept: Vec<Prefix> = held.chain(cooling.iter().map(|(_, prefix, _)| *prefix)).collect();
-        Self {
-            registry,
-            request,
-            name,
-            pool,
-            present: pool.addresses.iter().map(|entry| entry.address.family()).collect(),
-            holders,
-            cooling,
-            contested: Busy::of(kept.iter().chain(request.contested.keys()).copied()),
-            kept: Busy::of(kept),
-            avoid: registry.withheld(&request.avoid).into_iter().map(|(address, _)| address).collect(),
+/// As [`Registry::conflicts`], for whoever has sorted the registry already.
+pub fn conflicts_among(holders: &Holders<'_>) -> Vec<(BTreeSet<Vmid>, String)> {
+    let mut found = Vec::new();
+    // Prefixes are nested or disjoint: a stack of the open ones is enough to find every overlap.
+    let mut open: Vec<(Prefix, Vmid)> = Vec::new();
+    for (vmid, _, _, assigned) in holders.sorted() {
+        let address = assigned.address;
+        open.retain(|outer| outer.0.contains(address));
+        for outer in open.iter().filter(|outer| outer.1 != vmid) {
+            let sentence = if outer.0 == address {
+                format!("{address} is assigned to guest {} and to guest {vmid}", outer.1)
+            } else {
+                format!("{address} of guest {vmid} lies in {} of guest {}", outer.0, outer.1)
+            };
+            found.push((BTreeSet::from([outer.1, vmid]), sentence));
+        }
+        open.push((address, vmid));
+    }
+    let mut known: Option<Holding<'_>> = None;
+    let mut shared = Vec::new();
+    for nic in holders.nics() {
+        match known {
+            Some(first) if first.2.mac == nic.2.mac && first.0 != nic.0 => shared.push((first, nic)),
+            Some(first) if first.2.mac == nic.2.mac => {}
+            _ => known = Some(nic),
         }
     }
-
-    fn exhausted(&self, family: u8) -> RuleError {
-        RuleError::Exhausted { pool: self.name.clone(), family, other_family: self.present.len() > 1 }
+    shared.sort_by_key(|(_, (vmid, nic, ..))| (*vmid, *nic));
+    for ((other, other_nic, ..), (vmid, nic, interface, _)) in shared {
+        let sentence = format!("MAC {} is that of guest {other} {other_nic} and of guest {vmid} {nic}", interface.mac);
+        found.push((BTreeSet::from([other, vmid]), sentence));
     }
-
-    /// The entries for a NIC with this MAC: an address that the provider bound to another one is not free for it.
-    fn fitting(&self, mac: Option<MacAddr>) -> Vec<&'a PoolAddress> {
-        let fits = |entry: &&PoolAddress| match entry.mac {
-            Some(bound) => mac.is_none_or(|mac| bound == mac),
-            None => mac.is_none() || !self.pool.provider_mac(),
-        };
-        self.pool.addresses.iter().filter(fits).collect()
-    }
-
-    /// The first address that the provider bound to a MAC.
-    fn first_bound(&self, mac: MacAddr) -> Option<Prefix> {
-        self.pool.addresses.iter().filter(|entry| entry.mac == Some(mac)).map(|entry| entry.address).min()
-    }
-
-    fn free<'b>(&'b self, entries: &'b [&'b PoolAddress], family: u8) -> impl Iterator<Item = Prefix> + 'b {
-        allocate::free(self.pool, entries, family, &self.contested, &self.avoid)
-    }
-
-    fn next(&self, entries: &[&PoolAddress], family: u8) -> Result<Next, RuleError> {
-        let mut free = self.free(entries, family);
-        let asking = self.request.asking.as_ref().filter(|asking| asking.pools.contains(self.name));
-        if let Some(Asking { asked, ahead, .. }) = asking {
-            // What was asked about was the lowest then; some of it is somebody's by now, and something lower may be free.
-            let lowest: Vec<Prefix> = free.take(ahead.saturating_add(asked.len())).collect();
-            if let Some(address) = lowest.iter().find(|address| asked.contains(*address)) {
-                return Ok(Next::Take(*address));
-            }
-            if !lowest.is_empty() {
-                return Ok(Next::Ask(lowest.into_iter().take(*ahead).collect()));
-            }
-        } else if let Some(address) = free.next() {
-            return Ok(Next::Take(address));
-        }
-        // What is contested is refused later, with the reason.
-        let contested = allocate::free(self.pool, entries, family, &self.kept, &self.avoid).next();
-        contested.map(Next::Take).ok_or_else(|| self.refusal(entries, family))
-    }
-
-    /// Why there is none.
-    fn refusal(&self, entries: &[&PoolAddress], family: u8) -> RuleError {
-        // What cools down with another MAC comes last: to be free is not all that it lacks.
-        let all: Vec<&PoolAddress> = self.pool.addresses.iter().collect();
-        self.first_to_cool(entries, family)
-            .or_else(|| self.other_mac(family))
-            .or_else(|| self.first_to_cool(&all, family))
-            .unwrap_or_else(|| self.exhausted(family))
-    }
-
-    /// The address that cools down the shortest.
-    fn first_to_cool(&self, entries: &[&PoolAddress], family: u8) -> Option<RuleError> {
-        let mut by_prefix = PrefixMap::<Option<usize>>::default();
-        for (at, (_, prefix, _)) in self.cooling.iter().enumerate() {
-            *by_prefix.entry(*prefix) = Some(at);
-        }
-        let mut fitting = PrefixMap::<Option<&PoolAddress>>::default();
-        for entry in entries {
-            *fitting.entry(entry.address) = Some(entry);
-        }
-        let of_family = self.cooling.iter().enumerate().filter(|(_, (_, prefix, _))| prefix.family() == family);
-        of_family.into_iter().find_map(|(at, (free_at, prefix, released))| {
-            let held = self.holders.overlapping(*prefix).map(|(.., assigned)| assigned.address);
-            let longer = by_prefix.overlapping(*prefix).flatten().filter(|other| **other > at);
-            let busy = Busy::of(held.chain(longer.map(|other| self.cooling[*other].1)));
-            let mut entries = fitting.overlapping(*prefix).flatten();
-            let address =
-                entries.find_map(|entry| allocate::free_in(self.pool, entry, *prefix, &busy, &self.avoid).next())?;
-            let (pool, released, vmid) = (self.name.clone(), Released::clone(released), self.request.vmid);
-            let bound = self.pool.entry(address).and_then(|entry| entry.mac);
-            let other_mac = bound.filter(|mac| self.request.nics.first().is_some_and(|(_, actual)| actual != mac));
-            Some(RuleError::Cooling { pool, address, released, free_at: *free_at, vmid, other_mac })
-        })
-    }
-
-    /// An address that is free for a NIC with another MAC, or would be if its MAC were known.
-    fn other_mac(&self, family: u8) -> Option<RuleError> {
-        let (nic, actual) = *self.request.nics.first()?;
-        let registered = self.registry.registered_macs(self.request.vmid);
-        let foreign: BTreeSet<MacAddr> = registered.chain(self.request.foreign.iter().copied()).collect();
-        let (bound, unknown): (Vec<&PoolAddress>, Vec<&PoolAddress>) = self
-            .pool
-            .addresses
-            .iter()
-            .filter(|entry| entry.mac != Some(actual) && entry.mac.is_none_or(|mac| !foreign.contains(&mac)))
-            .partition(|entry| entry.mac.is_some());
-        let (vmid, pool) = (self.request.vmid, self.name.clone());
-        if let Some(address) = self.free(&bound, family).next() {
-            let expected = self.pool.entry(address)?.mac?;
-            let net = nic.net_option();
-            let only = if self.present.len() > 1 { format!(" -{family}") } else { String::new() };
-            let is_fixed = self.registry.has_interface(vmid, nic);
-            let set_mac = (!is_fixed).then(|| format!("--pool {pool}{net}{only}"));
-            return Some(RuleError::OtherMac { pool, address, expected, vmid, nic, actual, set_mac });
-        }
-        let unknown: Vec<&PoolAddress> = unknown.into_iter().filter(|_| self.pool.provider_mac()).collect();
-        let address = self.free(&unknown, family).next()?;
-        let address = self.pool.entry(address).map_or(address, |entry| entry.address);
-        Some(RuleError::NoProviderMac { address, pool, profile: self.pool.profile_name().to_owned() })
-    }
+    found
 }
 
 #[cfg(test)]
@@ -1463,7 +1256,7 @@ mod tests {
             gateway: Edit::Set("203.0.113.6".parse().unwrap()),
             monthly_cost_cents: Edit::Set(170),
         };
-        let (before, full) = registry.change_entry(&lan, address, all).unwrap();
+        let (before, full) = registry.change_entries(&lan, &[(address, all)]).unwrap().remove(0);
         assert_eq!(before, Some(PoolAddress::new(address)));
         for (change, changed) in [
             (keep, full.clone()),
@@ -1479,11 +1272,12 @@ mod tests {
             (EntryChange { gateway: Edit::Erase, ..keep }, PoolAddress { gateway: None, ..full.clone() }),
         ] {
             let mut registry = registry.clone();
-            let (before, after) = registry.change_entry(&lan, address, change).unwrap();
+            let (before, after) = registry.change_entries(&lan, &[(address, change)]).unwrap().remove(0);
             assert_eq!((before.as_ref(), &after), (Some(&full), &changed), "{change:?}");
             assert_eq!(registry.pools.pools[&lan].entry(address), Some(&changed));
         }
-        let (before, after) = registry.change_entry(&lan, "192.0.2.7/32".parse().unwrap(), keep).unwrap();
+        let (before, after) =
+            registry.change_entries(&lan, &[("192.0.2.7/32".parse().unwrap(), keep)]).unwrap().remove(0);
         assert_eq!((before, after), (None, PoolAddress::new("192.0.2.7/32".parse().unwrap())));
     }
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use super::Registry;
-use super::document::{Assigned, Interface};
-use crate::model::{NicId, Prefix, Vmid};
+use super::document::{Assigned, GuestFile, Interface};
+use crate::model::{MacAddr, NicId, Prefix, Vmid};
 
 /// Values by prefix; one prefix may lie inside another. A look-up costs the logarithm of their number.
 #[derive(Debug)]
@@ -48,28 +48,78 @@ impl<T> PrefixMap<T> {
 /// An assignment with its guest and NIC.
 pub type Holding<'a> = (Vmid, NicId, &'a Interface, &'a Assigned);
 
-/// The assignments of a registry, to be looked up by address.
+/// The assignments of a registry, to be looked up by address and by MAC.
 #[derive(Debug)]
-pub struct Holders<'a>(PrefixMap<Vec<Holding<'a>>>);
+pub struct Holders<'a> {
+    /// By address, the longer prefix last, then by guest.
+    by_address: Vec<(Prefix, Holding<'a>)>,
+    /// Family and length of the prefixes that occur: around a prefix there can be no others.
+    lengths: BTreeSet<(u8, u8)>,
+    /// The first holding of each NIC with addresses, by MAC, then by guest.
+    by_mac: Vec<Holding<'a>>,
+}
 
 impl<'a> Holders<'a> {
     /// Sorts what is assigned.
     pub fn of(registry: &'a Registry) -> Self {
-        let mut holders = PrefixMap::<Vec<Holding<'a>>>::default();
-        for holding in registry.assignments() {
-            holders.entry(holding.3.address).push(holding);
+        let mut by_address: Vec<(Prefix, Holding<'a>)> =
+            registry.assignments().map(|holding| (holding.3.address, holding)).collect();
+        by_address.sort_by_key(|(address, (vmid, nic, ..))| (*address, *vmid, *nic));
+        let mut lengths = BTreeSet::new();
+        let mut last = None;
+        for (address, _) in &by_address {
+            let length = (address.family(), address.net().prefix_len());
+            if last != Some(length) {
+                lengths.insert(length);
+                last = Some(length);
+            }
         }
-        Self(holders)
+        let first = |(vmid, guest): (&Vmid, &'a GuestFile)| {
+            let vmid = *vmid;
+            guest.interfaces.iter().filter_map(move |(nic, held)| Some((vmid, *nic, held, held.addresses.first()?)))
+        };
+        let mut by_mac: Vec<Holding<'a>> = registry.guests.iter().flat_map(first).collect();
+        by_mac.sort_by_key(|(vmid, nic, interface, _)| (interface.mac, *vmid, *nic));
+        Self { by_address, lengths, by_mac }
     }
 
     /// Who holds an address of `prefix`, or a prefix around it.
     pub fn overlapping(&self, prefix: Prefix) -> impl Iterator<Item = Holding<'a>> {
-        self.0.overlapping(prefix).flatten().copied()
+        let net = prefix.net();
+        let shorter = self.lengths.range((prefix.family(), 0)..(prefix.family(), net.prefix_len()));
+        let around = shorter.flat_map(move |(_, length)| {
+            let outer = IpNet::new(net.network(), *length).ok().map(|outer| outer.trunc());
+            outer.into_iter().flat_map(|outer| self.between(outer, outer))
+        });
+        around.chain(self.between(net, IpNet::from(net.broadcast())))
+    }
+
+    /// Those of prefixes from `first` to `last`, in the order of prefixes.
+    fn between(&self, first: IpNet, last: IpNet) -> impl Iterator<Item = Holding<'a>> {
+        let start = self.by_address.partition_point(|(prefix, _)| prefix.net() < first);
+        let from = self.by_address[start..].iter().take_while(move |(prefix, _)| prefix.net() <= last);
+        from.map(|(_, holding)| *holding)
     }
 
     /// Whether somebody does.
     pub fn hold(&self, prefix: Prefix) -> bool {
         self.overlapping(prefix).next().is_some()
+    }
+
+    /// The NICs with addresses that have this MAC, each with its first address; the guest with the lowest number first.
+    pub fn with_mac(&self, mac: MacAddr) -> impl Iterator<Item = Holding<'a>> {
+        let start = self.by_mac.partition_point(|(_, _, interface, _)| interface.mac < mac);
+        self.by_mac[start..].iter().take_while(move |(_, _, interface, _)| interface.mac == mac).copied()
+    }
+
+    /// All that is assigned, in the order of addresses.
+    pub(super) fn sorted(&self) -> impl Iterator<Item = Holding<'a>> {
+        self.by_address.iter().map(|(_, holding)| *holding)
+    }
+
+    /// All NICs with addresses, in the order of MACs.
+    pub(super) fn nics(&self) -> impl Iterator<Item = Holding<'a>> {
+        self.by_mac.iter().copied()
     }
 }
 

@@ -63,6 +63,9 @@ pub fn added(file: File, before: &Value, after: &Value) -> Vec<&'static Key> {
     of_file.filter(|key| key.is_in(after) && !key.is_in(before)).collect()
 }
 
+/// The first release that reads a file for each pool.
+pub const POOL_FILES: &str = "0.2.0";
+
 /// `0.2.0` as numbers, to be compared.
 pub fn number(release: &str) -> Vec<u64> {
     release.split(['.', '-', '+', '~']).map_while(|part| part.parse().ok()).collect()

@@ -2,9 +2,9 @@
 //! place, the text that declares it: see [`SetId::capacity`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::Ipv6Addr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::document::{Pool, PoolsFile};
 use super::{Registry, RuleError};
@@ -49,18 +49,9 @@ impl Need {
     }
 
     fn add(&mut self, net: IpNet) {
-        match (net.network(), net.broadcast()) {
-            (IpAddr::V4(first), IpAddr::V4(last)) => self.v4.push((u32::from(first) >> 8, u32::from(last) >> 8)),
-            // The rules look link-local addresses up one by one.
-            (IpAddr::V6(first), _) if first.is_unicast_link_local() => {}
-            (IpAddr::V6(first), IpAddr::V6(last)) => {
-                let block = |address: std::net::Ipv6Addr| {
-                    let [a, b, c, d, ..] = address.octets();
-                    u32::from_be_bytes([a, b, c, d])
-                };
-                self.v6.push((block(first), block(last)));
-            }
-            _ => {}
+        match net {
+            IpNet::V4(net) => self.v4.push(blocks4(net)),
+            IpNet::V6(net) => self.v6.extend(blocks6(net)),
         }
     }
 
@@ -79,9 +70,83 @@ impl Need {
         ])
     }
 
+    /// As [`Self::counts`] of the whole registry, or more: what lies beside each other is counted once, what does not is not
+    /// looked for. Enough for nearly every registry, and made without a list of all.
+    fn at_most(registry: &Registry) -> BTreeMap<SetId, usize> {
+        let mut most = AtMost::default();
+        for pool in registry.pools.pools.values() {
+            for entry in &pool.addresses {
+                most.add(entry.address.net());
+                most.macs += usize::from(entry.mac.is_some());
+            }
+            pool.gateways().for_each(|gateway| most.add(gateway.into()));
+            most.macs += usize::from(pool.gateway_mac.is_some());
+        }
+        for guest in registry.guests.values() {
+            guest.addresses().for_each(|(.., assigned)| most.add(assigned.address.net()));
+            most.macs += guest.interfaces.len();
+        }
+        BTreeMap::from([
+            (SetId::ReservedIp424, most.v4.count),
+            (SetId::ReservedIp632, most.v6.count),
+            (SetId::ReservedMac, most.macs),
+        ])
+    }
+
     fn fits(&self) -> bool {
         self.counts().iter().all(|(set, count)| *count <= room(*set))
     }
+}
+
+fn blocks4(net: Ipv4Net) -> (u32, u32) {
+    (u32::from(net.network()) >> 8, u32::from(net.broadcast()) >> 8)
+}
+
+/// None of link-local addresses: the rules look these up one by one.
+fn blocks6(net: Ipv6Net) -> Option<(u32, u32)> {
+    let block = |address: Ipv6Addr| {
+        let [a, b, c, d, ..] = address.octets();
+        u32::from_be_bytes([a, b, c, d])
+    };
+    (!net.network().is_unicast_link_local()).then(|| (block(net.network()), block(net.broadcast())))
+}
+
+#[derive(Default)]
+struct AtMost {
+    v4: Run,
+    v6: Run,
+    macs: usize,
+}
+
+impl AtMost {
+    fn add(&mut self, net: IpNet) {
+        match net {
+            IpNet::V4(net) => self.v4.add(blocks4(net)),
+            IpNet::V6(net) => blocks6(net).into_iter().for_each(|blocks| self.v6.add(blocks)),
+        }
+    }
+}
+
+/// How many blocks there are, but for those that are also the last one's.
+#[derive(Default)]
+struct Run {
+    count: usize,
+    last: Option<(u32, u32)>,
+}
+
+impl Run {
+    fn add(&mut self, block: (u32, u32)) {
+        if self.last.is_none_or(|last| block.0 < last.0 || last.1 < block.1) {
+            let size = u64::from(block.1 - block.0) + 1;
+            self.count = self.count.saturating_add(usize::try_from(size).unwrap_or(usize::MAX));
+            self.last = Some(block);
+        }
+    }
+}
+
+/// Whether everything has room, as far as that is known without a list of all.
+fn surely_fits(registry: &Registry) -> bool {
+    Need::at_most(registry).iter().all(|(set, count)| *count <= room(*set))
 }
 
 /// Different blocks.
@@ -125,7 +190,7 @@ pub fn fill(registry: &Registry) -> Vec<Fill> {
 
 /// Refuses a change after which less fits than before. A registry that was too large already can be made smaller.
 pub fn check(before: &Registry, after: &Registry) -> Result<(), RuleError> {
-    if before.pools == after.pools && before.guests == after.guests {
+    if before.pools == after.pools && before.guests == after.guests || surely_fits(after) {
         return Ok(());
     }
     let known = fill(before);
@@ -149,6 +214,9 @@ fn largest(pools: &PoolsFile, set: SetId) -> Option<(PoolName, usize)> {
 
 /// Pools for which there is no room in a node's filter beside all others: the largest ones, and as few as possible.
 pub fn left_out(registry: &Registry) -> BTreeSet<&PoolName> {
+    if surely_fits(registry) {
+        return BTreeSet::new();
+    }
     let mut sorted: Vec<(usize, &PoolName, Need)> = Vec::new();
     for (name, pool) in &registry.pools.pools {
         let need = Need::of_pool(pool);
