@@ -454,7 +454,16 @@ fn schemas_and_completions_are_printed() {
     let (text, data) = in_every_form(&node, "schema");
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), data);
     let keys: Vec<&String> = data.as_object().unwrap().keys().collect();
-    let files = ["audit.log", "guests/VMID.json", "labels", "nodes/NODE.json", "partition", "pools.json", "profile"];
+    let files = [
+        "audit.log",
+        "guests/VMID.json",
+        "labels",
+        "nodes/NODE.json",
+        "partition",
+        "pools.json",
+        "pools/NAME.json",
+        "profile",
+    ];
     assert_eq!(keys, files.into_iter().chain(["released.json"]).collect::<Vec<_>>());
     for (file, key) in [("guest", "interfaces"), ("pools", "pools"), ("node", "uplinks"), ("profile", "mode")] {
         let (_, data) = in_every_form(&node, &format!("schema {file}"));
