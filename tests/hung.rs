@@ -117,7 +117,7 @@ fn commands_that_look_around_end() {
     let node = assigned();
     let hung = Hung::over_etc_pve(&node);
     let started = Instant::now();
-    let commands = ["doctor", "topology", "conflicts list", "audit", "pool list"];
+    let commands = ["doctor", "topology", "conflicts list", "audit", "pool list", "who 203.0.113.10", "list --free"];
     std::thread::scope(|scope| {
         let runs = commands.map(|command| scope.spawn(|| node.run(command)));
         for (command, run) in commands.iter().zip(runs) {

@@ -37,19 +37,17 @@ fn the_first_guest_of_the_readme_is_real() {
     let node = Node::new();
     node.stand_in_proxmox();
     for (command, expected) in commands {
-        let printed = match command.strip_prefix("pve-public-ip ") {
-            Some(arguments) => node.run(arguments).ok().out,
+        let printed = if let Some(arguments) = command.strip_prefix("pve-public-ip ") {
+            node.run(arguments).ok().out
+        } else {
             // What `qm` does with a hookscript, and the port that QEMU makes.
-            None => {
-                assert_eq!(command, "qm start 100");
-                assert!(
-                    node.tree.read("etc/pve/nodes/n1/qemu-server/100.conf").contains("hookscript: local:snippets/")
-                );
-                let before = node.run("hook 100 pre-start").ok();
-                node.plug("tap100i0");
-                let after = node.run("hook 100 post-start").ok();
-                format!("{}{}{}{}", before.out, before.err, after.out, after.err)
-            }
+            assert_eq!(command, "qm start 100");
+            let config = node.tree.read("etc/pve/nodes/n1/qemu-server/100.conf");
+            assert!(config.contains("hookscript: local:snippets/"), "{config}");
+            let before = node.run("hook 100 pre-start").ok();
+            node.plug("tap100i0");
+            let after = node.run("hook 100 post-start").ok();
+            format!("{}{}{}{}", before.out, before.err, after.out, after.err)
         };
         assert_eq!(without_time(&printed), without_time(&expected), "{command}");
     }
