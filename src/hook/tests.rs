@@ -110,7 +110,9 @@ fn a_guest_comes_and_goes() {
 fn one_guest_that_stops_takes_nothing_from_the_others() {
     for guest in GUESTS {
         let scene = Scene::new();
-        GUESTS.into_iter().for_each(|other| start(&scene, other));
+        for other in GUESTS {
+            start(&scene, other);
+        }
         let before = state(&scene);
         scene.unplug(guest);
         call(&scene, guest, Phase::PostStop).unwrap();
@@ -175,7 +177,9 @@ fn pre_start_fails_for_what_its_own_guest_needs() {
 #[test]
 fn whatever_is_refused_to_one_hook_leaves_others_right() {
     let whole = Scene::new();
-    GUESTS.into_iter().for_each(|guest| start(&whole, guest));
+    for guest in GUESTS {
+        start(&whole, guest);
+    }
     let registry = whole.node.read_sources().unwrap().inputs().registry.clone();
     let subjects = Subjects::new(&registry);
     let done = whole.net.world().done.clone();

@@ -177,12 +177,12 @@ impl Networks for Fake {
 impl Network for Fake {
     fn links(&mut self, which: Which<'_>) -> Result<Links, KernelError> {
         let world = self.asked("list the interfaces")?;
-        let named = |names: &BTreeSet<IfName>| {
+        let some = |names: &BTreeSet<IfName>| {
             Links(names.iter().filter_map(|name| Some((*name, world.links.get(*name)?.clone()))).collect())
         };
         Ok(match which {
             Which::All => world.links.clone(),
-            Which::Named(names) | Which::Around(names) => named(names),
+            Which::Named(names) | Which::Around(names) => some(names),
         })
     }
 
@@ -381,7 +381,9 @@ impl Scene {
     /// Every guest runs.
     pub(crate) fn running() -> Self {
         let scene = Self::new();
-        GUESTS.into_iter().for_each(|guest| scene.plug(guest));
+        for guest in GUESTS {
+            scene.plug(guest);
+        }
         scene
     }
 

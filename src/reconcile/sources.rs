@@ -16,11 +16,12 @@ use crate::store::News;
 use crate::system::KernelError;
 use crate::system::run::{Mark, RunState};
 
-/// How long the cluster file system may take for all files; a cluster of 100,000 addresses takes a second.
-const READ_LIMIT: Duration = Duration::from_secs(20);
-
-/// When to say what is waited for.
+/// How long the cluster file system may take for all files before it is said what is waited for; a cluster of 100,000
+/// addresses takes a second.
 const SILENCE_SAID: Duration = Duration::from_secs(10);
+
+/// How long it is waited for after that.
+const GIVEN_UP: Duration = Duration::from_secs(10);
 
 /// What lies under `/etc/pve`, as it was read at one moment.
 #[derive(Debug)]
@@ -109,7 +110,7 @@ impl Node {
         let answer = aside(move || node.read_sources());
         let read = answer.recv_timeout(SILENCE_SAID).or_else(|_| {
             log::warn!("waiting for `{}`, which {SILENT}: `systemctl status pve-cluster`", place.display());
-            answer.recv_timeout(READ_LIMIT - SILENCE_SAID)
+            answer.recv_timeout(GIVEN_UP)
         });
         read.unwrap_or(Err(ReconcileError::Silent(place)))
     }

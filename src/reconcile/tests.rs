@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
 use super::fake::{GUESTS, Scene, World, name, vmid};
 use super::*;
@@ -151,7 +152,7 @@ enum Change {
     RemoveElement(u16),
     AddElement(u32),
     RemoveTable(bool),
-    ChangeRules(bool),
+    SpoilRules(bool),
     RemoveRoute(u16),
     RemoveNeighbour(u16),
     MoveNeighbour(u16),
@@ -167,7 +168,7 @@ fn change() -> impl Strategy<Value = Change> {
         index().prop_map(Change::RemoveElement),
         (200u32..210).prop_map(Change::AddElement),
         any::<bool>().prop_map(Change::RemoveTable),
-        any::<bool>().prop_map(Change::ChangeRules),
+        any::<bool>().prop_map(Change::SpoilRules),
         index().prop_map(Change::RemoveRoute),
         index().prop_map(Change::RemoveNeighbour),
         index().prop_map(Change::MoveNeighbour),
@@ -201,7 +202,7 @@ impl Change {
             Self::RemoveTable(is_bridge) => {
                 world.change_filter(|state| Step::RemoveTable(table(is_bridge)).apply_to(state));
             }
-            Self::ChangeRules(is_bridge) => world.change_filter(|state| {
+            Self::SpoilRules(is_bridge) => world.change_filter(|state| {
                 let rules = state.rules_of_mut(table(is_bridge));
                 *rules = (*rules).min(Rules::Different);
             }),
@@ -257,10 +258,13 @@ fn a_kept_baseline_misses_nothing() {
     assert_eq!(scene.net.world().reads, reads);
 
     let changes = proptest::collection::vec(change(), 1..6);
-    let runner = &mut proptest::test_runner::TestRunner::deterministic();
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner = TestRunner::new_with_rng(ProptestConfig::with_cases(64), rng);
     let outcome = runner.run(&changes, |changes| {
         *scene.net.world() = after.clone();
-        changes.into_iter().for_each(|change| change.make(&scene));
+        for change in changes {
+            change.make(&scene);
+        }
         let mut sources = scene.node.read_sources().unwrap();
         let unknown = look(&mut sources, Baseline::Unknown, Mode::Plan);
         let kept = look(&mut sources, Baseline::Kept(&mut left.clone()), Mode::Plan);
