@@ -176,7 +176,7 @@ fn a_bridge_keeps_its_size_and_its_mac() {
     let events = Monitor::start(&node.net, "-o monitor link");
     attack(&node).ok();
     assert_eq!(shown(), before);
-    node.net.sh("ip link add the-last type dummy");
+    node.net.sh("ip link add the-last type bridge");
     let text = events.told_until("the-last");
     assert!(text.contains("veth0i121"), "not even the ports were seen: {text}");
     for line in text.lines().filter(|line| line.contains(": vmbr2:")) {

@@ -491,7 +491,8 @@ fn a_cluster_file_system_that_hangs_does_not_hold_it_up() {
     }
     guard.says("/etc/pve` does not answer; what protects now stays as it is");
     mount.kill_daemon();
-    guard.says("hint: the mount at `/etc/pve` is stale: `systemctl restart pve-cluster`");
+    guard.says("is stale, because pmxcfs has ended: Transport endpoint is not connected (os error 107)");
+    guard.says("hint: `systemctl restart pve-cluster`");
     node.net.sh("nft flush ruleset");
     guard.within(PATIENCE, "it is put back once more", is_back);
     mount.unmount();

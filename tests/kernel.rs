@@ -1360,7 +1360,7 @@ except TimeoutError:
         let monitor = lab::Monitor::start("ip monitor route neigh");
         lab.unplug("tap100i0");
         lab.ok("hook 100 post-stop");
-        sh("ip link add the-last type dummy; ip link set the-last up; ip route add 192.0.2.0/28 dev the-last");
+        sh("ip link add the-last type bridge; ip link set the-last up; ip route add 192.0.2.0/28 dev the-last");
         let events = monitor.told_until("192.0.2.0/28 dev the-last");
         sh("ip link del the-last");
         let deleted: Vec<&str> =

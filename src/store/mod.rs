@@ -134,6 +134,13 @@ impl StoreError {
     }
 }
 
+fn read_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotConnected => "the mount at `/etc/pve` is stale: `systemctl restart pve-cluster`",
+        _ => "check its type and permissions",
+    }
+}
+
 fn write_hint(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
@@ -432,8 +439,7 @@ impl Store {
             Ok(Some(bytes)) => (parse(path, &bytes), bytes),
             Ok(None) => return None,
             Err(source) => {
-                let error =
-                    DocumentError::new(path, format!("cannot be read: {source}"), "check its type and permissions");
+                let error = DocumentError::new(path, format!("cannot be read: {source}"), read_hint(&source));
                 (Err(error), Vec::new())
             }
         };
@@ -831,7 +837,7 @@ impl Store {
     /// The files of a directory that are named by something, sorted by that.
     fn files_in<T: FromStr + Ord>(&self, directory: &Path) -> Result<Vec<(T, PathBuf)>, DocumentError> {
         let failed = |source: io::Error| {
-            DocumentError::new(directory, format!("cannot be listed: {source}"), "check its type and permissions")
+            DocumentError::new(directory, format!("cannot be listed: {source}"), read_hint(&source))
         };
         let entries = match fs::read_dir(directory) {
             Ok(entries) => entries,
