@@ -248,7 +248,21 @@ fn links_in_the_guides_lead_somewhere() {
             if target.starts_with("https://") {
                 continue;
             }
-            assert!(directory.join(target).exists(), "{name}: there is no {target}");
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let path = if file.is_empty() { root.join(&name) } else { directory.join(file) };
+            assert!(path.exists(), "{name}: there is no {target}");
+            // As the hosts of repositories make one of a heading.
+            let slug = |heading: &str| -> String {
+                let kept = heading
+                    .to_lowercase()
+                    .chars()
+                    .filter(|c| c.is_alphanumeric() || " -_".contains(*c))
+                    .collect::<String>();
+                kept.trim().replace(' ', "-")
+            };
+            let has_anchor = |text: String| text.lines().any(|line| line.starts_with('#') && slug(line) == anchor);
+            let is_there = anchor.is_empty() || has_anchor(fs::read_to_string(&path).expect("a page"));
+            assert!(is_there, "{name}: {file} has no heading for #{anchor}");
             seen += 1;
         }
     }
