@@ -27,7 +27,7 @@ impl Registry {
         self.whole()?;
         let known: BTreeMap<Prefix, &PoolAddress> =
             self.pool(name)?.addresses.iter().map(|entry| (entry.address, entry)).collect();
-        let changed = |(address, change): &(Prefix, EntryChange)| {
+        let edited = |(address, change): &(Prefix, EntryChange)| {
             let known = known.get(address).map(|entry| PoolAddress::clone(entry));
             let old = known.clone().unwrap_or_else(|| PoolAddress::new(*address));
             let entry = PoolAddress {
@@ -38,9 +38,9 @@ impl Registry {
             };
             (known, entry)
         };
-        let changed: Vec<Changed> = changes.iter().map(changed).collect();
-        self.put_entries(name, changed.iter().map(|(_, entry)| entry.clone()).collect())?;
-        Ok(changed)
+        let entered: Vec<Changed> = changes.iter().map(edited).collect();
+        self.put_entries(name, entered.iter().map(|(_, entry)| entry.clone()).collect())?;
+        Ok(entered)
     }
 
     /// Adds entries to a pool in the place of those with the same address: all or none.
