@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 pub use pve_public_ip_core::guest::*;
 
+use crate::code;
 use crate::host::files;
-use crate::model::{GuestKind, NodeName, Vmid};
+use crate::model::{Code, GuestKind, NodeName, Vmid};
 use crate::paths::Paths;
 use storage::Storages;
 
@@ -45,6 +46,14 @@ pub enum GuestError {
 }
 
 impl GuestError {
+    /// Its kind.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Unknown { .. } => code!("unknown-guest"),
+            Self::Unreadable { .. } | Self::Directory { .. } => code!("guest-unreadable"),
+        }
+    }
+
     /// The administrator's next step.
     pub fn hint(&self) -> String {
         match self {

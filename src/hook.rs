@@ -20,7 +20,8 @@ use crate::guest::{GuestError, Located};
 use crate::hookscript;
 use crate::host::{command, files};
 use crate::inspect::{self, Moment};
-use crate::model::{GuestKind, MacAddr, NodeName, PoolName, Prefix, Vmid};
+use crate::code;
+use crate::model::{Code, GuestKind, MacAddr, NodeName, PoolName, Prefix, Vmid};
 use crate::plan::{
     Index, Inputs, Presence, check_configured, check_filtered, check_guest, check_stranger, is_configured_beyond,
     is_configured_with_others,
@@ -126,6 +127,17 @@ pub enum HookError {
 }
 
 impl HookError {
+    /// Its kind.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Refused { .. } => code!("start-refused"),
+            Self::Document(error) => error.code(),
+            Self::Reconcile(error) => error.code(),
+            Self::ChainedMissing { .. } => code!("own-hookscript-missing"),
+            Self::ChainedFailed { .. } => code!("own-hookscript-failed"),
+        }
+    }
+
     /// The administrator's next step.
     pub fn hint(&self) -> Option<String> {
         match self {

@@ -33,14 +33,15 @@
 //! | [`survey`] | looks at the node for [`doctor`]; what cannot be looked at is the reason why | through `system`; reads |
 //! | [`hook`] | checks one guest at each phase of its life, and has `reconcile` do the rest | through `reconcile` |
 //! | [`guard`] | `reconcile` for the node whenever something changes, as a service; `schedule`, `sayings`, `alerts` decide when to look and what to say | through `system`; `files` reads, `courier` sends, `page` serves |
+//! | [`ops`] | what may be done, one file a use case: a request in, what became of it out | through all below |
 //! | [`cli`] | arguments in, text or JSON out | prints |
 //!
 //! A room uses only rooms above it in this table. Deciding is pure, acting is dull: an `if` that depends on configuration
 //! belongs into `plan`. `tests/layers.rs` holds the rooms of both crates to it, and the crates to what they may stand on.
 
 pub use pve_public_ip_core::{
-    announce, audit, cloudinit, conflict, interfaces, links, model, oracle, partition, plan, registry, ruleset,
-    topology,
+    announce, audit, cloudinit, code, conflict, interfaces, links, model, oracle, partition, plan, registry, request,
+    ruleset, topology,
 };
 
 pub mod cli;
@@ -51,6 +52,7 @@ pub mod hook;
 pub mod hookscript;
 pub mod host;
 pub mod inspect;
+pub mod ops;
 pub mod paths;
 pub mod reconcile;
 pub mod selftest;

@@ -21,7 +21,10 @@ fn main() -> ExitCode {
     if let Some(code) = hand_on_hook() {
         return code;
     }
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse_from(cli::with_help_of_problems(std::env::args_os())) {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
     let format = cli.global.output_format;
     let level = if cli.global.verbose { log::LevelFilter::Debug } else { log::LevelFilter::Info };
     let paths = Paths::new(&cli.global.root);
@@ -41,21 +44,27 @@ fn main() -> ExitCode {
             watch_the_clock(limit);
         }
     }
-    match cli.run() {
-        Ok(output) => {
-            // A closed pipe (`| head`) is not an error of ours.
-            let _ = io::stdout().write_all(output.render(format).as_bytes());
-            ExitCode::from(output.code)
-        }
-        Err(error) => {
-            let (exit, hint) = cli::classify(&error);
-            log::error!("{error:#}");
-            if let Some(hint) = hint {
-                log::error!("hint: {hint}");
-            }
-            ExitCode::from(exit as u8)
+    let output = cli.run();
+    if let Some(problem) = &output.problem {
+        log::error!("{}", problem.sentence);
+        if !problem.hint.is_empty() {
+            log::error!("hint: {}", problem.hint);
         }
     }
+    // A closed pipe (`| head`) is not an error of ours.
+    let _ = io::stdout().write_all(output.render(format).as_bytes());
+    ExitCode::from(output.code)
+}
+
+/// What clap has to say: help and version, or that the arguments are wrong. A program that asked for JSON gets that, too.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    if error.use_stderr() {
+        let format = cli::format_asked_for(std::env::args_os());
+        let output = cli::usage(error);
+        let _ = io::stdout().write_all(output.render(format).as_bytes());
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 /// Hands a hook on to the process that does it before anything else is done, which that one has to do anyway: a guest waits.

@@ -234,7 +234,7 @@ const FOUND: &[Row] = &[
         |facts| {
             facts.files().inputs.registry.guests.insert(vmid(101), held(101, "02:00:00:00:00:65", "203.0.113.10/32"));
         },
-        "203.0.113.10/32 is assigned to guest 100 and to guest 101",
+        "203.0.113.10 is assigned to guest 100 and to guest 101",
         "`pve-public-ip show 101` shows what it holds; release one of them, or correct the file by hand",
     ),
     (

@@ -92,7 +92,7 @@ const SITUATIONS: &[Situation] = &[
             pools["pools"]["ovh-rbx"]["addresses"]
                 .as_array_mut()
                 .unwrap()
-                .retain(|entry| entry["address"] != "203.0.113.10/32");
+                .retain(|entry| entry["address"] != "203.0.113.10");
             node.tree.write(file, pools.to_string());
         },
         "hook 100 pre-start",
@@ -270,7 +270,7 @@ const ABOUT: &[Told] = &[
         "doctor",
         "vmbr0 learns from link-local frames",
     ),
-    ("an entry that is there in another form", |_| {}, "pool add ovh-rbx 203.0.113.12/31", "overlaps 203.0.113.12/32"),
+    ("an entry that is there in another form", |_| {}, "pool add ovh-rbx 203.0.113.12/31", "overlaps 203.0.113.12"),
     (
         "a template that holds addresses",
         |node| conf(node, "template: 1\nnet0: virtio=02:00:00:AA:BB:00,bridge=vmbr0\n"),

@@ -505,14 +505,14 @@ except TimeoutError:
             ),
             (
                 "--port tap100i0 --src 203.0.113.10",
-                "from tap100i0 (guest 100): bound port, 02:00:00:00:00:64 with 203.0.113.10/32 2001:db8:0:1::10/128 \
-                 fe80::ff:fe00:64/128\nIPv4 from 02:00:00:00:00:64 to ff:ff:ff:ff:ff:ff, 46 bytes\n  passes\n",
+                "from tap100i0 (guest 100): bound port, 02:00:00:00:00:64 with 203.0.113.10 2001:db8:0:1::10 \
+                 fe80::ff:fe00:64\nIPv4 from 02:00:00:00:00:64 to ff:ff:ff:ff:ff:ff, 46 bytes\n  passes\n",
             ),
             (
                 "--port eno1 --to tap100i0 --hex 02000000006402000000ff010800450000200000000040110000c0000201cb00710b0fa00fa1000c000064617461",
                 "from eno1: uplink\n\
-                 to tap100i0 (guest 100): bound port, 02:00:00:00:00:64 with 203.0.113.10/32 2001:db8:0:1::10/128 \
-                 fe80::ff:fe00:64/128\nIPv4 from 02:00:00:00:ff:01 to 02:00:00:00:00:64, 46 bytes\n  \
+                 to tap100i0 (guest 100): bound port, 02:00:00:00:00:64 with 203.0.113.10 2001:db8:0:1::10 \
+                 fe80::ff:fe00:64\nIPv4 from 02:00:00:00:ff:01 to 02:00:00:00:00:64, 46 bytes\n  \
                  is dropped there: The packet is for an address that is not the guest's.\n",
             ),
         ] {

@@ -182,7 +182,7 @@ fn explain_knows_guests_that_do_not_run_and_the_node_itself() {
     assert!(
         run.out.starts_with(
             "guest 100 does not run; what is said holds as soon as it does\n\
-             from tap100i0 (guest 100): bound port, 02:00:00:aa:bb:00 with 203.0.113.10/32"
+             from tap100i0 (guest 100): bound port, 02:00:00:aa:bb:00 with 203.0.113.10"
         ),
         "{run}"
     );

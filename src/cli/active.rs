@@ -6,7 +6,9 @@ use anyhow::Context as _;
 
 use super::advice;
 use super::output::table;
+use crate::code;
 use crate::host::files;
+use crate::model::Subject;
 use crate::plan::Inputs;
 use crate::reconcile::Node;
 use crate::selftest::Error;
@@ -23,7 +25,12 @@ const SHOWN: usize = 10;
 /// Attacks every bridge of a pool on which somebody is.
 pub(super) fn attack(node: &Node) -> anyhow::Result<Vec<Outcome>> {
     if !nix::unistd::geteuid().is_root() {
-        return Err(advice("`verify --active` plugs ports into bridges, which only root may", "run it as root"));
+        return Err(advice(
+            code!("not-root"),
+            Subject::Command,
+            "`verify --active` plugs ports into bridges, which only root may",
+            "run it as root",
+        ));
     }
     // Two at a time would take each other's ports away.
     let lock = node.paths.run().join("active.lock");
@@ -45,6 +52,8 @@ pub(super) fn attack(node: &Node) -> anyhow::Result<Vec<Outcome>> {
 fn advised(error: Error) -> anyhow::Error {
     match error {
         Error::Unheard(_) => advice(
+            code!("attack-unheard"),
+            Subject::Node,
             error.to_string(),
             "is there a foreign rule, or a spanning tree that keeps new ports waiting? `nft list ruleset`; `bridge -d link show`",
         ),

@@ -12,11 +12,11 @@ use clap::CommandFactory as _;
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use serde_json::json;
 
-use super::assignments::{observe_links, own_addresses};
 use super::output::Output;
 use super::{Cli, CompleteWords, who};
 use crate::links::is_guest_port;
 use crate::model::{IfName, NodeName, PoolName, Prefix, Vmid};
+use crate::ops::{observe_links, own_addresses};
 use crate::paths::Paths;
 use crate::reconcile::Node;
 use crate::registry::{Inventory, Registry, State, plain};

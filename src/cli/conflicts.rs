@@ -1,6 +1,6 @@
 //! `conflicts`: who claims what somebody else has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 use serde_json::json;
@@ -8,20 +8,13 @@ use serde_json::json;
 use super::output::{Output, advised, first_ones};
 use super::pools::{readable, shown};
 use super::{ConflictsCommand, advice};
-use crate::conflict::{Claims, Conflict, Files, Seen, allocations, in_files};
-use crate::doctor::firewall::{Firewall, FirewallFile};
-use crate::guest::GuestError;
-use crate::host::files;
-use crate::links::Links;
-use crate::model::Vmid;
+use crate::code;
+use crate::conflict::{Conflict, Seen};
+use crate::model::Subject;
 use crate::model::text::escaped;
+use crate::ops::conflicts::all;
 use crate::reconcile::Node;
-use crate::registry::Registry;
-use crate::store::journal::now;
 use crate::system::claims;
-
-/// Larger than any of the files that are compared.
-const FILE_LIMIT: usize = 4 << 20;
 
 pub(super) fn run(node: &Node, command: ConflictsCommand, dry_run: bool) -> anyhow::Result<Output> {
     match command {
@@ -36,75 +29,6 @@ pub(super) fn run(node: &Node, command: ConflictsCommand, dry_run: bool) -> anyh
         }
         ConflictsCommand::Ack { ids, all: everything } => acknowledge(node, ids, everything, dry_run),
     }
-}
-
-/// Every conflict, and what could not be compared.
-pub(super) fn all(node: &Node, registry: Registry) -> (Vec<Conflict>, Vec<String>) {
-    let mut not_compared = Vec::new();
-    let (mut guests, mut here) = (BTreeMap::new(), BTreeSet::new());
-    for (vmid, found) in node.guests.all() {
-        match found {
-            Ok(located) => {
-                here.extend((located.node == node.name).then_some(vmid));
-                guests.insert(vmid, located.config);
-            }
-            Err(GuestError::Unknown { .. }) => {}
-            Err(error) => not_compared.push(error.to_string()),
-        }
-    }
-    let links = super::assignments::observe_links().unwrap_or_else(|| {
-        not_compared.push("the node's own addresses".to_owned());
-        Links::default()
-    });
-    let files = Files {
-        own: links.addresses().collect(),
-        allocations: given_by_sdn(node),
-        allowed: allowed(node, &guests),
-        registry,
-        guests,
-    };
-    let claims = claims::load(&node.paths);
-    let mut conflicts = in_files(&files);
-    conflicts.extend(claims.conflicts(&files.registry, &here, now()));
-    claims.mark(&mut conflicts);
-    conflicts.sort_by_key(|conflict| conflict.acknowledged);
-    (conflicts, not_compared)
-}
-
-/// Those that keep an address from being handed out: only what can be found in a moment can be among them.
-pub(super) fn blocking(node: &Node, registry: &Registry) -> Vec<Conflict> {
-    let claims: Claims = claims::load(&node.paths);
-    let mut conflicts = claims.conflicts(registry, &BTreeSet::new(), now());
-    let allocations = given_by_sdn(node);
-    if !allocations.is_empty() {
-        conflicts.extend(in_files(&Files { registry: registry.clone(), allocations, ..Files::default() }));
-    }
-    claims.mark(&mut conflicts);
-    conflicts.retain(|conflict| conflict.blocks);
-    conflicts
-}
-
-fn given_by_sdn(node: &Node) -> Vec<crate::conflict::Allocation> {
-    let mut states = node.paths.sdn_allocations().into_iter();
-    // After the upgrade that moved it the old one may still lie there.
-    let found = states.find_map(|path| files::read_limited(&path, FILE_LIMIT).ok());
-    found.map(|bytes| allocations(&bytes)).unwrap_or_default()
-}
-
-/// What the firewall's sets let guests use.
-fn allowed(node: &Node, guests: &BTreeMap<Vmid, crate::guest::GuestConfig>) -> Vec<(Vmid, ipnet::IpNet)> {
-    let directory = node.paths.firewall();
-    let read = |name: &str| {
-        let bytes = files::read_limited(&directory.join(name), FILE_LIMIT).ok()?;
-        Some(FirewallFile::parse(&String::from_utf8_lossy(&bytes)))
-    };
-    let names = files::names(&directory).into_iter();
-    let vmids =
-        names.filter_map(|name| name.strip_suffix(".fw")?.parse().ok()).filter(|vmid| guests.contains_key(vmid));
-    let files = vmids.filter_map(|vmid: Vmid| Some((vmid, read(&format!("{vmid}.fw"))?)));
-    let firewall =
-        Firewall { cluster: read("cluster.fw").unwrap_or_default(), guests: files.collect(), ..Firewall::default() };
-    firewall.allowed()
 }
 
 fn text(conflicts: &[Conflict], everything: bool) -> String {
@@ -139,6 +63,8 @@ fn acknowledge(node: &Node, ids: Vec<String>, everything: bool, dry_run: bool) -
     };
     if let Some(id) = ids.iter().find(|id| conflicts.iter().all(|conflict| conflict.id != **id)) {
         return Err(advice(
+            code!("unknown-conflict"),
+            Subject::Command,
             format!("there is no conflict `{id}`"),
             "`pve-public-ip conflicts list` shows their numbers",
         ));

@@ -7,14 +7,16 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::output::Output;
-use super::proxmox::{self, Outcome};
 use super::{Doctor, advice};
 use crate::audit::{Change, Event};
+use crate::code;
 use crate::doctor::{CHECKS, Check, Examination, Finding, Fix, Severity, UNIT, examine};
 use crate::hookscript;
 use crate::host::files;
 use crate::model::NodeName;
+use crate::model::Subject;
 use crate::model::text::{escaped, one_line};
+use crate::ops::proxmox::{self, Outcome};
 use crate::paths::Paths;
 use crate::plan::Step;
 use crate::reconcile::{NODE_LOCK_LIMIT, Node};
@@ -71,7 +73,10 @@ fn list() -> Output {
     let line =
         |Check { code, severity, explanation, .. }: &Check| format!("{} {code}\n  {explanation}\n", severity.as_str());
     let entry = |Check { code, severity, explanation, .. }: &Check| json!({ "code": code, "severity": severity, "explanation": explanation });
-    Output::new(CHECKS.iter().map(line).collect::<String>(), CHECKS.iter().map(entry).collect())
+    Output::new(
+        CHECKS.iter().map(line).collect::<String>(),
+        json!({ "checks": CHECKS.iter().map(entry).collect::<Vec<_>>() }),
+    )
 }
 
 /// What a check means is said once, above all that it found.
@@ -198,9 +203,11 @@ fn perform(node: &Node, fix: &Fix, dry_run: bool) -> (String, anyhow::Result<()>
 
 fn called(what: &str, outcome: Outcome) -> (String, anyhow::Result<()>) {
     match outcome {
-        Outcome::Done(command) => (format!("{what}: {command}"), Ok(())),
+        Outcome::Done { command } => (format!("{what}: {command}"), Ok(())),
+        Outcome::WouldBeDone { command } => (format!("{what}: {command} (not run)"), Ok(())),
         Outcome::AsWanted => (what.to_owned(), Ok(())),
-        Outcome::LeftToDo { reason, command } => (what.to_owned(), Err(advice(reason, command))),
-        Outcome::Failed { message, command } => (what.to_owned(), Err(advice(message, command))),
+        Outcome::LeftToDo { reason, command } | Outcome::Failed { reason, command } => {
+            (what.to_owned(), Err(advice(code!("command-failed"), Subject::Node, reason, command)))
+        }
     }
 }

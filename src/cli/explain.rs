@@ -6,11 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::output::Output;
 use super::{Claim, Explain, advice};
+use crate::code;
 use crate::links::guest_of_port;
+use crate::model::Subject;
 use crate::model::{IfName, MacAddr};
 use crate::oracle::{Bindings, PortRole, Reason, Useless, Verdict, delivery, verdict};
 use crate::plan::{Inputs, explain};
@@ -157,13 +160,17 @@ fn role_name(role: &PortRole) -> &'static str {
     }
 }
 
-/// `tap100i0 (guest 100): bound port, 02:00:00:aa:bb:cc with 203.0.113.10/32`.
+/// `tap100i0 (guest 100): bound port, 02:00:00:aa:bb:cc with 203.0.113.10`.
 fn described(inputs: &Inputs, port: IfName, role: &PortRole) -> String {
     let guest = guest_of_port(port).map_or_else(String::new, |vmid| format!(" (guest {vmid})"));
     let missing = if inputs.links.get(port).is_none() { ", not there now" } else { "" };
     let own = match role {
         PortRole::Bound(bound) => {
-            let nets: Vec<String> = bound.own.iter().map(ToString::to_string).collect();
+            // An address is written as an address.
+            let shown = |net: &IpNet| {
+                if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
+            };
+            let nets: Vec<String> = bound.own.iter().map(shown).collect();
             format!(", {} with {}", bound.mac, nets.join(" "))
         }
         _ => String::new(),
@@ -175,6 +182,8 @@ fn frames(command: &Explain, role: &PortRole) -> anyhow::Result<Vec<Vec<u8>>> {
     if let Some(text) = &command.hex {
         return Ok(vec![unhex(text).ok_or_else(|| {
             advice(
+                code!("frame-not-understood"),
+                Subject::Command,
                 "--hex is not a frame in hexadecimal digits",
                 "two digits a byte, from the destination MAC on; spaces and colons may stand between",
             )
@@ -189,6 +198,8 @@ fn frames(command: &Explain, role: &PortRole) -> anyhow::Result<Vec<Vec<u8>>> {
     };
     let mac = command.mac.or(own).ok_or_else(|| {
         advice(
+            code!("mac-not-named"),
+            Subject::Interface(command.port),
             format!("the registry knows no MAC of {}: no guest holds addresses on it", command.port),
             "say which MAC it sends with: --mac MAC",
         )

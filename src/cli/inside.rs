@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::network::resolver;
 use crate::cloudinit::{self, Manual};
 use crate::guest::GuestConfig;
+use crate::ops::network::resolver;
 use crate::reconcile::Node;
 use crate::registry::document::{GuestFile, PoolsFile};
 

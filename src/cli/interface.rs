@@ -1,48 +1,32 @@
 //! `set`: what a guest's NIC may do besides using its addresses.
 
-use anyhow::Context as _;
-use serde_json::json;
-
 use super::Set;
-use super::node::settle;
 use super::output::Output;
-use super::pools::change;
+use crate::ops::{self, InterfaceSet};
 use crate::reconcile::Node;
+use crate::registry::Edit;
 use crate::registry::document::Interface;
+use crate::request::SetInterface;
 
 pub(super) fn set(node: &Node, command: Set, dry_run: bool) -> anyhow::Result<Output> {
-    let Set {
-        vmid,
-        net,
-        dhcp,
-        any_destination,
-        any_link_local,
-        router_advertisements,
+    let link_local = (!command.link_local.is_empty()).then(|| command.link_local.into_iter().collect());
+    let trunk = (command.no_trunk || !command.trunk.is_empty()).then(|| command.trunk.into_iter().collect());
+    let request = SetInterface {
+        vmid: command.vmid,
+        interface: command.net,
+        dhcp: command.dhcp,
+        any_destination: command.any_destination,
+        any_link_local: command.any_link_local,
+        router_advertisements: command
+            .router_advertisements
+            .map_or(Edit::Keep, |choice| choice.0.map_or(Edit::Erase, Edit::Set)),
         link_local,
         trunk,
-        no_trunk,
-        ..
-    } = command;
-    let apply = |interface: &mut Interface| {
-        // What is the default does not stand in the file.
-        interface.dhcp = dhcp.or(interface.dhcp).filter(|allowed| !allowed);
-        interface.any_destination = any_destination.unwrap_or(interface.any_destination);
-        interface.any_link_local = any_link_local.unwrap_or(interface.any_link_local);
-        interface.router_advertisements =
-            router_advertisements.map_or(interface.router_advertisements, |choice| choice.0);
-        if !link_local.is_empty() {
-            interface.link_local = link_local.into_iter().collect();
-        }
-        if no_trunk || !trunk.is_empty() {
-            interface.trunk = trunk.into_iter().collect();
-        }
-        interface.clone()
     };
-    let interface = change(node, dry_run, |registry| registry.change_interface(vmid, net, apply))
-        .with_context(|| format!("cannot change guest {vmid}"))?;
+    let done = ops::set_interface(node, request, dry_run)?;
+    let InterfaceSet { vmid, interface, options: now, .. } = &done.answer;
     let verb = if dry_run { "would be changed" } else { "changed" };
-    let text = format!("guest {vmid} {net} {verb}: {}", options(&interface).join(", "));
-    settle(node, dry_run, Output::new(text, json!({ "vmid": vmid, "interface": net, "options": interface })))
+    Ok(Output::of(&done, &[format!("guest {vmid} {interface} {verb}: {}", options(now).join(", "))], &[]))
 }
 
 /// What the NIC may do, in words.

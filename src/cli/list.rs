@@ -1,13 +1,14 @@
 //! `list`: who holds what, and what is free.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::List;
-use super::assignments::{cost, observe_links, own_addresses};
+use super::assignments::cost;
 use super::output::{Output, OutputFormat, Rows};
 use super::pools::{readable, shown};
 use crate::links::Links;
 use crate::model::{GuestKind, NodeName, PoolName, Vmid};
+use crate::ops::{observe_links, own_addresses};
 use crate::plan::Presence;
 use crate::reconcile::{Node, presence_of};
 use crate::registry::document::PoolIndex;
@@ -159,7 +160,7 @@ fn list_assigned(
     } else {
         "no assignments; `pve-public-ip assign VMID ADDRESS` makes one".to_owned()
     };
-    shown(registry, Output::new(text, data.into()))
+    shown(registry, Output::new(text, json!({ "assignments": data })))
 }
 
 /// Addresses of pools that nobody holds, as runs: a /64 is one row.
@@ -207,7 +208,7 @@ fn list_unassigned(registry: &Registry, only: Option<&PoolName>, state: ListedSt
             format!("no free address{of_pool}; `pve-public-ip pool add {add} PREFIX` adds some")
         }
     };
-    shown(registry, Output::new(text, Value::Array(data)))
+    shown(registry, Output::new(text, json!({ "ranges": data })))
 }
 
 /// `203.0.113.10`, or `203.0.113.10 to 203.0.113.14`.

@@ -3,24 +3,20 @@
 mod active;
 mod assignments;
 mod audit;
-mod bridges;
 mod complete;
 mod conflicts;
 mod doctor;
 mod explain;
+pub mod help;
 mod inside;
 mod interface;
 mod list;
-mod network;
 mod node;
 pub mod output;
 mod partition;
 mod pool_import;
 mod pool_list;
 mod pools;
-mod probe;
-mod provider_mac;
-mod proxmox;
 mod registry;
 mod selftest;
 mod settings;
@@ -38,20 +34,20 @@ use clap::{Args, Parser, Subcommand};
 use ipnet::{Ipv4Net, Ipv6Net};
 pub use output::{Output, OutputFormat};
 
-use crate::audit::{Entry, Span};
-use crate::hook::{HookError, Phase};
+use crate::audit::{Author, Entry, Span};
+use crate::code;
+use crate::hook::Phase;
 use crate::model::text::escaped;
-use crate::model::{CoolDown, IfName, MacAddr, NicId, NodeName, PoolName, Prefix, Vmid};
+use crate::model::{CoolDown, IfName, MacAddr, NicId, NodeName, PoolName, Prefix, Problem, Subject, Vmid};
+use crate::ops::{self, advice};
 use crate::partition::{Declared, Growth, Plan, Strategy, VlanRange};
 use crate::paths::Paths;
-use crate::reconcile::{Node, ReconcileError};
-use crate::registry::RuleError;
+use crate::reconcile::Node;
 use crate::registry::document::{
-    BackendChoice, CloudInitCheck, DocumentError, GuestFile, GuestOs, NodeFile, PoolFile, PoolsFile, Probe, Profile,
-    ReleasedFile, UplinkGuard,
+    BackendChoice, CloudInitCheck, GuestFile, GuestOs, NodeFile, PoolFile, PoolsFile, Probe, Profile, ReleasedFile,
+    UplinkGuard,
 };
 use crate::registry::layout::Layout;
-use crate::store::StoreError;
 
 /// Bind the public IP addresses of Proxmox VE guests to their MAC and port
 ///
@@ -121,10 +117,13 @@ pub enum Command {
     Node(NodeCommand),
     /// Give addresses to a guest
     ///
-    /// The MAC is that of the guest's NIC. Without an address the next free one of each family of the pool is taken.
+    /// The MAC is that of the guest's NIC. Without an address the NIC gets the next free one of each family of the pool, unless
+    /// it holds one already: the same command again changes nothing. --count and --more ask for several.
     /// The hookscript is registered with the guest; a hookscript that it has already is kept and called by ours.
     Assign(Assign),
     /// Take addresses from a guest
+    ///
+    /// What the guest does not hold, or holds no more, need not be taken from it: that is said, and no failure.
     Release(Release),
     /// Change what a guest's NIC may do besides using its addresses
     Set(Set),
@@ -213,6 +212,11 @@ pub enum Command {
         #[arg(value_enum)]
         file: Option<SchemaFile>,
     },
+    /// Explain a code that a problem, a note or a finding has: what it means, why it comes about, what to do
+    Problem {
+        /// The code, as JSON has it and `doctor` prints it; none: all of them
+        code: Option<String>,
+    },
     /// Print a completion script for a shell
     Completion {
         /// The shell
@@ -248,8 +252,10 @@ impl Command {
     /// Whether it reads or changes what lies in the cluster file system, and ends.
     pub fn reads_the_cluster(&self) -> bool {
         let stays = matches!(self, Self::Guard(_) | Self::Status(Status { watch: true, .. }));
-        let is_elsewhere =
-            matches!(self, Self::Deliver | Self::Selftest(_) | Self::Schema { .. } | Self::Completion { .. });
+        let is_elsewhere = matches!(
+            self,
+            Self::Deliver | Self::Selftest(_) | Self::Schema { .. } | Self::Problem { .. } | Self::Completion { .. }
+        );
         !stays && !is_elsewhere
     }
 }
@@ -703,7 +709,13 @@ pub struct Assign {
     /// Only an IPv6 address
     #[arg(short = '6', conflicts_with = "addresses")]
     ipv6: bool,
-    /// Customer or department
+    /// Let the NIC hold N addresses of each family of the pool in all: as many as it lacks are assigned
+    #[arg(long, value_name = "N", conflicts_with = "addresses", value_parser = clap::value_parser!(u16).range(1..=256))]
+    count: Option<u16>,
+    /// One more address of each family, or --count more, besides those that the NIC holds
+    #[arg(long, conflicts_with = "addresses")]
+    more: bool,
+    /// Customer or department; noted for addresses that the guest holds already, too
     #[arg(long, value_name = "ORG", value_parser = plain_text)]
     organization: Option<String>,
     /// Give the guest's NIC the MAC that the provider bound to the addresses (the guest must be stopped)
@@ -1082,7 +1094,7 @@ pub struct Hook {
     pub phase: Phase,
 }
 
-/// Exit status of a failure. Success is 0; drift and findings are 3.
+/// Exit status of a failure. Success is 0; drift and findings are 3; wrong arguments, by clap, are 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Anything else.
@@ -1093,51 +1105,20 @@ pub enum Exit {
     NotWritable = 5,
 }
 
-/// Which exit status and hint an error has; the error keeps its own text.
-pub fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
-    for cause in error.chain() {
-        if let Some(error) = cause.downcast_ref::<Advice>() {
-            return (Exit::Failed, Some(error.hint.clone()));
-        }
-        if let Some(error) = cause.downcast_ref::<HookError>() {
-            return (Exit::Failed, error.hint());
-        }
-        if let Some(error) = cause.downcast_ref::<StoreError>() {
-            return (store_exit(error), error.hint());
-        }
-        if let Some(error) = cause.downcast_ref::<ReconcileError>() {
-            let exit = if let ReconcileError::Store(error) = error.first() { store_exit(error) } else { Exit::Failed };
-            return (exit, error.hint());
-        }
-        if let Some(error) = cause.downcast_ref::<RuleError>() {
-            let exit = if matches!(error, RuleError::Broken(_)) { Exit::BadConfig } else { Exit::Failed };
-            return (exit, error.hint());
-        }
-        if let Some(error) = cause.downcast_ref::<DocumentError>() {
-            return (Exit::BadConfig, Some(error.hint.clone()));
+impl Exit {
+    /// The exit status of a command that failed for this reason.
+    pub fn of(problem: &Problem) -> Self {
+        match problem.code.as_str() {
+            "registry-broken" | "registry-newer" => Self::BadConfig,
+            "registry-not-writable"
+            | "registry-changed-meanwhile"
+            | "registry-file-too-large"
+            | "registry-locked"
+            | "registry-lock-lost"
+            | "etc-pve-down" => Self::NotWritable,
+            _ => Self::Failed,
         }
     }
-    (Exit::Failed, None)
-}
-
-fn store_exit(error: &StoreError) -> Exit {
-    match error {
-        StoreError::Rule(RuleError::Broken(_)) => Exit::BadConfig,
-        error if error.is_not_writable() => Exit::NotWritable,
-        _ => Exit::Failed,
-    }
-}
-
-/// An error of the command line layer with the next step.
-#[derive(Debug, thiserror::Error)]
-#[error("{sentence}")]
-struct Advice {
-    sentence: String,
-    hint: String,
-}
-
-fn advice(sentence: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
-    Advice { sentence: sentence.into(), hint: hint.into() }.into()
 }
 
 impl Command {
@@ -1161,13 +1142,27 @@ impl Command {
 }
 
 impl Cli {
-    /// Runs the command.
-    pub fn run(self) -> anyhow::Result<Output> {
+    /// Runs the command. Whatever went wrong is a [`Problem`] in the output.
+    pub fn run(self) -> Output {
+        let is_hook = matches!(self.command, Command::Hook(_));
+        match self.carry_out() {
+            Ok(output) => output,
+            Err(error) => {
+                let problem = ops::problem_of(&error);
+                // Proxmox VE asks whether a hook failed, and nothing else.
+                let exit = if is_hook { Exit::Failed } else { Exit::of(&problem) };
+                Output::failed(problem, exit as u8)
+            }
+        }
+    }
+
+    fn carry_out(self) -> anyhow::Result<Output> {
         let global = self.global;
         match self.command {
             Command::Schema { file } => Ok(schema(file)),
             Command::Completion { shell } => Ok(complete::script(shell)),
             Command::CompleteWords(command) => Ok(complete::complete(&command)),
+            Command::Problem { code } => help::problem(code.as_deref()),
             Command::Selftest(command) => selftest::run(command, global.verbose),
             // Looks for the node itself: where that fails or hangs there is still something to say.
             Command::Doctor(command) => {
@@ -1182,7 +1177,8 @@ impl Cli {
                 // It has something to do even if the cluster file system hangs.
                 let is_apply = matches!(command, Command::Apply);
                 let mut node = if is_apply { Node::open_anyway(paths) } else { Node::open(paths) }?;
-                node.store.journal.reason = command.reason().cloned();
+                let author = Author { why: command.reason().cloned(), ..Author::default() };
+                ops::act_for(&mut node, &author);
                 match command {
                     Command::Pool(command) => pools::run(&node, command, global.dry_run),
                     Command::Registry(command) => registry::run(&node, &command, global.dry_run),
@@ -1206,6 +1202,7 @@ impl Cli {
                     Command::Deliver => node::deliver(&node, global.dry_run),
                     Command::Hook(command) => node::hook(&node, &command),
                     Command::Schema { .. }
+                    | Command::Problem { .. }
                     | Command::Completion { .. }
                     | Command::CompleteWords(_)
                     | Command::Selftest(_)
@@ -1245,4 +1242,38 @@ fn schema(file: Option<SchemaFile>) -> Output {
         }),
     };
     Output::new(serde_json::to_string_pretty(&data).unwrap_or_default(), data)
+}
+
+/// `help problem CODE` is what people try, and clap's `help` knows commands only.
+pub fn with_help_of_problems(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = args.collect();
+    let at = args.windows(2).position(|pair| pair[0] == "help" && pair[1] == "problem");
+    // Only the first word that is no option is a command.
+    let is_command = |at: usize| {
+        args.iter().skip(1).take(at.saturating_sub(1)).all(|word| word.as_encoded_bytes().starts_with(b"-"))
+    };
+    if let Some(at) = at.filter(|at| is_command(*at)) {
+        args.remove(at);
+    }
+    args
+}
+
+/// The form of output that wrong arguments ask for, as far as that can be told.
+pub fn format_asked_for(args: impl Iterator<Item = OsString>) -> OutputFormat {
+    let args: Vec<String> = args.map(|word| word.to_string_lossy().into_owned()).collect();
+    let option = "--output-format";
+    let after = args.windows(2).find(|pair| pair[0] == option).map(|pair| pair[1].clone());
+    let joined = args.iter().find_map(|word| word.strip_prefix(option)?.strip_prefix('=').map(str::to_owned));
+    let asked = after.or(joined).or_else(|| std::env::var("PROXMOX_OUTPUT_FORMAT").ok());
+    asked.and_then(|name| <OutputFormat as clap::ValueEnum>::from_str(&name, false).ok()).unwrap_or_default()
+}
+
+/// Wrong arguments as a failure.
+pub fn usage(error: &clap::Error) -> Output {
+    let text = error.to_string();
+    let mut paragraphs = text.split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
+    let sentence = paragraphs.next().unwrap_or_default();
+    let sentence = sentence.strip_prefix("error: ").unwrap_or(&sentence).to_owned();
+    let hint = "`pve-public-ip help` shows commands, `pve-public-ip COMMAND --help` the options of one";
+    Output::failed(Problem::new(code!("usage"), Subject::Command, sentence, hint), 2)
 }

@@ -5,105 +5,35 @@ use std::collections::BTreeSet;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use super::assignments::observe_links;
-use super::output::{Output, UNREADABLE, advised, first_ones};
+use super::output::{Output, UNREADABLE, advised, first_ones, notes_text, problems_text};
 use super::{GuardOptions, Hook, Verify, active, advice};
 use crate::audit::{Change, Event};
+use crate::code;
 use crate::doctor::UNIT;
 use crate::guard::{self, courier};
 use crate::hook;
 use crate::inspect;
 use crate::model::NodeName;
-use crate::plan::{Failed, Inputs, Problem, Refusal, Step, Subject, notes, unknown_gateways};
+use crate::ops::{self, observe_links};
+use crate::plan::{Problem, Step, Subject, unknown_gateways};
 use crate::reconcile::{Mode, Node, Report, drift, presence_of};
-use crate::registry::Registry;
 use crate::store::journal::Durability;
 use crate::survey;
 use crate::system::run::RunState;
 
-/// Brings this node in line after a change of the registry.
-///
-/// The registry has changed by then: if the node cannot follow, both are said.
-pub(super) fn settle(node: &Node, dry_run: bool, output: Output) -> anyhow::Result<Output> {
-    if dry_run { Ok(output) } else { follow(node, output).map(|(output, _)| output) }
-}
-
-/// As [`settle`], and says whose frames the guard of an uplink keeps back from now on.
-pub(super) fn settle_pool(
-    node: &Node,
-    dry_run: bool,
-    registry: Registry,
-    mut output: Output,
-) -> anyhow::Result<Output> {
-    let notes = if dry_run {
-        node.inputs().map_or_else(|_| Vec::new(), |inputs| notes(&Inputs { registry, ..inputs }))
-    } else {
-        let report;
-        (output, report) = follow(node, output)?;
-        report.notes
-    };
-    output.text = format!("{}\n{}", output.text, notes_text(&notes, false));
-    Ok(output)
-}
-
-fn follow(node: &Node, mut output: Output) -> anyhow::Result<(Output, Report)> {
-    let report = node.reconcile_and_ask().map_err(|error| {
-        let apply = "`pve-public-ip apply`";
-        let hint = match error.hint() {
-            Some(hint) if hint.contains(apply) => hint,
-            Some(hint) => format!("{hint}; then {apply}"),
-            None => apply.to_owned(),
-        };
-        let chain = format!("{:#}", anyhow::Error::from(error));
-        advice(format!("{}, but this node could not follow: {chain}", output.text), hint)
-    })?;
-    // What is wrong with others does not make this command fail, but nobody shall have to guess why they are not well.
-    let is_own = |failed: &&Failed<Refusal>| match &failed.subject {
-        Subject::Node => true,
-        Subject::Pool(name) => output.data["pool"] == json!(name),
-        Subject::Guest(vmid) => output.data["vmid"] == json!(vmid),
-    };
-    output.code = output.code.max(u8::from(report.failed.iter().any(|failed| is_own(&failed))));
-    let mut failed: Vec<Problem> = report.failed.iter().map(Failed::problem).collect();
-    failed.dedup();
-    if !failed.is_empty() {
-        output.text = format!("{}\n{}", output.text.trim_end(), problems_text(&failed, false));
-    }
-    if let Value::Object(map) = &mut output.data {
-        map.insert("failed".to_owned(), json!(failed));
-        map.insert("steps".to_owned(), steps_data(&report.steps));
-        map.insert("notes".to_owned(), json!(report.notes));
-    }
-    Ok((output, report))
+/// Brings this node in line after a change of the registry, which stays, whatever becomes of that.
+pub(super) fn settle(node: &Node, dry_run: bool, about: &Subject, output: &Output) -> Output {
+    let done = ops::follow::follow(node, dry_run, about, output.data.clone());
+    Output::of(&done, &[output.text.clone()], &[])
 }
 
 fn steps_data(steps: &[Step]) -> Value {
     steps.iter().map(ToString::to_string).collect::<Vec<_>>().into()
 }
 
-fn problems_text(problems: &[Problem], all: bool) -> String {
-    let line = |problem: &Problem| ("problems", advised("problem", &problem.sentence, &problem.hint));
-    first_ones(problems.iter().map(line), all, "verify")
-}
-
 /// Problems, then what may surprise, of which only the first ones are shown unless `all` is asked for.
 fn remarks(report: &Report, all: bool) -> String {
     problems_text(&report.problems, all) + &notes_text(&report.notes, all)
-}
-
-/// Notes that are shown without being asked for.
-pub(super) const NOTES: usize = 10;
-
-pub(super) fn notes_text(notes: &[Problem], all: bool) -> String {
-    let count = if all { notes.len() } else { NOTES };
-    let line = |note: &Problem| advised("note", &note.sentence, &note.hint);
-    let mut text: String = notes.iter().take(count).map(line).collect();
-    let more = notes.len().saturating_sub(count);
-    if more > 0 {
-        let plural = if more == 1 { "note" } else { "notes" };
-        text += &format!("note: {more} more {plural}\n  hint: `pve-public-ip verify --all` shows all\n");
-    }
-    text
 }
 
 /// Looks into the images of the node's guests: returns in what they differ from what the guests hold, which is put right
@@ -259,7 +189,12 @@ pub(super) fn verify(node: &Node, command: &Verify) -> anyhow::Result<Output> {
 
 pub(super) fn guard(node: Node, command: &GuardOptions, dry_run: bool) -> anyhow::Result<Output> {
     if dry_run {
-        return Err(advice("the guard cannot pretend", "`pve-public-ip plan` shows what it would do now"));
+        return Err(advice(
+            code!("no-dry-run"),
+            Subject::Command,
+            "the guard cannot pretend",
+            "`pve-public-ip plan` shows what it would do now",
+        ));
     }
     guard::run(node, command.listen)?;
     Ok(Output::new("", Value::Null))
@@ -267,7 +202,12 @@ pub(super) fn guard(node: Node, command: &GuardOptions, dry_run: bool) -> anyhow
 
 pub(super) fn deliver(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
     if dry_run {
-        return Err(advice("messages are sent or not", "`ls /run/pve-public-ip/alerts` shows what waits"));
+        return Err(advice(
+            code!("no-dry-run"),
+            Subject::Command,
+            "messages are sent or not",
+            "`ls /run/pve-public-ip/alerts` shows what waits",
+        ));
     }
     let directory = node.paths.messages();
     let count = courier::deliver(&node.paths).with_context(|| format!("cannot use `{}`", directory.display()))?;

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 pub use super::table::{Rows, has_utf8, table, table_within, terminal_width};
+use crate::ops::Done;
 
-use crate::model::EXACT;
 use crate::model::text::{escaped, escaped_json, escaped_lines};
+use crate::model::{EXACT, Problem};
 
 /// Form of the data on stdout, as Proxmox VE's own tools have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -32,8 +34,10 @@ pub const UNREADABLE: u8 = 4;
 pub struct Output {
     /// For people.
     pub text: String,
-    /// For programs.
+    /// For programs: an object.
     pub data: Value,
+    /// Why something of it is not done, if so: on standard error for people.
+    pub problem: Option<Problem>,
     /// 0, or 3 for drift, 1 for problems, [`UNREADABLE`] if not everything could be read.
     pub code: u8,
     /// Whether words of the text are to be coloured.
@@ -43,7 +47,45 @@ pub struct Output {
 impl Output {
     /// Success.
     pub fn new(text: impl Into<String>, data: Value) -> Self {
-        Self { text: text.into(), data, code: 0, has_colours: false }
+        Self { text: text.into(), data, problem: None, code: 0, has_colours: false }
+    }
+
+    /// Failure: nothing for people but the problem, and a document with it for programs.
+    pub fn failed(problem: Problem, code: u8) -> Self {
+        Self { problem: Some(problem), ..Self::new("", Value::Object(Map::new())).with_code(code) }
+    }
+
+    /// What an operation came to, as lines of its own, and as lines of its parts, which a failure does not repeat.
+    pub fn of<T: Serialize>(done: &Done<T>, lines: &[String], parts: &[String]) -> Self {
+        let data = serde_json::to_value(done).unwrap_or_default();
+        if let Some(problem) = &done.problem {
+            let sentence = format!("{}, but {}", lines.join("; "), problem.sentence);
+            let problem = Problem { sentence, ..problem.clone() };
+            return Self { problem: Some(problem), ..Self::new("", data).with_code(1) };
+        }
+        let mut text = [lines, parts].concat().join("\n");
+        if !done.node.failed.is_empty() {
+            text = format!("{}\n{}", text.trim_end(), problems_text(&done.node.failed, false));
+        }
+        if done.node.shows_notes {
+            text = format!("{}\n{}", text.trim_end(), notes_text(&done.node.notes, false));
+        }
+        Self::new(text, data).with_code(u8::from(done.node.is_own_failure))
+    }
+
+    /// The whole answer as one object: what there is to say, `notes`, and `problem` if there is one. A value that is not
+    /// there is absent, never `null`.
+    pub fn document(&self) -> Value {
+        let mut map = match without_nulls(self.data.clone()) {
+            Value::Object(map) => map,
+            Value::Null => Map::new(),
+            other => Map::from_iter([("data".to_owned(), other)]),
+        };
+        map.entry("notes").or_insert_with(|| Value::Array(Vec::new()));
+        if let Some(problem) = &self.problem {
+            map.insert("problem".to_owned(), serde_json::to_value(problem).unwrap_or_default());
+        }
+        Value::Object(map)
     }
 
     /// With this exit status.
@@ -55,7 +97,10 @@ impl Output {
     /// In the form that was asked for, with a newline at the end unless it is empty. Whatever is in it, a terminal gets
     /// nothing to act on but ends of lines, tabs and this program's own colours.
     pub fn render(&self, format: OutputFormat) -> String {
-        let exact = || exact(self.data.clone());
+        if format == OutputFormat::Text && self.problem.is_some() {
+            return String::new();
+        }
+        let exact = || exact(self.document());
         let mut text = match format {
             OutputFormat::Text if self.has_colours => painted(&escaped_lines(&self.text)),
             OutputFormat::Text => escaped_lines(&self.text).into_owned(),
@@ -69,6 +114,18 @@ impl Output {
             text.push('\n');
         }
         text
+    }
+}
+
+/// Nothing stands for nothing.
+fn without_nulls(data: Value) -> Value {
+    match data {
+        Value::Array(list) => list.into_iter().map(without_nulls).collect(),
+        Value::Object(map) => {
+            let there = map.into_iter().filter(|(_, value)| !value.is_null());
+            there.map(|(key, value)| (key, without_nulls(value))).collect()
+        }
+        other => other,
     }
 }
 
@@ -106,7 +163,27 @@ fn painted(text: &str) -> String {
 
 /// A sentence with what to do about it, a line each, whatever their text has in it.
 pub fn advised(kind: &str, sentence: &str, hint: &str) -> String {
+    if hint.is_empty() {
+        return format!("{kind}: {}\n", escaped(sentence));
+    }
     format!("{kind}: {}\n  hint: {}\n", escaped(sentence), escaped(hint))
+}
+
+/// As [`advised`], without the last end of line.
+pub fn told(kind: &str, problem: &Problem) -> String {
+    advised(kind, &problem.sentence, &problem.hint).trim_end().to_owned()
+}
+
+/// What stands in the way, the first ones of it unless all is asked for.
+pub fn problems_text(problems: &[Problem], all: bool) -> String {
+    let line = |problem: &Problem| ("problems", advised("problem", &problem.sentence, &problem.hint));
+    first_ones(problems.iter().map(line), all, "verify")
+}
+
+/// What may surprise, likewise.
+pub fn notes_text(notes: &[Problem], all: bool) -> String {
+    let line = |note: &Problem| ("notes", advised("note", &note.sentence, &note.hint));
+    first_ones(notes.iter().map(line), all, "verify")
 }
 
 /// How many of a kind are shown without being asked for.

@@ -8,8 +8,10 @@ use serde_json::json;
 
 use super::output::{Output, table};
 use super::{PartitionCommand, PartitionForm, PartitionNeeds, PartitionPlan, advice};
+use crate::code;
 use crate::doctor::Severity;
 use crate::host::files;
+use crate::model::Subject;
 use crate::model::text::escaped;
 use crate::partition::{
     Declared, Finding, Network, Plan, PlanError, Request, Strategy, Weight, check, gather, parse_declared, parse_plan,
@@ -44,11 +46,18 @@ fn network(paths: &Paths, from: &str) -> anyhow::Result<Network> {
         let text = read(path)?.with_context(|| format!("there is no file `{from}`"))?;
         let is_toml = path.extension().is_some_and(|extension| extension == "toml");
         parse_declared(&text, is_toml).map_err(|error| {
-            advice(format!("`{from}`: {error}"), "`pve-public-ip schema labels` has all keys and their values")
+            advice(
+                code!("labels-invalid"),
+                Subject::File(from.to_owned()),
+                format!("`{from}`: {error}"),
+                "`pve-public-ip schema labels` has all keys and their values",
+            )
         })?
     };
     let site = survey::site(paths);
-    let files = site.files.map_err(|unreadable| advice(unreadable.reason, unreadable.remedy))?;
+    let files = site.files.map_err(|unreadable| {
+        advice(code!("etc-pve-unreadable"), Subject::Node, unreadable.reason, unreadable.remedy)
+    })?;
     let mut inputs = files.inputs;
     inputs.links = site.links;
     let [subnets, vnets] = ["subnets.cfg", "vnets.cfg"].map(|name| {
@@ -75,7 +84,8 @@ fn read_plan(path: &Path) -> anyhow::Result<Option<Plan>> {
     let Some(text) = read(path)? else { return Ok(None) };
     let parsed = parse_plan(&text).map_err(|error| {
         let hint = "take the file as `partition plan --save` wrote it, or move it away to begin anew";
-        advice(format!("`{}` is no plan: {error}", path.display()), hint)
+        let subject = Subject::File(path.display().to_string());
+        advice(code!("plan-invalid"), subject, format!("`{}` is no plan: {error}", path.display()), hint)
     })?;
     Ok(Some(parsed))
 }
@@ -84,7 +94,7 @@ fn planned(paths: &Paths, command: &PartitionPlan, dry_run: bool) -> anyhow::Res
     let previous = command.plan.as_deref().map(read_plan).transpose()?.flatten();
     let network = network(paths, &command.needs.from)?;
     let made = plan(&network, &request(command.strategy, &command.needs), previous.as_ref())
-        .map_err(|error| advice(error.to_string(), error.hint()))?;
+        .map_err(|error| advice(code!("no-room-for-subnets"), Subject::Command, error.to_string(), error.hint()))?;
     let saved = command.plan.as_deref().filter(|_| command.save && !dry_run);
     if let Some(path) = saved {
         let text = serde_json::to_string_pretty(&made)? + "\n";
@@ -108,7 +118,7 @@ fn planned(paths: &Paths, command: &PartitionPlan, dry_run: bool) -> anyhow::Res
         log::warn!("{note}");
     }
     let mut data = serde_json::to_value(&made)?;
-    data["notes"] = json!(network.notes);
+    data["remarks"] = json!(network.notes);
     Ok(Output::new(text, data))
 }
 
@@ -144,14 +154,14 @@ fn compared(paths: &Paths, needs: &PartitionNeeds) -> anyhow::Result<Output> {
     let made = Strategy::ALL.map(|strategy| (strategy, plan(&network, &request(strategy, needs), None)));
     // What is wrong with the arguments is wrong with all three.
     if let (_, Err(error @ (PlanError::Base(_) | PlanError::Base6 { .. }))) = &made[0] {
-        return Err(advice(error.to_string(), error.hint()));
+        return Err(advice(code!("no-room-for-subnets"), Subject::Command, error.to_string(), error.hint()));
     }
     let rows = made.map(|(strategy, made)| (strategy, made.map(|plan| plan.weight).map_err(|error| error.to_string())));
     let data = rows.iter().map(|(strategy, weight)| match weight {
         Ok(weight) => json!({ "strategy": strategy, "weight": weight }),
         Err(reason) => json!({ "strategy": strategy, "problem": reason }),
     });
-    let data = json!({ "strategies": data.collect::<Vec<_>>(), "notes": network.notes });
+    let data = json!({ "strategies": data.collect::<Vec<_>>(), "remarks": network.notes });
     Ok(Output::new(weights(&rows) + &notes(&network), data))
 }
 
@@ -177,6 +187,6 @@ fn checked(paths: &Paths, file: Option<&Path>, from: &str) -> anyhow::Result<Out
         text += &format!("{} guests: nothing to be done\n", network.members.len());
     }
     text += &network.notes.iter().map(|note| format!("note: {note}\n")).collect::<String>();
-    let data = json!({ "findings": findings, "notes": network.notes });
+    let data = json!({ "findings": findings, "remarks": network.notes });
     Ok(Output::new(text, data).with_code(if counts == 0 { 0 } else { 3 }))
 }

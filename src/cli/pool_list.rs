@@ -2,10 +2,10 @@
 
 use serde_json::{Map, json};
 
-use super::assignments::own_addresses;
 use super::output::{Output, table};
 use super::pools::{readable, shown};
 use crate::model::Amount;
+use crate::ops::own_addresses;
 use crate::reconcile::Node;
 use crate::registry::{Inventory, Totals};
 use crate::store::journal::now;
@@ -58,7 +58,7 @@ pub(super) fn list(node: &Node) -> anyhow::Result<Output> {
     } else {
         "no pools; `pve-public-ip pool create` makes one".to_owned()
     };
-    Ok(shown(&registry, Output::new(text, data.into())))
+    Ok(shown(&registry, Output::new(text, json!({ "pools": data }))))
 }
 
 /// In the order of [`Inventory::totals`].

@@ -6,8 +6,9 @@ use serde_json::json;
 use super::node::settle;
 use super::output::{Output, UNREADABLE, advised};
 use super::{RegistryCommand, advice};
-use crate::model::Moment;
+use crate::code;
 use crate::model::text::escaped;
+use crate::model::{Moment, Subject};
 use crate::reconcile::Node;
 use crate::registry::document::DocumentError;
 
@@ -47,7 +48,7 @@ fn check(node: &Node) -> anyhow::Result<Output> {
         text.push_str("every file of the registry can be read\n");
     }
     let code = if broken.is_empty() { 0 } else { UNREADABLE };
-    Ok(Output::new(text, data.into()).with_code(code))
+    Ok(Output::new(text, json!({ "files": data })).with_code(code))
 }
 
 fn convert(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
@@ -70,11 +71,23 @@ fn restore(node: &Node, name: &str, dry_run: bool) -> anyhow::Result<Output> {
             [] => "`pve-public-ip registry check` says which files cannot: none now".to_owned(),
             names => format!("those that cannot: {}", names.join(", ")),
         };
-        return Err(advice(format!("{trying}: nothing is wrong with it, or there is no such file"), hint));
+        let subject = Subject::File(name.to_owned());
+        return Err(advice(
+            code!("nothing-to-restore"),
+            subject,
+            format!("{trying}: nothing is wrong with it, or there is no such file"),
+            hint,
+        ));
     }
     let Some(copy) = node.store.copy_of(name) else {
         let hint = format!("try `pve-public-ip registry restore {name}` on another node, or restore it from a backup");
-        return Err(advice(format!("{trying}: this node has no copy of it that can be used"), hint));
+        let subject = Subject::File(name.to_owned());
+        return Err(advice(
+            code!("no-copy"),
+            subject,
+            format!("{trying}: this node has no copy of it that can be used"),
+            hint,
+        ));
     };
     let time = copied(node, name).unwrap_or_default();
     if dry_run {
@@ -83,5 +96,6 @@ fn restore(node: &Node, name: &str, dry_run: bool) -> anyhow::Result<Output> {
     }
     let aside = node.store.restore(name, &copy)?;
     let text = format!("{name} is what this node read at {time}; what was in its place is in {}", aside.display());
-    settle(node, false, Output::new(text, json!({ "file": name, "copied_at": time, "replaced": aside })))
+    let output = Output::new(text, json!({ "file": name, "copied_at": time, "replaced": aside }));
+    Ok(settle(node, false, &Subject::File(name.to_owned()), &output))
 }

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use super::output::{Output, table};
 use super::{Selftest, advice};
+use crate::code;
+use crate::model::Subject;
 use crate::registry::document::BackendChoice;
 use crate::ruleset::{RULES, Variant};
 use crate::selftest::{self, Report, Row, Selection};
@@ -13,7 +15,12 @@ use crate::system::{KernelError, xtables};
 
 pub(super) fn run(command: Selftest, verbose: bool) -> anyhow::Result<Output> {
     if !nix::unistd::geteuid().is_root() {
-        return Err(advice("the selftest makes network namespaces, which only root may", "run it as root"));
+        return Err(advice(
+            code!("not-root"),
+            Subject::Command,
+            "the selftest makes network namespaces, which only root may",
+            "run it as root",
+        ));
     }
     let variant = match command.backend.unwrap_or_default() {
         BackendChoice::Auto | BackendChoice::Nftables => None,
@@ -23,9 +30,12 @@ pub(super) fn run(command: Selftest, verbose: bool) -> anyhow::Result<Output> {
     };
     let selection = Selection { class: command.class, topology: command.topology, variant };
     let report = selftest::run(&selection, RULES).map_err(|error| match error {
-        selftest::Error::NothingSelected => {
-            advice(error.to_string(), "`pve-public-ip selftest --verbose` names all classes and topologies")
-        }
+        selftest::Error::NothingSelected => advice(
+            code!("nothing-selected"),
+            Subject::Command,
+            error.to_string(),
+            "`pve-public-ip selftest --verbose` names all classes and topologies",
+        ),
         error => error.into(),
     })?;
     let code = u8::from(!report.is_good());

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::bridges;
 use super::node::settle;
 use super::output::Output;
-use super::pools::change;
 use super::{NodeCommand, NodeSet, advice};
+use crate::code;
 use crate::guard::{ATTEMPTS, METRICS_INTERVAL};
-use crate::model::IfName;
+use crate::model::{IfName, Subject};
+use crate::ops::{bridges, change};
 use crate::plan::{Router, misnamed_uplink, unknown_gateways};
 use crate::reconcile::{Mode, Node};
 use crate::registry::document::{Document as _, NodeFile, VERSION};
@@ -121,17 +121,24 @@ fn set(node: &Node, command: &NodeSet, dry_run: bool) -> anyhow::Result<Output> 
     let mut given = new_file();
     tell(&mut given, command);
     if let Some(reason) = given.contradiction() {
-        return Err(advice(format!("the node's file would be wrong: it {reason}"), "nothing was changed"));
+        return Err(advice(
+            code!("contradictory-options"),
+            Subject::Node,
+            format!("the node's file would be wrong: it {reason}"),
+            "nothing was changed",
+        ));
     }
     let links = bridges::surroundings(node)?.links;
     for uplink in &command.uplink {
         let wrong = misnamed_uplink(&links, *uplink);
         if let Some((sentence, hint)) = wrong {
-            return Err(advice(format!("cannot name the uplinks of node {}: {sentence}", node.name), hint));
+            let sentence = format!("cannot name the uplinks of node {}: {sentence}", node.name);
+            return Err(advice(code!("uplink-misnamed"), Subject::Interface(*uplink), sentence, hint));
         }
         if links.get(*uplink).is_none() {
             let hint = "`ip -br link` and /etc/network/interfaces show what there is";
-            return Err(advice(format!("this node has no interface {uplink}"), hint));
+            let sentence = format!("this node has no interface {uplink}");
+            return Err(advice(code!("unknown-interface"), Subject::Interface(*uplink), sentence, hint));
         }
     }
     let file = change(node, dry_run, |registry| {
@@ -162,5 +169,5 @@ fn set(node: &Node, command: &NodeSet, dry_run: bool) -> anyhow::Result<Output> 
     }
     let output =
         Output::new(format!("settings of node {} changed", node.name), json!({ "node": node.name, "settings": file }));
-    settle(node, dry_run, output)
+    Ok(settle(node, dry_run, &Subject::Node, &output))
 }

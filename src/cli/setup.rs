@@ -3,13 +3,15 @@
 use serde_json::json;
 
 use super::output::Output;
-use super::proxmox::{self, Outcome};
 use super::{Setup, advice};
 use crate::audit::{Change, Event};
 use crate::cloudinit::{self, SnippetStorage};
+use crate::code;
 use crate::guest::storage::Storage;
 use crate::guest::storages;
+use crate::model::Subject;
 use crate::model::text::command_line;
+use crate::ops::proxmox::{self, Outcome};
 use crate::reconcile::Node;
 use crate::store::journal::Durability;
 
@@ -34,6 +36,8 @@ pub(super) fn setup(node: &Node, command: &Setup, dry_run: bool) -> anyhow::Resu
         let sentence =
             format!("there is a storage `{NAME}` of type {} with {path}, which not every node can use", other.kind);
         return Err(advice(
+            code!("storage-in-the-way"),
+            Subject::Node,
             format!("cannot make a storage for cloud-init data: {sentence}"),
             format!(
                 "`pvesm set {NAME} --content snippets --delete nodes,disable` if it is at {PATH}; else give it another name"
@@ -50,10 +54,10 @@ pub(super) fn setup(node: &Node, command: &Setup, dry_run: bool) -> anyhow::Resu
     }
     let outcome = proxmox::call(node, "pvesm", &args, dry_run);
     text += &outcome.line("storage").unwrap_or_default();
-    if let Some(failure) = outcome.failure() {
-        return Err(advice(failure.message, failure.hint));
+    if let Outcome::Failed { reason, command } = outcome {
+        return Err(advice(code!("command-failed"), Subject::Node, reason, format!("try it by hand: `{command}`")));
     }
-    let changed = matches!(outcome, Outcome::Done(_)) && !dry_run;
+    let changed = matches!(outcome, Outcome::Done { .. });
     if changed {
         let change = Change { after: Some(json!(section)), ..Change::said(Event::StorageAdded, NAME) };
         node.store.journal.record(vec![change], Durability::Synced);

@@ -9,10 +9,13 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::output::{Output, OutputFormat, UNREADABLE, advised, table_within, terminal_width};
-use super::{Metrics, Status, advice, conflicts};
+use super::{Metrics, Status, advice};
+use crate::code;
 use crate::host::files;
+use crate::model::Subject;
 use crate::model::text::escaped;
 use crate::model::{Amount, IfName, Vmid};
+use crate::ops::conflicts;
 use crate::reconcile::{Mode, Node, ReconcileError, Sources};
 use crate::system::run::RunState;
 use crate::system::{Kernel, Reference};
@@ -86,7 +89,8 @@ pub(super) fn metrics(node: &Node, command: &Metrics) -> anyhow::Result<Output> 
                   /var/lib/prometheus/node-exporter/pve-public-ip.prom"
             }
         };
-        advice(format!("cannot write `{}`: {error}", path.display()), hint)
+        let subject = Subject::File(path.display().to_string());
+        advice(code!("file-not-written"), subject, format!("cannot write `{}`: {error}", path.display()), hint)
     })?;
     let lines = text.lines().filter(|line| !line.starts_with('#')).count();
     Ok(Output::new(format!("{lines} metrics written to {}", path.display()), json!(view)))

@@ -4,7 +4,9 @@ use serde_json::json;
 
 use super::output::{Output, advised, has_utf8};
 use super::{Drawing, Topology, advice};
+use crate::code;
 use crate::interfaces::Interfaces;
+use crate::model::Subject;
 use crate::model::text::one_line;
 use crate::paths::Paths;
 use crate::survey;
@@ -12,7 +14,9 @@ use crate::topology::{Flaw, check, dot, draw, mermaid, text};
 
 pub(super) fn topology(paths: &Paths, command: &Topology) -> anyhow::Result<Output> {
     let site = survey::site(paths);
-    let files = site.files.map_err(|unreadable| advice(unreadable.reason, unreadable.remedy))?;
+    let files = site.files.map_err(|unreadable| {
+        advice(code!("etc-pve-unreadable"), Subject::Node, unreadable.reason, unreadable.remedy)
+    })?;
     let mut inputs = files.inputs;
     let mut unknown: Vec<String> = site.unknown;
     let unreadable = files.unreadable.iter().map(|(vmid, reason)| format!("guest {vmid}: {reason}"));

@@ -7,7 +7,6 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::Who;
-use super::assignments::{observe_links, own_addresses};
 use super::list::{self, Whereabouts, whereabouts};
 use super::output::{Output, table};
 use super::pools::{readable, shown};
@@ -15,6 +14,7 @@ use crate::audit::{Holder, Query, holders};
 use crate::links::{Links, guest_of_port};
 use crate::model::text::escaped;
 use crate::model::{GuestKind, IfName, MacAddr, NicId, Prefix, PrefixError, Vmid};
+use crate::ops::{observe_links, own_addresses};
 use crate::reconcile::Node;
 use crate::registry::{Holding, Inventory, Registry, Run, Span, State, plain};
 use crate::store::journal::now;

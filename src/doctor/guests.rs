@@ -127,7 +127,7 @@ pub(super) fn assignment_problem(view: &View<'_>) -> Observation<Vec<Hit>> {
     let problems = placed(files)
         .flat_map(|(held, _)| check_guest(&files.inputs, index, held).into_iter().chain(check_own(&own, held)));
     let hit = |problem: crate::plan::Problem| {
-        let subject = problem.vmid.map(guest).unwrap_or_default();
+        let subject = problem.guest().map(guest).unwrap_or_default();
         Hit::new(&subject, problem.sentence, problem.hint)
     };
     Ok(problems.map(hit).collect())
@@ -139,7 +139,7 @@ pub(super) fn pending_change(view: &View<'_>) -> Observation<Vec<Hit>> {
     let waiting = placed(files).filter(|(_, place)| place.node == files.inputs.node);
     let problems = waiting.flat_map(|(held, place)| check_pending(&files.inputs.registry, index, held, &place.config));
     let hit = |problem: crate::plan::Problem| {
-        Hit::new(&problem.vmid.map(guest).unwrap_or_default(), problem.sentence, problem.hint)
+        Hit::new(&problem.guest().map(guest).unwrap_or_default(), problem.sentence, problem.hint)
     };
     Ok(problems.map(hit).collect())
 }
@@ -201,7 +201,7 @@ pub(super) fn mac_unknown_to_provider(view: &View<'_>) -> Observation<Vec<Hit>> 
 
 pub(super) fn mac_kept_back(view: &View<'_>) -> Observation<Vec<Hit>> {
     let found = crate::plan::unregistered(&view.files()?.inputs).into_iter();
-    Ok(found.map(|note| Hit::new(&note.vmid.map(guest).unwrap_or_default(), note.sentence, note.hint)).collect())
+    Ok(found.map(|note| Hit::new(&note.guest().map(guest).unwrap_or_default(), note.sentence, note.hint)).collect())
 }
 
 pub(super) fn ipfilter_drops(view: &View<'_>) -> Observation<Vec<Hit>> {

@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(words(sayings.trouble(trouble, 0)), [""; 0]);
         assert_eq!(words(sayings.trouble(None, 0)), ["INFO all is well again"]);
         assert_eq!(words(sayings.trouble(None, 0)), [""; 0]);
-        let problem = Problem { vmid: None, sentence: "two hold it".to_owned(), hint: "release one".to_owned() };
+        let problem = Problem::of_node(crate::code!("registry-conflict"), "two hold it", "release one");
         assert_eq!(
             words(sayings.problems(std::slice::from_ref(&problem), &[], 0)),
             ["WARN two hold it", "WARN hint: release one"]
@@ -229,7 +229,7 @@ mod tests {
     }
     #[test]
     fn what_the_kernel_refuses_once_is_a_note() {
-        let problem = |text: &str| Problem { vmid: None, sentence: text.to_owned(), hint: "look".to_owned() };
+        let problem = |text: &str| Problem::of_node(crate::code!("registry-conflict"), text, "look");
         let (route, other) = (problem("the kernel refused to add a route"), problem("two hold it"));
         let mut sayings = Sayings::default();
         let mut look =

@@ -38,7 +38,8 @@ pub(crate) use routers::ask_routers;
 pub use sources::{Sources, Trust};
 
 use crate::guest::{GuestError, Guests};
-use crate::model::{NodeName, Vmid};
+use crate::code;
+use crate::model::{Code, NodeName, Vmid};
 use crate::paths::Paths;
 use crate::plan::{
     Failed, Inputs, NetState, Obstacles, Outcome, Presence, Problem, Refusal, Step, carry_out, questions,
@@ -162,6 +163,20 @@ impl ReconcileError {
     /// What failed first.
     pub fn first(&self) -> &Self {
         if let Self::Unread { cause, .. } = self { cause.first() } else { self }
+    }
+
+    /// Its kind.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Store(error) => error.code(),
+            Self::Guest(error) => error.code(),
+            Self::Run(error) => error.code(),
+            Self::Kernel(error) => error.code(),
+            Self::Silent(_) => code!("etc-pve-silent"),
+            Self::Unread { cause, .. } => cause.code(),
+            Self::Refused(_) => code!("start-refused"),
+            Self::NodeName(_) => code!("node-name-unusable"),
+        }
     }
 
     /// The administrator's next step.
@@ -367,13 +382,12 @@ fn add_failures(problems: &mut Vec<Problem>, failed: &[Failed<Refusal>], obstacl
     problems.extend(failed.iter().map(Failed::problem));
     // What is not wanted there any more may be there still.
     let unread = obstacles.unread().into_iter().filter(|unread| failed.iter().all(|failed| failed.error != **unread));
-    problems.extend(unread.map(|Refusal { sentence, hint }| Problem {
-        vmid: None,
-        sentence: sentence.clone(),
-        hint: hint.clone(),
-    }));
+    let problem = |unread: &Refusal| {
+        Problem::of_node(code!("kernel-unreadable"), unread.sentence.clone(), unread.hint.clone())
+    };
+    problems.extend(unread.into_iter().map(problem));
     let mut said = BTreeSet::new();
-    problems.retain(|problem| said.insert((problem.vmid, problem.sentence.clone())));
+    problems.retain(|problem| said.insert((problem.guest(), problem.sentence.clone())));
 }
 
 /// What the kernel says, with all its causes, and what to do about it.

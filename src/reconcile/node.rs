@@ -57,7 +57,7 @@ impl Reconciler<'_> {
         let inputs = &sources.inputs;
         let Desired { state, mut problems } = desired(inputs);
         // Of a guest whose configuration cannot be read nothing else is known.
-        problems.retain(|problem| unreadable.iter().all(|other| other.vmid != problem.vmid));
+        problems.retain(|problem| unreadable.iter().all(|other| other.guest() != problem.guest()));
         problems.extend(unreadable);
         let (mut observed, foreign) = match &left {
             Some(left) => {

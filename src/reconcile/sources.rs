@@ -186,7 +186,7 @@ impl Node {
                 Some(source) => format!("{error}: {source}"),
                 None => error.to_string(),
             };
-            Problem { vmid: Some(*vmid), sentence, hint: error.hint() }
+            Problem::of_guest(error.code(), *vmid, sentence, error.hint())
         };
         sources.unreadable.iter().map(problem).collect()
     }

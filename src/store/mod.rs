@@ -18,8 +18,9 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::code;
 use crate::host::files;
-use crate::model::{GuestKind, IfName, NodeName, PoolName, Vmid};
+use crate::model::{Code, GuestKind, IfName, NodeName, PoolName, Subject, Vmid};
 use crate::paths::Paths;
 use crate::registry::document::{
     self, Document, DocumentError, Fault, GuestFile, NodeFile, POOLS_VERSION, Pool, PoolFile, PoolsFile, ReleasedFile,
@@ -100,6 +101,36 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Its kind.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Read { .. } => code!("registry-unreadable"),
+            Self::Save { .. } => code!("registry-not-writable"),
+            Self::Render { .. } => code!("internal-error"),
+            Self::Changed { .. } => code!("registry-changed-meanwhile"),
+            Self::TooLarge { .. } => code!("registry-file-too-large"),
+            Self::Down { .. } => code!("etc-pve-down"),
+            Self::Lock(LockError::Busy { .. }) => code!("registry-locked"),
+            Self::Lock(LockError::Expired(_)) => code!("registry-lock-lost"),
+            Self::Lock(LockError::Io { .. }) => code!("registry-not-writable"),
+            Self::Rule(error) => error.code(),
+        }
+    }
+
+    /// What it is about.
+    pub fn subject(&self) -> Subject {
+        match self {
+            Self::Read { path, .. }
+            | Self::Save { path, .. }
+            | Self::Render { path, .. }
+            | Self::Changed { path }
+            | Self::TooLarge { path, .. }
+            | Self::Down { path } => Subject::File(path.display().to_string()),
+            Self::Lock(_) => Subject::Node,
+            Self::Rule(error) => error.subject(),
+        }
+    }
+
     /// The administrator's next step.
     pub fn hint(&self) -> Option<String> {
         match self {

@@ -10,9 +10,10 @@ use super::run::RunState;
 use super::settings::{self, SettingError, Settings};
 use super::tally::Tallies;
 use super::xtables::{self, XtablesError};
+use crate::code;
 use crate::links::Link;
 use crate::links::Links;
-use crate::model::{IfName, MacAddr};
+use crate::model::{Code, IfName, MacAddr};
 use crate::plan::{Exits, Foreign, NetState, Refusal, Rules, Setting, Step, Support, Surroundings};
 use crate::ruleset::{Backend, Element, Table, Variant};
 
@@ -40,6 +41,15 @@ impl From<super::netlink::NetlinkError> for KernelError {
 }
 
 impl KernelError {
+    /// Its kind.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Routing(RoutingError::Foreign(_)) => code!("foreign-state-in-the-way"),
+            Self::Filter(FilterError::Full { .. }) => code!("filter-full"),
+            _ => code!("kernel-refused"),
+        }
+    }
+
     /// The administrator's next step.
     pub fn hint(&self) -> Option<String> {
         match self {

@@ -20,8 +20,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::nftables::Reference;
+use crate::code;
 use crate::host::files;
-use crate::model::{GuestKind, Vmid};
+use crate::model::{Code, GuestKind, Vmid};
 use crate::paths::Paths;
 use crate::plan::Support;
 use crate::registry::document::{BackendChoice, GuestFile, PoolsFile};
@@ -152,6 +153,16 @@ fn wait(mut file: fs::File, limit: Duration) -> Option<Result<Flock<fs::File>, (
         drop(served.send(locked));
     });
     turn.recv_timeout(limit).ok()
+}
+
+impl RunError {
+    /// Its kind.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Io { .. } => code!("run-directory-unusable"),
+            Self::Busy(_) => code!("node-busy"),
+        }
+    }
 }
 
 /// The run directory could not be used.

@@ -294,7 +294,7 @@ fn pools(registry: &Registry) -> Vec<PoolUse> {
 fn guest_nics(inputs: &Inputs, comparison: Option<Comparison<'_>>) -> Vec<GuestNic> {
     let missing = comparison.map(|comparison| Missing::of(comparison.steps)).unwrap_or_default();
     let problems = comparison.map_or(&[][..], |comparison| comparison.problems);
-    let troubled: HashSet<Vmid> = problems.iter().filter_map(|problem| problem.vmid).collect();
+    let troubled: HashSet<Vmid> = problems.iter().filter_map(Problem::guest).collect();
     let mut nics = Vec::new();
     for (vmid, guest) in inputs.registry.guests.iter().filter(|(_, guest)| !guest.is_empty()) {
         let place = inputs.guests.get(vmid);

@@ -32,14 +32,14 @@ fn who_had_it_is_answered_with_owner_and_time() {
     assert_eq!(
         entries(&node, "--address 203.0.113.10"),
         [
-            "entry-added 203.0.113.10/32 ovh-rbx",
-            "assigned 100 net0 203.0.113.10/32 ovh-rbx",
-            "released 100 net0 203.0.113.10/32 ovh-rbx contract ended",
-            "assigned 101 net0 203.0.113.10/32 ovh-rbx",
+            "entry-added 203.0.113.10 ovh-rbx",
+            "assigned 100 net0 203.0.113.10 ovh-rbx",
+            "released 100 net0 203.0.113.10 ovh-rbx contract ended",
+            "assigned 101 net0 203.0.113.10 ovh-rbx",
         ]
     );
     assert_eq!(entries(&node, "--address 203.0.113.1"), [""; 0], "only an address that is meant");
-    assert_eq!(entries(&node, "--vmid 101"), ["assigned 101 net0 203.0.113.10/32 ovh-rbx"]);
+    assert_eq!(entries(&node, "--vmid 101"), ["assigned 101 net0 203.0.113.10 ovh-rbx"]);
     assert_eq!(entries(&node, "--pool ovh-rbx --last 1").len(), 1);
     assert_eq!(entries(&node, "--since -1h").len(), entries(&node, "").len());
     assert_eq!(entries(&node, "--until -1h"), [""; 0]);
@@ -97,9 +97,9 @@ fn what_was_done_by_hand_is_found() {
     assert_eq!(
         all[all.len() - 3..],
         [
-            "released 101 net0 203.0.113.10/32 ovh-rbx true",
-            "assigned 200 net0 203.0.113.12/32 ovh-rbx true",
-            "entry-added 203.0.113.20/32 ovh-rbx",
+            "released 101 net0 203.0.113.10 ovh-rbx true",
+            "assigned 200 net0 203.0.113.12 ovh-rbx true",
+            "entry-added 203.0.113.20 ovh-rbx",
         ]
     );
     // As long ago as the registry says.
@@ -122,13 +122,13 @@ fn a_guests_life_is_told() {
     assert_eq!(
         entries(&node, "")[5..],
         [
-            "entry-added 2001:db8:0:1::10/128 ovh-rbx",
-            "assigned 100 net0 203.0.113.10/32 ovh-rbx",
-            "bound 100 net0 203.0.113.10/32 tap100i0 ovh-rbx",
-            "assigned 100 net0 203.0.113.11/32 ovh-rbx",
-            "bound 100 net0 203.0.113.11/32 tap100i0 ovh-rbx",
-            "unbound 100 net0 203.0.113.10/32 tap100i0 ovh-rbx",
-            "unbound 100 net0 203.0.113.11/32 tap100i0 ovh-rbx",
+            "entry-added 2001:db8:0:1::10 ovh-rbx",
+            "assigned 100 net0 203.0.113.10 ovh-rbx",
+            "bound 100 net0 203.0.113.10 tap100i0 ovh-rbx",
+            "assigned 100 net0 203.0.113.11 ovh-rbx",
+            "bound 100 net0 203.0.113.11 tap100i0 ovh-rbx",
+            "unbound 100 net0 203.0.113.10 tap100i0 ovh-rbx",
+            "unbound 100 net0 203.0.113.11 tap100i0 ovh-rbx",
             "repaired the table is missing or another release's: nothing is protected on this node as it should be",
         ]
     );
@@ -151,7 +151,7 @@ fn a_log_that_cannot_be_written_stops_nothing_and_is_made_up_for() {
     std::fs::rename(node.tree.path("kept"), &log).unwrap();
     node.run("assign 101 203.0.113.11 --no-hookscript").ok();
     let all = entries(&node, "");
-    let (found, own) = ("assigned 100 net0 203.0.113.10/32 ovh-rbx true", "assigned 101 net0 203.0.113.11/32 ovh-rbx");
+    let (found, own) = ("assigned 100 net0 203.0.113.10 ovh-rbx true", "assigned 101 net0 203.0.113.11 ovh-rbx");
     assert_eq!(all[all.len() - 2..], [found, own]);
 }
 

@@ -23,47 +23,53 @@ fn edit(node: &Node, vmid: u32, text: &str) {
 fn a_guest_that_differs_from_its_registration_does_not_start() {
     let node = assigned();
     let bound = "203.0.113.10 to 02:00:00:aa:bb:00";
-    for (config, sentence, hint) in [
+    for (code, config, sentence, hint) in [
         (
+            "registered-mac-differs",
             "net0: virtio=02:00:00:AA:BB:FF,bridge=vmbr0\n",
             format!("guest 100 net0 has MAC 02:00:00:aa:bb:ff, but the registry binds {bound}"),
             "set it back: `qm set 100 --net0 virtio=02:00:00:AA:BB:00,bridge=vmbr0`, or `pve-public-ip release 100` and assign again",
         ),
         (
+            "wrong-bridge",
             "net0: virtio=02:00:00:AA:BB:00,bridge=vmbr1\n",
             "guest 100 net0 is on bridge vmbr1, but 203.0.113.10 of pool `ovh-rbx` needs vmbr0".to_owned(),
             "move it: `qm set 100 --net0 virtio=02:00:00:AA:BB:00,bridge=vmbr0`, or `pve-public-ip release 100 203.0.113.10`",
         ),
         (
+            "wrong-bridge",
             "net0: virtio=02:00:00:AA:BB:00\n",
             "guest 100 net0 is on no bridge, but 203.0.113.10 of pool `ovh-rbx` needs vmbr0".to_owned(),
             "move it: `qm set 100 --net0 virtio=02:00:00:AA:BB:00,bridge=vmbr0`, or `pve-public-ip release 100 203.0.113.10`",
         ),
         (
+            "nic-missing",
             "net1: virtio=02:00:00:AA:BB:00,bridge=vmbr0\n",
             "guest 100 has no net0, but 203.0.113.10 is assigned to it".to_owned(),
             "add it: `qm set 100 --net0 virtio=02:00:00:AA:BB:00,bridge=vmbr0`, or `pve-public-ip release 100`",
         ),
         (
+            "nic-without-mac",
             "net0: virtio,bridge=vmbr0\n",
             format!("guest 100 net0 has no fixed MAC, but the registry binds {bound}"),
             "give it that MAC: `qm set 100 --net0 virtio=02:00:00:AA:BB:00,bridge=vmbr0`",
         ),
         (
+            "nic-not-understood",
             "net0: virtio=01:00:00:AA:BB:00,bridge=vmbr0\n",
             "guest 100 net0 in the guest's configuration is not understood: virtio: MAC address `01:00:00:AA:BB:00` has the \
              group bit set (it is multicast); a guest NIC needs a unicast one"
                 .to_owned(),
             "correct the line, or make the NIC anew: `qm set 100 --net0 virtio=02:00:00:AA:BB:00,bridge=vmbr0`",
         ),
-        ("", "guest 100 has no net0, but 203.0.113.10 is assigned to it".to_owned(), "add it: `qm set 100 --net0 virtio=02:00:00:AA:BB:00,bridge=vmbr0`, or `pve-public-ip release 100`"),
+        ("nic-missing", "", "guest 100 has no net0, but 203.0.113.10 is assigned to it".to_owned(), "add it: `qm set 100 --net0 virtio=02:00:00:AA:BB:00,bridge=vmbr0`, or `pve-public-ip release 100`"),
     ] {
         edit(&node, 100, config);
         node.changes_nothing("hook 100 pre-start").fails(1, &sentence, hint);
         let verify = node.run("verify");
         assert_eq!((verify.code, verify.out), (1, format!("problem: {sentence}\n  hint: {hint}\n")), "{config}");
         let problems = node.run("verify --output-format json").json()["problems"].clone();
-        assert_eq!(problems, serde_json::json!([{"vmid": 100, "sentence": sentence, "hint": hint}]));
+        assert_eq!(problems, serde_json::json!([{"code": code, "subject": {"kind": "guest", "id": 100}, "sentence": sentence, "hint": hint}]));
     }
 }
 
@@ -81,7 +87,7 @@ fn a_changed_mac_is_never_bound_even_if_the_guest_runs() {
 fn a_pool_that_is_gone_or_smaller_stops_the_start() {
     let node = assigned();
     let pools = node.tree.read("etc/pve/public-ip/pools.json");
-    node.tree.write("etc/pve/public-ip/pools.json", pools.replace("203.0.113.10/32", "203.0.113.99/32"));
+    node.tree.write("etc/pve/public-ip/pools.json", pools.replace("203.0.113.10\"", "203.0.113.99\""));
     node.run("hook 100 pre-start").fails(
         1,
         "203.0.113.10 of guest 100 is not in pool `ovh-rbx`",
@@ -107,12 +113,12 @@ fn an_address_or_mac_that_two_files_claim_stops_both() {
     for (vmid, other) in [(100, 101), (101, 100)] {
         node.run(&format!("hook {vmid} pre-start")).fails(
             1,
-            "203.0.113.10/32 is assigned to guest 100 and to guest 101",
+            "203.0.113.10 is assigned to guest 100 and to guest 101",
             &format!("`pve-public-ip release {other}` or `pve-public-ip release {vmid}` the address"),
         );
     }
     let verify = node.run("verify --output-format json").json();
-    assert_eq!(verify["problems"][0]["sentence"], "203.0.113.10/32 is assigned to guest 100 and to guest 101");
+    assert_eq!(verify["problems"][0]["sentence"], "203.0.113.10 is assigned to guest 100 and to guest 101");
     node.tree.assign_by_hand(101, "02:00:00:aa:bb:00", "203.0.113.11/32", "ovh-rbx");
     edit(&node, 101, "net0: virtio=02:00:00:AA:BB:00,bridge=vmbr0\n");
     node.run("hook 101 pre-start").fails(
@@ -327,7 +333,7 @@ fn the_target_of_a_migration_protects_and_speaks_only_when_the_guest_has_moved()
     node.plug("tap300i0");
     node.run_with("hook 300 post-start", &[("PVE_MIGRATED_FROM", "n2")]).ok();
     assert_eq!(node.net.marked(), Vec::<String>::new(), "not announced yet");
-    assert_eq!(node.run("list --output-format json").json()[0]["state"], "incoming");
+    assert_eq!(node.run("list --output-format json").json()["assignments"][0]["state"], "incoming");
     node.is_in_line();
     // The switch-over fires no hook; whoever looks next sees it.
     node.tree.qemu(300, config);
@@ -366,7 +372,7 @@ fn a_guest_of_another_node_is_looked_up_where_it_is() {
         .fails_with(1, &["error: `no such node` is not a node name (it must match "]);
     for list in ["", "{}", "[1]", r#"{"ids":{"300":7}}"#, r#"{"ids":{"300":{"node":"gone"}}}"#, "\0\u{1}"] {
         node.tree.write("etc/pve/.vmlist", list);
-        assert_eq!(node.run("list --output-format json").json()[0]["node"], "n3", "with {list:?}");
+        assert_eq!(node.run("list --output-format json").json()["assignments"][0]["node"], "n3", "with {list:?}");
     }
 }
 

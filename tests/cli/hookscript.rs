@@ -151,7 +151,7 @@ fn a_guest_on_another_node_is_left_to_it() {
          network: the guest has no cloud-init drive: `pve-public-ip show 300` says what to configure inside\n",
     );
     assert_eq!(node.calls(), Vec::<String>::new());
-    let row = &node.run("list --output-format json").json()[0];
+    let row = &node.run("list --output-format json").json()["assignments"][0];
     assert_eq!((row["node"].as_str(), row["state"].as_str()), (Some("n2"), Some("elsewhere")));
     // Not bound here, but nobody else's here either.
     assert_eq!(node.net.set("bound_ip4"), Vec::<String>::new());

@@ -16,6 +16,7 @@ mod doctor;
 mod guest_files;
 mod hook;
 mod hookscript;
+mod idempotent;
 mod image;
 mod input;
 mod profiles;

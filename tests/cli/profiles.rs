@@ -83,7 +83,8 @@ fn a_routed_pool_says_what_becomes_of_the_node() {
     assert_eq!(
         run.json()["problems"],
         json!([{
-            "vmid": null,
+            "code": "routed-pool-unreachable",
+            "subject": {"kind": "pool", "id": "net"},
             "sentence": "pool `net` needs an interface on which the node answers for its IPv4 addresses, but the IPv4 default route leads by eno2 and by vmbr0",
             "hint": "name it: `pve-public-ip node set --route-uplink INTERFACE` on this node; if the provider routes the addresses to the node and asks nobody for them, make the pool with a profile file that has `\"proxy\": false`",
         }])
@@ -224,7 +225,7 @@ fn a_nic_gets_the_mac_of_the_provider() {
     node.run("pool add rbx 203.0.113.11 --mac 00:50:56:00:01:03").ok();
     node.changes_nothing("assign 100 203.0.113.10").fails(
         1,
-        "cannot assign to guest 100: 203.0.113.10/32 is bound to MAC 00:50:56:00:01:02 by the provider, but guest 100 net0 has 02:00:00:aa:bb:00",
+        "cannot assign to guest 100: 203.0.113.10 is bound to MAC 00:50:56:00:01:02 by the provider, but guest 100 net0 has 02:00:00:aa:bb:00",
         "with the guest stopped, `pve-public-ip assign 100 203.0.113.10 --set-mac` gives the NIC the MAC 00:50:56:00:01:02",
     );
     for (arguments, error, hint) in [
@@ -329,7 +330,7 @@ fn a_gateway_that_is_named_later_reaches_who_holds_addresses() {
     let line = "\nguest 100 net0 203.0.113.10: gateway none -> 203.0.113.9\n\
                 network: qm set 100 --ipconfig0 ip=203.0.113.10/29,gw=203.0.113.9";
     assert!(run.out.contains(line), "{run}");
-    assert_eq!(node.run("list --output-format json").ok().json()[0]["gateway"], "203.0.113.9");
+    assert_eq!(node.run("list --output-format json").ok().json()["assignments"][0]["gateway"], "203.0.113.9");
     let config = node.tree.read("etc/pve/nodes/n1/qemu-server/100.conf");
     assert!(config.contains("ipconfig0: ip=203.0.113.10/29,gw=203.0.113.9"), "{config}");
     node.changes_nothing("pool set lan --gateway4 203.0.113.10").fails(

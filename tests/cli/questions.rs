@@ -213,7 +213,7 @@ fn lists_are_narrowed() {
     let node = busy();
     let addresses = |options: &str| -> Vec<String> {
         let data = node.run(&format!("list {options} --output-format json")).ok().json();
-        let rows = data.as_array().unwrap().iter();
+        let rows = data["assignments"].as_array().unwrap().iter();
         rows.map(|row| row["address"].as_str().unwrap().split('/').next().unwrap().to_owned()).collect()
     };
     assert_eq!(addresses("--organization acme"), ["203.0.113.2", "2001:db8:1::2"]);
@@ -228,7 +228,8 @@ fn lists_are_narrowed() {
     let free = |options: &str| -> Vec<(String, String, Value)> {
         let data = node.run(&format!("list {options} --output-format json")).ok().json();
         let text = |row: &Value, key: &str| row[key].as_str().unwrap().to_owned();
-        data.as_array()
+        data["ranges"]
+            .as_array()
             .unwrap()
             .iter()
             .map(|row| (text(row, "first"), text(row, "last"), row["count"].clone()))

@@ -110,9 +110,9 @@ fn an_address_carries_its_customer_and_its_cost() {
     );
     assert_eq!(
         data,
-        json!({"version": 1, "vmid": 100, "node": "n1", "state": "reserved", "hookscript_registered": false,
+        json!({"version": 1, "vmid": 100, "node": "n1", "state": "reserved", "hookscript_registered": false, "notes": [],
             "inside": data["inside"],
-            "interfaces": {"net0": {"mac": "02:00:00:aa:bb:00", "addresses": [{"address": "203.0.113.20/32",
+            "interfaces": {"net0": {"mac": "02:00:00:aa:bb:00", "addresses": [{"address": "203.0.113.20",
                 "pool": "ovh-rbx", "gateway": "203.0.113.254", "organization": "org-123456789", "assigned_at": since}]}}})
     );
     let (text, data) = in_every_form(&node, "list");
@@ -126,21 +126,21 @@ fn an_address_carries_its_customer_and_its_cost() {
     );
     assert_eq!(
         data,
-        json!([{"vmid": 100, "interface": "net0", "address": "203.0.113.20/32", "mac": "02:00:00:aa:bb:00", "pool": "ovh-rbx",
+        json!({"notes": [], "assignments": [{"vmid": 100, "interface": "net0", "address": "203.0.113.20", "mac": "02:00:00:aa:bb:00", "pool": "ovh-rbx",
             "gateway": "203.0.113.254", "organization": "org-123456789", "assigned_at": since, "monthly_cost_cents": 205,
-            "node": "n1", "state": "reserved"}])
+            "node": "n1", "state": "reserved"}]})
     );
     // What is said later replaces what is known, and nothing else.
     let entry = |node: &Node| {
         let data = node.run("pool show ovh-rbx --output-format json").ok().json();
-        let entry = data["addresses"].as_array().unwrap().iter().find(|entry| entry["address"] == "203.0.113.20/32");
+        let entry = data["addresses"].as_array().unwrap().iter().find(|entry| entry["address"] == "203.0.113.20");
         let entry = entry.unwrap().clone();
         json!([entry["mac"], entry["gateway"], entry["monthly_cost_cents"]])
     };
     let add = |options: &str| node.run(&format!("pool add ovh-rbx 203.0.113.20 {options}"));
     add("--monthly-cost-cents 99 --mac 02:00:00:aa:bb:00")
         .prints("203.0.113.20 of pool ovh-rbx changed: MAC none -> 02:00:00:aa:bb:00, cost 2.05 -> 0.99\n");
-    assert_eq!(node.run("list --output-format json").json()[0]["monthly_cost_cents"], 99);
+    assert_eq!(node.run("list --output-format json").json()["assignments"][0]["monthly_cost_cents"], 99);
     add("--monthly-cost-cents 200 --dry-run")
         .prints("203.0.113.20 of pool ovh-rbx would be changed: cost 0.99 -> 2.00\n");
     add("--monthly-cost-cents 200").prints("203.0.113.20 of pool ovh-rbx changed: cost 0.99 -> 2.00\n");
@@ -157,7 +157,7 @@ fn an_address_carries_its_customer_and_its_cost() {
         "{moved}"
     );
     assert_eq!(entry(&node), json!([null, "203.0.113.1", null]));
-    assert_eq!(node.run("list --output-format json").json()[0]["gateway"], "203.0.113.1");
+    assert_eq!(node.run("list --output-format json").json()["assignments"][0]["gateway"], "203.0.113.1");
     add("--mac 02:00:00:aa:bb:00 --no-mac").fails_with(2, &["cannot be used with"]);
 }
 
@@ -186,10 +186,10 @@ fn pools_are_shown_in_every_form() {
         "ipv6": totals(json!("18446744073709551616"), 0, json!("18446744073709551615"), 1)});
     assert_eq!(
         data,
-        json!([{"name": "lan", "profile": "generic-bridged", "mode": "bridged", "bridge": "vmbr0", "gateway4": "203.0.113.9",
-                "gateway6": "fe80::1", "entries": 2, "totals": lan},
-            {"name": "routed", "profile": "hetzner-routed", "mode": "routed", "bridge": "vmbr1", "gateway4": null,
-                "gateway6": null, "entries": 1, "totals": {"ipv4": totals(json!(16), 0, json!(16), 0)}}])
+        json!({"notes": [], "pools": [{"name": "lan", "profile": "generic-bridged", "mode": "bridged", "bridge": "vmbr0",
+                "gateway4": "203.0.113.9", "gateway6": "fe80::1", "entries": 2, "totals": lan},
+            {"name": "routed", "profile": "hetzner-routed", "mode": "routed", "bridge": "vmbr1", "entries": 1,
+                "totals": {"ipv4": totals(json!(16), 0, json!(16), 0)}}]})
     );
     let (text, data) = in_every_form(&node, "pool show lan");
     assert_eq!(
@@ -209,7 +209,7 @@ fn pools_are_shown_in_every_form() {
          | - 2001:db8:1::1 to 2001:db8:1:0:ffff:ffff:ffff:ffff |     |             |      | (free)                              |\n\
          +-----------------------------------------------------+-----+-------------+------+-------------------------------------+\n"
     );
-    let holders = json!([{"vmid": 100, "interface": "net0", "address": "203.0.113.10/32"}]);
+    let holders = json!([{"vmid": 100, "interface": "net0", "address": "203.0.113.10"}]);
     assert_eq!(data["addresses"][0]["holders"], holders);
     assert_eq!(data["addresses"][0]["free"], json!([{"first": "203.0.113.11", "last": "203.0.113.14"}]));
     // A pool of four thousand addresses that are all held has a line for each, as wide as any.
@@ -228,7 +228,7 @@ fn pools_are_shown_in_every_form() {
     node.run("pool remove lan 2001:db8:1::/64").prints("2001:db8:1::/64 of pool lan removed\n");
     node.changes_nothing("pool remove lan").fails(
         1,
-        "cannot remove from pool `lan`: 203.0.113.10/32 of pool `lan` is assigned to guest 100",
+        "cannot remove from pool `lan`: 203.0.113.10 of pool `lan` is assigned to guest 100",
         "first `pve-public-ip release 100 203.0.113.10`",
     );
 }
@@ -246,9 +246,9 @@ fn the_next_free_address_is_taken() {
     node.tree.qemu(102, "net0: virtio=02:00:00:AA:BB:03,bridge=vmbr0\nnet1: virtio=02:00:00:AA:BB:04,bridge=vmbr0\n");
     let assigned =
         |args: &str| node.run(&format!("{args} --no-hookscript --output-format json")).ok().json()["assigned"].clone();
-    assert_eq!(assigned("assign 100"), json!(["203.0.113.10/32", "2001:db8:0:1::10/128"]));
-    assert_eq!(assigned("assign 101 -4 --pool ovh-rbx"), json!(["203.0.113.11/32"]));
-    assert_eq!(assigned("assign 102 -4 --net 1"), json!(["203.0.113.12/32"]));
+    assert_eq!(assigned("assign 100"), json!(["203.0.113.10", "2001:db8:0:1::10"]));
+    assert_eq!(assigned("assign 101 -4 --pool ovh-rbx"), json!(["203.0.113.11"]));
+    assert_eq!(assigned("assign 102 -4 --net 1"), json!(["203.0.113.12"]));
     let shown = node.run("show 102 --output-format json").json();
     assert_eq!(shown["interfaces"]["net1"]["mac"], "02:00:00:aa:bb:04");
     node.changes_nothing("assign 102 -6").fails(
@@ -265,7 +265,7 @@ fn the_next_free_address_is_taken() {
     // Released addresses come back when they have cooled down; the node's own never.
     node.run("pool set ovh-rbx --cool-down 0").ok();
     node.run("release 101 --no-hookscript").ok();
-    assert_eq!(assigned("assign 102 -4"), json!(["203.0.113.11/32"]));
+    assert_eq!(assigned("assign 102 -4"), json!(["203.0.113.11"]));
     node.net.sh("ip addr add 203.0.113.13/24 dev vmbr0");
     node.changes_nothing("assign 102 -4").fails(
         1,
@@ -283,10 +283,9 @@ fn a_prefix_goes_to_a_router_guest() {
          network: the guest has no cloud-init drive: `pve-public-ip show 100` says what to configure inside\n",
     );
     for taken in ["198.51.100.9", "198.51.100.0/28", "198.51.100.8/30"] {
-        let shown = if taken.contains('/') { taken.to_owned() } else { format!("{taken}/32") };
         node.changes_nothing(&format!("assign 101 {taken}")).fails(
             1,
-            &format!("cannot assign to guest 101: {shown} is held by guest 100 (198.51.100.8/29)"),
+            &format!("cannot assign to guest 101: {taken} is held by guest 100, which holds 198.51.100.8/29"),
             "to move it: `pve-public-ip release 100 198.51.100.8/29`",
         );
     }
@@ -355,7 +354,7 @@ fn a_dry_run_says_what_it_would_do_and_does_nothing() {
     // A pretended command is refused for the same reasons as a real one.
     node.changes_nothing("assign 101 203.0.113.10 --dry-run").fails(
         1,
-        "cannot assign to guest 101: 203.0.113.10/32 is held by guest 100 (203.0.113.10/32)",
+        "cannot assign to guest 101: 203.0.113.10 is held by guest 100",
         "to move it: `pve-public-ip release 100 203.0.113.10`",
     );
 }
@@ -409,11 +408,7 @@ fn release_while_the_guest_runs_says_so_and_removes_the_binding_at_once() {
     assert_eq!(node.net.set("bound_ip4"), Vec::<String>::new());
     assert_eq!(node.net.marked(), Vec::<String>::new());
     node.is_in_line();
-    node.changes_nothing("release 100").fails(
-        1,
-        "cannot release from guest 100: guest 100 has no public address",
-        "`pve-public-ip list` shows who holds what",
-    );
+    node.changes_nothing("release 100").prints("guest 100 has no public address any more\n");
 }
 
 #[test]
@@ -488,7 +483,7 @@ fn the_root_can_come_from_the_environment() {
         .output()
         .unwrap();
     let run = Run::of("pool list".to_owned(), &output).ok();
-    assert_eq!(run.json()[0]["name"], "ovh-rbx");
+    assert_eq!(run.json()["pools"][0]["name"], "ovh-rbx");
 }
 
 #[test]

@@ -10,9 +10,9 @@ use ipnet::IpNet;
 
 use super::told::{self, Told, ToldNic};
 use super::{Gateway, SnippetName, Subnet, Wanted, WantedNic, assign_command, is_link_local};
+use crate::code;
 use crate::guest::GuestConfig;
-use crate::model::{Family, MacAddr, NicId, Vmid};
-use crate::plan::Problem;
+use crate::model::{Family, MacAddr, NicId, Problem, Vmid};
 use crate::registry::document::{GuestFile, GuestOs};
 use crate::registry::plain;
 
@@ -31,7 +31,7 @@ pub struct Finding {
 
 impl From<Finding> for Problem {
     fn from(finding: Finding) -> Self {
-        Self { vmid: Some(finding.vmid), sentence: finding.sentence, hint: finding.hint }
+        Self::of_guest(code!("network-data-differs"), finding.vmid, finding.sentence, finding.hint)
     }
 }
 

@@ -291,10 +291,10 @@ mod tests {
             let found = claims.conflicts(&registry(), &BTreeSet::new(), at(now));
             found.into_iter().map(|one| one.address.unwrap().to_string()).collect()
         };
-        assert_eq!(left(&claims, "10:01"), ["203.0.113.11/32"], "another node asked before it assigned .10");
+        assert_eq!(left(&claims, "10:01"), ["203.0.113.11"], "another node asked before it assigned .10");
         assert_eq!(left(&claims, "10:09"), [""; 0]);
         claims.note(asks("203.0.113.10"), 1, at("10:03"));
-        assert_eq!(left(&claims, "10:09"), ["203.0.113.10/32"], "that came later");
+        assert_eq!(left(&claims, "10:09"), ["203.0.113.10"], "that came later");
         assert_eq!(left(&claims, "10:14"), [""; 0]);
     }
 

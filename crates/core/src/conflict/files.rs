@@ -248,7 +248,7 @@ mod tests {
         copy.vmid = "400".parse().unwrap();
         files.registry.guests.insert(copy.vmid, copy);
         let first = &in_files(&files)[0];
-        assert_eq!(first.sentence, "203.0.113.10/32 is assigned to guest 100 and to guest 400");
+        assert_eq!(first.sentence, "203.0.113.10 is assigned to guest 100 and to guest 400");
         assert_eq!(first.hint, "`pve-public-ip release 100` or `pve-public-ip release 400`");
         assert_eq!(first.id, in_files(&files)[0].id);
     }

@@ -60,7 +60,7 @@ mod tests {
             let claim = sighted(reason, port.parse().unwrap(), is_uplink, frame)?;
             Some((claim.source, claim.mac, claim.address.map(|address| address.to_string())))
         };
-        let whole = Some("203.0.113.10/32".to_owned());
+        let whole = Some("203.0.113.10".to_owned());
         assert_eq!(of("drop_bound_address", "eno1", true, &arp), Some((Source::Uplink, Some(mac), whole.clone())));
         assert_eq!(of("drop_bound_address", "eno1", true, &packet), None);
         assert_eq!(of("drop_bound_address", "tap9i0", false, &packet), Some((Source::Guest, Some(mac), whole)));

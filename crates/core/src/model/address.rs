@@ -8,9 +8,9 @@ use std::sync::LazyLock;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use schemars::json_schema;
 
-/// One public address (`203.0.113.10/32`) or prefix (`2001:db8:1::/64`), always without host bits.
+/// One public address (`203.0.113.10`) or prefix (`2001:db8:1::/64`), always without host bits.
 ///
-/// Prints with its length; parses with or without (`203.0.113.10` means `/32`). Private ranges are accepted (a
+/// An address prints as itself, a prefix with its length; parses with or without (`203.0.113.10` means `/32`). Private ranges are accepted (a
 /// vRack, a lab); what can never be a unicast address of a guest is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix(IpNet);
@@ -154,7 +154,10 @@ impl FromStr for Prefix {
 
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0.to_string())
+        match self.single() {
+            Some(address) => f.pad(&address.to_string()),
+            None => f.pad(&self.0.to_string()),
+        }
     }
 }
 
@@ -162,7 +165,7 @@ super::string_in_json!(
     Prefix,
     json_schema!({
         "type": "string",
-        "description": "address or prefix without host bits, such as 203.0.113.10/32 or 2001:db8:1::/64",
+        "description": "address or prefix without host bits, such as 203.0.113.10 or 2001:db8:1::/64",
         "pattern": "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$",
     })
 );
@@ -215,9 +218,9 @@ mod tests {
     }
 
     #[test]
-    fn single_addresses_get_their_length() {
-        assert_eq!(prefix("203.0.113.10").to_string(), "203.0.113.10/32");
-        assert_eq!(prefix("2001:DB8::0:1").to_string(), "2001:db8::1/128");
+    fn single_addresses_have_no_length() {
+        assert_eq!(prefix("203.0.113.10").to_string(), "203.0.113.10");
+        assert_eq!(prefix("2001:DB8::0:1").to_string(), "2001:db8::1");
         assert_eq!(prefix("2001:db8:1::/64").single(), None);
     }
 

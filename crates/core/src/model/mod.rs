@@ -11,6 +11,7 @@ mod mac;
 mod missing;
 mod moment;
 mod names;
+pub mod problem;
 mod severity;
 pub mod text;
 
@@ -22,6 +23,7 @@ pub use mac::{MacAddr, MacError};
 pub use missing::Missing;
 pub use moment::{CoolDown, CoolDownError, Moment, Timestamp, TimestampError};
 pub use names::{IfName, IfNameError, NodeName, NodeNameError, PoolName, PoolNameError};
+pub use problem::{CODES, Code, Problem, Subject};
 pub use severity::Severity;
 
 /// Gives a newtype its JSON form: the same string that `Display` prints and `FromStr` reads.

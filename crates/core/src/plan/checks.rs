@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::code;
 use crate::guest::{GuestConfig, NicChange};
-use crate::model::{IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
+use crate::model::{Code, IfName, MacAddr, NicId, PoolName, Prefix, Problem, Vmid};
 use crate::registry::document::{GuestFile, Mode, PoolIndex, PoolsFile};
 use crate::registry::{Holders, Registry, plain};
 
@@ -15,27 +16,19 @@ use super::inputs::{Inputs, Presence};
 use super::support::{unfiltered, unfit};
 use crate::links::Links;
 
-/// An assignment that cannot be realised: one sentence and one hint.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-pub struct Problem {
-    /// The guest, if it is about one.
-    pub vmid: Option<Vmid>,
-    /// What is wrong.
-    pub sentence: String,
-    /// What to do.
-    pub hint: String,
-}
-
 /// Compares a guest's assignments with its configuration and with the registry, of which `index` is made.
 pub fn check_guest(inputs: &Inputs, index: &Index<'_>, guest: &GuestFile) -> Vec<Problem> {
     let vmid = guest.vmid;
     if guest.is_empty() {
         return Vec::new();
     }
-    let problem = |sentence: String, hint: String| Problem { vmid: Some(vmid), sentence, hint };
+    let problem = |code: Code, (sentence, hint)| Problem::of_guest(code, vmid, sentence, hint);
     let Some(place) = inputs.guests.get(&vmid) else {
         let sentence = format!("guest {vmid} has public addresses, but its configuration cannot be found");
-        return vec![problem(sentence, format!("if it was destroyed: `pve-public-ip release {vmid}`"))];
+        return vec![problem(
+            code!("orphaned-assignment"),
+            (sentence, format!("if it was destroyed: `pve-public-ip release {vmid}`")),
+        )];
     };
     let found = check_config(&inputs.registry, index, guest, &place.config);
     let foreign = check_configured(index, guest, &place.config);
@@ -44,7 +37,10 @@ pub fn check_guest(inputs: &Inputs, index: &Index<'_>, guest: &GuestFile) -> Vec
     // Without any interface the node was not looked at; and of a NIC on a wrong bridge more has been said.
     let is_seen = is_here && found.is_empty() && !inputs.links.0.is_empty();
     let open = is_seen.then(|| check_filtered(&inputs.links, guest, &place.config)).flatten();
-    found.into_iter().chain(foreign).chain(open).chain(unfit).map(|(sentence, hint)| problem(sentence, hint)).collect()
+    let foreign = foreign.map(|told| problem(code!("configured-address-not-own"), told));
+    let open = open.map(|told| problem(code!("bridge-not-filtered"), told));
+    let unfit = unfit.into_iter().map(|told| problem(code!("bridge-unfit"), told));
+    found.into_iter().chain(foreign).chain(open).chain(unfit).collect()
 }
 
 /// The registry sorted by addresses, for whoever looks up many.
@@ -83,11 +79,12 @@ pub fn check_own(own: &BTreeMap<IpAddr, IfName>, guest: &GuestFile) -> Option<Pr
     guest.addresses().find_map(|(.., assigned)| {
         let address = assigned.address.single()?;
         let device = own.get(&address)?;
-        Some(Problem {
-            vmid: Some(vmid),
-            sentence: format!("{address} of guest {vmid} is an address of this node ({device})"),
-            hint: format!("take it off the node, or `pve-public-ip release {vmid} {address}`"),
-        })
+        Some(Problem::of_guest(
+            code!("address-of-this-node"),
+            vmid,
+            format!("{address} of guest {vmid} is an address of this node ({device})"),
+            format!("take it off the node, or `pve-public-ip release {vmid} {address}`"),
+        ))
     })
 }
 
@@ -157,7 +154,7 @@ pub fn check_pending(registry: &Registry, index: &Index<'_>, guest: &GuestFile, 
     }
     let (vmid, tool) = (guest.vmid, config.kind.tool());
     let known: BTreeSet<String> =
-        check_config(registry, index, guest, config).into_iter().map(|(sentence, _)| sentence).collect();
+        check_config(registry, index, guest, config).into_iter().map(|problem| problem.sentence).collect();
     let nics: Vec<String> = config.pending.keys().map(ToString::to_string).collect();
     let revert = format!(
         "`{tool} set {vmid} --revert {}` takes the change back; `{tool} pending {vmid}` shows it",
@@ -165,59 +162,59 @@ pub fn check_pending(registry: &Registry, index: &Index<'_>, guest: &GuestFile, 
     );
     let found = check_config(registry, index, guest, &config.at_next_start()).into_iter();
     found
-        .filter(|(sentence, _)| !known.contains(sentence))
-        .map(|(sentence, _)| Problem {
-            vmid: Some(vmid),
-            sentence: format!("guest {vmid} does not start again with the changes that wait for it: {sentence}"),
-            hint: revert.clone(),
+        .filter(|problem| !known.contains(&problem.sentence))
+        .map(|Problem { sentence, .. }| {
+            let sentence = format!("guest {vmid} does not start again with the changes that wait for it: {sentence}");
+            Problem::of_guest(code!("pending-nic-change"), vmid, sentence, revert.clone())
         })
         .collect()
 }
 
-/// The same for a guest whose configuration is at hand; sentence and hint of each problem.
-fn check_config(
-    registry: &Registry,
-    index: &Index<'_>,
-    guest: &GuestFile,
-    config: &GuestConfig,
-) -> Vec<(String, String)> {
+/// The same for a guest whose configuration is at hand.
+fn check_config(registry: &Registry, index: &Index<'_>, guest: &GuestFile, config: &GuestConfig) -> Vec<Problem> {
     let vmid = guest.vmid;
     let mut found = Vec::new();
+    let mut add =
+        |code: Code, sentence: String, hint: String| found.push(Problem::of_guest(code, vmid, sentence, hint));
     for (id, interface) in &guest.interfaces {
         let nic = match config.nics.get(id) {
             None => {
                 let addresses = held(guest, *id);
-                found.push((
+                add(
+                    code!("nic-missing"),
                     format!("guest {vmid} has no {id}, but {addresses} is assigned to it"),
                     match anew(registry, guest, config, *id) {
                         Some(command) => format!("add it: `{command}`, or `pve-public-ip release {vmid}`"),
                         None => format!("`pve-public-ip release {vmid}`"),
                     },
-                ));
+                );
                 continue;
             }
             Some(Err(error)) => {
-                found.push((
+                add(
+                    code!("nic-not-understood"),
                     format!("guest {vmid} {id} in the guest's configuration is not understood: {error}"),
                     match anew(registry, guest, config, *id) {
                         Some(command) => format!("correct the line, or make the NIC anew: `{command}`"),
                         None => format!("`pve-public-ip release {vmid}`"),
                     },
-                ));
+                );
                 continue;
             }
             Some(Ok(nic)) => nic,
         };
         match nic.mac {
-            None => found.push((
+            None => add(
+                code!("nic-without-mac"),
                 format!(
                     "guest {vmid} {id} has no fixed MAC, but the registry binds {} to {}",
                     held(guest, *id),
                     interface.mac
                 ),
                 format!("give it that MAC: `{}`", config.change_nic(vmid, *id, NicChange::Mac(interface.mac))),
-            )),
-            Some(mac) if mac != interface.mac => found.push((
+            ),
+            Some(mac) if mac != interface.mac => add(
+                code!("registered-mac-differs"),
                 format!(
                     "guest {vmid} {id} has MAC {mac}, but the registry binds {} to {}",
                     held(guest, *id),
@@ -227,21 +224,23 @@ fn check_config(
                     "set it back: `{}`, or `pve-public-ip release {vmid}` and assign again",
                     config.change_nic(vmid, *id, NicChange::Mac(interface.mac))
                 ),
-            )),
+            ),
             Some(_) => {}
         }
         for assigned in &interface.addresses {
             let address = plain(assigned.address);
             let Some(pool) = registry.pools.pools.get(&assigned.pool) else {
-                found.push((
+                add(
+                    code!("pool-missing"),
                     format!("{address} of guest {vmid} is of pool `{}`, which does not exist", assigned.pool),
                     format!("`pve-public-ip release {vmid} {address}`, or create the pool again"),
-                ));
+                );
                 continue;
             };
             if !nic.bridge.is_some_and(|bridge| is_segment_of(bridge, pool.bridge)) {
                 let actual = nic.bridge.map_or_else(|| "no bridge".to_owned(), |bridge| format!("bridge {bridge}"));
-                found.push((
+                add(
+                    code!("wrong-bridge"),
                     format!(
                         "guest {vmid} {id} is on {actual}, but {address} of pool `{}` needs {}",
                         assigned.pool, pool.bridge
@@ -250,22 +249,27 @@ fn check_config(
                         "move it: `{}`, or `pve-public-ip release {vmid} {address}`",
                         config.change_nic(vmid, *id, NicChange::Bridge(pool.bridge))
                     ),
-                ));
+                );
             }
             match index.pools.entry(&assigned.pool, assigned.address) {
-                None => found.push((
+                None => add(
+                    code!("address-not-in-pool"),
                     format!("{address} of guest {vmid} is not in pool `{}`", assigned.pool),
                     format!("`pve-public-ip pool add {} {address}`, or release the address", assigned.pool),
-                )),
+                ),
                 Some(entry) => {
                     if let Some(expected) = entry.mac.filter(|expected| *expected != interface.mac) {
-                        found.push((
-                            format!("the provider bound {address} to MAC {expected}, but guest {vmid} {id} is registered with {}", interface.mac),
+                        add(
+                            code!("provider-mac-differs"),
+                            format!(
+                                "the provider bound {address} to MAC {expected}, but guest {vmid} {id} is registered with {}",
+                                interface.mac
+                            ),
                             format!(
                                 "with the guest stopped: `pve-public-ip release {vmid} {address} && pve-public-ip assign {vmid} {address}{} --set-mac`",
                                 id.net_option()
                             ),
-                        ));
+                        );
                     }
                 }
             }
@@ -278,7 +282,8 @@ fn check_config(
 ///
 /// Clones copy hookscript and ipconfig and get new MACs; a restore to a new number keeps the MACs too.
 pub fn check_stranger(index: &Index<'_>, vmid: Vmid, config: &GuestConfig, our_hookscript: bool) -> Option<Problem> {
-    let problem = |sentence, hint| Some(Problem { vmid: Some(vmid), sentence, hint });
+    let problem =
+        |sentence: String, hint: String| Some(Problem::of_guest(code!("clone-or-restore"), vmid, sentence, hint));
     let tool = config.kind.tool();
     for (nic, mac) in config.nics.iter().filter_map(|(id, nic)| Some((*id, nic.as_ref().ok()?.mac?))) {
         if let Some((owner, id, address)) = index.mac_holder(mac) {

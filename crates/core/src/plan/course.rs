@@ -9,11 +9,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::checks::Problem;
 use super::diff::Step;
 use super::state::Setting;
-use super::subject::{Subject, Subjects};
-use crate::model::{IfName, PoolName, Vmid};
+use super::subject::Subjects;
+use crate::code;
+use crate::model::{IfName, PoolName, Problem, Subject, Vmid};
 use crate::registry::Registry;
 use crate::ruleset::{Element, SetId, Table};
 
@@ -86,8 +86,7 @@ impl Failed<Refusal> {
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             text += &format!("; not carried out, because it relies on that: {}{more}", named.join(", "));
         }
-        let vmid = if let Subject::Guest(vmid) = self.subject { Some(vmid) } else { None };
-        Problem { vmid, sentence: text, hint: hint.clone() }
+        Problem::new(code!("step-failed"), self.subject.clone(), text, hint.clone())
     }
 
     /// Whether a guest with addresses of these pools is not protected because of it.
@@ -108,6 +107,7 @@ impl Failed<Refusal> {
                 Subject::Node => true,
                 Subject::Pool(name) => pools.contains(name),
                 Subject::Guest(other) => *other == vmid,
+                _ => false,
             }
     }
 }
@@ -351,7 +351,7 @@ impl Gaps {
                 let mut pools = subjects.pools_of(*vmid).map(|name| Subject::Pool(name.clone()));
                 pools.find_map(|pool| missing(&pool))
             }
-            Subject::Node | Subject::Pool(_) => None,
+            _ => None,
         })
     }
 
@@ -631,14 +631,14 @@ mod tests {
             withheld: vec![Step::LoadRules(Table::Inet); 5],
         };
         let problem = failed.problem();
-        assert_eq!(problem.vmid, "100".parse().ok());
+        assert_eq!(problem.guest(), "100".parse().ok());
         assert_eq!(
             problem.sentence,
             "guest 100: vmbr1 is down; not carried out, because it relies on that: ~ rules of table inet pve-public-ip, \
              ~ rules of table inet pve-public-ip, ~ rules of table inet pve-public-ip and 2 more"
         );
         let node = Failed { subject: Subject::Node, withheld: Vec::new(), ..failed };
-        assert_eq!((node.problem().vmid, node.problem().sentence.as_str()), (None, "vmbr1 is down"));
+        assert_eq!((node.problem().guest(), node.problem().sentence.as_str()), (None, "vmbr1 is down"));
     }
 
     #[test]

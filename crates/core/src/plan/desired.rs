@@ -6,16 +6,17 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use super::checks::{Index, Problem, check_guest, check_own, check_pending};
+use super::checks::{Index, check_guest, check_own, check_pending};
 use super::inputs::{Inputs, Presence};
 use super::routed;
 use super::routers;
 use super::state::{NetState, Route, Rules};
 use super::support;
+use crate::code;
 use crate::guest::Nic;
 use crate::links::{BridgeOptions, Links, guest_of_port, is_guest_port, is_test_port};
 use crate::model::address::{ranges4, ranges6};
-use crate::model::{GuestKind, IfName, MacAddr, NicId, PoolName, Prefix, Vmid};
+use crate::model::{GuestKind, IfName, MacAddr, NicId, PoolName, Prefix, Problem, Subject, Vmid};
 use crate::registry::document::{Assigned, DocumentError, GuestFile, Interface, Mode, Pool, UplinkGuard};
 use crate::registry::{Registry, conflicts_among, room};
 use crate::ruleset::{Backend, Element, Routed, SetId};
@@ -39,18 +40,16 @@ pub fn desired(inputs: &Inputs) -> Desired {
     let mut desired = Desired { state: node_state(inputs), problems: Vec::new() };
     desired.problems.extend(unreadable(inputs));
     for name in room::left_out(&inputs.registry) {
-        desired.problems.push(Problem {
-            vmid: None,
-            sentence: format!(
-                "pool `{name}` is too large for the filter: its addresses that nobody holds are not reserved"
-            ),
-            hint: format!("make it smaller: `pve-public-ip pool remove {name} PREFIX`, then add only what guests get"),
-        });
+        let sentence =
+            format!("pool `{name}` is too large for the filter: its addresses that nobody holds are not reserved");
+        let hint = format!("make it smaller: `pve-public-ip pool remove {name} PREFIX`, then add only what guests get");
+        desired.problems.push(Problem::new(code!("filter-full"), Subject::Pool(name.clone()), sentence, hint));
     }
     let (index, own) = (Index::new(&inputs.registry), inputs.links.by_address());
     for (guests, sentence) in conflicts_among(index.holders()) {
         let hint = "release one of them, or correct the file by hand".to_owned();
-        desired.problems.push(Problem { vmid: guests.last().copied(), sentence, hint });
+        let subject = guests.last().map_or(Subject::Node, |vmid| Subject::Guest(*vmid));
+        desired.problems.push(Problem::new(code!("registry-conflict"), subject, sentence, hint));
     }
     let is_routing = inputs.registry.has_routed();
     let mut routed = if is_routing { routed::node_share(inputs) } else { Routed::default() };
@@ -92,10 +91,9 @@ fn unreadable(inputs: &Inputs) -> Vec<Problem> {
         let bridges = if names.is_empty() { String::new() } else { format!(" of {}", names.join(", ")) };
         format!("; there is no copy of it, so guests without addresses are cut off from the uplinks{bridges}")
     };
-    let problem = |error: &DocumentError| Problem {
-        vmid: None,
-        sentence: format!("{error}{}", counts(&error.path)),
-        hint: error.hint.clone(),
+    let problem = |error: &DocumentError| {
+        let subject = Subject::File(error.path.display().to_string());
+        Problem::new(code!("registry-broken"), subject, format!("{error}{}", counts(&error.path)), error.hint.clone())
     };
     registry.broken.iter().map(problem).collect()
 }
@@ -329,7 +327,7 @@ fn misnamed_uplinks(inputs: &Inputs) -> Vec<Problem> {
     let named = inputs.registry.node.as_ref().and_then(|node| node.uplinks.as_ref());
     let problem = |uplink: &IfName| {
         let (sentence, hint) = misnamed_uplink(&inputs.links, *uplink)?;
-        Some(Problem { vmid: None, sentence, hint })
+        Some(Problem::new(code!("uplink-misnamed"), Subject::Interface(*uplink), sentence, hint))
     };
     named.into_iter().flatten().filter_map(problem).collect()
 }
@@ -565,10 +563,10 @@ pub fn unregistered(inputs: &Inputs) -> Vec<Problem> {
         return Vec::new();
     }
     let kept_back = strangers(inputs).into_iter().filter(|stranger| stranger.guard == UplinkGuard::Enforce);
-    let problem = |Stranger { vmid, nic, mac, pool, .. }: Stranger<'_>| Problem {
-        vmid: Some(vmid),
-        sentence: format!("guest {vmid} {nic} does not reach the provider: no pool knows its MAC {mac}"),
-        hint: format!("if the provider knows this MAC: `pve-public-ip pool set {pool} --allow-mac {mac}`"),
+    let problem = |Stranger { vmid, nic, mac, pool, .. }: Stranger<'_>| {
+        let sentence = format!("guest {vmid} {nic} does not reach the provider: no pool knows its MAC {mac}");
+        let hint = format!("if the provider knows this MAC: `pve-public-ip pool set {pool} --allow-mac {mac}`");
+        Problem::of_guest(code!("mac-kept-back"), vmid, sentence, hint)
     };
     kept_back.map(problem).collect()
 }

@@ -19,7 +19,7 @@ mod support;
 pub use crate::guest::Located;
 pub use assume::{Surroundings, assume_bridge, assume_gateways};
 pub use checks::{
-    Index, Problem, check_configured, check_filtered, check_guest, check_own, check_pending, check_stranger,
+    Index, check_configured, check_filtered, check_guest, check_own, check_pending, check_stranger,
     is_configured_beyond, is_configured_with_others,
 };
 pub use course::{Failed, Outcome, Refusal, carry_out};
@@ -36,5 +36,7 @@ pub use routers::{
     Learnt, Question, Router, Sighting, gateways, is_uplink_of, learn, news, questions, unknown_gateways,
 };
 pub use state::{NetState, Route, Rules, Setting, Support};
-pub use subject::{Subject, Subjects};
+pub use subject::Subjects;
+
+pub use crate::model::{Problem, Subject};
 pub use support::{gateways_here, outlook, problems as support_problems, support, unfiltered, unfit};

@@ -8,11 +8,11 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use super::checks::Problem;
 use super::desired::{pool_bridges, segments, uplinks_of};
 use super::inputs::Inputs;
+use crate::code;
 use crate::links::is_guest_port;
-use crate::model::{IfName, MacAddr, Prefix};
+use crate::model::{IfName, MacAddr, Prefix, Problem};
 use crate::registry::document::{Mode, Pool, Probe};
 
 /// MACs that are remembered of one address: two routers that stand in for each other, and what was before them.
@@ -288,14 +288,12 @@ pub(super) fn problems(inputs: &Inputs) -> Vec<Problem> {
     let owners = Owners::new(inputs);
     let problem = |Sighting { bridge, address, mac, .. }: &Sighting| {
         let owner = owners.macs.get(mac).map_or("of a guest here by its address", String::as_str);
-        Problem {
-            vmid: None,
-            sentence: format!(
-                "the router {address} was seen behind the uplink of {bridge} with the MAC {mac}, which is {owner}: \
-                 that MAC is not protected as a router's"
-            ),
-            hint: format!("two have it: `bridge fdb get {mac} br {bridge}` tells where it was seen last"),
-        }
+        let sentence = format!(
+            "the router {address} was seen behind the uplink of {bridge} with the MAC {mac}, which is {owner}: that MAC is not \
+             protected as a router's"
+        );
+        let hint = format!("two have it: `bridge fdb get {mac} br {bridge}` tells where it was seen last");
+        Problem::of_node(code!("router-mac-not-protected"), sentence, hint)
     };
     inputs.refused_routers.iter().map(problem).collect()
 }

@@ -1,7 +1,6 @@
 //! Whose a step is: a guest's, a pool's, or the node's. What goes wrong with it is that subject's problem alone.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -11,30 +10,9 @@ use super::desired::is_segment_of;
 use super::diff::Step;
 use super::state::Setting;
 use crate::links::guest_of_port;
-use crate::model::{IfName, PoolName, Vmid};
+use crate::model::{IfName, PoolName, Subject, Vmid};
 use crate::registry::Registry;
 use crate::ruleset::Element;
-
-/// Whose a step is.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Subject {
-    /// The node's: everybody here relies on it.
-    Node,
-    /// A pool's: the guests with its addresses rely on it.
-    Pool(PoolName),
-    /// A guest's.
-    Guest(Vmid),
-}
-
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Node => f.write_str("this node"),
-            Self::Pool(name) => write!(f, "pool `{name}`"),
-            Self::Guest(vmid) => write!(f, "guest {vmid}"),
-        }
-    }
-}
 
 /// The registry sorted by what steps name: addresses, MACs, ports, bridges.
 #[derive(Debug)]

@@ -8,11 +8,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::checks::Problem;
 use super::inputs::{Inputs, Presence};
 use super::state::{Setting, Support};
+use crate::code;
 use crate::links::{Link, Links, OPEN_VSWITCH};
-use crate::model::{IfName, MacAddr, PoolName, Prefix};
+use crate::model::{IfName, MacAddr, PoolName, Prefix, Problem, Subject};
 use crate::registry::document::{GuestFile, Mode, Pool};
 use crate::registry::plain;
 
@@ -252,7 +252,9 @@ pub fn problems(inputs: &Inputs) -> BTreeSet<Problem> {
 
 fn add_problems(inputs: &Inputs, one: &Routed<'_>, found: &mut BTreeSet<Problem>) {
     let (name, family) = (one.name, one.address.family());
-    let mut add = |sentence: String, hint: String| found.insert(Problem { vmid: None, sentence, hint });
+    let mut add = |sentence: String, hint: String| {
+        found.insert(Problem::new(code!("routed-pool-unreachable"), Subject::Pool(name.clone()), sentence, hint))
+    };
     if let Some(gateway) = one.gateway {
         if let GatewayLocation::Elsewhere(why) = gateway_location(inputs, one.device, gateway) {
             let shared = if gateway.is_ipv4() { "169.254.0.1" } else { "fe80::1" };
@@ -309,15 +311,14 @@ pub(super) fn notes(inputs: &Inputs) -> Vec<Problem> {
     for (vmid, guest) in inputs.registry.guests.iter().filter(|(vmid, _)| inputs.presence.contains_key(vmid)) {
         for one in routed(inputs, guest).filter(|one| one.pool.proxy() && proxies(one.address).is_empty()) {
             let (address, name) = (plain(one.address), one.name);
-            found.push(Problem {
-                vmid: Some(*vmid),
-                sentence: format!(
+            found.push(Problem::of_guest(
+                code!("prefix-not-answered-for"),
+                *vmid,
+                format!(
                     "the node does not answer for {address} of guest {vmid}: no prefix can be named as a whole, and its addresses are too many"
                 ),
-                hint: format!(
-                    "have the provider route it to the node; else `ndppd` answers for IPv6 prefixes (pool `{name}`)"
-                ),
-            });
+                format!("have the provider route it to the node; else `ndppd` answers for IPv6 prefixes (pool `{name}`)"),
+            ));
         }
     }
     found

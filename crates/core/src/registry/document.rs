@@ -13,7 +13,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::layout::{GatewayRule, Layout};
 use super::shared::SharedMap;
-use crate::model::{CoolDown, IfName, MacAddr, Moment, NicId, PoolName, Prefix, Timestamp, Vmid};
+use crate::code;
+use crate::model::{Code, CoolDown, IfName, MacAddr, Moment, NicId, PoolName, Prefix, Subject, Timestamp, Vmid};
 
 /// The format of all files but those of pools.
 pub const VERSION: u64 = 1;
@@ -661,6 +662,21 @@ pub struct DocumentError {
     pub fault: Fault,
 }
 
+impl DocumentError {
+    /// Its kind.
+    pub fn code(&self) -> Code {
+        match self.fault {
+            Fault::Newer => code!("registry-newer"),
+            _ => code!("registry-broken"),
+        }
+    }
+
+    /// The file.
+    pub fn subject(&self) -> Subject {
+        Subject::File(self.path.display().to_string())
+    }
+}
+
 /// Why a file cannot be used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Fault {
@@ -1205,6 +1221,6 @@ mod tests {
         };
         assert!(pools("203.0.113.8/29", "203.0.113.16/29").is_ok());
         let message = pools("203.0.113.0/24", "203.0.113.16").unwrap_err();
-        assert!(message.contains("203.0.113.0/24 in pool `one` and 203.0.113.16/32 in pool `two`"), "{message}");
+        assert!(message.contains("203.0.113.0/24 in pool `one` and 203.0.113.16 in pool `two`"), "{message}");
     }
 }

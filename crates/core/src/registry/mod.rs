@@ -34,7 +34,8 @@ use search::{Next, Search};
 use shared::SharedMap;
 pub use spans::{Span, State};
 
-use crate::model::{IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Timestamp, Vmid};
+use crate::code;
+use crate::model::{Code, IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Subject, Timestamp, Vmid};
 
 /// Everything that the registry's files say, as far as they could be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -148,7 +149,7 @@ pub enum RuleError {
         named: PoolName,
     },
     /// Somebody else holds it.
-    #[error("{address} is held by guest {holder} ({held})")]
+    #[error("{} is held by guest {holder}{}", plain(*address), part_of(*address, *held))]
     Taken {
         /// The address asked for.
         address: Prefix,
@@ -191,6 +192,21 @@ pub enum RuleError {
         family: u8,
         /// Whether another family of the pool was served.
         other_family: bool,
+    },
+    /// Less left than was asked for.
+    #[error("pool `{pool}` has only {} for guest {vmid}, but {wanted} were asked for",
+        if *free == 1 { format!("1 more IPv{family} address") } else { format!("{free} more IPv{family} addresses") })]
+    TooFew {
+        /// The pool.
+        pool: PoolName,
+        /// 4 or 6.
+        family: u8,
+        /// The guest.
+        vmid: Vmid,
+        /// How many it could have.
+        free: usize,
+        /// How many it was to have.
+        wanted: usize,
     },
     /// What is left was released not long ago.
     #[error("pool `{pool}` has no free IPv{} address before {}: {} was guest {}'s until {}",
@@ -296,16 +312,18 @@ pub enum RuleError {
         /// What the guest's configuration says.
         actual: MacAddr,
     },
-    /// `release` of what is not assigned.
+    /// `show` of a guest that holds nothing.
     #[error("guest {0} has no public address")]
     NothingAssigned(Vmid),
-    /// `release` of an address that the guest does not hold.
-    #[error("{address} is not assigned to guest {vmid}")]
-    NotHeld {
+    /// `release` of a part of what the guest holds, or of more than that.
+    #[error("guest {vmid} holds {}, not {}", plain(*held), plain(*address))]
+    NotWhole {
         /// The guest.
         vmid: Vmid,
-        /// The address.
+        /// What was to be released.
         address: Prefix,
+        /// What overlaps it.
+        held: Prefix,
     },
     /// The filter of a node does not hold so much.
     #[error("all pools together need {needed} elements of the set `{set}`, and the filter of a node has room for {room}{}",
@@ -345,6 +363,11 @@ fn runs(node: &NodeName, release: Option<&str>) -> String {
     }
 }
 
+/// What else of the holder's there is, if not just the address.
+fn part_of(address: Prefix, held: Prefix) -> String {
+    if address == held { String::new() } else { format!(", which holds {}", plain(held)) }
+}
+
 fn of_which(pool: Option<&(PoolName, usize)>) -> String {
     pool.map(|(name, needed)| format!(" (pool `{name}`: {needed})")).unwrap_or_default()
 }
@@ -354,6 +377,76 @@ const NO_POOLS_HINT: &str =
     "create one: `pve-public-ip pool create NAME --profile generic-bridged --bridge vmbr0 PREFIX...`";
 
 impl RuleError {
+    /// Its kind.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::PoolExists(_) => code!("pool-exists"),
+            Self::NoPool(..) => code!("unknown-pool"),
+            Self::Overlap { .. } => code!("overlap"),
+            Self::GatewayFamily(..) => code!("gateway-of-other-family"),
+            Self::GatewayHeld { .. } => code!("gateway-held"),
+            Self::MacTaken { .. } => code!("mac-taken"),
+            Self::NoInterface { .. } | Self::NothingAssigned(_) => code!("nothing-assigned"),
+            Self::Contradiction { .. } => code!("contradictory-options"),
+            Self::InUse { .. } => code!("address-in-use"),
+            Self::NoEntry { .. } => code!("unknown-entry"),
+            Self::NotInPool(_) => code!("address-in-no-pool"),
+            Self::WrongPool { .. } => code!("address-in-other-pool"),
+            Self::Taken { .. } => code!("address-taken"),
+            Self::Unusable(_) => code!("address-unusable"),
+            Self::NoPools => code!("no-pools"),
+            Self::WhichPool(_) => code!("pool-not-named"),
+            Self::WrongBridge { .. } => code!("wrong-bridge"),
+            Self::Exhausted { .. } => code!("pool-exhausted"),
+            Self::TooFew { .. } => code!("too-few-addresses"),
+            Self::Cooling { .. } => code!("cooling-down"),
+            Self::OtherMac { .. } => code!("other-mac-needed"),
+            Self::Unasked { .. } => code!("others-were-faster"),
+            Self::Contested { .. } => code!("address-contested"),
+            Self::ProviderMac { .. } => code!("provider-mac-differs"),
+            Self::HolderMac { .. } => code!("holder-mac-differs"),
+            Self::NoProviderMac { .. } => code!("provider-mac-unknown"),
+            Self::MacChanged { .. } => code!("registered-mac-differs"),
+            Self::NotWhole { .. } => code!("assignment-not-whole"),
+            Self::NoRoom { .. } => code!("filter-full"),
+            Self::TooNew { .. } => code!("release-too-old"),
+            Self::Broken(error) => error.code(),
+        }
+    }
+
+    /// What it is about.
+    pub fn subject(&self) -> Subject {
+        match self {
+            Self::PoolExists(name) | Self::NoPool(name, _) => Subject::Pool(name.clone()),
+            Self::Exhausted { pool, .. }
+            | Self::TooFew { pool, .. }
+            | Self::Cooling { pool, .. }
+            | Self::OtherMac { pool, .. }
+            | Self::GatewayHeld { pool, .. } => Subject::Pool(pool.clone()),
+            Self::Overlap { new: address, .. }
+            | Self::GatewayFamily(_, address)
+            | Self::InUse { address, .. }
+            | Self::NoEntry { address, .. }
+            | Self::NotInPool(address)
+            | Self::WrongPool { address, .. }
+            | Self::Taken { address, .. }
+            | Self::Contested { address, .. }
+            | Self::ProviderMac { address, .. }
+            | Self::HolderMac { address, .. }
+            | Self::NoProviderMac { address, .. }
+            | Self::NotWhole { address, .. } => Subject::Address(*address),
+            Self::MacTaken { vmid, .. }
+            | Self::NoInterface { vmid, .. }
+            | Self::Contradiction { vmid, .. }
+            | Self::WrongBridge { vmid, .. }
+            | Self::MacChanged { vmid, .. }
+            | Self::NothingAssigned(vmid) => Subject::Guest(*vmid),
+            Self::Unusable(_) | Self::NoPools | Self::WhichPool(_) | Self::Unasked { .. } => Subject::Command,
+            Self::NoRoom { .. } | Self::TooNew { .. } => Subject::Node,
+            Self::Broken(error) => error.subject(),
+        }
+    }
+
     /// The administrator's next step.
     #[expect(clippy::too_many_lines, reason = "each error has its own")]
     pub fn hint(&self) -> Option<String> {
@@ -407,7 +500,7 @@ impl RuleError {
                 let other = if *family == 4 { 6 } else { 4 };
                 format!("only IPv{other}: add -{other}; more addresses: `pve-public-ip pool add {pool} PREFIX`")
             }
-            Self::Exhausted { pool, .. } => format!("more addresses: `pve-public-ip pool add {pool} PREFIX`"),
+            Self::TooFew { pool, .. } | Self::Exhausted { pool, .. } => format!("more addresses: `pve-public-ip pool add {pool} PREFIX`"),
             Self::Contested { id, .. } => {
                 format!(
                     "to assign it anyway, first `pve-public-ip conflicts ack {id}`; `pve-public-ip conflicts list` says more"
@@ -451,8 +544,11 @@ impl RuleError {
             Self::MacChanged { vmid, .. } => {
                 format!("set the guest's MAC back, or `pve-public-ip release {vmid}` and assign again with the new one")
             }
-            Self::NothingAssigned(_) | Self::NoInterface { .. } | Self::NotHeld { .. } => {
+            Self::NothingAssigned(_) | Self::NoInterface { .. } => {
                 "`pve-public-ip list` shows who holds what".to_owned()
+            }
+            Self::NotWhole { vmid, held, .. } => {
+                format!("an assignment is released whole: `pve-public-ip release {vmid} {}`", plain(*held))
             }
             Self::NoRoom { .. } => {
                 "name only what guests get, such as 10.0.0.0/24: each /24 of IPv4 and each /32 of IPv6 is one element"
@@ -490,6 +586,8 @@ pub struct AssignRequest {
     pub pool: Option<PoolName>,
     /// Families wanted when no address is named; empty: every family of the pool.
     pub families: BTreeSet<u8>,
+    /// How many addresses of each of these families.
+    pub quantity: Quantity,
     /// Customer.
     pub organization: Option<String>,
     /// The node's own addresses with their subnets: never handed out.
@@ -502,6 +600,21 @@ pub struct AssignRequest {
     pub foreign: BTreeSet<MacAddr>,
     /// Now.
     pub now: Moment,
+}
+
+/// How many addresses of a pool and a family a NIC gets when none is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quantity {
+    /// As many as are missing for it to hold this many of them: asked for again, nothing changes.
+    UpTo(usize),
+    /// This many besides those that it holds.
+    More(usize),
+}
+
+impl Default for Quantity {
+    fn default() -> Self {
+        Self::UpTo(1)
+    }
 }
 
 /// That the network is asked who has an address before it is assigned. That takes a while, so it is not done under the lock,
@@ -523,9 +636,10 @@ impl Asking {
 }
 
 /// What becomes of a value that may be missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Edit<T> {
     /// It stays as it is.
+    #[default]
     Keep,
     /// It is this from now on.
     Set(T),
@@ -701,6 +815,10 @@ impl Registry {
         self.whole()?;
         self.check_macs(request)?;
         let wanted = if request.addresses.is_empty() { self.choose(request)? } else { request.addresses.clone() };
+        let is_held = |guest: &GuestFile, address| {
+            let on = |nic: &NicId| guest.addresses().any(|(id, _, held)| id == *nic && held.address == address);
+            request.nics.iter().all(|(nic, _)| on(nic))
+        };
         let withheld: BTreeMap<IpAddr, String> = self.withheld(&request.avoid).into_iter().rev().collect();
         let (mut new, mut unasked) = (Vec::new(), Vec::new());
         for address in wanted {
@@ -708,6 +826,11 @@ impl Registry {
             if let Some(named) = request.pool.as_ref().filter(|named| *named != pool_name) {
                 let (actual, named) = (pool_name.clone(), named.clone());
                 return Err(RuleError::WrongPool { address, actual, named });
+            }
+            if self.guests.get(&request.vmid).is_some_and(|guest| is_held(guest, address)) {
+                // It has been through all of this, and to ask for it again is no change.
+                self.rename_customer(request, address);
+                continue;
             }
             allocate::check_usable(pool_name, pool, address).map_err(RuleError::Unusable)?;
             if let Some((taken, what)) = address.single().and_then(|taken| Some((taken, withheld.get(&taken)?))) {
@@ -734,6 +857,16 @@ impl Registry {
             }
         }
         if unasked.is_empty() { Ok(new) } else { Err(RuleError::Unasked { addresses: unasked }) }
+    }
+
+    /// Notes another customer for an address that the guest holds, if one is named.
+    fn rename_customer(&mut self, request: &AssignRequest, address: Prefix) {
+        let Some(guest) = self.guests.get_mut(&request.vmid).filter(|_| request.organization.is_some()) else { return };
+        for assigned in guest.interfaces.values_mut().flat_map(|interface| &mut interface.addresses) {
+            if assigned.address == address {
+                assigned.organization.clone_from(&request.organization);
+            }
+        }
     }
 
     /// Nobody gets what somebody else claims, unless he holds it already.
@@ -847,7 +980,7 @@ impl Registry {
         self.pools.pools.get_key_value(name).ok_or_else(missing)
     }
 
-    /// The pool that is meant and its lowest free address of each family.
+    /// What the NICs hold of the pool that is meant, and its lowest free addresses of each family as far as they lack some.
     fn choose(&self, request: &AssignRequest) -> Result<Vec<Prefix>, RuleError> {
         let (name, pool) = self.meant(request)?;
         let search = Search::new(self, request, name, pool);
@@ -858,9 +991,16 @@ impl Registry {
         let mac = request.nics.first().map(|(_, mac)| *mac);
         let (mut chosen, mut unasked) = (Vec::new(), Vec::new());
         for family in families {
+            // Of a bond each NIC holds what one of them holds.
+            let held = search.held(family);
+            let missing = search.missing(held.len());
+            chosen.extend(held);
+            if missing == 0 {
+                continue;
+            }
             let entries = search.fitting(mac);
-            match search.next(&entries, family)? {
-                Next::Take(address) => chosen.push(address),
+            match search.next(&entries, family, missing)? {
+                Next::Take(addresses) => chosen.extend(addresses),
                 Next::Ask(addresses) => unasked.extend(addresses),
             }
         }
@@ -884,9 +1024,19 @@ impl Registry {
         macs.dedup();
         let has_all = |mac: &MacAddr| {
             let entries = search.fitting(Some(*mac));
-            families.iter().all(|family| search.free(&entries, *family).next().is_some())
+            let has_enough = |family: u8| {
+                let missing = search.missing(search.held(family).len());
+                search.free(&entries, family).take(missing).count() == missing
+            };
+            families.iter().all(|family| has_enough(*family))
         };
-        let refused = || families.iter().map(|family| search.refusal(&[], *family)).next();
+        // With nothing missing the NIC needs no other MAC than it has, whether an entry names it or not.
+        if let Some(own) = own.filter(|_| families.iter().all(|family| search.missing(search.held(*family).len()) == 0))
+        {
+            return Ok(own);
+        }
+        let lacks = |family: &&u8| search.missing(search.held(**family).len()) > 0;
+        let refused = || families.iter().filter(lacks).map(|family| search.refusal(&[], *family)).next();
         macs.into_iter().find(has_all).ok_or_else(|| refused().unwrap_or_else(|| search.exhausted(4)))
     }
 
@@ -958,19 +1108,21 @@ impl Registry {
         Ok(())
     }
 
-    /// Takes addresses from a guest, all if none is named; returns them.
+    /// Takes addresses from a guest, all if none is named; returns those that it held.
     ///
-    /// A file without addresses is what a release leaves that could not put the hookscript back: it may go on.
+    /// What a guest does not hold need not be taken from it, so that a release may be done again.
     pub fn release(&mut self, vmid: Vmid, addresses: &[Prefix], now: Moment) -> Result<Vec<Prefix>, RuleError> {
-        let Some(guest) = self.guests.get_mut(&vmid).filter(|guest| !guest.is_empty() || addresses.is_empty()) else {
-            // A broken file of this very guest is the better explanation.
+        let Some(guest) = self.guests.get_mut(&vmid) else {
+            // With a broken file nobody knows: it may be that of this very guest.
             self.whole()?;
-            return Err(RuleError::NothingAssigned(vmid));
+            return Ok(Vec::new());
         };
         let held: BTreeMap<Prefix, PoolName> =
             guest.addresses().map(|(.., assigned)| (assigned.address, assigned.pool.clone())).collect();
-        if let Some(address) = addresses.iter().find(|address| !held.contains_key(address)) {
-            return Err(RuleError::NotHeld { vmid, address: *address });
+        for address in addresses.iter().filter(|address| !held.contains_key(address)) {
+            if let Some(part) = held.keys().find(|held| held.overlaps(*address)) {
+                return Err(RuleError::NotWhole { vmid, address: *address, held: *part });
+            }
         }
         let goes = |prefix: &Prefix| addresses.is_empty() || addresses.contains(prefix);
         for interface in guest.interfaces.values_mut() {
@@ -978,6 +1130,9 @@ impl Registry {
         }
         guest.interfaces.retain(|_, interface| !interface.addresses.is_empty());
         let gone: BTreeMap<Prefix, PoolName> = held.into_iter().filter(|(prefix, _)| goes(prefix)).collect();
+        if gone.is_empty() {
+            return Ok(Vec::new());
+        }
         let released = |(prefix, pool)| (prefix, Released { at: now, vmid, pool });
         self.remember(gone.clone().into_iter().map(released), now);
         Ok(gone.into_keys().collect())
@@ -1065,6 +1220,7 @@ mod tests {
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
             pool: None,
             families: BTreeSet::new(),
+            quantity: Quantity::default(),
             organization: None,
             avoid: Vec::new(),
             contested: BTreeMap::new(),
@@ -1088,7 +1244,7 @@ mod tests {
         assert_eq!(registry.assign(&first).unwrap().len(), 1);
         assert_eq!(registry.assign(&first).unwrap().len(), 0, "again is fine and no news");
         let error = registry.assign(&request("101", B, &["203.0.113.2"])).unwrap_err();
-        assert_eq!(error.to_string(), "203.0.113.2/32 is held by guest 100 (203.0.113.2/32)");
+        assert_eq!(error.to_string(), "203.0.113.2 is held by guest 100");
         assert_eq!(error.hint().unwrap(), "to move it: `pve-public-ip release 100 203.0.113.2`");
         let error = registry.assign(&request("101", B, &["203.0.113.0/29"])).unwrap_err();
         assert!(error.to_string().contains("is held by guest 100"), "{error}");
@@ -1354,7 +1510,7 @@ mod tests {
         let next = |vmid: &str, mac| AssignRequest { pool: Some("ovh".parse().unwrap()), ..request(vmid, mac, &[]) };
         let error = registry.clone().assign(&next("100", A)).unwrap_err();
         let unknown =
-            "the MAC that the provider bound to 198.51.100.7/32 is not known (profile ovh-bridged of pool `ovh`)";
+            "the MAC that the provider bound to 198.51.100.7 is not known (profile ovh-bridged of pool `ovh`)";
         assert_eq!(error.to_string(), unknown);
         let entry = |address: &str, mac: &str| PoolAddress {
             mac: Some(mac.parse().unwrap()),
@@ -1419,7 +1575,7 @@ mod tests {
         let mut next = request("100", A, &[]);
         next.pool = Some("lan".parse().unwrap());
         let given: Vec<String> = registry.assign(&next).unwrap().iter().map(ToString::to_string).collect();
-        assert_eq!(given, ["203.0.113.2/32", "2001:db8::1/128"]);
+        assert_eq!(given, ["203.0.113.2", "2001:db8::1"]);
         next.pool = None;
         let message = registry.assign(&next).unwrap_err().to_string();
         assert_eq!(message, "say which pool to take an address from: lan, ovh");
@@ -1461,7 +1617,7 @@ mod tests {
         registry.assign(&request("100", A, &["203.0.113.2"])).unwrap();
         let lan = "lan".parse().unwrap();
         let message = registry.remove_from_pool(&lan, &[]).unwrap_err().to_string();
-        assert_eq!(message, "203.0.113.2/32 of pool `lan` is assigned to guest 100");
+        assert_eq!(message, "203.0.113.2 of pool `lan` is assigned to guest 100");
         registry.remove_from_pool(&lan, &["2001:db8::/64".parse().unwrap()]).unwrap();
         let message = registry.remove_from_pool(&lan, &["2001:db8::/64".parse().unwrap()]).unwrap_err().to_string();
         assert_eq!(message, "pool `lan` has no entry 2001:db8::/64");
@@ -1478,7 +1634,7 @@ mod tests {
         assert_eq!(
             sentences,
             [
-                "203.0.113.2/32 is assigned to guest 100 and to guest 200",
+                "203.0.113.2 is assigned to guest 100 and to guest 200",
                 "MAC 02:00:00:00:00:0a is that of guest 100 net0 and of guest 200 net0",
             ]
         );

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::allocate::{self, Busy};
-use super::document::{Pool, PoolAddress, Released};
+use super::document::{GuestFile, Pool, PoolAddress, Released};
 use super::prefixes::PrefixMap;
-use super::{Asking, AssignRequest, Holders, Registry, RuleError};
+use super::{Asking, AssignRequest, Holders, Quantity, Registry, RuleError};
 use crate::model::{MacAddr, Moment, PoolName, Prefix};
 
 /// A search for free addresses of a pool.
@@ -29,8 +29,8 @@ pub(super) struct Search<'a> {
 
 /// What a search comes to.
 pub(super) enum Next {
-    /// It is free.
-    Take(Prefix),
+    /// They are free.
+    Take(Vec<Prefix>),
     /// These are, if the network has nothing against them.
     Ask(Vec<Prefix>),
 }
@@ -80,24 +80,51 @@ impl<'a> Search<'a> {
         allocate::free(self.pool, entries, family, &self.contested, &self.avoid)
     }
 
-    pub(super) fn next(&self, entries: &[&PoolAddress], family: u8) -> Result<Next, RuleError> {
-        let mut free = self.free(entries, family);
-        let asking = self.request.asking.as_ref().filter(|asking| asking.pools.contains(self.name));
-        if let Some(Asking { asked, ahead, .. }) = asking {
-            // What was asked about was the lowest then; some of it is somebody's by now, and something lower may be free.
-            let lowest: Vec<Prefix> = free.take(ahead.saturating_add(asked.len())).collect();
-            if let Some(address) = lowest.iter().find(|address| asked.contains(*address)) {
-                return Ok(Next::Take(*address));
-            }
-            if !lowest.is_empty() {
-                return Ok(Next::Ask(lowest.into_iter().take(*ahead).collect()));
-            }
-        } else if let Some(address) = free.next() {
-            return Ok(Next::Take(address));
+    /// What the NICs of the request hold of the pool, lowest first.
+    pub(super) fn held(&self, family: u8) -> BTreeSet<Prefix> {
+        let guest = self.registry.guests.get(&self.request.vmid).into_iter();
+        let own = guest.flat_map(GuestFile::addresses);
+        let own = own.filter(|(nic, ..)| self.request.nics.iter().any(|(id, _)| id == nic));
+        let of_pool = own.filter(|(.., assigned)| assigned.pool == *self.name && assigned.address.family() == family);
+        of_pool.map(|(.., assigned)| assigned.address).collect()
+    }
+
+    /// How many addresses of a family are missing for a NIC that holds so many.
+    pub(super) fn missing(&self, held: usize) -> usize {
+        match self.request.quantity {
+            Quantity::UpTo(count) => count.saturating_sub(held),
+            Quantity::More(count) => count,
         }
-        // What is contested is refused later, with the reason.
-        let contested = allocate::free(self.pool, entries, family, &self.kept, &self.avoid).next();
-        contested.map(Next::Take).ok_or_else(|| self.refusal(entries, family))
+    }
+
+    pub(super) fn next(&self, entries: &[&PoolAddress], family: u8, count: usize) -> Result<Next, RuleError> {
+        let asking = self.request.asking.as_ref().filter(|asking| asking.pools.contains(self.name));
+        let found: Vec<Prefix> = if let Some(Asking { asked, ahead, .. }) = asking {
+            // What was asked about was the lowest then; some of it is somebody's by now, and something lower may be free.
+            let ahead = (*ahead).max(count);
+            let lowest = self.free(entries, family).take(ahead.saturating_add(asked.len()));
+            let (known, unknown): (Vec<Prefix>, Vec<Prefix>) = lowest.partition(|address| asked.contains(address));
+            if known.len() < count && !unknown.is_empty() {
+                return Ok(Next::Ask(unknown.into_iter().take(ahead).collect()));
+            }
+            known.into_iter().take(count).collect()
+        } else {
+            self.free(entries, family).take(count).collect()
+        };
+        if found.len() == count {
+            return Ok(Next::Take(found));
+        }
+        // With what is contested there are enough: that is refused later, with the reason.
+        let contested = allocate::free(self.pool, entries, family, &self.kept, &self.avoid).take(count);
+        let contested: Vec<Prefix> = contested.collect();
+        if contested.len() == count {
+            return Ok(Next::Take(contested));
+        }
+        let (vmid, free) = (self.request.vmid, found.len());
+        if free == 0 {
+            return Err(self.refusal(entries, family));
+        }
+        Err(RuleError::TooFew { pool: self.name.clone(), family, vmid, free, wanted: count })
     }
 
     /// Why there is none.

@@ -2,57 +2,91 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::code;
 use crate::guest::Located;
 use crate::hookscript;
 use crate::host::command;
-use crate::model::Vmid;
 use crate::model::text::command_line;
+use crate::model::{Problem, Vmid};
 use crate::reconcile::Node;
 
 /// How a change of the guest's configuration ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Outcome {
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum Outcome {
     /// Nothing had to change.
+    #[default]
     AsWanted,
-    /// Changed, by this command.
-    Done(String),
-    /// Not changed, for this reason; the command is for the administrator.
-    LeftToDo { reason: String, command: String },
+    /// Changed.
+    Done {
+        /// By this command.
+        command: String,
+    },
+    /// It would be changed: this is a dry run.
+    WouldBeDone {
+        /// By this command.
+        command: String,
+    },
+    /// Not changed, and left to the administrator.
+    LeftToDo {
+        /// Why.
+        reason: String,
+        /// What is to be run.
+        command: String,
+    },
     /// The command failed.
-    Failed { message: String, command: String },
-}
-
-/// Why something is not done, and what helps.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Failure {
-    pub(super) message: String,
-    pub(super) hint: String,
+    Failed {
+        /// What it said.
+        reason: String,
+        /// What is to be run.
+        command: String,
+    },
 }
 
 impl Outcome {
-    /// The line that says so.
-    pub(super) fn line(&self, about: &str) -> Option<String> {
+    /// What is to be said of it.
+    pub fn sentence(&self) -> Option<String> {
         match self {
             Self::AsWanted => None,
-            Self::Done(command) => Some(format!("{about}: {command}")),
-            Self::LeftToDo { reason, command } => Some(format!("{about}: {reason}; do it by hand: {command}")),
-            Self::Failed { message, command } => Some(format!("{about}: {message}; try it by hand: {command}")),
+            Self::Done { command } => Some(command.clone()),
+            Self::WouldBeDone { command } => Some(format!("{command} (not run)")),
+            Self::LeftToDo { reason, command } => Some(format!("{reason}; do it by hand: {command}")),
+            Self::Failed { reason, command } => Some(format!("{reason}; try it by hand: {command}")),
         }
     }
 
+    /// The line that says so.
+    pub fn line(&self, about: &str) -> Option<String> {
+        self.sentence().map(|sentence| format!("{about}: {sentence}"))
+    }
+
+    /// Whether it changed something, or would.
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self, Self::Done { .. } | Self::WouldBeDone { .. })
+    }
+
     /// The failure, if it is one.
-    pub(super) fn failure(&self) -> Option<Failure> {
+    pub(crate) fn failure(&self, vmid: Vmid) -> Option<Problem> {
         match self {
-            Self::Failed { message, command } => {
-                Some(Failure { message: message.clone(), hint: format!("try it by hand: `{command}`") })
+            Self::Failed { reason, command } => {
+                let hint = format!("try it by hand: `{command}`");
+                Some(Problem::of_guest(code!("command-failed"), vmid, reason.clone(), hint))
             }
             _ => None,
         }
     }
+
+    /// Whether the administrator has to do something.
+    pub(crate) fn is_left_to_do(&self) -> bool {
+        matches!(self, Self::LeftToDo { .. } | Self::Failed { .. })
+    }
 }
 
 /// Registers our hookscript.
-pub(super) fn register(node: &Node, vmid: Vmid, located: &Located, dry_run: bool) -> Outcome {
+pub(crate) fn register(node: &Node, vmid: Vmid, located: &Located, dry_run: bool) -> Outcome {
     if located.config.hookscript.as_deref().is_some_and(hookscript::is_ours) {
         return Outcome::AsWanted;
     }
@@ -60,7 +94,7 @@ pub(super) fn register(node: &Node, vmid: Vmid, located: &Located, dry_run: bool
 }
 
 /// Puts back the hookscript that the guest had before, or none.
-pub(super) fn unregister(node: &Node, vmid: Vmid, located: &Located, before: Option<&str>, dry_run: bool) -> Outcome {
+pub(crate) fn unregister(node: &Node, vmid: Vmid, located: &Located, before: Option<&str>, dry_run: bool) -> Outcome {
     if !located.config.hookscript.as_deref().is_some_and(hookscript::is_ours) {
         return Outcome::AsWanted;
     }
@@ -71,7 +105,7 @@ pub(super) fn unregister(node: &Node, vmid: Vmid, located: &Located, before: Opt
 }
 
 /// `qm set VMID` or `pct set VMID`.
-pub(super) fn set(node: &Node, vmid: Vmid, located: &Located, options: &[&str], dry_run: bool) -> Outcome {
+pub(crate) fn set(node: &Node, vmid: Vmid, located: &Located, options: &[&str], dry_run: bool) -> Outcome {
     let number = vmid.to_string();
     let args: Vec<&str> = ["set", &number].into_iter().chain(options.iter().copied()).collect();
     if located.node != node.name {
@@ -82,24 +116,24 @@ pub(super) fn set(node: &Node, vmid: Vmid, located: &Located, options: &[&str], 
 }
 
 /// A command that changes something.
-pub(super) fn call(node: &Node, tool: &str, args: &[&str], dry_run: bool) -> Outcome {
+pub(crate) fn call(node: &Node, tool: &str, args: &[&str], dry_run: bool) -> Outcome {
     let command = command_line(std::iter::once(tool).chain(args.iter().copied()));
     let program = match program(node, tool) {
         Ok(program) => program,
         Err(reason) => return Outcome::LeftToDo { reason, command },
     };
     if dry_run {
-        return Outcome::Done(format!("{command} (not run)"));
+        return Outcome::WouldBeDone { command };
     }
     log::info!("running {command}");
     match command::run(&program.to_string_lossy(), args, b"") {
-        Ok(_) => Outcome::Done(command),
-        Err(error) => Outcome::Failed { message: error.to_string(), command },
+        Ok(_) => Outcome::Done { command },
+        Err(error) => Outcome::Failed { reason: error.to_string(), command },
     }
 }
 
 /// What a command prints; the error says why it does not.
-pub(super) fn ask(node: &Node, tool: &str, args: &[&str]) -> Result<String, String> {
+pub(crate) fn ask(node: &Node, tool: &str, args: &[&str]) -> Result<String, String> {
     let program = program(node, tool)?;
     let output = command::run(&program.to_string_lossy(), args, b"").map_err(|error| error.to_string())?;
     Ok(String::from_utf8_lossy(&output).into_owned())

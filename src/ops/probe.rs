@@ -3,17 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::assignments::{contested, observe_links};
-use super::pools::change;
-use super::{Assign, advice};
+use super::assign::contested;
+use super::{advice, change, observe_links};
+use crate::code;
 use crate::conflict::{Claim, Source};
 use crate::guest::Located;
 use crate::links::Links;
 use crate::links::is_guest_port;
-use crate::model::{IfName, MacAddr, Prefix};
+use crate::model::{IfName, MacAddr, Prefix, Subject};
 use crate::reconcile::Node;
-use crate::registry::document::{Pool, Probe};
+use crate::registry::document::{GuestFile, Pool, Probe};
 use crate::registry::{Asking, AssignRequest, Registry, RuleError};
+use crate::request::Assign;
 use crate::store::StoreError;
 use crate::store::journal::now;
 use crate::system::{Kernel, Reference, claims, probe};
@@ -27,18 +28,26 @@ const ROUNDS: usize = 20;
 /// The most addresses that are asked about at once.
 const AHEAD: usize = 64;
 
+/// What an assignment changed in the registry.
+pub(crate) struct Given {
+    /// The guest as it was.
+    pub(crate) before: Option<GuestFile>,
+    /// What it did not hold before.
+    pub(crate) new: Vec<Prefix>,
+}
+
 /// Assigns under the registry's lock, and asks the network without it, because others wait for it: so what was asked about
 /// may be somebody's by the time the lock is taken, and then the choice is made again. Each time more addresses are
 /// asked about, so that many that want one at once all get one soon.
-pub(super) fn assign<T>(
+pub(crate) fn assign<T>(
     node: &Node,
     command: &Assign,
     located: &Located,
     request: &AssignRequest,
     dry_run: bool,
-    mut done: impl FnMut(&mut Registry, &AssignRequest, &[Prefix]) -> Result<T, RuleError>,
+    mut done: impl FnMut(&mut Registry, &AssignRequest, Given) -> Result<T, RuleError>,
 ) -> anyhow::Result<T> {
-    let may_ask = !dry_run && !command.no_probe;
+    let may_ask = !dry_run && command.probe != Some(false);
     let links = if may_ask { observe_links().unwrap_or_default() } else { Links::default() };
     let mut asking = Asking { ahead: 1, ..Asking::default() };
     let (mut refused, mut refusals, mut rounds) = (None, 0, 0);
@@ -56,6 +65,7 @@ pub(super) fn assign<T>(
             }
             let asking = may_ask.then(|| asking.clone());
             let request = AssignRequest { contested, asking, now: now(), ..request.clone() };
+            let before = registry.guests.get(&request.vmid).cloned();
             let new = match registry.assign(&request) {
                 Err(RuleError::Unasked { addresses }) => {
                     for prefix in &addresses {
@@ -68,7 +78,7 @@ pub(super) fn assign<T>(
                 }
                 new => new?,
             };
-            done(registry, &request, &new)
+            done(registry, &request, Given { before, new })
         });
         let addresses = match outcome {
             Err(StoreError::Rule(RuleError::Unasked { addresses })) => addresses,
@@ -77,6 +87,8 @@ pub(super) fn assign<T>(
         rounds += 1;
         if rounds > ROUNDS {
             return Err(advice(
+                code!("others-were-faster"),
+                Subject::Guest(request.vmid),
                 "other commands took each free address while the network was asked who has it",
                 "run the command again",
             ));
@@ -98,11 +110,11 @@ pub(super) fn assign<T>(
 /// The device on which the network is asked about addresses of a pool: that on which their guest will speak. `None`: it is
 /// not asked.
 fn device(pool: &Pool, command: &Assign, located: &Located, links: &Links) -> Option<IfName> {
-    let nic = command.net.first().and_then(|id| located.config.nics.get(id)).and_then(|nic| nic.as_ref().ok());
+    let nic = command.interfaces.first().and_then(|id| located.config.nics.get(id)).and_then(|nic| nic.as_ref().ok());
     // What guests answer is dropped, so there must be somebody else.
     let is_public = links.ports(pool.bridge).any(|port| !is_guest_port(port.as_str()));
     let by_itself = pool.probe() == Probe::Assign && is_public;
-    links.segment(pool.bridge, nic.and_then(|nic| nic.tag)).filter(|_| command.probe || by_itself)
+    links.segment(pool.bridge, nic.and_then(|nic| nic.tag)).filter(|_| command.probe == Some(true) || by_itself)
 }
 
 /// Asks, and notes who answered in place of what was noted before; returns the addresses that somebody has.

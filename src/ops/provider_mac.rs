@@ -6,15 +6,16 @@ use serde_json::json;
 use super::advice;
 use super::proxmox::{self, Outcome};
 use crate::audit::{Change, Event};
+use crate::code;
 use crate::guest::{Located, NicChange};
-use crate::model::{MacAddr, NicId, Prefix, Vmid};
+use crate::model::{MacAddr, NicId, Prefix, Subject, Vmid};
 use crate::reconcile::{Node, ReconcileError};
 use crate::registry::{Registry, plain};
 use crate::store::journal::Durability;
 
-/// Sets the MAC of the NICs, and returns what was said and done for each that did not have it. The guest must be stopped: what
+/// Sets the MAC of the NICs, and returns what was done for each that did not have it. The guest must be stopped: what
 /// runs goes on with the MAC that it has.
-pub(super) fn give(
+pub(crate) fn give(
     node: &Node,
     vmid: Vmid,
     located: &Located,
@@ -22,9 +23,9 @@ pub(super) fn give(
     mac: MacAddr,
     running: bool,
     dry_run: bool,
-) -> anyhow::Result<Vec<String>> {
+) -> anyhow::Result<Vec<Outcome>> {
     let tool = located.config.kind.tool();
-    let mut lines = Vec::new();
+    let mut given = Vec::new();
     for nic in nics {
         let known = located.config.nics.get(nic).and_then(|nic| nic.as_ref().ok()).and_then(|nic| nic.mac);
         if known == Some(mac) {
@@ -33,12 +34,16 @@ pub(super) fn give(
         let old = known.with_context(|| format!("guest {vmid} {nic} has no MAC that could be replaced"))?;
         if running {
             return Err(advice(
+                code!("guest-running"),
+                Subject::Guest(vmid),
                 format!("guest {vmid} is running, and its NIC keeps {old} as long as it does"),
                 format!("stop it, then try again: `{tool} shutdown {vmid}`"),
             ));
         }
         if let Some((other, id, fresh)) = holder(node, mac, vmid, nics)? {
             return Err(advice(
+                code!("mac-taken"),
+                Subject::Guest(vmid),
                 format!("MAC {mac} is that of guest {other} {id} already"),
                 format!("if guest {other} does not need it, give {id} there another one: `{fresh}`"),
             ));
@@ -48,22 +53,25 @@ pub(super) fn give(
         match proxmox::set(node, vmid, located, &[&options[0], &options[1]], dry_run) {
             Outcome::LeftToDo { reason, command } => {
                 return Err(advice(
+                    code!("mac-not-set"),
+                    Subject::Guest(vmid),
                     format!("guest {vmid} {nic} has {old}, the provider wants {mac}, and {reason}"),
                     format!("do it by hand, then try again: `{command}`"),
                 ));
             }
-            Outcome::Failed { message, command } => {
-                return Err(advice(message, format!("try it by hand: `{command}`")));
+            Outcome::Failed { reason, command } => {
+                let hint = format!("try it by hand: `{command}`");
+                return Err(advice(code!("command-failed"), Subject::Guest(vmid), reason, hint));
             }
             done => {
-                if matches!(done, Outcome::Done(_)) && !dry_run {
+                if matches!(done, Outcome::Done { .. }) {
                     node.store.journal.record(vec![mac_given(vmid, *nic, old, mac)], Durability::Synced);
                 }
-                lines.extend(done.line("MAC"));
+                given.push(done);
             }
         }
     }
-    Ok(lines)
+    Ok(given)
 }
 
 fn mac_given(vmid: Vmid, nic: NicId, old: MacAddr, mac: MacAddr) -> Change {
@@ -73,18 +81,22 @@ fn mac_given(vmid: Vmid, nic: NicId, old: MacAddr, mac: MacAddr) -> Change {
 }
 
 /// The provider's MAC for these addresses.
-pub(super) fn wanted(registry: &Registry, addresses: &[Prefix]) -> anyhow::Result<MacAddr> {
+pub(crate) fn wanted(registry: &Registry, addresses: &[Prefix]) -> anyhow::Result<MacAddr> {
     let mut found: Option<(Prefix, MacAddr)> = None;
     for address in addresses {
         let entry = registry.pool_of(*address).and_then(|(_, pool)| pool.entry(*address));
         let mac = entry.and_then(|entry| entry.mac).ok_or_else(|| {
             advice(
+                code!("provider-mac-unknown"),
+                Subject::Address(*address),
                 format!("the provider's MAC for {} is not known", plain(*address)),
                 format!("look it up at the provider, then `pve-public-ip pool add POOL {} --mac MAC`", plain(*address)),
             )
         })?;
         if let Some((other, _)) = found.filter(|(_, other)| *other != mac) {
             return Err(advice(
+                code!("nics-differ"),
+                Subject::Address(*address),
                 format!("{} and {} have different MACs at the provider", plain(other), plain(*address)),
                 "assign them to two NICs",
             ));

@@ -5,18 +5,20 @@ use std::fs::File;
 use std::path::Path;
 
 use nix::fcntl::Flock;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use super::proxmox::{self, Failure, Outcome};
+use super::proxmox::{self, Outcome};
 use crate::cloudinit::{
     self, Change, Current, Part, Refusal, Request, Resolver, SnippetName, SnippetStorage, Subnet, Unsuitable, Wanted,
     WantedNic,
 };
+use crate::code;
 use crate::guest::{GuestConfig, Located, storages};
 use crate::hookscript;
 use crate::host::files;
 use crate::model::text::command_line;
-use crate::model::{GuestKind, NodeName, Prefix, Vmid};
+use crate::model::{Code, GuestKind, NodeName, Prefix, Problem, Vmid};
 use crate::reconcile::Node;
 use crate::registry::document::{GuestFile, PoolsFile};
 use crate::registry::plain;
@@ -26,48 +28,59 @@ use crate::system::image::{Image, ImageError};
 const LIMIT: usize = 1024 * 1024;
 
 /// What became of it.
-#[derive(Debug, Default)]
-pub(super) struct Told {
-    /// What was done, or is left to do.
-    pub(super) lines: Vec<String>,
-    /// Why it is not done.
-    pub(super) failure: Option<Failure>,
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Told {
+    /// Whether something was changed, or would be.
+    pub changed: bool,
     /// Whether the administrator has to do something.
-    left_to_do: bool,
+    pub left_to_do: bool,
+    /// Whether nobody tells the guest its addresses, so that they have to be configured inside it.
+    pub by_hand: bool,
+    /// What was done, or is left to do, in sentences.
+    pub sentences: Vec<String>,
+    /// Why it is not done.
+    #[serde(skip)]
+    pub(crate) failure: Option<Problem>,
 }
 
 impl Told {
     /// Whether the guest's configuration is as it should be.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.failure.is_none() && !self.left_to_do
     }
 
-    fn failed(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        let failure = Some(Failure { message: message.into(), hint: hint.into() });
-        Self { failure, ..Self::default() }
+    fn failed(code: Code, vmid: Vmid, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { failure: Some(Problem::of_guest(code, vmid, message, hint)), ..Self::default() }
     }
 
-    fn line(&mut self, text: impl AsRef<str>) {
-        self.lines.push(format!("network: {}", text.as_ref()));
+    fn line(&mut self, text: impl Into<String>) {
+        self.sentences.push(text.into());
     }
 
-    /// For programs.
-    pub(super) fn data(&self) -> serde_json::Value {
-        json!(self.lines)
+    /// What became of a command.
+    fn ran(&mut self, outcome: &Outcome, vmid: Vmid) {
+        self.sentences.extend(outcome.sentence());
+        self.failure = outcome.failure(vmid);
+        self.changed |= outcome.is_done();
+    }
+
+    /// For people.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.sentences.iter().map(|sentence| format!("network: {sentence}"))
     }
 }
 
 /// A guest whose assignments have changed.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Changed<'a> {
-    pub(super) node: &'a Node,
-    pub(super) located: &'a Located,
+pub(crate) struct Changed<'a> {
+    pub(crate) node: &'a Node,
+    pub(crate) located: &'a Located,
     /// Its assignments, as they are now.
-    pub(super) guest: &'a GuestFile,
-    pub(super) pools: &'a PoolsFile,
-    pub(super) running: bool,
-    pub(super) reinit: bool,
-    pub(super) dry_run: bool,
+    pub(crate) guest: &'a GuestFile,
+    pub(crate) pools: &'a PoolsFile,
+    pub(crate) running: bool,
+    pub(crate) reinit: bool,
+    pub(crate) dry_run: bool,
 }
 
 impl Changed<'_> {
@@ -76,7 +89,7 @@ impl Changed<'_> {
     }
 
     /// After `assign`.
-    pub(super) fn tell(&self) -> Told {
+    pub(crate) fn tell(&self) -> Told {
         let wanted = match self.wanted() {
             Ok(wanted) => wanted,
             Err(Unsuitable::Off) => return Told::default(),
@@ -90,6 +103,7 @@ impl Changed<'_> {
                 let mut told = Told::default();
                 let hint = reason.hint(self.vmid(), self.located.config.kind);
                 told.line(format!("{reason}: {hint}"));
+                told.by_hand = true;
                 return told;
             }
             Err(reason) => return self.refused(&reason.into()),
@@ -108,7 +122,7 @@ impl Changed<'_> {
     }
 
     /// After `release`.
-    pub(super) fn withdraw(&self) -> Told {
+    pub(crate) fn withdraw(&self) -> Told {
         if !cloudinit::has_traces(self.guest, &self.located.config) {
             return Told::default();
         }
@@ -159,7 +173,7 @@ impl Changed<'_> {
             let refusal = Refusal::OwnNetwork(volume.to_owned());
             let Told { failure, .. } = self.refused(&refusal);
             let failure = failure
-                .map(|failure| Failure { message: format!("{}: {}", failure.message, finding.sentence), ..failure });
+                .map(|failure| Problem { sentence: format!("{}: {}", failure.sentence, finding.sentence), ..failure });
             return Some(Told { failure, ..Told::default() });
         }
         let mut told = Told::default();
@@ -173,7 +187,7 @@ impl Changed<'_> {
     fn refused(&self, refusal: &Refusal) -> Told {
         let vmid = self.vmid();
         let hint = refusal.hint(self.guest, &self.located.config, &fresh_uuid());
-        Told::failed(format!("guest {vmid} is not told: {refusal}"), hint)
+        Told::failed(code!("network-data-refused"), vmid, format!("guest {vmid} is not told: {refusal}"), hint)
     }
 
     fn make(&self, decide: impl Fn(&Request<'_>) -> Result<Change, Refusal>) -> Told {
@@ -214,6 +228,8 @@ impl Changed<'_> {
         }
         if !change.snippets.is_empty() && place.storage.is_empty() {
             return Told::failed(
+                code!("no-snippet-storage"),
+                vmid,
                 format!("guest {vmid} is not told: no storage of this node takes snippets"),
                 "`pve-public-ip setup` makes one that all nodes have; then assign again",
             );
@@ -248,13 +264,15 @@ impl Changed<'_> {
                 if let Err(error) = self.write(place, &path, text) {
                     let hint =
                         format!("is storage `{}` mounted? then assign again; or `pve-public-ip setup`", place.storage);
-                    return Told::failed(format!("cannot write `{}`: {error}", path.display()), hint);
+                    let sentence = format!("cannot write `{}`: {error}", path.display());
+                    return Told::failed(code!("snippet-not-written"), vmid, sentence, hint);
                 }
             }
             written.push(name.part.as_str());
         }
         if !written.is_empty() {
             let verb = if self.dry_run { "would be written" } else { "written" };
+            told.changed = true;
             told.line(format!("{verb} to storage {}: {}", place.storage, written.join(", ")));
             if !place.missing_on.is_empty() {
                 let nodes: Vec<&str> = place.missing_on.iter().map(NodeName::as_str).collect();
@@ -270,16 +288,14 @@ impl Changed<'_> {
         if !change.options.is_empty() {
             let options: Vec<&str> = change.options.iter().map(String::as_str).collect();
             outcome = proxmox::set(self.node, vmid, self.located, &options, self.dry_run);
-            told.lines.extend(outcome.line("network"));
+            told.ran(&outcome, vmid);
         }
-        told.failure = outcome.failure();
         told.left_to_do = matches!(outcome, Outcome::LeftToDo { .. });
         let has_drive = !self.located.config.cloud_init_drives().is_empty();
         if told.failure.is_none() && self.running && has_drive {
             let args = ["cloudinit", "update", &vmid.to_string()];
             let outcome = proxmox::call(self.node, "qm", &args, self.dry_run);
-            told.lines.extend(outcome.line("network"));
-            told.failure = outcome.failure();
+            told.ran(&outcome, vmid);
         }
         told
     }
@@ -352,7 +368,7 @@ impl Changed<'_> {
     }
 
     /// What to do inside a running guest so that it has its new addresses at once, as a shell script.
-    pub(super) fn inside_now(&self, new: &[Prefix]) -> Option<String> {
+    pub(crate) fn inside_now(&self, new: &[Prefix]) -> Option<String> {
         if self.located.config.kind == GuestKind::Lxc || self.located.config.is_windows() {
             return None;
         }
@@ -362,11 +378,13 @@ impl Changed<'_> {
     }
 
     /// Runs it there.
-    pub(super) fn live(&self, script: &str) -> Told {
+    pub(crate) fn live(&self, script: &str) -> Told {
         let vmid = self.vmid();
         let mut told = Told::default();
         if !self.located.config.has_agent() {
             return Told::failed(
+                code!("no-agent"),
+                vmid,
                 format!("guest {vmid} has no agent that could be asked to do it"),
                 format!("`qm set {vmid} --agent 1` and install qemu-guest-agent inside"),
             );
@@ -386,6 +404,8 @@ impl Changed<'_> {
             Ok(()) => told.line(format!("guest {vmid} uses the new addresses now")),
             Err(message) => {
                 return Told::failed(
+                    code!("agent-failed"),
+                    vmid,
                     format!("guest {vmid} could not be told by its agent: {message}"),
                     format!("inside it, as root: `{script}`"),
                 );
@@ -430,7 +450,7 @@ fn script(nic: &WantedNic, new: &[Prefix]) -> String {
 
 /// Waits until nobody else on this node tells guests anything, and then reads what the guest holds now: of two commands for
 /// one guest the later one knows both changes. Hooks do not wait for it: `qm` may have to wait for theirs.
-pub(super) fn turn(node: &Node, vmid: Vmid, guest: GuestFile, dry_run: bool) -> (GuestFile, Option<Flock<File>>) {
+pub(crate) fn turn(node: &Node, vmid: Vmid, guest: GuestFile, dry_run: bool) -> (GuestFile, Option<Flock<File>>) {
     if dry_run {
         return (guest, None);
     }
@@ -444,7 +464,7 @@ pub(super) fn turn(node: &Node, vmid: Vmid, guest: GuestFile, dry_run: bool) -> 
 
 /// Removes the snippets of a guest that it does not name (any more, or because a command was killed), nor a clone of it, nor
 /// a snapshot; returns those that somebody else names.
-pub(super) fn sweep(node: &Node, vmid: Vmid) -> Vec<String> {
+pub(crate) fn sweep(node: &Node, vmid: Vmid) -> Vec<String> {
     let config = node.guests.find(vmid, None).ok().map(|located| located.config);
     let named = config.as_ref().map(GuestConfig::cicustom).unwrap_or_default();
     let mut kept = Vec::new();
@@ -469,7 +489,7 @@ pub(super) fn sweep(node: &Node, vmid: Vmid) -> Vec<String> {
 }
 
 /// The node's name servers, which guests without their own get.
-pub(super) fn resolver(node: &Node) -> Resolver {
+pub(crate) fn resolver(node: &Node) -> Resolver {
     cloudinit::resolver(&read(&node.paths.under_root("/etc/resolv.conf")).unwrap_or_default())
 }
 

@@ -1,0 +1,86 @@
+//! Who claims what somebody else has: gathered from everywhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::conflict::{Claims, Conflict, Files, allocations, in_files};
+use crate::doctor::firewall::{Firewall, FirewallFile};
+use crate::guest::GuestError;
+use crate::host::files;
+use crate::links::Links;
+use crate::model::Vmid;
+use crate::reconcile::Node;
+use crate::registry::Registry;
+use crate::store::journal::now;
+use crate::system::claims;
+
+/// Larger than any of the files that are compared.
+const FILE_LIMIT: usize = 4 << 20;
+
+/// Every conflict, and what could not be compared.
+pub(crate) fn all(node: &Node, registry: Registry) -> (Vec<Conflict>, Vec<String>) {
+    let mut not_compared = Vec::new();
+    let (mut guests, mut here) = (BTreeMap::new(), BTreeSet::new());
+    for (vmid, found) in node.guests.all() {
+        match found {
+            Ok(located) => {
+                here.extend((located.node == node.name).then_some(vmid));
+                guests.insert(vmid, located.config);
+            }
+            Err(GuestError::Unknown { .. }) => {}
+            Err(error) => not_compared.push(error.to_string()),
+        }
+    }
+    let links = super::observe_links().unwrap_or_else(|| {
+        not_compared.push("the node's own addresses".to_owned());
+        Links::default()
+    });
+    let files = Files {
+        own: links.addresses().collect(),
+        allocations: given_by_sdn(node),
+        allowed: allowed(node, &guests),
+        registry,
+        guests,
+    };
+    let claims = claims::load(&node.paths);
+    let mut conflicts = in_files(&files);
+    conflicts.extend(claims.conflicts(&files.registry, &here, now()));
+    claims.mark(&mut conflicts);
+    conflicts.sort_by_key(|conflict| conflict.acknowledged);
+    (conflicts, not_compared)
+}
+
+/// Those that keep an address from being handed out: only what can be found in a moment can be among them.
+pub(crate) fn blocking(node: &Node, registry: &Registry) -> Vec<Conflict> {
+    let claims: Claims = claims::load(&node.paths);
+    let mut conflicts = claims.conflicts(registry, &BTreeSet::new(), now());
+    let allocations = given_by_sdn(node);
+    if !allocations.is_empty() {
+        conflicts.extend(in_files(&Files { registry: registry.clone(), allocations, ..Files::default() }));
+    }
+    claims.mark(&mut conflicts);
+    conflicts.retain(|conflict| conflict.blocks);
+    conflicts
+}
+
+fn given_by_sdn(node: &Node) -> Vec<crate::conflict::Allocation> {
+    let mut states = node.paths.sdn_allocations().into_iter();
+    // After the upgrade that moved it the old one may still lie there.
+    let found = states.find_map(|path| files::read_limited(&path, FILE_LIMIT).ok());
+    found.map(|bytes| allocations(&bytes)).unwrap_or_default()
+}
+
+/// What the firewall's sets let guests use.
+fn allowed(node: &Node, guests: &BTreeMap<Vmid, crate::guest::GuestConfig>) -> Vec<(Vmid, ipnet::IpNet)> {
+    let directory = node.paths.firewall();
+    let read = |name: &str| {
+        let bytes = files::read_limited(&directory.join(name), FILE_LIMIT).ok()?;
+        Some(FirewallFile::parse(&String::from_utf8_lossy(&bytes)))
+    };
+    let names = files::names(&directory).into_iter();
+    let vmids =
+        names.filter_map(|name| name.strip_suffix(".fw")?.parse().ok()).filter(|vmid| guests.contains_key(vmid));
+    let files = vmids.filter_map(|vmid: Vmid| Some((vmid, read(&format!("{vmid}.fw"))?)));
+    let firewall =
+        Firewall { cluster: read("cluster.fw").unwrap_or_default(), guests: files.collect(), ..Firewall::default() };
+    firewall.allowed()
+}

@@ -1,0 +1,53 @@
+//! What a guest's NIC may do besides using its addresses.
+
+use anyhow::Context as _;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{Done, change, follow, told};
+use crate::model::{NicId, Subject, Vmid};
+use crate::reconcile::Node;
+use crate::registry::document::Interface;
+use crate::request::SetInterface;
+
+/// What a NIC may do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct InterfaceSet {
+    /// The guest.
+    pub vmid: Vmid,
+    /// Its NIC.
+    pub interface: NicId,
+    /// Whether something is another than before.
+    pub changed: bool,
+    /// What it may do, and what it holds.
+    pub options: Interface,
+}
+
+/// Changes it.
+pub fn set_interface(
+    node: &Node,
+    request: SetInterface,
+    dry_run: bool,
+) -> Result<Done<InterfaceSet>, crate::model::Problem> {
+    let SetInterface { vmid, interface: net, .. } = request;
+    let apply = |interface: &mut Interface| {
+        let before = interface.clone();
+        // What is the default does not stand in the file.
+        interface.dhcp = request.dhcp.or(interface.dhcp).filter(|allowed| !allowed);
+        interface.any_destination = request.any_destination.unwrap_or(interface.any_destination);
+        interface.any_link_local = request.any_link_local.unwrap_or(interface.any_link_local);
+        interface.router_advertisements = request.router_advertisements.of(interface.router_advertisements);
+        if let Some(link_local) = request.link_local {
+            interface.link_local = link_local;
+        }
+        if let Some(trunk) = request.trunk {
+            interface.trunk = trunk;
+        }
+        (before != *interface, interface.clone())
+    };
+    let done = change(node, dry_run, |registry| registry.change_interface(vmid, net, apply))
+        .with_context(|| format!("cannot change guest {vmid}"));
+    let (changed, options) = told(done)?;
+    let answer = InterfaceSet { vmid, interface: net, changed, options };
+    Ok(follow::follow(node, dry_run, &Subject::Guest(vmid), answer))
+}

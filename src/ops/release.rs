@@ -1,0 +1,136 @@
+//! Takes addresses from a guest.
+
+use std::collections::BTreeSet;
+
+use anyhow::Context as _;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::assign::{is_running, joined};
+use super::network::{self, Changed, Told};
+use super::proxmox::{self, Outcome};
+use super::{Done, change, follow, told};
+use crate::cloudinit;
+use crate::guest::GuestError;
+use crate::hookscript;
+use crate::model::{NicId, Prefix, Problem, Subject, Vmid};
+use crate::reconcile::{Node, ReconcileError};
+use crate::registry::document::GuestFile;
+use crate::registry::{Holders, Registry};
+use crate::request::Release;
+use crate::store::journal::now;
+
+/// An address that was to be released, and that the guest did not hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Kept {
+    /// The address or prefix.
+    pub address: Prefix,
+    /// Who holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Vmid>,
+}
+
+/// What a release came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Released {
+    /// The guest.
+    pub vmid: Vmid,
+    /// Whether something is another than before.
+    pub changed: bool,
+    /// What it held.
+    pub released: Vec<Prefix>,
+    /// What it did not hold.
+    pub not_held: Vec<Kept>,
+    /// Whether there is such a guest.
+    pub exists: bool,
+    /// Whether it runs on this node.
+    pub running: bool,
+    /// What became of the hookscript.
+    pub hookscript: Outcome,
+    /// What became of the data by which the guest learns its addresses.
+    pub network: Told,
+}
+
+/// Takes addresses from a guest.
+pub fn release(node: &Node, request: &Release, dry_run: bool) -> Result<Done<Released>, Problem> {
+    told(take(node, request, dry_run).with_context(|| format!("cannot release from guest {}", request.vmid)))
+}
+
+fn take(node: &Node, command: &Release, dry_run: bool) -> anyhow::Result<Done<Released>> {
+    let vmid = command.vmid;
+    node.store.check_mounted().map_err(ReconcileError::from)?;
+    let located = match node.guests.find(vmid, None) {
+        Ok(located) => Some(located),
+        // A destroyed guest's addresses must be releasable.
+        Err(GuestError::Unknown { .. }) => None,
+        Err(error) => return Err(ReconcileError::from(error).into()),
+    };
+    let has_ours =
+        located.as_ref().is_some_and(|guest| guest.config.hookscript.as_deref().is_some_and(hookscript::is_ours));
+    let (released, not_held, left, pools) = change(node, dry_run, |registry| {
+        let before = registry.guests.get(&vmid).cloned().unwrap_or_else(|| GuestFile::new(vmid));
+        let released = registry.release(vmid, &command.addresses, now())?;
+        let not_held: Vec<Kept> = {
+            let holders = Holders::of(registry);
+            let holder = |address: Prefix| holders.overlapping(address).map(|(vmid, ..)| vmid).next();
+            let others = command.addresses.iter().filter(|address| !released.contains(address));
+            others.map(|address| Kept { address: *address, holder: holder(*address) }).collect()
+        };
+        let left = registry.guests.get(&vmid).cloned();
+        // Without its file, a guest that still has our hookscript would look like a clone and not start; and what its NICs
+        // had before is needed until they have it again.
+        let traces = located.as_ref().is_some_and(|located| cloudinit::has_traces(&before, &located.config));
+        if left.as_ref().is_some_and(GuestFile::is_empty) && !has_ours && !traces {
+            registry.guests.remove(&vmid);
+        }
+        Ok((released, not_held, left, registry.pools.clone()))
+    })?;
+
+    let running = located.as_ref().is_some_and(|guest| is_running(node, vmid, guest));
+    let mut outcome = Outcome::AsWanted;
+    let mut network = Told::default();
+    let left = left.unwrap_or_else(|| GuestFile::new(vmid));
+    let (left, turn) = network::turn(node, vmid, left, dry_run);
+    let exists = located.is_some();
+    if let Some(located) = &located.map(|located| node.guests.find(vmid, None).unwrap_or(located)) {
+        let changed = Changed { node, located, guest: &left, pools: &pools, running, reinit: false, dry_run };
+        network = changed.withdraw();
+        let mut stays = !command.hookscript && has_ours;
+        if command.hookscript && left.is_empty() {
+            outcome = proxmox::unregister(node, vmid, located, left.hookscript.as_deref(), dry_run);
+            stays = outcome.is_left_to_do();
+        }
+        if !dry_run && network.is_done() && node.store.load_guest(vmid).is_some() {
+            change(node, dry_run, |registry| {
+                forget_network(registry, vmid, stays);
+                Ok(())
+            })?;
+        }
+    } else if !dry_run {
+        network::sweep(node, vmid);
+    }
+    drop(turn);
+    let answer = Released {
+        vmid,
+        changed: !released.is_empty() || outcome.is_done() || network.changed,
+        released,
+        not_held,
+        exists,
+        running,
+        hookscript: outcome,
+        network,
+    };
+    let done = follow::follow(node, dry_run, &Subject::Guest(vmid), answer);
+    let failures = [done.answer.hookscript.failure(vmid), done.answer.network.failure.clone()];
+    Ok(done.but(joined(failures.into_iter().flatten())))
+}
+
+/// Forgets what NICs without assignments had before, now that they have it again; and the guest, if nothing is left of it.
+fn forget_network(registry: &mut Registry, vmid: Vmid, hookscript_stays: bool) {
+    let Some(guest) = registry.guests.get_mut(&vmid) else { return };
+    let held: BTreeSet<NicId> = guest.interfaces.keys().copied().collect();
+    guest.cloud_init.before.retain(|nic, _| held.contains(nic));
+    if guest.is_empty() && !hookscript_stays {
+        registry.guests.remove(&vmid);
+    }
+}
