@@ -1,6 +1,5 @@
 //! The generated files, by name. Apart from `main`, so that `tests/docs.rs` reads exactly what is shipped.
 
-use anyhow::Context as _;
 use clap::builder::StyledStr;
 use clap::{Arg, Command, CommandFactory as _, Parser as _};
 use clap_mangen::roff::{Inline, Roff, bold, italic, line_break, roman};
@@ -11,7 +10,7 @@ use pve_public_ip::doctor::{CHECKS, Check};
 pub(crate) const MANUAL: &str = "pve-public-ip.8";
 
 /// Schema files and the name by which `pve-public-ip schema` knows each.
-pub(crate) const SCHEMAS: [(&str, &str); 8] = [
+pub(crate) const SCHEMAS: [(&str, &str); 9] = [
     ("schema/pools.json", "pools"),
     ("schema/guest.json", "guest"),
     ("schema/released.json", "released"),
@@ -20,6 +19,7 @@ pub(crate) const SCHEMAS: [(&str, &str); 8] = [
     ("schema/audit.json", "audit"),
     ("schema/partition.json", "partition"),
     ("schema/labels.json", "labels"),
+    ("schema/output.json", "output"),
 ];
 
 /// Completion scripts and their shells.
@@ -46,7 +46,9 @@ fn printed(arguments: &[&str]) -> anyhow::Result<String> {
     // Named, because the environment could name another one.
     let cli = Cli::try_parse_from(["pve-public-ip", "--output-format", "text"].iter().chain(arguments))?;
     let format = cli.global.output_format;
-    Ok(cli.run().with_context(|| format!("cannot run {arguments:?}"))?.render(format))
+    let output = cli.run();
+    output.problem.as_ref().map_or(Ok(()), |problem| anyhow::bail!("cannot run {arguments:?}: {problem}"))?;
+    Ok(output.render(format))
 }
 
 /// The whole command tree with everything filled in that clap fills in only when it parses.

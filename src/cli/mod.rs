@@ -1,6 +1,7 @@
 //! The command line: arguments in, one [`Output`] out. Printing and exiting is done by `main`.
 
 mod active;
+pub mod answers;
 mod assignments;
 mod audit;
 mod complete;
@@ -291,6 +292,8 @@ pub enum SchemaFile {
     Partition,
     /// A file for `partition --from`
     Labels,
+    /// The JSON output of each command, by its name
+    Output,
 }
 
 /// `conflicts ...`
@@ -1216,6 +1219,13 @@ impl Cli {
 }
 
 fn schema(file: Option<SchemaFile>) -> Output {
+    if file == Some(SchemaFile::Output) {
+        let data = serde_json::json!(answers::schemas());
+        return Output::new(
+            serde_json::to_string_pretty(&data).unwrap_or_default(),
+            serde_json::json!({ "schema": data }),
+        );
+    }
     let one = |file| match file {
         SchemaFile::Pools => schemars::schema_for!(PoolsFile),
         SchemaFile::Pool => schemars::schema_for!(PoolFile),
@@ -1226,6 +1236,7 @@ fn schema(file: Option<SchemaFile>) -> Output {
         SchemaFile::Audit => schemars::schema_for!(Entry),
         SchemaFile::Partition => schemars::schema_for!(Plan),
         SchemaFile::Labels => schemars::schema_for!(Declared),
+        SchemaFile::Output => schemars::schema_for!(std::collections::BTreeMap<String, schemars::Schema>),
     };
     let data = match file {
         Some(file) => one(file).to_value(),
@@ -1241,7 +1252,7 @@ fn schema(file: Option<SchemaFile>) -> Output {
             "labels": one(SchemaFile::Labels).to_value(),
         }),
     };
-    Output::new(serde_json::to_string_pretty(&data).unwrap_or_default(), data)
+    Output::new(serde_json::to_string_pretty(&data).unwrap_or_default(), serde_json::json!({ "schema": data }))
 }
 
 /// `help problem CODE` is what people try, and clap's `help` knows commands only.

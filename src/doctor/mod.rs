@@ -70,7 +70,7 @@ pub enum Fix {
 }
 
 /// A finding.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Finding {
     /// Name of its check.
     pub code: &'static str,
@@ -92,7 +92,7 @@ pub struct Finding {
 }
 
 /// A check that could not be made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Unchecked {
     /// Name of the check.
     pub code: &'static str,

@@ -47,6 +47,7 @@ pub struct Done<T> {
     pub answer: T,
     /// Whether nothing was done but said what would be.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(default)]
     pub dry_run: bool,
     /// What this node did to follow; absent for a dry run.
     #[serde(flatten)]

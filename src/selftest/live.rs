@@ -28,7 +28,7 @@ const START_LIMIT: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What came of it on one bridge.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Outcome {
     /// The bridge.
     pub bridge: IfName,
@@ -41,7 +41,7 @@ pub struct Outcome {
 }
 
 /// A frame that must not arrive and did.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Passed {
     /// What it was aimed at.
     pub target: String,

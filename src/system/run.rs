@@ -92,7 +92,7 @@ pub struct BackendNote {
 }
 
 /// How the guard is. Times are in seconds since 1970.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct GuardNote {
     /// Its process.
     pub pid: u32,

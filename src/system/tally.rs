@@ -29,7 +29,7 @@ const COUNTER_BYTES: u16 = 1;
 const COUNTER_PACKETS: u16 = 2;
 
 /// Frames and their bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Count {
     /// Frames.
     pub packets: u64,

@@ -22,7 +22,7 @@ use crate::system::run::GuardNote;
 use crate::system::tally::{Count, Tallies};
 
 /// How the guard is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 pub struct GuardStatus {
     /// Whether its process is there.
     pub runs: bool,
@@ -32,7 +32,7 @@ pub struct GuardStatus {
 }
 
 /// How full a pool is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 pub struct PoolUse {
     /// Its name.
     pub name: String,
@@ -97,6 +97,16 @@ impl fmt::Display for State {
     }
 }
 
+impl schemars::JsonSchema for State {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "State".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "enum": Self::ALL })
+    }
+}
+
 impl Serialize for State {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -104,7 +114,7 @@ impl Serialize for State {
 }
 
 /// One NIC of a guest.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 pub struct GuestNic {
     /// The guest.
     pub vmid: Vmid,
@@ -121,7 +131,7 @@ pub struct GuestNic {
 }
 
 /// Frames that were dropped, by reason and port. An entry goes a day after its last frame.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 pub struct Dropped {
     /// Where they came from.
     pub port: IfName,
@@ -141,7 +151,7 @@ pub struct Dropped {
 }
 
 /// A MAC that the provider does not know.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 pub struct Stranger {
     /// Where its frames come from.
     pub port: IfName,
@@ -187,7 +197,7 @@ pub struct NodeFacts<'a> {
 }
 
 /// All that there is to say.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 pub struct View {
     /// The node.
     pub node: String,

@@ -398,7 +398,7 @@ fn a_second_nic_in_the_same_subnet_is_told_of() {
     assert!(!first.out.contains("same subnet"), "{first}");
     let second = node.run("assign 100 203.0.113.11 --net 1 --no-hookscript").ok();
     let told = "note: 203.0.113.11 on net1 is in the same subnet as 203.0.113.10 on net0: the guest answers from it by net0, where it is \
-        dropped; to have both on net0: `pve-public-ip release 100 203.0.113.11`, then `pve-public-ip assign 100 203.0.113.11 --net 0`\n";
+        dropped\n  hint: to have both on net0: `pve-public-ip release 100 203.0.113.11`, then `pve-public-ip assign 100 203.0.113.11 --net 0`\n";
     assert!(second.out.contains(told), "{second}");
     node.run("release 100 203.0.113.11 --no-hookscript").ok();
     let both = node.run("assign 100 203.0.113.11 --net 0 --no-hookscript").ok();

@@ -121,7 +121,7 @@ fn lines_with<'a>(text: &'a [u8], word: &str, is_meant: impl Fn(&[u8]) -> bool) 
 }
 
 /// A guest's hold on an address, from beginning to end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Holder {
     /// The address or prefix.
     pub address: Prefix,

@@ -23,7 +23,7 @@ pub use sighting::sighted;
 use crate::model::{MacAddr, Moment, Prefix, Vmid};
 
 /// Two that claim the same.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Conflict {
     /// By which it is acknowledged; the same as long as the conflict is.
     pub id: String,
@@ -49,7 +49,7 @@ pub struct Conflict {
 }
 
 /// How often something was seen, and when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Seen {
     /// How often; of a flood, a part.
     pub count: u64,

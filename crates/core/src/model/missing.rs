@@ -1,7 +1,7 @@
 //! What a kernel may lack.
 
 /// What a kernel may lack.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Missing {
     /// What it is.
     pub feature: &'static str,

@@ -11,7 +11,7 @@ use super::{Member, Network, Port, Used};
 use crate::model::{IfName, Severity, Vmid};
 
 /// Something that is not as planned, or cannot be meant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Finding {
     /// Name that never changes.
     pub code: &'static str,

@@ -28,7 +28,7 @@ const LOOKED_UP: usize = 256;
 const PRECISION: u64 = 86_400;
 
 /// A router, by the address at which guests or the node send to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Router {
     /// The node's interface towards it: a pool's bridge, or that of one VLAN beside it.
     pub bridge: IfName,

@@ -14,7 +14,7 @@ use crate::plan::{Inputs, is_segment_of, macs_of_the_node, macs_of_two_guests, r
 use crate::registry::document::PoolIndex;
 
 /// A mistake in addresses or MACs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Flaw {
     /// Name that never changes.
     pub code: &'static str,

@@ -35,7 +35,7 @@ pub struct Map {
 }
 
 /// Something to draw.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Item {
     /// What it is.
     pub kind: Kind,
@@ -46,7 +46,7 @@ pub struct Item {
 }
 
 /// What an item is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Where the addresses come from.
@@ -64,7 +64,7 @@ pub enum Kind {
 }
 
 /// One item hangs on another.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Edge {
     /// Index of the item that is nearer to the provider.
     pub from: usize,

@@ -1,0 +1,298 @@
+//! The JSON of every command, as types from which its schemas are made. A test runs each command and holds its output to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::help::Explained;
+use crate::audit::{Entry, Holder};
+use crate::conflict::Conflict;
+use crate::doctor::{Finding, Unchecked};
+use crate::model::{
+    Amount, IfName, MacAddr, Missing, Moment, NicId, NodeName, PoolName, Prefix, Problem, Severity, Vmid,
+};
+use crate::ops::{
+    AddressesAdded, Assigned, Done, InterfaceSet, PoolCreated, PoolProperties, PoolRemoved, PoolSettings, Released,
+};
+use crate::partition::{self, Plan, Strategy, Weight};
+use crate::plan::Router;
+use crate::registry::Totals;
+use crate::registry::document::{BackendChoice, GuestFile, Mode, NodeFile, PoolAddress, Profile};
+use crate::selftest::live;
+use crate::topology::{Edge, Flaw, Item};
+use crate::view::View;
+
+/// An answer with what every answer has.
+#[derive(Serialize, JsonSchema)]
+struct Answer<T> {
+    #[serde(flatten)]
+    answer: T,
+    /// What is worth knowing.
+    notes: Vec<Problem>,
+    /// Why a part of it is not done, if so.
+    problem: Option<Problem>,
+}
+
+/// Nothing was done, or could be said.
+#[derive(Serialize, JsonSchema)]
+struct Failure {
+    /// What is worth knowing.
+    notes: Vec<Problem>,
+    /// Why.
+    problem: Problem,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is asked for")]
+enum Document<A> {
+    Answer(A),
+    Failure(Failure),
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is asked for")]
+enum Either<A, B> {
+    One(A),
+    Other(B),
+}
+
+/// Declares the shape of an answer; what may be absent is an `Option`.
+macro_rules! shapes {
+    ($($(#[$meta:meta])* $name:ident { $($field:ident: $type:ty),* $(,)? })+) => { $(
+        $(#[$meta])*
+        #[derive(Serialize, JsonSchema)]
+        struct $name { $($field: $type),* }
+    )+ };
+}
+
+shapes! {
+    /// Nothing to say.
+    Nothing {}
+    /// One assigned address of `list`.
+    Assignment {
+        vmid: Vmid, interface: NicId, address: Prefix, mac: MacAddr, pool: PoolName, gateway: Option<IpAddr>,
+        organization: Option<String>, assigned_at: String, monthly_cost_cents: Option<u64>, node: String, state: String,
+    }
+    /// `list`.
+    Assignments { assignments: Vec<Assignment> }
+    /// A run of addresses that nobody holds.
+    Range {
+        pool: PoolName, first: IpAddr, last: IpAddr, count: Amount, mac: Option<MacAddr>, gateway: Option<IpAddr>,
+        state: String, free_at: Option<Moment>, released: Option<Moment>, vmid: Option<Vmid>,
+    }
+    /// `list --free`.
+    Ranges { ranges: Vec<Range> }
+    /// A pool of `pool list`.
+    PoolListed {
+        name: PoolName, profile: Profile, mode: Mode, bridge: IfName, gateway4: Option<IpAddr>, gateway6: Option<IpAddr>,
+        entries: usize, totals: BTreeMap<String, Totals>,
+    }
+    /// `pool list`.
+    Pools { pools: Vec<PoolListed> }
+    /// `pool export`.
+    Exported { pool: PoolName, addresses: Vec<PoolAddress> }
+    /// A holder of an address.
+    PoolHolder { vmid: Vmid, interface: NicId, address: Prefix }
+    /// What cools down.
+    Cooling { address: Prefix, vmid: Vmid, released: Moment, free_at: Moment }
+    /// Free addresses.
+    Free { first: IpAddr, last: IpAddr }
+    /// An entry of a pool.
+    PoolEntry {
+        address: Prefix, mac: Option<MacAddr>, gateway: Option<IpAddr>, monthly_cost_cents: Option<u64>,
+        holders: Vec<PoolHolder>, cooling: Vec<Cooling>, free: Vec<Free>,
+    }
+    /// What was changed or would be.
+    Steps { steps: Vec<String>, problems: Vec<Problem> }
+    /// A gateway that is not protected yet: bridge and address.
+    Verified {
+        steps: Vec<String>, problems: Vec<Problem>, drift: Vec<String>, active: Option<Vec<live::Outcome>>,
+        unknown_gateways: Option<Vec<(IfName, IpAddr)>>,
+    }
+    /// `conflicts list`.
+    Conflicts { conflicts: Vec<Conflict>, not_compared: Vec<String> }
+    /// `conflicts ack`.
+    Acknowledged { acknowledged: BTreeSet<String> }
+    /// `audit`.
+    Audited {
+        unreadable: usize, not_searched: Vec<String>, begins: Option<Moment>, entries: Option<Vec<Entry>>,
+        holders: Option<Vec<Holder>>,
+    }
+    /// A frame that `explain` judged.
+    Judged { frame: String, verdict: String, reason: String }
+    /// `explain`.
+    ExplainedFrames { port: IfName, role: String, to: Option<IfName>, frames: Vec<Judged>, reason: Option<String> }
+    /// What `doctor --fix` did.
+    Deed { code: String, subject: String, what: String, error: Option<String> }
+    /// `doctor`.
+    Examined {
+        findings: Vec<Finding>, unchecked: Vec<Unchecked>, node: Option<String>, version: String, checks: usize,
+        fixes: Option<Vec<Deed>>,
+    }
+    /// A check of `doctor --list`.
+    CheckListed { code: String, severity: Severity, explanation: String }
+    /// `doctor --list`.
+    Checks { checks: Vec<CheckListed> }
+    /// `topology`.
+    Drawn { node: String, items: Vec<Item>, edges: Vec<Edge>, not_drawn: Vec<String> }
+    /// `topology --check`.
+    Flaws { flaws: Vec<Flaw>, not_looked_at: Vec<String> }
+    /// A strategy of `partition compare`.
+    Compared { strategy: Strategy, weight: Option<Weight>, problem: Option<String> }
+    /// `partition compare`.
+    Strategies { strategies: Vec<Compared>, remarks: Vec<String> }
+    /// `partition check`.
+    PartitionChecked { findings: Vec<partition::Finding>, remarks: Vec<String> }
+    /// A frame of the selftest.
+    Played {
+        topology: String, sender: String, group: String, class: String, expected: String, got: String, seen: Vec<String>,
+        leaked: bool, broken: bool,
+    }
+    /// A topology that was not run.
+    NotRun { topology: String, reason: String, optional: bool }
+    /// `selftest`.
+    Selftested {
+        kernel: String, nft: String, missing: Vec<Missing>, rows: Vec<Played>, not_run: Vec<NotRun>, frames: usize,
+        topologies: usize, leaked: usize, broken: usize, good: bool, seconds: f64,
+    }
+    /// A file that cannot be used.
+    BrokenFile { file: String, reason: String, hint: String, copied_at: Option<String> }
+    /// `registry check`.
+    BrokenFiles { files: Vec<BrokenFile> }
+    /// `registry restore`.
+    Restored { file: String, copied_at: String, replaced: String }
+    /// `registry restore --dry-run`.
+    WouldBeRestored { file: String, copied_at: String, content: String }
+    /// `node show`.
+    NodeShown {
+        node: NodeName, routers: Vec<Router>, uplinks: Option<BTreeSet<IfName>>, route_uplink: Option<IfName>,
+        log_group: Option<u16>, watch: bool, backend: BackendChoice, routed_traffic_is_filtered_by: String,
+        alert_mail: Option<String>, alert_exec: Option<String>, alert_attempts: Option<u64>, metrics_seconds: Option<u64>,
+        metrics_directory: Option<String>,
+    }
+    /// `node set`.
+    NodeChanged { node: NodeName, settings: NodeFile }
+    /// `setup`.
+    SetUp { storage: String, changed: bool, section: Option<String> }
+    /// `deliver`.
+    Delivered { messages: usize }
+    /// `completion`.
+    Script { shell: String, script: String }
+    /// `problem`.
+    ProblemsExplained { problems: Vec<Explained> }
+}
+
+#[derive(Serialize, JsonSchema)]
+struct PoolShown {
+    #[serde(flatten)]
+    properties: PoolProperties,
+    name: PoolName,
+    routers: Vec<Router>,
+    addresses: Vec<PoolEntry>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct GuestShown {
+    #[serde(flatten)]
+    guest: GuestFile,
+    /// What to configure inside by hand, by the way in which it is done.
+    inside: Option<BTreeMap<String, String>>,
+    node: String,
+    state: String,
+    hookscript_registered: bool,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Planned {
+    #[serde(flatten)]
+    plan: Plan,
+    remarks: Vec<String>,
+}
+
+fn one<A: JsonSchema>() -> Value {
+    strict(schemars::schema_for!(Document<A>).to_value())
+}
+
+fn answer<A: JsonSchema>() -> Value {
+    one::<Answer<A>>()
+}
+
+fn done<A: JsonSchema>() -> Value {
+    one::<Done<A>>()
+}
+
+/// Every command that has a JSON of its own, by its words, with the schema of its answers.
+pub fn schemas() -> BTreeMap<&'static str, Value> {
+    let any = || strict(schemars::schema_for!(Document<Answer<BTreeMap<String, Value>>>).to_value());
+    BTreeMap::from([
+        ("pool create", done::<PoolCreated>()),
+        ("pool add", done::<AddressesAdded>()),
+        ("pool import", done::<AddressesAdded>()),
+        ("pool export", answer::<Exported>()),
+        ("pool set", done::<PoolSettings>()),
+        ("pool remove", done::<PoolRemoved>()),
+        ("pool list", answer::<Pools>()),
+        ("pool show", answer::<PoolShown>()),
+        ("assign", done::<Assigned>()),
+        ("release", done::<Released>()),
+        ("set", done::<InterfaceSet>()),
+        ("list", one::<Either<Answer<Assignments>, Answer<Ranges>>>()),
+        ("show", answer::<GuestShown>()),
+        ("who", any()),
+        ("plan", answer::<Steps>()),
+        ("apply", answer::<Steps>()),
+        ("verify", answer::<Verified>()),
+        ("status", one::<View>()),
+        ("metrics", one::<View>()),
+        ("conflicts list", answer::<Conflicts>()),
+        ("conflicts ack", answer::<Acknowledged>()),
+        ("audit", answer::<Audited>()),
+        ("explain", answer::<ExplainedFrames>()),
+        ("doctor", one::<Either<Answer<Examined>, Answer<Checks>>>()),
+        ("topology", one::<Either<Answer<Drawn>, Answer<Flaws>>>()),
+        ("partition plan", answer::<Planned>()),
+        ("partition compare", answer::<Strategies>()),
+        ("partition check", answer::<PartitionChecked>()),
+        ("selftest", answer::<Selftested>()),
+        ("registry check", answer::<BrokenFiles>()),
+        ("registry restore", one::<Either<Done<Restored>, Answer<WouldBeRestored>>>()),
+        ("node show", answer::<NodeShown>()),
+        ("node set", done::<NodeChanged>()),
+        ("setup", answer::<SetUp>()),
+        ("deliver", answer::<Delivered>()),
+        ("hook", answer::<Nothing>()),
+        ("guard", answer::<Nothing>()),
+        ("schema", any()),
+        ("completion", answer::<Script>()),
+        ("problem", one::<Either<Answer<ProblemsExplained>, Answer<Explained>>>()),
+    ])
+}
+
+/// An object has no other keys than those that are named, and a large number may be a string.
+fn strict(schema: Value) -> Value {
+    match schema {
+        Value::Array(list) => list.into_iter().map(strict).collect(),
+        Value::Object(map) => {
+            let mut map: Map<String, Value> = map.into_iter().map(|(key, value)| (key, strict(value))).collect();
+            let is_shape = map.contains_key("properties") && !map.contains_key("$ref") && !map.contains_key("allOf");
+            if is_shape && !map.contains_key("additionalProperties") {
+                map.insert("additionalProperties".to_owned(), false.into());
+            }
+            if map.get("format").is_some_and(|format| format == "uint64") {
+                let types = match map.get("type") {
+                    Some(Value::Array(types)) => types.iter().cloned().chain(["string".into()]).collect(),
+                    _ => vec!["integer".into(), "string".into()],
+                };
+                map.insert("type".to_owned(), types.into());
+                map.remove("format");
+            }
+            Value::Object(map)
+        }
+        other => other,
+    }
+}
