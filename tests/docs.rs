@@ -191,6 +191,7 @@ fn commands_in_the_guides_parse() {
             }
             let words =
                 command.split_whitespace().map(|word| filled_in(word.trim_start_matches('[').trim_end_matches(']')));
+            let words = pve_public_ip::cli::with_help_of_problems(words.map(Into::into));
             let parsed = pve_public_ip::cli::Cli::try_parse_from(words);
             assert!(parsed.is_ok(), "{name}: `{command}`: {}", parsed.map(|_| ()).unwrap_err());
             seen += 1;

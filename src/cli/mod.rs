@@ -1118,7 +1118,8 @@ impl Exit {
             | "registry-file-too-large"
             | "registry-locked"
             | "registry-lock-lost"
-            | "etc-pve-down" => Self::NotWritable,
+            | "etc-pve-down"
+            | "etc-pve-stale" => Self::NotWritable,
             _ => Self::Failed,
         }
     }

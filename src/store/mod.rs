@@ -110,6 +110,7 @@ impl StoreError {
             Self::Changed { .. } => code!("registry-changed-meanwhile"),
             Self::TooLarge { .. } => code!("registry-file-too-large"),
             Self::Down { .. } => code!("etc-pve-down"),
+            Self::Stale { .. } => code!("etc-pve-stale"),
             Self::Lock(LockError::Busy { .. }) => code!("registry-locked"),
             Self::Lock(LockError::Expired(_)) => code!("registry-lock-lost"),
             Self::Lock(LockError::Io { .. }) => code!("registry-not-writable"),
@@ -125,6 +126,7 @@ impl StoreError {
             | Self::Render { path, .. }
             | Self::Changed { path }
             | Self::TooLarge { path, .. }
+            | Self::Stale { path, .. }
             | Self::Down { path } => Subject::File(path.display().to_string()),
             Self::Lock(_) => Subject::Node,
             Self::Rule(error) => error.subject(),
