@@ -1260,10 +1260,10 @@ fn schema(file: Option<SchemaFile>) -> Output {
 pub fn with_help_of_problems(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut args: Vec<OsString> = args.collect();
     let at = args.windows(2).position(|pair| pair[0] == "help" && pair[1] == "problem");
-    // Only the first word that is no option is a command.
-    let is_command = |at: usize| {
-        args.iter().skip(1).take(at.saturating_sub(1)).all(|word| word.as_encoded_bytes().starts_with(b"-"))
-    };
+    // Only the first word that is no option, and no value of one, is a command.
+    let takes_value = |word: &OsString| word == "--root" || word == "--output-format";
+    let is_option = |at: usize| args[at].as_encoded_bytes().starts_with(b"-") || takes_value(&args[at - 1]);
+    let is_command = |at: usize| (1..at).all(is_option);
     if let Some(at) = at.filter(|at| is_command(*at)) {
         args.remove(at);
     }
