@@ -16,11 +16,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::cloudinit::Finding;
+use crate::code;
 use crate::guest::{GuestError, Located};
 use crate::hookscript;
 use crate::host::{command, files};
 use crate::inspect::{self, Moment};
-use crate::code;
 use crate::model::{Code, GuestKind, MacAddr, NodeName, PoolName, Prefix, Vmid};
 use crate::plan::{
     Index, Inputs, Presence, check_configured, check_filtered, check_guest, check_stranger, is_configured_beyond,

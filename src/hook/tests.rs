@@ -52,7 +52,7 @@ fn a_kept_part_of_the_pools_is_used_until_the_file_changes() {
     pools(r#"{"address":"203.0.113.10/32"}"#);
     let changed = hook.pools(&file, &configured).unwrap();
     assert!(changed.is_new);
-    assert_eq!(entries(&changed), ["203.0.113.10/32"]);
+    assert_eq!(entries(&changed), ["203.0.113.10"]);
     pools("{}");
     let message = hook.pools(&file, &configured).map(|_| ()).unwrap_err().to_string();
     assert!(message.contains("missing field `address`"), "{message}");

@@ -98,7 +98,7 @@ fn kind(cause: &(dyn std::error::Error + 'static)) -> Option<(Code, Subject, Opt
         return Some((error.code(), error.subject(), error.hint()));
     }
     if let Some(error) = cause.downcast_ref::<ReconcileError>() {
-        let subject = if let ReconcileError::Store(error) = error { error.subject() } else { Subject::Node };
+        let subject = if let ReconcileError::Store(error) = error.first() { error.subject() } else { Subject::Node };
         return Some((error.code(), subject, error.hint()));
     }
     if let Some(error) = cause.downcast_ref::<RuleError>() {

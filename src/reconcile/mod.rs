@@ -37,8 +37,8 @@ pub use network::{Extent, Kernels, Network, Networks, Which};
 pub(crate) use routers::ask_routers;
 pub use sources::{Sources, Trust};
 
-use crate::guest::{GuestError, Guests};
 use crate::code;
+use crate::guest::{GuestError, Guests};
 use crate::model::{Code, NodeName, Vmid};
 use crate::paths::Paths;
 use crate::plan::{
@@ -382,9 +382,8 @@ fn add_failures(problems: &mut Vec<Problem>, failed: &[Failed<Refusal>], obstacl
     problems.extend(failed.iter().map(Failed::problem));
     // What is not wanted there any more may be there still.
     let unread = obstacles.unread().into_iter().filter(|unread| failed.iter().all(|failed| failed.error != **unread));
-    let problem = |unread: &Refusal| {
-        Problem::of_node(code!("kernel-unreadable"), unread.sentence.clone(), unread.hint.clone())
-    };
+    let problem =
+        |unread: &Refusal| Problem::of_node(code!("kernel-unreadable"), unread.sentence.clone(), unread.hint.clone());
     problems.extend(unread.into_iter().map(problem));
     let mut said = BTreeSet::new();
     problems.retain(|problem| said.insert((problem.guest(), problem.sentence.clone())));
