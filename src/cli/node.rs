@@ -121,13 +121,11 @@ fn step_size(step: &Step) -> usize {
 fn unguarded(node: &Node, steps: &[Step]) -> Option<Problem> {
     let is_new = |step: &Step| matches!(step, Step::ScreenPort(_));
     let is_guarded = RunState::guard_note(&node.paths).is_some_and(|note| note.is_alive());
-    (!is_guarded && steps.iter().any(is_new)).then(|| Problem {
-        vmid: None,
-        sentence:
-            "no guard runs on this node: the filter holds for ports that appear, but they are not screened before \
-                   the next `apply`"
-                .to_owned(),
-        hint: format!("the guard screens them at once: `systemctl enable --now {UNIT}`"),
+    (!is_guarded && steps.iter().any(is_new)).then(|| {
+        let sentence = "no guard runs on this node: the filter holds for ports that appear, but they are not screened \
+            before the next `apply`";
+        let hint = format!("the guard screens them at once: `systemctl enable --now {UNIT}`");
+        Problem::of_node(code!("guard-not-running"), sentence, hint)
     })
 }
 
