@@ -61,6 +61,8 @@ fn answers_keep_to_their_schemas() {
     node.tree.qemu(102, "net0: virtio=02:00:00:AA:BB:03,bridge=vmbr1\n");
     let mut answers: Vec<(String, String, Value)> = Vec::new();
     let names = commands();
+    node.tree.write("entries.csv", "address\n198.51.100.64\n198.51.100.65\n");
+    let file = node.tree.path("entries.csv").display().to_string();
     for line in [
         "pool list",
         "pool create more --profile generic-routed --bridge vmbr1 198.51.100.0/28 2001:db8:7::/64",
@@ -85,6 +87,9 @@ fn answers_keep_to_their_schemas() {
         "pool show ovh-rbx",
         "pool show more",
         "pool show none",
+        "pool export more",
+        "pool import more FILE",
+        "registry convert",
         "show 100",
         "show 999",
         "who 203.0.113.10",
@@ -126,7 +131,7 @@ fn answers_keep_to_their_schemas() {
         "pool remove more",
         "pool remove more",
     ] {
-        let run = node.run(&format!("{line} --output-format json"));
+        let run = node.run(&format!("{} --output-format json", line.replace("FILE", &file)));
         let command = names.iter().filter(|name| line == **name || line.starts_with(&format!("{name} ")));
         let command = command.max_by_key(|name| name.len()).unwrap_or_else(|| panic!("`{line}` is no command"));
         assert!(run.code != 2 && run.out.lines().count() == 1, "{run}");

@@ -168,6 +168,8 @@ shapes! {
     Restored { file: String, copied_at: String, replaced: String }
     /// `registry restore --dry-run`.
     WouldBeRestored { file: String, copied_at: String, content: String }
+    /// `registry convert`.
+    Converted { changed: bool }
     /// `node show`.
     NodeShown {
         node: NodeName, routers: Vec<Router>, uplinks: Option<BTreeSet<IfName>>, route_uplink: Option<IfName>,
@@ -261,6 +263,7 @@ pub fn schemas() -> BTreeMap<&'static str, Value> {
         ("selftest", answer::<Selftested>()),
         ("registry check", answer::<BrokenFiles>()),
         ("registry restore", one::<Either<Done<Restored>, Answer<WouldBeRestored>>>()),
+        ("registry convert", done::<Converted>()),
         ("node show", answer::<NodeShown>()),
         ("node set", done::<NodeChanged>()),
         ("setup", answer::<SetUp>()),

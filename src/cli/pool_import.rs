@@ -9,14 +9,14 @@ use super::advice;
 use super::output::Output;
 use super::pools::{added, differences, readable, shown};
 use super::table::table;
-use crate::host::files;
 use crate::code;
+use crate::host::files;
 use crate::model::text::escaped;
 use crate::model::{PoolName, Prefix, Subject};
 use crate::ops::{self, EntryAdded};
 use crate::reconcile::Node;
-use crate::registry::entries::{csv, read_entries};
 use crate::registry::EntryChange;
+use crate::registry::entries::{csv, read_entries};
 use crate::request;
 
 /// Larger than any pool: the file of one has 1 MiB.

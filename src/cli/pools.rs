@@ -13,8 +13,8 @@ use super::{PoolAdd, PoolCommand, PoolCreate, PoolSet, ProfileOrFile};
 use crate::host::files;
 use crate::model::{PoolName, Prefix, Problem};
 use crate::ops::{
-    self, AddressesAdded, Difference, Done, EntryAdded, PoolCreated, PoolProperties, PoolRemoved, PoolSettings, Rerouting, Retold, money,
-    own_addresses,
+    self, AddressesAdded, Difference, Done, EntryAdded, PoolCreated, PoolProperties, PoolRemoved, PoolSettings,
+    Rerouting, Retold, money, own_addresses,
 };
 use crate::plan::is_segment_of;
 use crate::reconcile::Node;

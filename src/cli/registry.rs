@@ -59,7 +59,7 @@ fn convert(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
     } else {
         "each pool has a file of its own already".to_owned()
     };
-    settle(node, dry_run, Output::new(text, json!({ "changed": is_done })))
+    Ok(settle(node, dry_run, &Subject::Node, &Output::new(text, json!({ "changed": is_done }))))
 }
 
 fn restore(node: &Node, name: &str, dry_run: bool) -> anyhow::Result<Output> {

@@ -20,8 +20,8 @@ pub use interface::{InterfaceSet, set_interface};
 pub use network::Told;
 pub(crate) use pools::money;
 pub use pools::{
-    AddressesAdded, EntryAdded, Difference, PoolCreated, PoolProperties, PoolRemoved, PoolSettings, Rerouting, add_addresses,
-    create_pool, remove_from_pool, set_pool,
+    AddressesAdded, Difference, EntryAdded, PoolCreated, PoolProperties, PoolRemoved, PoolSettings, Rerouting,
+    add_addresses, create_pool, remove_from_pool, set_pool,
 };
 pub use release::{Kept, Released, release};
 use schemars::JsonSchema;
