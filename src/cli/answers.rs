@@ -126,7 +126,7 @@ shapes! {
     /// A frame that `explain` judged.
     Judged { frame: String, verdict: String, reason: String }
     /// `explain`.
-    ExplainedFrames { port: IfName, role: String, to: Option<IfName>, frames: Vec<Judged>, reason: Option<String>, not_forwarding: Option<String> }
+    ExplainedFrames { port: IfName, role: String, to: Option<IfName>, frames: Vec<Judged>, reason: Option<String>, not_forwarding: Option<Vec<String>> }
     /// What `doctor --fix` did.
     Deed { code: String, subject: String, what: String, error: Option<String> }
     /// `doctor`.
