@@ -184,7 +184,7 @@ fn a_spoilt_pools_file_opens_nothing() {
         ("", "is empty", restore.to_owned()),
         (
             "{\"version\": 7}",
-            "has version 7, but pve-public-ip 0.2.0 reads version 1: it was written by a newer release",
+            "has version 7, but pve-public-ip 0.2.0 reads version 2: it was written by a newer release",
             UPGRADE.to_owned(),
         ),
         (
