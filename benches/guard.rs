@@ -18,13 +18,10 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use nix::sched::{CloneFlags, setns};
 use pve_public_ip::model::{IfName, MacAddr};
-use pve_public_ip::paths::Paths;
 use pve_public_ip::plan::Rules;
-use pve_public_ip::reconcile::reference;
 use pve_public_ip::ruleset::{Element, SetId, Table};
-use pve_public_ip::system::Kernel;
 use pve_public_ip::system::packet::Wire;
-use pve_public_ip::system::run::RunState;
+use pve_public_ip::system::{Kernel, Nftables};
 
 /// Measures a guard on a lab of `benches/run`.
 #[derive(Debug, Parser)]
@@ -159,8 +156,8 @@ impl Node {
         note(figures, "start", ms(began.elapsed()));
         // Whoever notifies must not be held up by us.
         drop(socket);
-        let reference = reference(&RunState::unlocked(&Paths::new(&task.root)), None)?;
-        Ok(Self { guard, root: task.root.clone(), kernel: Kernel::open(reference)? })
+        let kernel = Kernel::open(Nftables::reference(None)?)?;
+        Ok(Self { guard, root: task.root.clone(), kernel })
     }
 
     fn pid(&self) -> nix::unistd::Pid {

@@ -11,7 +11,6 @@ use pve_public_ip::cli::answers::schemas;
 use serde_json::Value;
 
 #[path = "common/mod.rs"]
-#[allow(dead_code, reason = "each program of tests uses a part of it")]
 mod common;
 
 use common::Node;
@@ -54,6 +53,76 @@ fn every_command_has_a_schema() {
 /// What cannot be run on a directory as the root: the service, and what needs root and a kernel.
 const NOT_RUN: [&str; 2] = ["guard", "selftest"];
 
+/// What is run, one after the other, on one node.
+const LINES: &[&str] = &[
+    "pool list",
+    "pool create more --profile generic-routed --bridge vmbr1 198.51.100.0/28 2001:db8:7::/64",
+    "pool add more 198.51.100.64 --mac 02:00:00:00:00:09 --monthly-cost-cents 200",
+    "pool add more 198.51.100.64 --monthly-cost-cents 300",
+    "pool add more 198.51.100.64",
+    "pool set more --cool-down 0 --dry-run",
+    "assign 100 203.0.113.10 2001:db8:0:1::10 --organization acme",
+    "assign 100 203.0.113.10",
+    "assign 101 -4 --pool ovh-rbx --dry-run",
+    "assign 101 203.0.113.10",
+    "assign 102 203.0.113.11",
+    "assign 101 203.0.113.13",
+    "pool set ovh-rbx --gateway4 203.0.113.2",
+    "pool set ovh-rbx --bridge vmbr1 --dry-run",
+    "set 100 --dhcp false",
+    "set 102 --dhcp false",
+    "list",
+    "list --free",
+    "list --state cooling",
+    "pool list",
+    "pool show ovh-rbx",
+    "pool show more",
+    "pool show none",
+    "pool export more",
+    "pool import more FILE",
+    "registry convert",
+    "show 100",
+    "show 999",
+    "who 203.0.113.10",
+    "plan",
+    "apply --dry-run",
+    "apply",
+    "verify",
+    "status",
+    "metrics",
+    "conflicts list",
+    "conflicts ack --all",
+    "audit",
+    "audit --address 203.0.113.10",
+    "audit --address 203.0.113.10 --at 1h",
+    "explain --port tap100i0 --src 203.0.113.10",
+    "doctor",
+    "doctor --fix --dry-run",
+    "doctor --list",
+    "topology",
+    "topology --check",
+    "partition plan --strategy per-application --base 10.1.0.0/16",
+    "partition compare --base 10.1.0.0/16",
+    "partition check",
+    "registry check",
+    "registry restore pools.json",
+    "node show",
+    "node set --alert-attempts 50",
+    "node set --uplink nothing",
+    "setup",
+    "deliver",
+    "hook 100 pre-start",
+    "schema",
+    "completion bash",
+    "problem",
+    "problem overlap",
+    "release 101 203.0.113.13",
+    "release 101",
+    "release 999",
+    "pool remove more",
+    "pool remove more",
+];
+
 #[test]
 fn answers_keep_to_their_schemas() {
     let node = Node::with_pool();
@@ -63,79 +132,12 @@ fn answers_keep_to_their_schemas() {
     let names = commands();
     node.tree.write("entries.csv", "address\n198.51.100.64\n198.51.100.65\n");
     let file = node.tree.path("entries.csv").display().to_string();
-    for line in [
-        "pool list",
-        "pool create more --profile generic-routed --bridge vmbr1 198.51.100.0/28 2001:db8:7::/64",
-        "pool add more 198.51.100.64 --mac 02:00:00:00:00:09 --monthly-cost-cents 200",
-        "pool add more 198.51.100.64 --monthly-cost-cents 300",
-        "pool add more 198.51.100.64",
-        "pool set more --cool-down 0 --dry-run",
-        "assign 100 203.0.113.10 2001:db8:0:1::10 --organization acme",
-        "assign 100 203.0.113.10",
-        "assign 101 -4 --pool ovh-rbx --dry-run",
-        "assign 101 203.0.113.10",
-        "assign 102 203.0.113.11",
-        "assign 101 203.0.113.13",
-        "pool set ovh-rbx --gateway4 203.0.113.2",
-        "pool set ovh-rbx --bridge vmbr1 --dry-run",
-        "set 100 --dhcp false",
-        "set 102 --dhcp false",
-        "list",
-        "list --free",
-        "list --state cooling",
-        "pool list",
-        "pool show ovh-rbx",
-        "pool show more",
-        "pool show none",
-        "pool export more",
-        "pool import more FILE",
-        "registry convert",
-        "show 100",
-        "show 999",
-        "who 203.0.113.10",
-        "plan",
-        "apply --dry-run",
-        "apply",
-        "verify",
-        "status",
-        "metrics",
-        "conflicts list",
-        "conflicts ack --all",
-        "audit",
-        "audit --address 203.0.113.10",
-        "audit --address 203.0.113.10 --at 1h",
-        "explain --port tap100i0 --src 203.0.113.10",
-        "doctor",
-        "doctor --fix --dry-run",
-        "doctor --list",
-        "topology",
-        "topology --check",
-        "partition plan --strategy per-application --base 10.1.0.0/16",
-        "partition compare --base 10.1.0.0/16",
-        "partition check",
-        "registry check",
-        "registry restore pools.json",
-        "node show",
-        "node set --alert-attempts 50",
-        "node set --uplink nothing",
-        "setup",
-        "deliver",
-        "hook 100 pre-start",
-        "schema",
-        "completion bash",
-        "problem",
-        "problem overlap",
-        "release 101 203.0.113.13",
-        "release 101",
-        "release 999",
-        "pool remove more",
-        "pool remove more",
-    ] {
+    for line in LINES {
         let run = node.run(&format!("{} --output-format json", line.replace("FILE", &file)));
-        let command = names.iter().filter(|name| line == **name || line.starts_with(&format!("{name} ")));
+        let command = names.iter().filter(|name| *line == **name || line.starts_with(&format!("{name} ")));
         let command = command.max_by_key(|name| name.len()).unwrap_or_else(|| panic!("`{line}` is no command"));
         assert!(run.code != 2 && run.out.lines().count() == 1, "{run}");
-        answers.push((line.to_owned(), command.clone(), run.json()));
+        answers.push(((*line).to_owned(), command.clone(), run.json()));
     }
     node.tree.write("etc/pve/public-ip/guests/101.json", "{");
     for line in

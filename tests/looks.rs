@@ -122,8 +122,8 @@ fn everything(directory: &Path) -> BTreeMap<PathBuf, String> {
 /// What the kernel has of ours, or what a pool changes.
 fn kernel(node: &Node) -> BTreeSet<String> {
     // Time passes.
-    let links = node.net.sh("ip -d -o link | sed 's/[a-z_]*timer *[0-9.]*//g'; bridge -d link; nft list tables");
-    let lines = links.lines().map(str::to_owned).chain(node.net.filter().into_iter().flatten());
+    let seen = node.net.sh("ip -d -o link | sed 's/[a-z_]*timer *[0-9.]*//g'; bridge -d link; nft list tables");
+    let lines = seen.lines().map(str::to_owned).chain(node.net.filter().into_iter().flatten());
     lines.chain(node.net.marked()).chain(node.net.support()).collect()
 }
 

@@ -28,9 +28,9 @@ fn a_port_that_appears_is_drift_until_it_is_screened() {
         .args(["-c", "printf pve-public-ip >/proc/self/comm; echo ready; exec 3<&0; while read -r _ <&3; do :; done"]);
     let mut guard = stand_in.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     BufReader::new(guard.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
-    let note = serde_json::json!({"pid": guard.id(), "last_look": 0, "last_look_ms": 0, "looks": 1, "last_change": 0,
+    let left = serde_json::json!({"pid": guard.id(), "last_look": 0, "last_look_ms": 0, "looks": 1, "last_change": 0,
         "repairs": 0, "guests": 0, "problems": 0, "trouble": null});
-    node.tree.write("run/pve-public-ip/guard", note.to_string());
+    node.tree.write("run/pve-public-ip/guard", left.to_string());
     let verify = node.run("verify");
     assert!(verify.code == 3 && verify.out.contains(DRIFT) && !verify.out.contains("no guard runs"), "{verify}");
     drop(guard.stdin.take());

@@ -11,7 +11,6 @@ use pve_public_ip::doctor::CHECKS;
 use pve_public_ip::model::CODES;
 
 #[path = "common/mod.rs"]
-#[allow(dead_code, reason = "each program of tests uses a part of it")]
 mod common;
 
 use common::Node;

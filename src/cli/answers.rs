@@ -29,7 +29,7 @@ use crate::view::View;
 #[derive(Serialize, JsonSchema)]
 struct Answer<T> {
     #[serde(flatten)]
-    answer: T,
+    data: T,
     /// What is worth knowing.
     notes: Vec<Problem>,
     /// Why a part of it is not done, if so.
@@ -66,6 +66,7 @@ macro_rules! shapes {
     ($($(#[$meta:meta])* $name:ident { $($field:ident: $type:ty),* $(,)? })+) => { $(
         $(#[$meta])*
         #[derive(Serialize, JsonSchema)]
+        #[allow(clippy::allow_attributes, clippy::struct_field_names, reason = "they are called as in the answer")]
         struct $name { $($field: $type),* }
     )+ };
 }

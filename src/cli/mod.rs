@@ -327,8 +327,8 @@ pub enum PoolCommand {
     Add(PoolAdd),
     /// Add addresses to a pool, or change what is known of them, as a CSV or JSON file says: all in one step, or none
     ///
-    /// CSV has a first line with the names of its columns: address, mac, gateway, monthly_cost_cents. An empty cell leaves what
-    /// is known as it is. With --dry-run the changes are only shown.
+    /// CSV has a first line with the names of its columns: `address`, `mac`, `gateway`, `monthly_cost_cents`. An empty cell leaves
+    /// what is known as it is. With --dry-run the changes are only shown.
     Import {
         /// The pool
         name: PoolName,

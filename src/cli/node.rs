@@ -24,7 +24,7 @@ use crate::system::run::RunState;
 /// Brings this node in line after a change of the registry, which stays, whatever becomes of that.
 pub(super) fn settle(node: &Node, dry_run: bool, about: &Subject, output: &Output) -> Output {
     let done = ops::follow::follow(node, dry_run, about, output.data.clone());
-    Output::of(&done, &[output.text.clone()], &[])
+    Output::of(&done, std::slice::from_ref(&output.text), &[])
 }
 
 fn steps_data(steps: &[Step]) -> Value {

@@ -31,12 +31,12 @@ pub(super) fn import(node: &Node, name: &PoolName, path: &Path, dry_run: bool) -
         advice(code!("import-invalid"), subject, format!("{trying}: {why}"), hint())
     };
     let text = String::from_utf8(bytes).map_err(|_| refused("it is no text in UTF-8"))?;
-    let changes = read_entries(&text).map_err(|why| refused(&escaped(&why)))?;
+    let read = read_entries(&text).map_err(|why| refused(&escaped(&why)))?;
     let entry = |(address, change): (Prefix, EntryChange)| {
         let EntryChange { mac, gateway, monthly_cost_cents } = change;
         request::Entry { address, mac, gateway, monthly_cost_cents }
     };
-    let request = request::AddAddresses { pool: name.clone(), entries: changes.into_iter().map(entry).collect() };
+    let request = request::AddAddresses { pool: name.clone(), entries: read.into_iter().map(entry).collect() };
     let done = ops::add_addresses(node, &request, &trying, dry_run)?;
     let entries = &done.answer.entries;
     let row = |entry: &EntryAdded| {

@@ -402,7 +402,7 @@ impl Question<'_> {
             facts.add("node", place.node);
         }
         facts.add("state", place.state);
-        facts.add("since", &assigned.assigned_at.to_string());
+        facts.add("since", assigned.assigned_at.to_string());
         if let Some(organization) = &assigned.organization {
             facts.add("organization", escaped(organization));
         }

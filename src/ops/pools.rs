@@ -236,16 +236,16 @@ fn add(node: &Node, request: &AddAddresses, dry_run: bool) -> anyhow::Result<Don
         let request::Entry { address, mac, gateway, monthly_cost_cents } = *entry;
         (address, EntryChange { mac, gateway, monthly_cost_cents })
     };
-    let changes: Vec<(Prefix, EntryChange)> = entries.iter().map(entry_change).collect();
+    let wanted: Vec<(Prefix, EntryChange)> = entries.iter().map(entry_change).collect();
     let own = own_addresses();
-    let entries: Vec<PoolAddress> = changes.iter().map(|(address, _)| PoolAddress::new(*address)).collect();
+    let entries: Vec<PoolAddress> = wanted.iter().map(|(address, _)| PoolAddress::new(*address)).collect();
     refuse_own(&own, &entries)?;
     // Only what is assumed depends on it.
     let surroundings = bridges::surroundings(node).unwrap_or_default();
     let naming = |family| format!("name it: `pve-public-ip pool set {name} --gateway{family} IP`");
     let (changed, said, rerouted, registry) = change(node, dry_run, |registry| {
         let old = registry.change_pool(name, |pool| pool.clone())?;
-        let changed = registry.change_entries(name, &changes)?;
+        let changed = registry.change_entries(name, &wanted)?;
         let said = registry.change_pool(name, |pool| assume_gateways(pool, &surroundings, naming))?;
         registry.check_gateways(name, Some(&old))?;
         let rerouted = registry.follow_gateways(name, &old);

@@ -105,7 +105,7 @@ impl StoreError {
     pub fn code(&self) -> Code {
         match self {
             Self::Read { .. } => code!("registry-unreadable"),
-            Self::Save { .. } => code!("registry-not-writable"),
+            Self::Save { .. } | Self::Lock(LockError::Io { .. }) => code!("registry-not-writable"),
             Self::Render { .. } => code!("internal-error"),
             Self::Changed { .. } => code!("registry-changed-meanwhile"),
             Self::TooLarge { .. } => code!("registry-file-too-large"),
@@ -113,7 +113,6 @@ impl StoreError {
             Self::Stale { .. } => code!("etc-pve-stale"),
             Self::Lock(LockError::Busy { .. }) => code!("registry-locked"),
             Self::Lock(LockError::Expired(_)) => code!("registry-lock-lost"),
-            Self::Lock(LockError::Io { .. }) => code!("registry-not-writable"),
             Self::Rule(error) => error.code(),
         }
     }
@@ -633,7 +632,7 @@ impl Store {
     }
 
     fn pool_names(&self) -> BTreeSet<PoolName> {
-        let files = self.files_in::<PoolName>(&self.paths.pool_files()).unwrap_or_default();
+        let files = Self::files_in::<PoolName>(&self.paths.pool_files()).unwrap_or_default();
         files.into_iter().map(|(name, _)| name).collect()
     }
 
@@ -864,11 +863,11 @@ impl Store {
     }
 
     fn guest_files(&self) -> Result<Vec<(Vmid, PathBuf)>, DocumentError> {
-        self.files_in(&self.paths.guest_files())
+        Self::files_in(&self.paths.guest_files())
     }
 
     /// The files of a directory that are named by something, sorted by that.
-    fn files_in<T: FromStr + Ord>(&self, directory: &Path) -> Result<Vec<(T, PathBuf)>, DocumentError> {
+    fn files_in<T: FromStr + Ord>(directory: &Path) -> Result<Vec<(T, PathBuf)>, DocumentError> {
         let failed = |source: io::Error| {
             DocumentError::new(directory, format!("cannot be listed: {source}"), read_hint(&source))
         };
@@ -954,7 +953,7 @@ impl Reading<'_> {
     }
 
     fn pool_files(&mut self) {
-        let files = match self.store.files_in(&self.store.paths.pool_files()) {
+        let files = match Store::files_in(&self.store.paths.pool_files()) {
             Ok(files) => files,
             Err(error) => {
                 self.snapshot.registry.broken.push(self.store.explained(error));

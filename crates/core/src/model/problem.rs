@@ -17,7 +17,11 @@ use super::{IfName, PoolName, Prefix, Vmid};
 pub struct Code(&'static str);
 
 impl Code {
-    /// A name of the list, for [`code!`](crate::code): panics, in the compiler, for any other.
+    /// A name of the list, for [`code!`](crate::code).
+    ///
+    /// # Panics
+    ///
+    /// For any other name; the macro has that happen in the compiler.
     pub const fn known(name: &'static str) -> Self {
         let mut at = 0;
         while at < CODES.len() {

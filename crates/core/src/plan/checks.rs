@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::code;
 use crate::guest::{GuestConfig, NicChange};
 use crate::model::{Code, IfName, MacAddr, NicId, PoolName, Prefix, Problem, Vmid};
-use crate::registry::document::{GuestFile, Mode, PoolIndex, PoolsFile};
+use crate::registry::document::{Assigned, GuestFile, Mode, PoolIndex, PoolsFile};
 use crate::registry::{Holders, Registry, plain};
 
 use super::desired::is_segment_of;
@@ -251,31 +251,38 @@ fn check_config(registry: &Registry, index: &Index<'_>, guest: &GuestFile, confi
                     ),
                 );
             }
-            match index.pools.entry(&assigned.pool, assigned.address) {
-                None => add(
-                    code!("address-not-in-pool"),
-                    format!("{address} of guest {vmid} is not in pool `{}`", assigned.pool),
-                    format!("`pve-public-ip pool add {} {address}`, or release the address", assigned.pool),
-                ),
-                Some(entry) => {
-                    if let Some(expected) = entry.mac.filter(|expected| *expected != interface.mac) {
-                        add(
-                            code!("provider-mac-differs"),
-                            format!(
-                                "the provider bound {address} to MAC {expected}, but guest {vmid} {id} is registered with {}",
-                                interface.mac
-                            ),
-                            format!(
-                                "with the guest stopped: `pve-public-ip release {vmid} {address} && pve-public-ip assign {vmid} {address}{} --set-mac`",
-                                id.net_option()
-                            ),
-                        );
-                    }
-                }
+            if let Some((code, sentence, hint)) = against_entry(index, vmid, (*id, interface.mac), assigned) {
+                add(code, sentence, hint);
             }
         }
     }
     found
+}
+
+/// What an address has against it in its pool: it is not there, or the provider bound it to another MAC.
+fn against_entry(
+    index: &Index<'_>,
+    vmid: Vmid,
+    (id, mac): (NicId, MacAddr),
+    assigned: &Assigned,
+) -> Option<(Code, String, String)> {
+    let address = plain(assigned.address);
+    let Some(entry) = index.pools.entry(&assigned.pool, assigned.address) else {
+        return Some((
+            code!("address-not-in-pool"),
+            format!("{address} of guest {vmid} is not in pool `{}`", assigned.pool),
+            format!("`pve-public-ip pool add {} {address}`, or release the address", assigned.pool),
+        ));
+    };
+    let expected = entry.mac.filter(|expected| *expected != mac)?;
+    Some((
+        code!("provider-mac-differs"),
+        format!("the provider bound {address} to MAC {expected}, but guest {vmid} {id} is registered with {mac}"),
+        format!(
+            "with the guest stopped: `pve-public-ip release {vmid} {address} && pve-public-ip assign {vmid} {address}{} --set-mac`",
+            id.net_option()
+        ),
+    ))
 }
 
 /// Says why a guest without assignments looks like a clone or a restore of one that has some.
