@@ -893,7 +893,7 @@ const NOT_FOUND: &[(&str, Change)] = &[
     ("gateway-mac-unknown", |facts| {
         // No guest of this node needs it.
         facts.files().inputs.routers.clear();
-        facts.files().inputs.registry.guests = Default::default();
+        facts.files().inputs.registry.guests = [].into();
     }),
     ("router-advertises-prefix", |facts| advertised(facts, None)),
     ("router-advertises-prefix", |facts| advertised(facts, Some(false))),
