@@ -283,7 +283,7 @@ mod tests {
         let text = Output::new("", data).render(OutputFormat::Yaml);
         assert_eq!(
             text,
-            "\"list\":\n  - \"a\": 1\n    \"b\":\n      - \"x\"\n  - \"on\"\n\"mac\": \"52:54:00:12:34:56\"\n\"n\": null\n\"no\": []\n"
+            "\"list\":\n  - \"a\": 1\n    \"b\":\n      - \"x\"\n  - \"on\"\n\"mac\": \"52:54:00:12:34:56\"\n\"no\": []\n\"notes\": []\n"
         );
     }
 
@@ -295,7 +295,7 @@ mod tests {
             r#""a":["18446744073709551615","9007199254740992","-9223372036854775808"]"#,
             r#""b":{"c":9007199254740991,"d":-1,"e":1e+300}"#,
         );
-        assert_eq!(output.render(OutputFormat::Json), format!("{{{large},{small}}}\n"));
+        assert_eq!(output.render(OutputFormat::Json), format!("{{{large},{small},\"notes\":[]}}\n"));
         for format in [OutputFormat::JsonPretty, OutputFormat::Yaml] {
             let text = output.render(format);
             assert!(text.contains("\"18446744073709551615\"") && text.contains(": 9007199254740991"), "{text}");
