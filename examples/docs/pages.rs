@@ -10,8 +10,9 @@ use pve_public_ip::doctor::{CHECKS, Check};
 pub(crate) const MANUAL: &str = "pve-public-ip.8";
 
 /// Schema files and the name by which `pve-public-ip schema` knows each.
-pub(crate) const SCHEMAS: [(&str, &str); 9] = [
+pub(crate) const SCHEMAS: [(&str, &str); 10] = [
     ("schema/pools.json", "pools"),
+    ("schema/pool.json", "pool"),
     ("schema/guest.json", "guest"),
     ("schema/released.json", "released"),
     ("schema/node.json", "node"),
