@@ -15,11 +15,15 @@ use common::{Node, Run};
 use pve_public_ip::cli::Cli;
 
 /// Commands that only show something.
-const LOOKS: [&str; 39] = [
+const LOOKS: [&str; 43] = [
     "pool list",
     "pool show ovh-rbx",
     "pool show none",
+    "pool export ovh-rbx",
+    "pool export none",
     "list",
+    "problem",
+    "problem overlap",
     "list --pool ovh-rbx",
     "show 100",
     "show 100 --inside",
@@ -59,13 +63,15 @@ const LOOKS: [&str; 39] = [
 ];
 
 /// Commands that change something, with what makes them show what they would do.
-const CHANGES: [&str; 21] = [
+const CHANGES: [&str; 23] = [
     "--dry-run pool create more --profile generic-bridged --bridge vmbr0 --gateway4 198.51.100.1 198.51.100.8/29",
     "--dry-run pool add ovh-rbx 203.0.113.77",
+    "--dry-run pool import ovh-rbx entries.csv",
     "--dry-run pool set ovh-rbx --cool-down 30m",
     "--dry-run pool remove ovh-rbx 203.0.113.13",
     "--dry-run setup --yes",
     "--dry-run registry restore pools.json",
+    "--dry-run registry convert",
     "--dry-run node set --uplink vmbr0",
     "--dry-run node set --backend nftables",
     "--dry-run assign 101 203.0.113.11",
