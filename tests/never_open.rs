@@ -413,7 +413,7 @@ fn of_many_notes_ten_are_shown() {
     }
     let create = "pool create hz --profile hetzner-bridged --bridge vmbr0 --gateway4 203.0.113.1 203.0.113.9";
     let count = |run: &common::Run| run.out.lines().filter(|line| line.starts_with("note: guest")).count();
-    let more = "note: 50 more notes\n  hint: `pve-public-ip verify --all` shows all\n";
+    let more = "... and 50 more: notes\n... `pve-public-ip verify --all` shows all\n";
     for command in
         [&format!("{create} --dry-run"), create, "pool set hz --guest-routers true", "verify", "plan", "apply"]
     {
@@ -424,7 +424,7 @@ fn of_many_notes_ten_are_shown() {
     assert!(count(&status) == 10 && status.out.contains("`pve-public-ip status --all`"), "{status}");
     for command in ["verify --all", "status --all"] {
         let run = node.run(command).ok();
-        assert!(count(&run) == 60 && !run.out.contains("more notes"), "{command}: {run}");
+        assert!(count(&run) == 60 && !run.out.contains("more: notes"), "{command}: {run}");
     }
     let data = node.run("verify --output-format json").ok().json();
     assert_eq!(data["notes"].as_array().unwrap().len(), 60);
