@@ -17,6 +17,7 @@ use crate::host::command;
 use crate::host::files;
 use crate::interfaces::Interfaces;
 use crate::links::Links;
+use crate::model::problem::line;
 use crate::model::{NodeName, Vmid};
 use crate::paths::Paths;
 use crate::plan::{Inputs, Located};
@@ -93,7 +94,7 @@ pub fn site(paths: &Paths) -> Site {
         described => {
             let kernel = Kernel::open(Reference::default()).and_then(|mut kernel| kernel.links());
             kernel.unwrap_or_else(|error| {
-                unknown.push(format!("the kernel's interfaces, because {}", reason(&error)));
+                unknown.push(format!("the kernel's interfaces, because {}", line(&error)));
                 described.as_ref().map(Interfaces::links).unwrap_or_default()
             })
         }
@@ -129,25 +130,14 @@ fn wait<T>(receiver: &Receiver<Observation<T>>, until: Instant, late: impl Fn() 
     }
 }
 
-/// A message with its causes, in one line.
-fn reason(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
 fn look_at_kernel(paths: &Paths) -> (Observation<Links>, Observation<Vec<BaseChain>>, Observation<Vec<Table>>) {
-    let chains = foreign_chains().map_err(|error| reason(&error)).and_then(|mut chains| {
-        chains.extend(legacy_chains().map_err(|error| reason(&error))?);
+    let chains = foreign_chains().map_err(|error| line(&error)).and_then(|mut chains| {
+        chains.extend(legacy_chains().map_err(|error| line(&error))?);
         Ok(chains)
     });
     let mut kernel = match Kernel::open(Reference::default()) {
         Ok(kernel) => kernel,
-        Err(error) => return (Err(reason(&error)), chains, Err(reason(&error))),
+        Err(error) => return (Err(line(&error)), chains, Err(line(&error))),
     };
     let mut void = Ok(Vec::new());
     // Where iptables filters routed traffic there is no table for it.
@@ -155,15 +145,15 @@ fn look_at_kernel(paths: &Paths) -> (Observation<Links>, Observation<Vec<BaseCha
     for table in Table::ALL.into_iter().filter(|table| *table == Table::Bridge || !by_chains) {
         match (kernel.is_void(table), &mut void) {
             (Ok(true), Ok(void)) => void.push(table),
-            (Err(error), void) => *void = Err(reason(&error)),
+            (Err(error), void) => *void = Err(line(&error)),
             (Ok(_), _) => {}
         }
     }
-    (kernel.links().map_err(|error| reason(&error)), chains, void)
+    (kernel.links().map_err(|error| line(&error)), chains, void)
 }
 
 fn look_at_programs() -> (Observation<Result<String, String>>, Observation<bool>) {
-    (Ok(selftest::nft_version().map_err(|error| reason(&error))), look_at_clock())
+    (Ok(selftest::nft_version().map_err(|error| line(&error))), look_at_clock())
 }
 
 /// A feature that this kernel has shown since it booted is not tried again: to try all takes longer than all else.
@@ -185,7 +175,7 @@ fn look_at_clock() -> Observation<bool> {
         return Ok(!String::from_utf8_lossy(&report).trim().ends_with("Not synchronised"));
     }
     let arguments = ["show", "--property=NTPSynchronized", "--value"];
-    let answer = command::run_within(PROGRAM_LIMIT, "timedatectl", &arguments).map_err(|error| reason(&error))?;
+    let answer = command::run_within(PROGRAM_LIMIT, "timedatectl", &arguments).map_err(|error| line(&error))?;
     Ok(answer.starts_with(b"yes"))
 }
 
@@ -264,7 +254,7 @@ fn look_at_cluster(paths: &Paths) -> Observation<Result<Files, Unreadable>> {
 }
 
 fn look_at_files(paths: &Paths) -> Result<Files, Unreadable> {
-    let node = Node::open(paths.clone()).map_err(|error| reason(&error))?;
+    let node = Node::open(paths.clone()).map_err(|error| line(&error))?;
     // Before everything else: what it has to say is the reason why the rest fails.
     node.store.check_mounted().map_err(out_of_reach)?;
     let etc_pve = paths.etc_pve();
@@ -284,7 +274,7 @@ fn look_at_files(paths: &Paths) -> Result<Files, Unreadable> {
                 guests.insert(vmid, located);
             }
             Err(error) => {
-                unreadable.insert(vmid, reason(&error));
+                unreadable.insert(vmid, line(&error));
             }
         }
     }
@@ -313,7 +303,7 @@ fn look_at_files(paths: &Paths) -> Result<Files, Unreadable> {
 /// With what the store advises.
 #[expect(clippy::needless_pass_by_value, reason = "as `map_err` gives it")]
 fn out_of_reach(error: StoreError) -> Unreadable {
-    let plain = Unreadable::from(reason(&error));
+    let plain = Unreadable::from(line(&error));
     Unreadable { remedy: error.hint().unwrap_or(plain.remedy), ..plain }
 }
 

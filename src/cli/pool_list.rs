@@ -24,16 +24,13 @@ pub(super) fn list(node: &Node) -> anyhow::Result<Output> {
         let first = [name.to_string(), pool.profile_name().to_owned(), pool.bridge.to_string()];
         let mut families = Map::new();
         let gateways = [pool.gateway4.map(|ip| ip.to_string()), pool.gateway6.map(|ip| ip.to_string())];
-        for ((family, total), (gateway, sum)) in
-            FAMILIES.into_iter().zip(totals).zip(gateways.into_iter().zip(&mut sums))
-        {
+        for ((family, total), (gateway, sum)) in FAMILIES.into_iter().zip(totals).zip(gateways.iter().zip(&mut sums)) {
             let Some(total) = total else { continue };
             *sum = Some(sum.unwrap_or_default().plus(&total));
-            rows.push([&first[..], &[gateway.unwrap_or_default()], &cells(family, &total)].concat());
+            rows.push([&first[..], &[gateway.clone().unwrap_or_default()], &cells(family, &total)].concat());
             families.insert(family.to_lowercase(), json!(total));
         }
         if families.is_empty() {
-            let gateways = [pool.gateway4.map(|ip| ip.to_string()), pool.gateway6.map(|ip| ip.to_string())];
             let gateway = gateways.into_iter().flatten().collect::<Vec<_>>().join(" ");
             let nothing = vec![String::new(); HEADERS.len() - first.len() - 1];
             rows.push([&first[..], &[gateway], &nothing].concat());

@@ -33,8 +33,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::host::service::{Request, ServiceManager, Signals};
 use crate::model::IfName;
+use crate::model::problem::chain;
 use crate::plan::{self, Event};
-use crate::reconcile::{Greetings, Node, ReconcileError, Sources, chain};
+use crate::reconcile::{Greetings, Node, ReconcileError, Sources};
 use crate::registry::document::NodeFile;
 use crate::system::{FilterError, KernelError, Monitor, packet};
 use asker::Asker;

@@ -16,8 +16,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{GuardError, failed};
 use crate::host::service::ServiceManager;
+use crate::model::problem::chain;
 use crate::paths::Paths;
-use crate::reconcile::chain;
 use crate::ruleset::Table;
 use crate::system::run::RunState;
 use crate::system::{Fence, FilterMonitor, KernelError, Nftables, Reference};

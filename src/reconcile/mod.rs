@@ -39,6 +39,7 @@ pub use sources::{Sources, Trust};
 
 use crate::code;
 use crate::guest::{GuestError, Guests};
+use crate::model::problem::chain;
 use crate::model::{Code, NodeName, Vmid};
 use crate::paths::Paths;
 use crate::plan::{
@@ -151,12 +152,6 @@ impl From<FilterError> for ReconcileError {
     fn from(error: FilterError) -> Self {
         Self::Kernel(error.into())
     }
-}
-
-/// The error and what caused it, in one line.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 impl ReconcileError {

@@ -26,6 +26,7 @@ use verdicts::Case;
 
 use crate::host::command::{self, CommandError};
 use crate::host::files;
+use crate::model::problem::line;
 use crate::model::{IfName, Missing};
 use crate::registry::document::DocumentError;
 use crate::ruleset::Variant;
@@ -270,22 +271,11 @@ fn play(selection: &Selection, rules: &str, home: &Namespace, report: &mut Repor
         home.enter()?;
         report.rows.append(&mut rows);
         if let Err(error) = played {
-            let reason = chain(&error);
+            let reason = line(&error);
             report.not_run.push(NotRun { topology: topology.name, reason, optional: topology.is_optional() });
         }
     }
     if anything { Ok(()) } else { Err(Error::NothingSelected) }
-}
-
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    // What programs say has lines.
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Loads what a kernel has as a module that nobody has needed so far. What does not come is missing afterwards, and said.

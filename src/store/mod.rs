@@ -622,12 +622,13 @@ impl Store {
 
     /// Whether the pools have files of their own, by the content of `pools.json`.
     fn has_pool_files(&self, pools: &[u8]) -> bool {
-        let path = self.paths.pools_file();
         let is_apart = |file: PoolsFile| file.version == POOLS_VERSION;
         if pools.is_empty() {
             self.paths.pool_files().exists()
         } else {
-            document::parse(&path, pools).is_ok_and(is_apart)
+            // In version 1 all pools are in it, and each hook asks.
+            document::first_version(pools) != Some(VERSION)
+                && document::parse(&self.paths.pools_file(), pools).is_ok_and(is_apart)
         }
     }
 

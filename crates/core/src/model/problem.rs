@@ -1,7 +1,6 @@
 //! What went wrong, or is worth knowing, in one form for everybody: the command line, its JSON, the audit log, a caller by a
 //! socket. Each kind has a [`Code`] that never changes and that `docs/problems.md` explains.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -322,15 +321,15 @@ impl Problem {
     }
 }
 
-/// An error with its causes, each once: `cannot read the registry at ...: Permission denied`.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> Cow<'static, str> {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text.into()
+/// An error with its causes: `cannot read the registry at ...: Permission denied`.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// The same in one line: what programs say has several.
+pub fn line(error: &(dyn std::error::Error + 'static)) -> String {
+    chain(error).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
