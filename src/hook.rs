@@ -30,7 +30,6 @@ use crate::reconcile::{
     Baseline, GuestScope, Mode, Network, Node, ReconcileError, Reconciler, Scope, Transition, Which, announce_addresses,
 };
 use crate::registry::document::{CloudInitCheck, DocumentError, GuestFile, POOLS_VERSION, Pool};
-use crate::registry::plain;
 use crate::store::StoreError;
 use crate::system::run::{MarkPhase, PoolsPart, RunError, RunState, fingerprint};
 use crate::system::{FilterError, KernelError};
@@ -443,7 +442,7 @@ impl Hook<'_> {
 /// `net0 203.0.113.10 bound to 02:00:00:aa:bb:cc on tap100i0`.
 fn summary(file: &GuestFile, kind: GuestKind) -> String {
     let line = |(nic, interface): (&crate::model::NicId, &crate::registry::document::Interface)| {
-        let addresses: Vec<String> = interface.addresses.iter().map(|assigned| plain(assigned.address)).collect();
+        let addresses: Vec<String> = interface.addresses.iter().map(|assigned| assigned.address.to_string()).collect();
         let mac: MacAddr = interface.mac;
         format!("{nic} {} bound to {mac} on {}", addresses.join(", "), kind.port(file.vmid, *nic))
     };

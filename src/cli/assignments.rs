@@ -15,8 +15,8 @@ use crate::model::text::escaped;
 use crate::model::{Prefix, Problem, Vmid};
 use crate::ops::{self, Assigned, Held, Inside, Kept, Released, observe_links};
 use crate::reconcile::Node;
+use crate::registry::RuleError;
 use crate::registry::document::{GuestFile, PoolIndex};
-use crate::registry::{RuleError, plain};
 use crate::request;
 use crate::system::run::RunState;
 
@@ -156,9 +156,7 @@ pub(super) fn show(node: &Node, command: &Show) -> anyhow::Result<Output> {
             let gateway = assigned.gateway.map_or_else(|| "none".to_owned(), |gateway| gateway.to_string());
             text += &format!(
                 "  {}  pool {}, gateway {gateway}, since {}",
-                plain(assigned.address),
-                assigned.pool,
-                assigned.assigned_at
+                assigned.address, assigned.pool, assigned.assigned_at
             );
             if let Some(organization) = &assigned.organization {
                 text += &format!(", organization {}", escaped(organization));

@@ -8,7 +8,6 @@ use crate::audit::{Entry, Holder, Query, holders};
 use crate::model::Moment;
 use crate::model::text::escaped;
 use crate::reconcile::Node;
-use crate::registry::plain;
 use crate::store::journal::now;
 
 pub(super) fn audit(node: &Node, command: &Audit) -> Output {
@@ -37,7 +36,7 @@ pub(super) fn audit(node: &Node, command: &Audit) -> Output {
         (Some(address), Some(span)) => {
             let then: Vec<Holder> = history.into_iter().filter(|holder| holder.is_of(span)).collect();
             data["holders"] = json!(then);
-            holders_then(&plain(address), &then, span, found.begins)
+            holders_then(&address.to_string(), &then, span, found.begins)
         }
         (address, _) => {
             data["entries"] = json!(found.entries);
@@ -69,7 +68,7 @@ fn holders_then(address: &str, then: &[Holder], (from, to): (Moment, Moment), be
     }
     for holder in then {
         let mac = holder.mac.map(|mac| format!(" ({mac})")).unwrap_or_default();
-        text += &format!("{at}: {} was held by guest {} {}{mac}", plain(holder.address), holder.vmid, holder.interface);
+        text += &format!("{at}: {} was held by guest {} {}{mac}", holder.address, holder.vmid, holder.interface);
         text.extend(holder.pool.iter().map(|pool| format!(", pool {pool}")));
         text.extend(holder.organization.iter().map(|name| format!(", organization {}", escaped(name))));
         text += &format!("\n  from {} to {}\n", began(holder), ended(holder));
@@ -95,7 +94,7 @@ fn holders_table(history: &[Holder]) -> String {
     }
     let row = |holder: &Holder| {
         vec![
-            plain(holder.address),
+            holder.address.to_string(),
             format!("{} {}", holder.vmid, holder.interface),
             holder.mac.map(|mac| mac.to_string()).unwrap_or_default(),
             holder.organization.clone().unwrap_or_default(),
@@ -126,7 +125,7 @@ fn entries_table(entries: &[Entry]) -> String {
             entry.time.to_second(),
             change.event.to_string(),
             guest.unwrap_or_default(),
-            change.address.map(plain).unwrap_or_default(),
+            change.address.map(|address| address.to_string()).unwrap_or_default(),
             by,
             details(entry),
         ]

@@ -19,7 +19,7 @@ use crate::model::{IfName, NodeName, PoolName, Prefix, Vmid};
 use crate::ops::{observe_links, own_addresses};
 use crate::paths::Paths;
 use crate::reconcile::Node;
-use crate::registry::{Inventory, Registry, State, plain};
+use crate::registry::{Inventory, Registry, State};
 use crate::store::journal::now;
 
 /// How many free addresses of one range are offered.
@@ -186,7 +186,7 @@ impl Kind {
                 let addresses = |guest: &crate::registry::document::GuestFile| {
                     let addresses: BTreeSet<Prefix> =
                         guest.addresses().map(|(.., assigned)| assigned.address).collect();
-                    addresses.into_iter().map(plain).collect::<Vec<_>>().join(" ")
+                    addresses.into_iter().map(|address| address.to_string()).collect::<Vec<_>>().join(" ")
                 };
                 guests.map(|(vmid, guest)| described(vmid.to_string(), addresses(guest))).collect()
             }
@@ -217,7 +217,7 @@ impl Kind {
                 let registry = registry()?;
                 let pools = registry.pools.pools.iter().filter(|(name, _)| line.pools.contains(*name));
                 let entries = pools.flat_map(|(name, pool)| pool.addresses.iter().map(move |entry| (name, entry)));
-                entries.map(|(name, entry)| described(plain(entry.address), format!("pool {name}"))).collect()
+                entries.map(|(name, entry)| described(entry.address.to_string(), format!("pool {name}"))).collect()
             }
         })
     }
@@ -262,7 +262,7 @@ fn held(registry: &Registry, line: &Line) -> Vec<CompletionCandidate> {
     held.sort_by_key(|(.., assigned)| assigned.address);
     held.dedup_by_key(|(.., assigned)| assigned.address);
     let described = |(vmid, nic, _, assigned): &crate::registry::Holding<'_>| {
-        CompletionCandidate::new(plain(assigned.address)).help(Some(format!("guest {vmid} {nic}").into()))
+        CompletionCandidate::new(assigned.address.to_string()).help(Some(format!("guest {vmid} {nic}").into()))
     };
     held.iter().map(described).collect()
 }

@@ -12,7 +12,7 @@ use crate::ops::{observe_links, own_addresses};
 use crate::plan::Presence;
 use crate::reconcile::{Node, presence_of};
 use crate::registry::document::PoolIndex;
-use crate::registry::{Inventory, Registry, Run, State, plain};
+use crate::registry::{Inventory, Registry, Run, State};
 use crate::store::journal::now;
 use crate::system::run::RunState;
 
@@ -135,7 +135,7 @@ fn list_assigned(
             if is_text {
                 rows.cell(vmid);
                 rows.cell(nic);
-                rows.cell(plain(assigned.address));
+                rows.cell(assigned.address.to_string());
                 rows.cell(interface.mac);
                 rows.cell(&assigned.pool);
                 rows.cell(&place.node);

@@ -20,7 +20,7 @@ use crate::plan::is_segment_of;
 use crate::reconcile::Node;
 use crate::registry::document::{self, DocumentError, MAX_FILE_SIZE, Mode, Pool, Profile};
 use crate::registry::layout::Layout;
-use crate::registry::{Edit, Holders, Registry, Span, State, plain};
+use crate::registry::{Edit, Holders, Registry, Span, State};
 use crate::request;
 use crate::store::StoreError;
 use crate::store::journal::now;
@@ -237,7 +237,7 @@ fn show(node: &Node, name: &PoolName) -> anyhow::Result<Output> {
     for (entry, spans) in registry.spans(pool, &own_addresses(), now()) {
         let optional = |text: Option<String>| text.unwrap_or_default();
         let mut columns = vec![
-            plain(entry.address),
+            entry.address.to_string(),
             optional(entry.mac.map(|mac| mac.to_string())),
             optional(pool.gateway_of(entry).map(|gateway| gateway.to_string())),
             optional(entry.monthly_cost_cents.map(money)),
@@ -288,7 +288,7 @@ fn show(node: &Node, name: &PoolName) -> anyhow::Result<Output> {
 /// A run of addresses as people write it, below the entry that they are of.
 fn run_of(span: &Span<'_>) -> String {
     match &span.state {
-        State::Held(.., prefix) | State::Cooling(prefix, ..) => format!("- {}", plain(*prefix)),
+        State::Held(.., prefix) | State::Cooling(prefix, ..) => format!("- {prefix}"),
         _ if span.first == span.last => format!("- {}", span.first),
         _ => format!("- {} to {}", span.first, span.last),
     }

@@ -16,7 +16,7 @@ use crate::model::text::escaped;
 use crate::model::{GuestKind, IfName, MacAddr, NicId, Prefix, PrefixError, Vmid};
 use crate::ops::{observe_links, own_addresses};
 use crate::reconcile::Node;
-use crate::registry::{Holding, Inventory, Registry, Run, Span, State, plain};
+use crate::registry::{Holding, Inventory, Registry, Run, Span, State};
 use crate::store::journal::now;
 use crate::system::routers;
 use crate::system::run::RunState;
@@ -168,7 +168,7 @@ impl Question<'_> {
         data["mac"] = json!(entry.mac);
         data["gateway"] = json!(pool.gateway_of(entry));
         let gateway = pool.gateway_of(entry).map(|gateway| format!(", gateway {gateway}")).unwrap_or_default();
-        facts.add("pool", format!("{name} ({}), bridge {}{gateway}", plain(entry.address), pool.bridge));
+        facts.add("pool", format!("{name} ({}), bridge {}{gateway}", entry.address, pool.bridge));
         if let Some(mac) = entry.mac {
             facts.add("MAC", format!("{mac}, bound to it by the provider"));
         }
@@ -185,7 +185,7 @@ impl Question<'_> {
         let near = &near[..near.len().min(NEAREST)];
         data["nearest_pools"] = near
             .iter()
-            .map(|near| json!({ "pool": near.pool, "entry": plain(near.entry), "distance": near.distance.to_string() }))
+            .map(|near| json!({ "pool": near.pool, "entry": near.entry.to_string(), "distance": near.distance.to_string() }))
             .collect();
         if self.own.iter().any(|own| net.contains(&own.addr())) {
             facts.add("node", format!("an address of this node, {}", self.node.name));
@@ -193,7 +193,7 @@ impl Question<'_> {
         }
         for near in near {
             let away = if near.distance < 1 << 16 { format!(", {} away", near.distance) } else { String::new() };
-            facts.add("nearest pool", format!("{} ({}{away})", near.pool, plain(near.entry)));
+            facts.add("nearest pool", format!("{} ({}{away})", near.pool, near.entry));
         }
         if let Ok(prefix) = net.to_string().parse() {
             self.add_last_holder(prefix, last, &mut facts, &mut data);
@@ -305,7 +305,7 @@ impl Question<'_> {
         let held: Vec<Holding<'_>> =
             self.registry.assignments().filter(|(_, _, interface, _)| interface.mac == mac).collect();
         for holding in &held {
-            text += &self.holder_text(&plain(holding.3.address), *holding);
+            text += &self.holder_text(&holding.3.address.to_string(), *holding);
         }
         let mut nics = Vec::new();
         for (vmid, located) in self.node.guests.all() {
@@ -328,8 +328,8 @@ impl Question<'_> {
         let mut entries = Vec::new();
         for (name, pool) in &self.registry.pools.pools {
             for entry in pool.addresses.iter().filter(|entry| entry.mac == Some(mac)) {
-                facts.add("provider", format!("bound to {} of pool {name}", plain(entry.address)));
-                entries.push(json!({ "pool": name, "address": plain(entry.address) }));
+                facts.add("provider", format!("bound to {} of pool {name}", entry.address));
+                entries.push(json!({ "pool": name, "address": entry.address.to_string() }));
             }
             if pool.allowed_macs.contains(&mac) {
                 facts.add("pool", format!("{name} lets it out to the provider (--allow-mac)"));
@@ -370,7 +370,7 @@ impl Question<'_> {
             facts.add("bridge", bridge.to_string());
         }
         let held: Vec<Holding<'_>> = self.registry.assignments().filter(|of| (of.0, of.1) == (vmid, nic)).collect();
-        let addresses: Vec<String> = held.iter().map(|holding| plain(holding.3.address)).collect();
+        let addresses: Vec<String> = held.iter().map(|holding| holding.3.address.to_string()).collect();
         facts.add("addresses", if addresses.is_empty() { "none".to_owned() } else { addresses.join(", ") });
         let data = json!({
             "subject": port, "kind": "port", "state": state, "vmid": vmid, "interface": nic, "node": node,
@@ -383,7 +383,7 @@ impl Question<'_> {
     fn holder(&self, (vmid, nic, interface, assigned): Holding<'_>) -> Value {
         let (place, name, kind) = self.place(vmid);
         json!({
-            "vmid": vmid, "name": name, "interface": nic, "address": plain(assigned.address), "mac": interface.mac,
+            "vmid": vmid, "name": name, "interface": nic, "address": assigned.address.to_string(), "mac": interface.mac,
             "port": kind.map(|kind| kind.port(vmid, nic)), "pool": assigned.pool, "gateway": assigned.gateway,
             "organization": assigned.organization, "assigned_at": assigned.assigned_at,
             "node": place.node, "state": place.state,
@@ -394,7 +394,7 @@ impl Question<'_> {
         let (place, name, kind) = self.place(vmid);
         let name = name.map(|name| format!(" ({})", escaped(&name))).unwrap_or_default();
         let mut facts = Facts::default();
-        let held = plain(assigned.address);
+        let held = assigned.address.to_string();
         if held != subject {
             facts.add("held as", held);
         }

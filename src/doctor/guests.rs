@@ -11,7 +11,6 @@ use crate::plan::{
     strangers,
 };
 use crate::registry::document::{GuestFile, Pool, UplinkGuard};
-use crate::registry::plain;
 
 /// Guests that hold something, with their configurations, if these are there.
 fn holders(files: &Files) -> impl Iterator<Item = (&GuestFile, Option<&Located>)> {
@@ -108,7 +107,7 @@ pub(super) fn other_hookscript(view: &View<'_>) -> Observation<Vec<Hit>> {
         let other = place.config.hookscript.as_deref().filter(|volume| !hookscript::is_ours(volume))?;
         let (vmid, address) = (held.vmid, held.addresses().next()?.2.address);
         let sentence = format!("guest {vmid} has public addresses, and the hookscript `{other}` instead of ours");
-        Some(Hit::new(&guest(vmid), sentence, format!("`pve-public-ip assign {vmid} {}`", plain(address))))
+        Some(Hit::new(&guest(vmid), sentence, format!("`pve-public-ip assign {vmid} {address}`")))
     };
     Ok(placed(files).filter_map(hit).collect())
 }
@@ -149,7 +148,7 @@ pub(super) fn orphaned(view: &View<'_>) -> Observation<Vec<Hit>> {
     let gone = holders(files).filter(|(held, place)| place.is_none() && !files.unreadable.contains_key(&held.vmid));
     let hit = |(held, _): (&GuestFile, _)| {
         let vmid = held.vmid;
-        let addresses = listed(held.addresses().map(|(.., assigned)| plain(assigned.address)));
+        let addresses = listed(held.addresses().map(|(.., assigned)| assigned.address.to_string()));
         let sentence = format!("guest {vmid} does not exist, but {addresses} is assigned to it");
         Hit::new(&guest(vmid), sentence, format!("if it was destroyed: `pve-public-ip release {vmid}`"))
     };
@@ -221,7 +220,7 @@ fn ipfilter(view: &View<'_>, on: bool) -> Observation<Vec<Hit>> {
             let filtered = place.config.nics.get(id).and_then(|nic| nic.as_ref().ok()).is_some_and(|nic| nic.firewall);
             let dropped = interface.addresses.iter().filter(|_| filtered).filter_map(|assigned| {
                 let set = files.firewall.dropping_set(held.vmid, &place.config, *id, assigned.address)?;
-                Some((set, plain(assigned.address)))
+                Some((set, assigned.address.to_string()))
             });
             let dropped: Vec<(String, String)> = dropped.collect();
             let Some((set, _)) = dropped.first() else { continue };

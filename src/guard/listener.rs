@@ -15,7 +15,6 @@ use crate::conflict::{Claim, Claims, Source, sighted};
 use crate::links::is_guest_port;
 use crate::model::IfName;
 use crate::paths::Paths;
-use crate::registry::plain;
 use crate::store::journal::now;
 use crate::system::claims;
 use crate::system::netlink::NetlinkError;
@@ -91,9 +90,8 @@ fn say(claim: &Claim, said: &mut BTreeSet<Claim>) {
         if claim.source == Source::Guest { Claim { mac: None, address: None, ..claim.clone() } } else { claim.clone() };
     if said.len() < SAID && said.insert(key) {
         let mac = claim.mac.map(|mac| format!("MAC {mac}")).unwrap_or_default();
-        let what = claim
-            .address
-            .map_or_else(|| "which is another port's".to_owned(), |address| format!("for {}", plain(address)));
+        let what =
+            claim.address.map_or_else(|| "which is another port's".to_owned(), |address| format!("for {address}"));
         log::warn!("conflict: {mac} was seen on {}, {what}: `pve-public-ip conflicts list`", claim.port);
     }
 }

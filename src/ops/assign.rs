@@ -20,7 +20,7 @@ use crate::hookscript;
 use crate::model::{MacAddr, NicId, PoolName, Prefix, Problem, Subject, Vmid};
 use crate::reconcile::{Node, ReconcileError, presence_of};
 use crate::registry::document::{Assigned as Entry, GuestFile, Interface, PoolIndex, PoolsFile};
-use crate::registry::{AssignRequest, Quantity, Registry, Rerouted, RuleError, plain};
+use crate::registry::{AssignRequest, Quantity, Registry, Rerouted, RuleError};
 use crate::request::Assign;
 use crate::store::StoreError;
 use crate::store::journal::now;
@@ -355,7 +355,7 @@ fn twins(guest: &GuestFile, pools: &PoolsFile) -> Vec<Problem> {
         };
         let mut earlier = guest.addresses().filter(|(id, other, _)| *id < nic && other.mac != interface.mac);
         let Some((first, _, other)) = earlier.find(|(.., other)| is_twin(other)) else { continue };
-        let (address, other) = (plain(assigned.address), plain(other.address));
+        let (address, other) = (assigned.address.to_string(), other.address.to_string());
         let remedy = if pool.provider_mac() {
             format!(
                 "inside the guest it needs a routing table of its own: `ip rule add from {address} table {}`",
@@ -418,7 +418,7 @@ pub(crate) fn contested(node: &Node, registry: &Registry) -> BTreeMap<Prefix, (S
 /// That an address was somebody else's not long ago. Whoever names it is not kept from it.
 fn still_warm(registry: &Registry, address: Prefix, request: &AssignRequest) -> Option<Problem> {
     let (released, free_at) = registry.cooling_of(address, request.vmid, request.now)?;
-    let (address, until, free_at) = (plain(address), released.at.to_second(), free_at.to_second());
+    let (address, until, free_at) = (address.to_string(), released.at.to_second(), free_at.to_second());
     let sentence = format!(
         "{address} was guest {}'s until {until}, and cools down until {free_at}: what is meant for that guest may still arrive",
         released.vmid
@@ -519,7 +519,7 @@ fn check_bridges(registry: &Registry, vmid: Vmid, located: &Located, request: &A
                 vmid,
                 nic,
                 actual,
-                address: plain(assigned.address),
+                address: assigned.address.to_string(),
                 pool: assigned.pool.clone(),
                 needed: pool.bridge,
             });

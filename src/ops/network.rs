@@ -21,7 +21,6 @@ use crate::model::text::command_line;
 use crate::model::{Code, GuestKind, NodeName, Prefix, Problem, Vmid};
 use crate::reconcile::Node;
 use crate::registry::document::{GuestFile, PoolsFile};
-use crate::registry::plain;
 use crate::system::image::{Image, ImageError};
 
 /// No snippet is larger. Source: qemu-server `PVE/QemuServer/Cloudinit.pm`, `read_cloudinit_snippets_file`.
@@ -153,7 +152,7 @@ impl Changed<'_> {
             return None;
         }
         let vmid = self.vmid();
-        let held = self.guest.addresses().map(|(.., assigned)| format!(" {}", plain(assigned.address)));
+        let held = self.guest.addresses().map(|(.., assigned)| format!(" {}", assigned.address));
         let held: String = if command == "assign" { held.collect() } else { String::new() };
         let mut told = Told::default();
         told.line(format!("guest {vmid} is on node {node}; do it there: pve-public-ip {command} {vmid}{held}"));

@@ -10,7 +10,7 @@ use crate::code;
 use crate::guest::{Located, NicChange};
 use crate::model::{MacAddr, NicId, Prefix, Subject, Vmid};
 use crate::reconcile::{Node, ReconcileError};
-use crate::registry::{Registry, plain};
+use crate::registry::Registry;
 use crate::store::journal::Durability;
 
 /// Sets the MAC of the NICs, and returns what was done for each that did not have it. The guest must be stopped: what
@@ -89,15 +89,15 @@ pub(crate) fn wanted(registry: &Registry, addresses: &[Prefix]) -> anyhow::Resul
             advice(
                 code!("provider-mac-unknown"),
                 Subject::Address(*address),
-                format!("the provider's MAC for {} is not known", plain(*address)),
-                format!("look it up at the provider, then `pve-public-ip pool add POOL {} --mac MAC`", plain(*address)),
+                format!("the provider's MAC for {address} is not known"),
+                format!("look it up at the provider, then `pve-public-ip pool add POOL {address} --mac MAC`"),
             )
         })?;
         if let Some((other, _)) = found.filter(|(_, other)| *other != mac) {
             return Err(advice(
                 code!("nics-differ"),
                 Subject::Address(*address),
-                format!("{} and {} have different MACs at the provider", plain(other), plain(*address)),
+                format!("{other} and {address} have different MACs at the provider"),
                 "assign them to two NICs",
             ));
         }

@@ -15,8 +15,8 @@ use crate::plan::{
     Failed, Inputs, NetState, Obstacles, Presence, Problem, Refusal, Rules, Subject, Support, check_own, desired_for,
     diff, is_filtered_by_chains, pool_bridges, support_problems,
 };
+use crate::registry::Registry;
 use crate::registry::document::{GuestFile, Mode as PoolMode, PoolsFile};
-use crate::registry::{Registry, plain};
 use crate::ruleset::{Backend, Element, SetId, Table};
 use crate::store::journal::Durability;
 use crate::system::KernelError;
@@ -354,7 +354,7 @@ impl GuestScope<'_> {
             let port = kind.port(self.vmid, nic);
             let net = assigned.address.net();
             let bound = Element::bound_address(net).into_iter().zip(Element::port_address(port, interface.mac, net));
-            pairs.extend(bound.take(1).map(|(bound, own)| (plain(assigned.address), bound, own)));
+            pairs.extend(bound.take(1).map(|(bound, own)| (assigned.address.to_string(), bound, own)));
             let own = Element::port_mac(port, interface.mac).into_iter().take(1);
             let mac = Element::mac(SetId::BoundMac, interface.mac);
             pairs.extend(own.map(|own| (format!("MAC {}", interface.mac), mac.clone(), own)));

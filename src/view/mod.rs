@@ -16,7 +16,7 @@ use crate::links::guest_of_port;
 use crate::model::{Amount, GuestKind, IfName, MacAddr, PoolName, Vmid};
 use crate::plan::{Inputs, Presence, Problem, Router, Step, is_idle};
 use crate::registry::document::Pool;
-use crate::registry::{Registry, capacity, plain};
+use crate::registry::{Registry, capacity};
 use crate::ruleset::reasons;
 use crate::system::run::GuardNote;
 use crate::system::tally::{Count, Tallies};
@@ -321,7 +321,7 @@ fn guest_nics(inputs: &Inputs, comparison: Option<Comparison<'_>>) -> Vec<GuestN
                 None if place.is_some_and(|place| place.node == inputs.node) => State::Reserved,
                 None => State::Elsewhere,
             };
-            let addresses = interface.addresses.iter().map(|assigned| plain(assigned.address)).collect();
+            let addresses = interface.addresses.iter().map(|assigned| assigned.address.to_string()).collect();
             nics.push(GuestNic { vmid: *vmid, interface: id.to_string(), port, mac: interface.mac, addresses, state });
         }
     }

@@ -14,7 +14,6 @@ use crate::code;
 use crate::guest::GuestConfig;
 use crate::model::{Family, MacAddr, NicId, Problem, Vmid};
 use crate::registry::document::{GuestFile, GuestOs};
-use crate::registry::plain;
 
 /// What was found, in one sentence and one hint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -231,7 +230,7 @@ impl Check<'_> {
     /// The addresses that the guest holds on a NIC.
     fn held(&self, nic: NicId) -> String {
         let held = self.guest.interfaces.get(&nic).map(|interface| interface.addresses.as_slice()).unwrap_or_default();
-        held.iter().map(|assigned| plain(assigned.address)).collect::<Vec<_>>().join(", ")
+        held.iter().map(|assigned| assigned.address.to_string()).collect::<Vec<_>>().join(", ")
     }
 
     /// A NIC with assignments; `whole`: what is not here is nowhere.
@@ -241,10 +240,7 @@ impl Check<'_> {
         for assigned in &held {
             let net = assigned.address.net();
             if whole && !told.addresses.iter().any(|address| net.contains(&address.addr())) {
-                self.wrong(format!(
-                    "guest {vmid} is not told of {} on {id}: it comes up without it",
-                    plain(assigned.address)
-                ));
+                self.wrong(format!("guest {vmid} is not told of {} on {id}: it comes up without it", assigned.address));
             }
         }
         for address in told.addresses.iter().map(IpNet::addr) {

@@ -33,7 +33,6 @@ pub use snippet_storage::{SnippetStorage, choose_snippet_storage};
 use crate::guest::{Addressing, CloudInitForm, GuestConfig, IpConfig, IpFamily, NicError};
 use crate::model::{Family, GuestKind, MacAddr, NicId, Prefix, Vmid};
 use crate::registry::document::{Assigned, GuestFile, GuestOs, Mode, PoolsFile};
-use crate::registry::plain;
 
 /// What the guest has to find inside: every NIC that it can know of, not only those with public addresses, because a
 /// document of ours takes the place of Proxmox VE's whole.
@@ -257,7 +256,7 @@ impl fmt::Display for Subnet {
 pub fn assign_command(guest: &GuestFile) -> String {
     let first = guest.addresses().next().map_or_else(String::new, |(nic, _, assigned)| {
         let net = nic.net_option();
-        format!(" {}{net}", plain(assigned.address))
+        format!(" {}{net}", assigned.address)
     });
     format!("pve-public-ip assign {}{first}", guest.vmid)
 }

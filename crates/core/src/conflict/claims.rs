@@ -174,7 +174,7 @@ fn conflict(
     let what = match (address, mac) {
         (Some(address), _) if holder.is_none() && registry.pool_of(*address).is_none() => return None,
         (Some(address), _) => {
-            format!("{}{}", crate::registry::plain(*address), whose(holder))
+            format!("{}{}", address, whose(holder))
         }
         (None, Some(mac)) => {
             let owner = holders.get(mac).copied();

@@ -11,7 +11,7 @@ use super::Conflict;
 use crate::guest::{GuestConfig, NicChange};
 use crate::model::{IfName, MacAddr, Prefix, Vmid};
 use crate::plan::Index;
-use crate::registry::{Registry, plain};
+use crate::registry::Registry;
 
 /// An address that Proxmox VE's SDN has given away.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,8 +77,7 @@ pub fn in_files(files: &Files) -> Vec<Conflict> {
     for (device, address) in &files.own {
         if let Some((holder, held)) = holder(files, &index, *address, None) {
             let sentence = format!("{address} is assigned to guest {holder}, and the node has it on {device}");
-            let hint =
-                format!("`ip addr del {address} dev {device}`, or `pve-public-ip release {holder} {}`", plain(held));
+            let hint = format!("`ip addr del {address} dev {device}`, or `pve-public-ip release {holder} {held}`");
             found.push(about("node", held, [holder], sentence, hint));
         }
     }

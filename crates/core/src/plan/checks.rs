@@ -9,7 +9,7 @@ use crate::code;
 use crate::guest::{GuestConfig, NicChange};
 use crate::model::{Code, IfName, MacAddr, NicId, PoolName, Prefix, Problem, Vmid};
 use crate::registry::document::{Assigned, GuestFile, Mode, PoolIndex, PoolsFile};
-use crate::registry::{Holders, Registry, plain};
+use crate::registry::{Holders, Registry};
 
 use super::desired::is_segment_of;
 use super::inputs::{Inputs, Presence};
@@ -112,7 +112,7 @@ fn check_bridges(inputs: &Inputs, guest: &GuestFile, config: &GuestConfig) -> Ve
         let tag = config.tag(nic);
         let device = pool.and_then(|pool| inputs.links.segment(pool.bridge, tag));
         if let Some((why, hint)) = device.and_then(|device| unfit(&inputs.links, device)) {
-            let address = plain(assigned.address);
+            let address = assigned.address.to_string();
             found.push((format!("{address} cannot be routed to guest {} {nic}: {why}", guest.vmid), hint));
         }
     }
@@ -228,7 +228,7 @@ fn check_config(registry: &Registry, index: &Index<'_>, guest: &GuestFile, confi
             Some(_) => {}
         }
         for assigned in &interface.addresses {
-            let address = plain(assigned.address);
+            let address = assigned.address.to_string();
             let Some(pool) = registry.pools.pools.get(&assigned.pool) else {
                 add(
                     code!("pool-missing"),
@@ -266,7 +266,7 @@ fn against_entry(
     (id, mac): (NicId, MacAddr),
     assigned: &Assigned,
 ) -> Option<(Code, String, String)> {
-    let address = plain(assigned.address);
+    let address = assigned.address.to_string();
     let Some(entry) = index.pools.entry(&assigned.pool, assigned.address) else {
         return Some((
             code!("address-not-in-pool"),
@@ -294,7 +294,7 @@ pub fn check_stranger(index: &Index<'_>, vmid: Vmid, config: &GuestConfig, our_h
     let tool = config.kind.tool();
     for (nic, mac) in config.nics.iter().filter_map(|(id, nic)| Some((*id, nic.as_ref().ok()?.mac?))) {
         if let Some((owner, id, address)) = index.mac_holder(mac) {
-            let address = plain(address);
+            let address = address.to_string();
             return problem(
                 format!(
                     "guest {vmid} has no assignment, but the MAC {mac} of guest {owner} {id} ({address}): is it a restored copy?"
@@ -389,5 +389,5 @@ fn some_address(index: &Index<'_>, vmid: Vmid) -> String {
 
 fn held(guest: &GuestFile, nic: NicId) -> String {
     let addresses = guest.interfaces.get(&nic).map(|interface| &interface.addresses[..]).unwrap_or_default();
-    addresses.iter().map(|assigned| plain(assigned.address)).collect::<Vec<_>>().join(", ")
+    addresses.iter().map(|assigned| assigned.address.to_string()).collect::<Vec<_>>().join(", ")
 }

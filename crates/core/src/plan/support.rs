@@ -14,7 +14,6 @@ use crate::code;
 use crate::links::{Link, Links, OPEN_VSWITCH};
 use crate::model::{IfName, MacAddr, PoolName, Prefix, Problem, Subject};
 use crate::registry::document::{GuestFile, Mode, Pool};
-use crate::registry::plain;
 
 /// The node answers for each address of a prefix by itself; of a shorter one there would be a flood of entries.
 const SHORTEST_PROXIED: u8 = 24;
@@ -310,7 +309,7 @@ pub(super) fn notes(inputs: &Inputs) -> Vec<Problem> {
     let mut found = Vec::new();
     for (vmid, guest) in inputs.registry.guests.iter().filter(|(vmid, _)| inputs.presence.contains_key(vmid)) {
         for one in routed(inputs, guest).filter(|one| one.pool.proxy() && proxies(one.address).is_empty()) {
-            let (address, name) = (plain(one.address), one.name);
+            let (address, name) = (one.address.to_string(), one.name);
             found.push(Problem::of_guest(
                 code!("prefix-not-answered-for"),
                 *vmid,

@@ -192,7 +192,7 @@ pub fn csv(pool: &Pool) -> String {
         let mac = entry.mac.map(|mac| mac.to_string()).unwrap_or_default();
         let gateway = entry.gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
         let cost = entry.monthly_cost_cents.map(|cents| cents.to_string()).unwrap_or_default();
-        text += &format!("{},{mac},{gateway},{cost}\n", super::plain(entry.address));
+        text += &format!("{},{mac},{gateway},{cost}\n", entry.address);
     }
     text
 }

@@ -182,17 +182,15 @@ impl Registry {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
 
-    fn registry(entries: &[serde_json::Value], held: &[&str]) -> Registry {
-        let pools = json!({"version": 1, "pools": {
-            "a": {"profile": "generic-bridged", "bridge": "vmbr0", "gateway4": "203.0.113.1", "addresses": entries},
-            "b": {"profile": "generic-bridged", "bridge": "vmbr1", "addresses": [{"address": "198.51.100.0/28"}]},
-        }});
+    /// Of these pools guest 100 holds these addresses of `a`; another guest gave 203.0.113.12 back at ten o'clock.
+    pub(in crate::registry) fn scene(pools: &serde_json::Value, held: &[&str]) -> Registry {
+        let pools = json!({"version": 1, "pools": pools});
         let assigned = |address: &&str| json!({"address": address, "pool": "a", "assigned_at": "2026-11-22T10:00:00Z"});
         let guest = json!({"version": 1, "vmid": 100, "interfaces": {"net0": {"mac": "02:00:00:aa:bb:00",
             "addresses": held.iter().map(assigned).collect::<Vec<_>>()}}});
@@ -203,6 +201,14 @@ mod tests {
             released: serde_json::from_value(released).unwrap(),
             ..Registry::default()
         }
+    }
+
+    fn registry(entries: &[serde_json::Value], held: &[&str]) -> Registry {
+        let pools = json!({
+            "a": {"profile": "generic-bridged", "bridge": "vmbr0", "gateway4": "203.0.113.1", "addresses": entries},
+            "b": {"profile": "generic-bridged", "bridge": "vmbr1", "addresses": [{"address": "198.51.100.0/28"}]},
+        });
+        scene(&pools, held)
     }
 
     fn now() -> Moment {

@@ -149,7 +149,7 @@ pub enum RuleError {
         named: PoolName,
     },
     /// Somebody else holds it.
-    #[error("{} is held by guest {holder}{}", plain(*address), part_of(*address, *held))]
+    #[error("{address} is held by guest {holder}{}", part_of(*address, *held))]
     Taken {
         /// The address asked for.
         address: Prefix,
@@ -210,7 +210,7 @@ pub enum RuleError {
     },
     /// What is left was released not long ago.
     #[error("pool `{pool}` has no free IPv{} address before {}: {} was guest {}'s until {}",
-        address.family(), free_at.to_second(), plain(*address), released.vmid, released.at.to_second())]
+        address.family(), free_at.to_second(), address, released.vmid, released.at.to_second())]
     Cooling {
         /// The pool.
         pool: PoolName,
@@ -227,7 +227,7 @@ pub enum RuleError {
     },
     /// What is left is bound to other MACs by the provider.
     #[error("pool `{pool}` has no free IPv{} address for guest {vmid} {nic} with MAC {actual}: {} is free, but bound to MAC {expected} by the provider",
-        address.family(), plain(*address))]
+        address.family(), address)]
     OtherMac {
         /// The pool.
         pool: PoolName,
@@ -245,13 +245,13 @@ pub enum RuleError {
         set_mac: Option<String>,
     },
     /// Nobody has asked the network yet who has these: not for an administrator, but for the caller of [`Registry::assign`].
-    #[error("the network was not asked yet who has {}", addresses.iter().map(|address| plain(*address)).collect::<Vec<_>>().join(", "))]
+    #[error("the network was not asked yet who has {}", addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
     Unasked {
         /// The addresses.
         addresses: Vec<Prefix>,
     },
     /// Somebody claims it.
-    #[error("{} is contested: {sentence}", plain(*address))]
+    #[error("{address} is contested: {sentence}")]
     Contested {
         /// The address asked for.
         address: Prefix,
@@ -316,7 +316,7 @@ pub enum RuleError {
     #[error("guest {0} has no public address")]
     NothingAssigned(Vmid),
     /// `release` of a part of what the guest holds, or of more than that.
-    #[error("guest {vmid} holds {}, not {}", plain(*held), plain(*address))]
+    #[error("guest {vmid} holds {held}, not {address}")]
     NotWhole {
         /// The guest.
         vmid: Vmid,
@@ -365,7 +365,7 @@ fn runs(node: &NodeName, release: Option<&str>) -> String {
 
 /// What else of the holder's there is, if not just the address.
 fn part_of(address: Prefix, held: Prefix) -> String {
-    if address == held { String::new() } else { format!(", which holds {}", plain(held)) }
+    if address == held { String::new() } else { format!(", which holds {held}") }
 }
 
 fn of_which(pool: Option<&(PoolName, usize)>) -> String {
@@ -467,8 +467,7 @@ impl RuleError {
             Self::Overlap { is_new: true, .. } => "name one of the two".to_owned(),
             Self::Overlap { pool, old, .. } => {
                 format!(
-                    "leave it out, or first take out what is there: `pve-public-ip pool remove {pool} {}`",
-                    plain(*old)
+                    "leave it out, or first take out what is there: `pve-public-ip pool remove {pool} {old}`"
                 )
             }
             Self::MacTaken { vmid, nic, .. } => format!(
@@ -479,17 +478,16 @@ impl RuleError {
                 let key = if gateway.is_ipv4() { 4 } else { 6 };
                 format!("name the right gateway: `pve-public-ip pool set {pool} --gateway{key} IP`")
             }
-            Self::InUse { vmid, address, .. } => format!("first `pve-public-ip release {vmid} {}`", plain(*address)),
+            Self::InUse { vmid, address, .. } => format!("first `pve-public-ip release {vmid} {address}`"),
             Self::NoEntry { pool, .. } => format!("`pve-public-ip pool show {pool}` lists its entries"),
             Self::NotInPool(address) => {
                 format!(
-                    "add it to one: `pve-public-ip pool add NAME {}`; `pve-public-ip pool list` shows the pools",
-                    plain(*address)
+                    "add it to one: `pve-public-ip pool add NAME {address}`; `pve-public-ip pool list` shows the pools"
                 )
             }
             Self::WrongPool { actual, .. } => format!("leave --pool out, or say --pool {actual}"),
             Self::Taken { holder, held, .. } => {
-                format!("to move it: `pve-public-ip release {holder} {}`", plain(*held))
+                format!("to move it: `pve-public-ip release {holder} {held}`")
             }
             Self::Unusable(_) => "choose another one, or leave the address out to get the next free one".to_owned(),
             Self::WhichPool(_) => "add --pool NAME, or name the address".to_owned(),
@@ -507,13 +505,11 @@ impl RuleError {
                 )
             }
             Self::Cooling { address, vmid, other_mac: Some(mac), .. } => format!(
-                "it is bound to MAC {mac}: when no other guest has that, `pve-public-ip assign {vmid} {} --set-mac`, with the guest \
-                 stopped, takes it at once",
-                plain(*address)
+                "it is bound to MAC {mac}: when no other guest has that, `pve-public-ip assign {vmid} {address} --set-mac`, with the guest \
+                 stopped, takes it at once"
             ),
             Self::Cooling { pool, address, vmid, .. } => format!(
-                "to assign it anyway, name it: `pve-public-ip assign {vmid} {}`; not to wait in this pool: `pve-public-ip pool set {pool} --cool-down 0`",
-                plain(*address)
+                "to assign it anyway, name it: `pve-public-ip assign {vmid} {address}`; not to wait in this pool: `pve-public-ip pool set {pool} --cool-down 0`"
             ),
             Self::OtherMac { vmid, expected, set_mac: Some(options), .. } => format!(
                 "with the guest stopped, `pve-public-ip assign {vmid} {options} --set-mac` gives the NIC the MAC {expected}"
@@ -529,17 +525,16 @@ impl RuleError {
             }
             Self::ProviderMac { address, expected, vmid, nic, .. } => {
                 let net = nic.net_option();
-                let address = plain(*address);
+                let address = address.to_string();
                 format!(
                     "with the guest stopped, `pve-public-ip assign {vmid} {address}{net} --set-mac` gives the NIC the MAC {expected}"
                 )
             }
             Self::HolderMac { address, vmid, .. } => {
-                format!("first `pve-public-ip release {vmid} {0}`; assign it again with --set-mac", plain(*address))
+                format!("first `pve-public-ip release {vmid} {address}`; assign it again with --set-mac")
             }
             Self::NoProviderMac { address, pool, .. } => format!(
-                "look it up at the provider, then `pve-public-ip pool add {pool} {} --mac MAC`; a wrong MAC can lock the server",
-                plain(*address)
+                "look it up at the provider, then `pve-public-ip pool add {pool} {address} --mac MAC`; a wrong MAC can lock the server"
             ),
             Self::MacChanged { vmid, .. } => {
                 format!("set the guest's MAC back, or `pve-public-ip release {vmid}` and assign again with the new one")
@@ -548,7 +543,7 @@ impl RuleError {
                 "`pve-public-ip list` shows who holds what".to_owned()
             }
             Self::NotWhole { vmid, held, .. } => {
-                format!("an assignment is released whole: `pve-public-ip release {vmid} {}`", plain(*held))
+                format!("an assignment is released whole: `pve-public-ip release {vmid} {held}`")
             }
             Self::NoRoom { .. } => {
                 "name only what guests get, such as 10.0.0.0/24: each /24 of IPv4 and each /32 of IPv6 is one element"
@@ -566,11 +561,6 @@ impl RuleError {
             }
         })
     }
-}
-
-/// An address as people type it: without the length if it is a single one.
-pub fn plain(prefix: Prefix) -> String {
-    prefix.single().map_or_else(|| prefix.to_string(), |address| address.to_string())
 }
 
 /// What `assign` asks for.
@@ -1279,7 +1269,7 @@ mod tests {
             AssignRequest { pool, families: BTreeSet::from([4]), contested, ..request("100", A, &[]) }
         };
         let one = claimed(&["203.0.113.2", "203.0.113.4"]);
-        assert_eq!(plain(registry.clone().assign(&next(one.clone())).unwrap()[0]), "203.0.113.3");
+        assert_eq!(registry.clone().assign(&next(one.clone())).unwrap()[0].to_string(), "203.0.113.3");
         let named = AssignRequest { contested: one.clone(), ..request("100", A, &["203.0.113.2"]) };
         let error = registry.assign(&named).unwrap_err();
         assert_eq!(error.to_string(), "203.0.113.2 is contested: somebody claims it");
@@ -1300,7 +1290,7 @@ mod tests {
             let pool = Some("lan".parse().unwrap());
             AssignRequest { pool, families: BTreeSet::from([4]), now, ..request(vmid, mac, &[]) }
         };
-        let given = |found: Result<Vec<Prefix>, RuleError>| plain(found.unwrap()[0]);
+        let given = |found: Result<Vec<Prefix>, RuleError>| found.unwrap()[0].to_string();
         let vmid = "100".parse().unwrap();
         assert_eq!(given(registry.assign(&next("100", A, at("10:00")))), "203.0.113.2");
         registry.release(vmid, &[], at("10:00")).unwrap();
@@ -1453,7 +1443,7 @@ mod tests {
         registry.change_pool(&lan, set).unwrap();
         let shown = |change: &Rerouted| {
             let shown = |gateway: Option<IpAddr>| gateway.map_or("none".to_owned(), |gateway| gateway.to_string());
-            format!("{} {} -> {}", plain(change.address), shown(change.before), shown(change.after))
+            format!("{} {} -> {}", change.address, shown(change.before), shown(change.after))
         };
         let changes: Vec<String> = registry.follow_gateways(&lan, &old).iter().map(shown).collect();
         assert_eq!(changes, ["203.0.113.2 203.0.113.1 -> 203.0.113.6", "2001:db8::5 none -> fe80::1"]);
@@ -1479,21 +1469,19 @@ mod tests {
             ..request(vmid, if vmid == "100" { A } else { B }, &[])
         };
         let unasked = |found: Result<Vec<Prefix>, RuleError>| match found {
-            Err(RuleError::Unasked { addresses }) => {
-                addresses.iter().map(|address| plain(*address)).collect::<Vec<_>>()
-            }
+            Err(RuleError::Unasked { addresses }) => addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
             other => panic!("{other:?}"),
         };
         assert_eq!(unasked(registry.clone().assign(&next("100", &[], 1))), ["203.0.113.2"]);
         let given = registry.assign(&next("100", &["203.0.113.2"], 1)).unwrap();
-        assert_eq!(plain(given[0]), "203.0.113.2");
+        assert_eq!(given[0].to_string(), "203.0.113.2");
         // Somebody was faster: it is chosen again, of what was asked about, and nothing is said of the other guest.
         assert_eq!(
             unasked(registry.clone().assign(&next("101", &["203.0.113.2"], 3))),
             ["203.0.113.3", "203.0.113.4", "203.0.113.5"]
         );
         let given = registry.clone().assign(&next("101", &["203.0.113.2", "203.0.113.5"], 3)).unwrap();
-        assert_eq!(plain(given[0]), "203.0.113.5", "the lowest that was asked about");
+        assert_eq!(given[0].to_string(), "203.0.113.5", "the lowest that was asked about");
         // What is named is asked about, too, but not if the guest has it or nobody can.
         let named =
             |vmid, address: &str| AssignRequest { addresses: vec![address.parse().unwrap()], ..next(vmid, &[], 1) };
@@ -1529,7 +1517,7 @@ mod tests {
         );
         assert_eq!(registry.choose_mac(&next("100", A)).unwrap().to_string(), B);
         let given = registry.assign(&next("101", B)).unwrap();
-        assert_eq!(plain(given[0]), "198.51.100.7");
+        assert_eq!(given[0].to_string(), "198.51.100.7");
         // An address of a MAC that another guest has is none for this one.
         registry.add_address(&ovh, entry("198.51.100.8/32", B)).unwrap();
         for error in

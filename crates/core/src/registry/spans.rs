@@ -103,6 +103,7 @@ mod tests {
 
     use super::*;
     use crate::registry::Registry;
+    use crate::registry::inventory::tests::scene;
 
     fn shown(registry: &Registry, own: &[&str], now: &str) -> Vec<String> {
         let own: Vec<_> = own.iter().map(|net| net.parse().unwrap()).collect();
@@ -118,18 +119,10 @@ mod tests {
     }
 
     fn registry(gateway: &str, entry: &str, held: &[&str]) -> Registry {
-        let pools = json!({"version": 1, "pools": {"a": {"profile": "generic-bridged", "bridge": "vmbr0", "gateway4": gateway,
-            "addresses": [{"address": entry}]}}});
-        let assigned = |address: &&str| json!({"address": address, "pool": "a", "assigned_at": "2026-11-22T10:00:00Z"});
-        let guest = json!({"version": 1, "vmid": 100, "interfaces": {"net0": {"mac": "02:00:00:aa:bb:00",
-            "addresses": held.iter().map(assigned).collect::<Vec<_>>()}}});
-        let released = json!({"version": 1, "addresses": {"203.0.113.12/32": {"at": "2026-11-22T10:00:00Z", "vmid": 101, "pool": "a"}}});
-        Registry {
-            pools: serde_json::from_value(pools).unwrap(),
-            guests: [("100".parse().unwrap(), serde_json::from_value(guest).unwrap())].into(),
-            released: serde_json::from_value(released).unwrap(),
-            ..Registry::default()
-        }
+        let addresses = json!([{"address": entry}]);
+        let pool =
+            json!({"profile": "generic-bridged", "bridge": "vmbr0", "gateway4": gateway, "addresses": addresses});
+        scene(&json!({ "a": pool }), held)
     }
 
     #[test]

@@ -23,7 +23,6 @@ use crate::links::is_guest_port;
 use crate::model::{GuestKind, IfName, NicId, Vmid};
 use crate::plan::{Inputs, is_uplink_name, pool_bridges};
 use crate::registry::document::{Mode, Pool};
-use crate::registry::plain;
 
 /// A drawing: items, and edges that lead away from the provider.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -322,7 +321,7 @@ impl Drawing<'_> {
         let mut said: Vec<String> = held
             .iter()
             .flat_map(|interface| &interface.addresses)
-            .map(|assigned| format!("{} ({})", plain(assigned.address), assigned.pool))
+            .map(|assigned| format!("{} ({})", assigned.address, assigned.pool))
             .collect();
         let covered = |net: &ipnet::IpNet| {
             held.iter().flat_map(|held| &held.addresses).any(|assigned| assigned.address.net().contains(&net.addr()))
