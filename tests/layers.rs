@@ -40,6 +40,7 @@ const CRATES: [(&str, &[&str]); 2] = [
             "registry",
             "oracle",
             "audit",
+            "reply",
             "request",
             "announce",
             "guest",

@@ -11,6 +11,7 @@
 //! | [`registry`] | pools and assignments, and their rules |
 //! | [`oracle`] | what must become of a frame, worked out without the filter: to check it, and to explain |
 //! | [`audit`] | what changed, who did it, who held what: the entries of the audit log |
+//! | [`reply`] | what an API's requests are answered with |
 //! | [`request`] | what may be asked for, typed: of the command line, or a line of JSON |
 //! | [`announce`] | the frame that tells the neighbours whose address it is now |
 //! | [`guest`] | the text of Proxmox VE's guest configurations |
@@ -35,6 +36,7 @@ pub mod oracle;
 pub mod partition;
 pub mod plan;
 pub mod registry;
+pub mod reply;
 pub mod request;
 pub mod ruleset;
 pub mod selftest;

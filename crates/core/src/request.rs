@@ -9,15 +9,16 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::audit::Author;
 use crate::code;
-use crate::model::{CoolDown, IfName, MacAddr, NicId, PoolName, Prefix, Problem, Subject, Vmid};
+use crate::model::{CoolDown, IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Problem, Subject, Vmid};
 use crate::registry::Edit;
 use crate::registry::document::{CloudInitCheck, GuestOs, Probe, Profile, UplinkGuard};
 use crate::registry::layout::Layout;
+use crate::reply::AddressState;
 
 /// The version of this protocol.
 pub const VERSION: u64 = 1;
@@ -34,12 +35,14 @@ pub struct Envelope {
     pub author: Author,
     /// Only say what would be done.
     pub dry_run: bool,
+    /// The organization whose addresses exist for the caller; `None`: all of them.
+    pub within: Option<String>,
     /// What is asked for.
     pub request: Request,
 }
 
 /// What may be asked for.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "op", rename_all = "kebab-case")]
 pub enum Request {
     /// Create a pool.
@@ -56,10 +59,34 @@ pub enum Request {
     Release(Release),
     /// Change what a guest's NIC may do.
     SetInterface(SetInterface),
+    /// Give an address to the guest of a name.
+    Allocate(Allocate),
+    /// Take an address from whoever holds it, or from the guest of a name.
+    Deallocate(Deallocate),
+    /// Put an address into a pool.
+    CreateAddress(CreateAddress),
+    /// Take an address that nobody holds out of its pool.
+    DeleteAddress(DeleteAddress),
+    /// Say what is known of an address.
+    GetAddress(GetAddress),
+    /// List addresses.
+    ListAddresses(ListAddresses),
+    /// List the pools.
+    ListPools {},
+    /// Say who held an address, or what a guest held.
+    History(History),
+    /// Say how a guest is protected.
+    VerifyGuest(VerifyGuest),
+    /// Say how this node is.
+    Info {},
+    /// Say what happens from now on, until the caller closes the connection.
+    Watch(Watch),
+    /// List the keys of the API.
+    ListKeys {},
 }
 
 /// A pool.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreatePool {
     /// Its name.
@@ -67,34 +94,34 @@ pub struct CreatePool {
     /// The provider's layout.
     pub profile: Profile,
     /// The layout itself, for the profile `custom`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout: Option<Layout>,
     /// Bridge of the guests' NICs; absent: the only one that fits.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bridge: Option<IfName>,
     /// IPv4 gateway of the guests.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway4: Option<Ipv4Addr>,
     /// IPv6 gateway of the guests.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway6: Option<Ipv6Addr>,
     /// MAC of the gateway.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway_mac: Option<MacAddr>,
     /// Whether guests without addresses may be routers.
     #[serde(default)]
     pub guest_routers: bool,
     /// What becomes of frames with a MAC that the provider does not know.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplink_guard: Option<UplinkGuard>,
     /// MACs that the provider knows besides.
     #[serde(default)]
     pub allowed_macs: BTreeSet<MacAddr>,
     /// Whether the network is asked who has an address before it is assigned.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<Probe>,
     /// For how long a released address is not handed out by itself.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cool_down: Option<CoolDown>,
     /// Addresses and prefixes.
     #[serde(default)]
@@ -102,7 +129,7 @@ pub struct CreatePool {
 }
 
 /// Addresses of a pool, all or none.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddAddresses {
     /// The pool.
@@ -112,51 +139,51 @@ pub struct AddAddresses {
 }
 
 /// An address of a pool. What is absent stays as it is, `null` takes it away.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     /// The address or prefix.
     pub address: Prefix,
     /// MAC that the provider bound to it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Edit::is_keep")]
     #[schemars(with = "Option<MacAddr>")]
     pub mac: Edit<MacAddr>,
     /// Gateway, if it is not the pool's.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Edit::is_keep")]
     #[schemars(with = "Option<IpAddr>")]
     pub gateway: Edit<IpAddr>,
     /// What it costs.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Edit::is_keep")]
     #[schemars(with = "Option<u64>")]
     pub monthly_cost_cents: Edit<u64>,
 }
 
 /// What holds for all addresses of a pool. What is absent stays as it is, `null` takes it away.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetPool {
     /// The pool.
     pub pool: PoolName,
     /// Bridge of the guests' NICs.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bridge: Option<IfName>,
     /// IPv4 gateway.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Edit::is_keep")]
     #[schemars(with = "Option<Ipv4Addr>")]
     pub gateway4: Edit<Ipv4Addr>,
     /// IPv6 gateway.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Edit::is_keep")]
     #[schemars(with = "Option<Ipv6Addr>")]
     pub gateway6: Edit<Ipv6Addr>,
     /// MAC of the gateway.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Edit::is_keep")]
     #[schemars(with = "Option<MacAddr>")]
     pub gateway_mac: Edit<MacAddr>,
     /// Whether guests without addresses may be routers.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest_routers: Option<bool>,
     /// What becomes of frames with a MAC that the provider does not know.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplink_guard: Option<UplinkGuard>,
     /// MACs to allow from now on.
     #[serde(default)]
@@ -165,15 +192,15 @@ pub struct SetPool {
     #[serde(default)]
     pub forbid_macs: BTreeSet<MacAddr>,
     /// Whether the network is asked who has an address before it is assigned.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<Probe>,
     /// For how long a released address is not handed out by itself.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cool_down: Option<CoolDown>,
 }
 
 /// What a pool loses.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RemoveFromPool {
     /// The pool.
@@ -196,7 +223,7 @@ fn yes() -> bool {
 }
 
 /// Addresses for a guest.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct Assign {
@@ -209,34 +236,34 @@ pub struct Assign {
     #[serde(default = "first_nic")]
     pub interfaces: Vec<NicId>,
     /// The pool to take from.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolName>,
     /// 4, 6, or both; none: those of the pool.
     #[serde(default)]
     pub families: BTreeSet<u8>,
     /// How many of each family the NIC shall hold, or get besides; absent: one.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u16>,
     /// Whether `count` is besides what the NIC holds.
     #[serde(default)]
     pub more: bool,
     /// Customer or department.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub organization: Option<String>,
     /// Give the NIC the MAC that the provider bound to the addresses.
     #[serde(default)]
     pub set_mac: bool,
     /// Whether the network is asked first; absent: what the pool says.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<bool>,
     /// Register the hookscript.
     #[serde(default = "yes")]
     pub hookscript: bool,
     /// What runs in the guest.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub os: Option<GuestOs>,
     /// What becomes of a start at which cloud-init's data is another.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud_init: Option<CloudInitCheck>,
     /// Let the guest take itself for a new machine.
     #[serde(default)]
@@ -247,7 +274,7 @@ pub struct Assign {
 }
 
 /// Addresses that a guest loses.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Release {
     /// The guest.
@@ -261,7 +288,7 @@ pub struct Release {
 }
 
 /// What a guest's NIC may do besides using its addresses. What is absent stays as it is, `null` makes it the default.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetInterface {
     /// The guest.
@@ -270,24 +297,188 @@ pub struct SetInterface {
     #[serde(default = "first")]
     pub interface: NicId,
     /// Whether it may ask for an address by DHCPv4.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dhcp: Option<bool>,
     /// Whether it gets frames that are addressed to others.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub any_destination: Option<bool>,
     /// Whether it may choose its link-local addresses freely.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub any_link_local: Option<bool>,
     /// Whether it gets router advertisements.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Edit::is_keep")]
     #[schemars(with = "Option<bool>")]
     pub router_advertisements: Edit<bool>,
     /// Further link-local addresses.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_local: Option<BTreeSet<Ipv6Addr>>,
     /// VLANs in which it tags its frames itself.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trunk: Option<BTreeSet<u16>>,
+}
+
+/// An address for the guest of a name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Allocate {
+    /// VMID, name of an earlier allocation, name or tag in Proxmox VE; if it is none of these, the guest is found by `mac`, and
+    /// this becomes its name.
+    pub vps_id: String,
+    /// Customer or department.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organization: Option<String>,
+    /// MAC of the guest's NIC; absent: that of `interface`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddr>,
+    /// The address; absent: the next free one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Prefix>,
+    /// What the caller takes for the gateway; checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    /// What the caller takes for the length of the prefix; checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix_length: Option<u8>,
+    /// The pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolName>,
+    /// The NIC; absent: the one with `mac`, else the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<NicId>,
+    /// Whether a guest may be found by `mac` alone, and gets `vps_id` for a name.
+    #[serde(default)]
+    pub by_mac: bool,
+    /// Let the guest's agent use the address at once.
+    #[serde(default)]
+    pub live: bool,
+}
+
+/// An address to be taken back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Deallocate {
+    /// The address.
+    pub address: Prefix,
+    /// The guest that it is taken from; absent: whoever holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vps_id: Option<String>,
+    /// What the caller takes for the MAC; checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddr>,
+}
+
+/// An address for a pool.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateAddress {
+    /// The address or prefix.
+    pub address: Prefix,
+    /// Gateway, if it is not the pool's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    /// What the caller takes for the length of the prefix; checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix_length: Option<u8>,
+    /// What it costs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monthly_cost_cents: Option<u64>,
+    /// The pool; absent: the one that has it already, else the only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolName>,
+    /// The MAC that the provider bound to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddr>,
+    /// An uplink: without `pool`, the only pool whose bridge has it is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<IfName>,
+}
+
+/// An address that leaves its pool.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteAddress {
+    /// The address or prefix, as it was created.
+    pub address: Prefix,
+}
+
+/// An address that is asked about.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GetAddress {
+    /// The address or prefix.
+    pub address: Prefix,
+}
+
+/// Which addresses are wanted; those that satisfy all that is said.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListAddresses {
+    /// In this state; absent: in any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<AddressState>,
+    /// Of this pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolName>,
+    /// Held for this customer or department.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organization: Option<String>,
+    /// Held by this guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vps_id: Option<String>,
+    /// Held by a guest on this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    /// How many at once, 1 to [`PAGE_LIMIT`]; absent: 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_size: Option<u16>,
+    /// From the answer before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_token: Option<String>,
+}
+
+/// No page of addresses is longer.
+pub const PAGE_LIMIT: u16 = 1000;
+
+/// Whose past is asked for: an address's or a guest's.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct History {
+    /// The address or prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Prefix>,
+    /// The guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vps_id: Option<String>,
+    /// Only who held it at this moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Moment>,
+}
+
+/// The guest whose protection is asked about.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyGuest {
+    /// VMID, name of an allocation, name or tag in Proxmox VE.
+    pub vps_id: String,
+}
+
+/// What a watcher wants to be told.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Watch {
+    /// Only of this guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vps_id: Option<String>,
+}
+
+impl<T: Serialize> Serialize for Edit<T> {
+    /// A key that keeps is left out, by `skip_serializing_if`.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Set(value) => serializer.serialize_some(value),
+            Self::Keep | Self::Erase => serializer.serialize_none(),
+        }
+    }
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Edit<T> {
@@ -324,10 +515,30 @@ impl Envelope {
             Some(Value::Bool(dry_run)) => dry_run,
             Some(other) => return Err(refused(format!("dry_run: {other} is not true or false"))),
         };
+        let within = match map.remove("within") {
+            None => None,
+            Some(Value::String(organization)) => Some(organization),
+            Some(other) => return Err(refused(format!("within: {other} is no name of an organization"))),
+        };
         let author = map.remove("author").map(serde_json::from_value).transpose();
         let author = author.map_err(|error| refused(format!("author: {error}")))?.unwrap_or_default();
         let request = serde_json::from_value(Value::Object(map)).map_err(|error| refused(error.to_string()))?;
-        Ok(Self { id, author, dry_run, request })
+        Ok(Self { id, author, dry_run, within, request })
+    }
+
+    /// As a line, without its newline.
+    pub fn line(&self) -> Result<String, serde_json::Error> {
+        let mut value = serde_json::to_value(&self.request)?;
+        if let Value::Object(map) = &mut value {
+            map.insert("version".to_owned(), VERSION.into());
+            map.insert("author".to_owned(), serde_json::to_value(&self.author)?);
+            map.extend(self.id.clone().map(|id| ("id".to_owned(), id)));
+            map.extend(self.within.clone().map(|organization| ("within".to_owned(), organization.into())));
+            if self.dry_run {
+                map.insert("dry_run".to_owned(), true.into());
+            }
+        }
+        serde_json::to_string(&value)
     }
 }
 
@@ -338,7 +549,7 @@ mod tests {
     #[test]
     fn a_line_is_a_request() {
         let line = r#"{"version":1,"id":"a","author":{"why":"ticket 12"},"op":"assign","vmid":100,"pool":"ovh-rbx"}"#;
-        let Envelope { id, author, dry_run, request } = Envelope::parse(line).unwrap();
+        let Envelope { id, author, dry_run, request, .. } = Envelope::parse(line).unwrap();
         assert_eq!((id, author.why.as_deref(), dry_run), (Some("a".into()), Some("ticket 12"), false));
         let Request::Assign(assign) = request else { panic!("{request:?}") };
         assert_eq!((assign.vmid.to_string().as_str(), assign.hookscript, assign.more), ("100", true, false));
@@ -358,6 +569,22 @@ mod tests {
     }
 
     #[test]
+    fn a_request_becomes_the_line_that_it_is_read_from() {
+        for line in [
+            r#"{"version":1,"id":7,"author":{"why":"ticket 12"},"op":"assign","vmid":100,"pool":"ovh-rbx","families":[4]}"#,
+            r#"{"version":1,"dry_run":true,"op":"set-pool","pool":"a","gateway4":null,"gateway_mac":"02:00:00:00:00:01"}"#,
+            r#"{"version":1,"within":"acme","op":"allocate","vps_id":"shop","address":"203.0.113.7","by_mac":true}"#,
+            r#"{"version":1,"op":"create-pool","pool":"a","profile":"ovh-vrack","cool_down":"2h"}"#,
+            r#"{"version":1,"op":"list-addresses","state":"cooling","page_size":7}"#,
+            r#"{"version":1,"op":"list-keys"}"#,
+        ] {
+            let envelope = Envelope::parse(line).unwrap();
+            let again = envelope.line().unwrap();
+            assert_eq!(Envelope::parse(&again).unwrap(), envelope, "{again}");
+        }
+    }
+
+    #[test]
     fn says_why_it_refuses() {
         for (line, reason) in [
             ("", "is no JSON object"),
@@ -370,6 +597,7 @@ mod tests {
             (r#"{"version":1,"op":"release","vmid":100,"adresses":[]}"#, "unknown field `adresses`"),
             (r#"{"version":1,"op":"release","vmid":7}"#, "7"),
             (r#"{"version":1,"op":"release","vmid":100,"dry_run":1}"#, "dry_run: 1 is not true or false"),
+            (r#"{"version":1,"op":"release","vmid":100,"within":1}"#, "within: 1 is no name of an organization"),
             (r#"{"version":1,"op":"release","vmid":100,"author":[1]}"#, "author: "),
             (r#"{"version":1,"op":"release","vmid":100,"addresses":["203.0.113.10/24"]}"#, "has host bits set"),
         ] {

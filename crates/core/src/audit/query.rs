@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use memchr::memmem::Finder;
 use memchr::{memchr, memrchr};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Entry, Event};
 use crate::model::{MacAddr, Moment, NicId, PoolName, Prefix, Vmid};
@@ -121,7 +121,7 @@ fn lines_with<'a>(text: &'a [u8], word: &str, is_meant: impl Fn(&[u8]) -> bool) 
 }
 
 /// A guest's hold on an address, from beginning to end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Holder {
     /// The address or prefix.
     pub address: Prefix,

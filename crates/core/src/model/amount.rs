@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The largest number in which most readers of JSON, and every one in JavaScript, lose nothing: 2^53 - 1 (RFC 8259,
 /// section 6).
@@ -24,6 +24,21 @@ impl Amount {
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Spelling {
+            Number(u64),
+            Digits(String),
+        }
+        match Spelling::deserialize(deserializer)? {
+            Spelling::Number(number) => Ok(Self(number.into())),
+            Spelling::Digits(digits) => digits.parse().map(Self).map_err(serde::de::Error::custom),
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{IfName, PoolName, Prefix, Vmid};
 
@@ -35,6 +35,14 @@ impl Code {
     /// As it is printed.
     pub const fn as_str(self) -> &'static str {
         self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Code {
+    /// One of a later release says nothing to this one but that something failed.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Ok(CODES.binary_search(&name.as_str()).map_or(crate::code!("failed"), |at| Self(CODES[at])))
     }
 }
 
@@ -244,7 +252,7 @@ pub const CODES: &[&str] = &[
 ];
 
 /// What a problem is about.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", content = "id", rename_all = "kebab-case")]
 pub enum Subject {
     /// This node: everybody on it relies on it.
@@ -278,7 +286,7 @@ impl fmt::Display for Subject {
 }
 
 /// Something that stands in the way, failed, or is worth knowing: one sentence, and what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{sentence}")]
 pub struct Problem {
     /// Which kind it is.
@@ -288,8 +296,7 @@ pub struct Problem {
     /// What is wrong, on what, and why.
     pub sentence: String,
     /// What to do; absent if there is nothing to do.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    #[schemars(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub hint: String,
 }
 

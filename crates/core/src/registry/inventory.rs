@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::allocate::{address, number};
 use super::document::{Pool, PoolAddress, Released};
@@ -14,7 +14,7 @@ use super::{Registry, capacity};
 use crate::model::{Amount, MacAddr, Moment, PoolName, Prefix};
 
 /// How many addresses of one family a pool has, and in which states. The states add up to the size.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Totals {
     /// All addresses of the pool's entries.
     pub size: Amount,

@@ -638,6 +638,11 @@ pub enum Edit<T> {
 }
 
 impl<T> Edit<T> {
+    /// Whether nothing changes.
+    pub fn is_keep(&self) -> bool {
+        matches!(self, Self::Keep)
+    }
+
     /// The value afterwards.
     pub fn of(self, old: Option<T>) -> Option<T> {
         match self {
