@@ -36,6 +36,7 @@ fn assign_request(command: &Assign) -> request::Assign {
         count: command.count,
         more: command.more,
         organization: command.organization.clone(),
+        vps_id: None,
         set_mac: command.set_mac,
         probe: match (command.probe, command.no_probe) {
             (true, _) => Some(true),

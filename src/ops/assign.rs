@@ -112,6 +112,7 @@ fn give(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Result<Done<Ass
         families: command.families.clone(),
         quantity: quantity(command),
         organization: command.organization.clone(),
+        vps_id: command.vps_id.clone(),
         avoid: own_addresses(),
         contested: BTreeMap::new(),
         asking: None,

@@ -250,6 +250,9 @@ pub struct Assign {
     /// Customer or department.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub organization: Option<String>,
+    /// The name by which a caller of the API knows the guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vps_id: Option<String>,
     /// Give the NIC the MAC that the provider bound to the addresses.
     #[serde(default)]
     pub set_mac: bool,

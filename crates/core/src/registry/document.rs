@@ -543,6 +543,9 @@ pub struct Assigned {
     /// Customer or department; carried, not interpreted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub organization: Option<String>,
+    /// The name by which a caller of the API knows the guest; carried, and looked up when the caller names it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vps_id: Option<String>,
     /// When it was assigned (RFC 3339, UTC).
     pub assigned_at: Timestamp,
 }
@@ -1163,7 +1166,7 @@ mod tests {
                 let address = text.parse::<ipnet::IpNet>().unwrap().trunc().to_string().parse().unwrap();
                 let empty = || serde_json::from_value(serde_json::json!({"mac": format!("02:00:00:00:00:0{mac}")})).unwrap();
                 let assigned = Assigned {
-                    address, pool: "a".parse().unwrap(), gateway: None, organization: None, assigned_at: "2026-11-22T10:00:00Z".parse().unwrap(),
+                    address, pool: "a".parse().unwrap(), gateway: None, organization: None, vps_id: None, assigned_at: "2026-11-22T10:00:00Z".parse().unwrap(),
                 };
                 let nic = format!("net{nic}").parse().unwrap();
                 guest.interfaces.entry(nic).or_insert_with(empty).addresses.push(assigned);

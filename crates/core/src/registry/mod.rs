@@ -580,6 +580,8 @@ pub struct AssignRequest {
     pub quantity: Quantity,
     /// Customer.
     pub organization: Option<String>,
+    /// The name by which a caller of the API knows the guest.
+    pub vps_id: Option<String>,
     /// The node's own addresses with their subnets: never handed out.
     pub avoid: Vec<IpNet>,
     /// Addresses that somebody else claims: in which words, and by which number that is acknowledged.
@@ -824,7 +826,7 @@ impl Registry {
             }
             if self.guests.get(&request.vmid).is_some_and(|guest| is_held(guest, address)) {
                 // It has been through all of this, and to ask for it again is no change.
-                self.rename_customer(request, address);
+                self.rename(request, address);
                 continue;
             }
             allocate::check_usable(pool_name, pool, address).map_err(RuleError::Unusable)?;
@@ -844,6 +846,7 @@ impl Registry {
                 pool: pool_name.clone(),
                 gateway: pool.gateway(address),
                 organization: request.organization.clone(),
+                vps_id: request.vps_id.clone(),
                 assigned_at: Timestamp(request.now.whole_second()),
             };
             if self.hold(request, &assigned) {
@@ -854,12 +857,16 @@ impl Registry {
         if unasked.is_empty() { Ok(new) } else { Err(RuleError::Unasked { addresses: unasked }) }
     }
 
-    /// Notes another customer for an address that the guest holds, if one is named.
-    fn rename_customer(&mut self, request: &AssignRequest, address: Prefix) {
-        let Some(guest) = self.guests.get_mut(&request.vmid).filter(|_| request.organization.is_some()) else { return };
+    /// Notes another customer or another name for an address that the guest holds, if one is named.
+    fn rename(&mut self, request: &AssignRequest, address: Prefix) {
+        if request.organization.is_none() && request.vps_id.is_none() {
+            return;
+        }
+        let Some(guest) = self.guests.get_mut(&request.vmid) else { return };
         for assigned in guest.interfaces.values_mut().flat_map(|interface| &mut interface.addresses) {
             if assigned.address == address {
-                assigned.organization.clone_from(&request.organization);
+                assigned.organization = request.organization.clone().or(assigned.organization.take());
+                assigned.vps_id = request.vps_id.clone().or(assigned.vps_id.take());
             }
         }
     }
@@ -1217,6 +1224,7 @@ mod tests {
             families: BTreeSet::new(),
             quantity: Quantity::default(),
             organization: None,
+            vps_id: None,
             avoid: Vec::new(),
             contested: BTreeMap::new(),
             asking: None,

@@ -31,7 +31,10 @@ pub struct Key {
 }
 
 /// What has come after release 0.1.0.
-pub const KEYS: &[Key] = &[Key { file: File::Guest, path: "interfaces.*.router_advertisements", since: "0.2.0" }];
+pub const KEYS: &[Key] = &[
+    Key { file: File::Guest, path: "interfaces.*.router_advertisements", since: "0.2.0" },
+    Key { file: File::Guest, path: "interfaces.*.addresses.*.vps_id", since: "0.2.0" },
+];
 
 impl Key {
     /// The last name of its place.
