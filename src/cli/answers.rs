@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::help::Explained;
+use super::list::Unheld;
 use crate::audit::{Entry, Holder};
 use crate::conflict::Conflict;
 use crate::doctor::{Finding, Unchecked};
@@ -18,7 +19,7 @@ use crate::ops::{
     AddressesAdded, Assigned, Done, InterfaceSet, PoolCreated, PoolProperties, PoolRemoved, PoolSettings, Released,
 };
 use crate::partition::{self, Plan, Strategy, Weight};
-use crate::plan::Router;
+use crate::plan::{GuestState, Router};
 use crate::registry::Totals;
 use crate::registry::document::{BackendChoice, GuestFile, Mode, NodeFile, PoolAddress, Profile};
 use crate::selftest::live;
@@ -77,14 +78,14 @@ shapes! {
     /// One assigned address of `list`.
     Assignment {
         vmid: Vmid, interface: NicId, address: Prefix, mac: MacAddr, pool: PoolName, gateway: Option<IpAddr>,
-        organization: Option<String>, assigned_at: String, monthly_cost_cents: Option<u64>, node: String, state: String,
+        organization: Option<String>, assigned_at: String, monthly_cost_cents: Option<u64>, node: Option<NodeName>, state: GuestState,
     }
     /// `list`.
     Assignments { assignments: Vec<Assignment> }
     /// A run of addresses that nobody holds.
     Range {
         pool: PoolName, first: IpAddr, last: IpAddr, count: Amount, mac: Option<MacAddr>, gateway: Option<IpAddr>,
-        state: String, free_at: Option<Moment>, released: Option<Moment>, vmid: Option<Vmid>,
+        state: Unheld, free_at: Option<Moment>, released: Option<Moment>, vmid: Option<Vmid>,
     }
     /// `list --free`.
     Ranges { ranges: Vec<Range> }
@@ -205,8 +206,8 @@ struct GuestShown {
     guest: GuestFile,
     /// What to configure inside by hand, by the way in which it is done.
     inside: Option<BTreeMap<String, String>>,
-    node: String,
-    state: String,
+    node: Option<NodeName>,
+    state: GuestState,
     hookscript_registered: bool,
 }
 

@@ -2,23 +2,22 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::inside::by_hand;
-use super::list::whereabouts;
 use super::output::{Output, told};
-use super::pools::{readable, shown};
+use super::partial::{looked, shown_of};
 use super::{Assign, Release, Show};
 use crate::code;
 use crate::hookscript;
 use crate::model::text::escaped;
 use crate::model::{Prefix, Problem, Vmid};
-use crate::ops::{self, Assigned, Held, Inside, Kept, Released, observe_links};
+use crate::ops::{self, Assigned, Held, Inside, Kept, Released};
+use crate::plan::GuestState;
 use crate::reconcile::Node;
 use crate::registry::RuleError;
 use crate::registry::document::{GuestFile, PoolIndex};
 use crate::request;
-use crate::system::run::RunState;
 
 /// The request that the arguments mean.
 fn assign_request(command: &Assign) -> request::Assign {
@@ -137,21 +136,19 @@ pub(super) fn show(node: &Node, command: &Show) -> anyhow::Result<Output> {
     if guest.is_empty() {
         return Err(RuleError::NothingAssigned(vmid).into());
     }
-    let registry = readable(node)?;
-    let links = observe_links().unwrap_or_default();
-    let run = RunState::unlocked(&node.paths);
-    let located = node.guests.find(vmid, None).ok();
-    let found = located.as_ref().map(|located| (&located.node, located.config.kind));
-    let place = whereabouts(node, vmid, found, &links, &run);
-    let config = located.map(|located| located.config);
-    let mut text = match config.as_ref().and_then(|config| config.name.as_ref()) {
-        Some(name) => format!("guest {vmid} ({name}) on node {}: {}\n", place.node, place.state),
-        None => format!("guest {vmid} on node {}: {}\n", place.node, place.state),
-    };
+    let look = looked(node, |_| true)?;
+    let registry = look.registry();
+    let state = look.states().of_guest(vmid).unwrap_or(GuestState::Unknown);
+    let located = look.sources.inputs().guests.get(&vmid);
+    let config = located.map(|located| &located.config);
+    let mut text = format!("guest {vmid}");
+    text.extend(config.and_then(|config| config.name.as_ref()).map(|name| format!(" ({})", escaped(name))));
+    text.extend(located.map(|located| format!(" on node {}", located.node)));
+    text += &format!(": {state}\n");
     let index = PoolIndex::new(&registry.pools);
     for (nic, interface) in &guest.interfaces {
         let port =
-            config.as_ref().map_or_else(String::new, |config| format!(", port {}", config.kind.port(vmid, *nic)));
+            config.map_or_else(String::new, |config| format!(", port {}", config.kind.port(vmid, *nic)));
         text += &format!("{nic}: {}{port}\n", interface.mac);
         for assigned in &interface.addresses {
             let gateway = assigned.gateway.map_or_else(|| "none".to_owned(), |gateway| gateway.to_string());
@@ -168,25 +165,25 @@ pub(super) fn show(node: &Node, command: &Show) -> anyhow::Result<Output> {
             text.push('\n');
         }
     }
-    let hookscript = config.as_ref().and_then(|config| config.hookscript.clone());
+    let hookscript = config.and_then(|config| config.hookscript.clone());
     let registered = hookscript.as_deref().is_some_and(hookscript::is_ours);
     text += &match (&guest.hookscript, registered) {
         (Some(own), true) => format!("hookscript: registered; calls {}\n", escaped(own)),
         (None, true) => "hookscript: registered\n".to_owned(),
         (_, false) => {
-            let tool = config.as_ref().map_or("qm", |config| config.kind.tool());
+            let tool = config.map_or("qm", |config| config.kind.tool());
             format!("hookscript: not registered; `{tool} set {vmid} --hookscript {}`\n", hookscript::VOLUME)
         }
     };
-    let by_hand = config.as_ref().and_then(|config| by_hand(node, &guest, &registry.pools, config, command.inside));
+    let by_hand = config.and_then(|config| by_hand(node, &guest, &registry.pools, config, command.inside));
     let (inside, ways) = by_hand.unwrap_or_default();
     text += &inside;
     let mut data = serde_json::to_value(&guest)?;
     if let Value::Object(map) = &mut data {
         map.insert("inside".to_owned(), ways);
-        map.insert("node".to_owned(), place.node.into());
-        map.insert("state".to_owned(), place.state.into());
+        map.insert("node".to_owned(), json!(located.map(|located| &located.node)));
+        map.insert("state".to_owned(), json!(state));
         map.insert("hookscript_registered".to_owned(), registered.into());
     }
-    Ok(shown(&registry, Output::new(text, data)))
+    Ok(shown_of(&look, Output::new(text, data)))
 }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use super::output::{Output, advised, first_ones};
-use super::pools::{readable, shown};
+use super::partial::{readable, shown};
 use super::{ConflictsCommand, advice};
 use crate::code;
 use crate::conflict::{Conflict, Seen};

@@ -1,152 +1,131 @@
 //! `list`: who holds what, and what is free.
 
+use std::sync::LazyLock;
+
+use clap::builder::PossibleValue;
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::json;
 
 use super::List;
 use super::assignments::cost;
 use super::output::{Output, OutputFormat, Rows};
-use super::pools::{readable, shown};
-use crate::links::Links;
-use crate::model::{GuestKind, NodeName, PoolName, Vmid};
-use crate::ops::{observe_links, own_addresses};
-use crate::plan::Presence;
-use crate::reconcile::{Node, presence_of};
+use super::partial::{looked, readable, shown, shown_of};
+use crate::model::{NodeName, PoolName};
+use crate::ops::own_addresses;
+use crate::plan::GuestState;
+use crate::reconcile::{Look, Node};
 use crate::registry::document::PoolIndex;
 use crate::registry::{Inventory, Registry, Run, State};
 use crate::store::journal::now;
-use crate::system::run::RunState;
 
 /// State of an assigned or of a free address, as `list` shows it and `--state` selects it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ListedState {
-    /// The guest runs on this node and its port is bound
-    Bound,
-    /// The guest is being started on this node
-    Starting,
-    /// The guest arrives on this node by live migration
-    Incoming,
-    /// The guest is on this node and stopped
-    Reserved,
-    /// The guest is on another node
-    Elsewhere,
-    /// There is no such guest
-    Missing,
-    /// Nobody holds the address, and next-free allocation can choose it
+    /// A guest holds it.
+    Held(GuestState),
+    /// Nobody holds it.
+    Unheld(Unheld),
+}
+
+/// State of an address that nobody holds and that can be assigned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Unheld {
+    /// Next-free allocation can choose it.
     Free,
-    /// Nobody holds the address, and next-free allocation leaves it out until its cool-down ends
+    /// Next-free allocation leaves it out until its cool-down ends.
     Cooling,
 }
 
 impl ListedState {
-    /// As it is shown.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Bound => "bound",
-            Self::Starting => "starting",
-            Self::Incoming => "incoming",
-            Self::Reserved => "reserved",
-            Self::Elsewhere => "elsewhere",
-            Self::Missing => "no such guest",
-            Self::Free => "free",
-            Self::Cooling => "cooling",
-        }
+    const FREE: Self = Self::Unheld(Unheld::Free);
+    const COOLING: Self = Self::Unheld(Unheld::Cooling);
+}
+
+impl clap::ValueEnum for ListedState {
+    fn value_variants<'a>() -> &'a [Self] {
+        static ALL: LazyLock<Vec<ListedState>> = LazyLock::new(|| {
+            let held = GuestState::ALL.iter().copied().map(ListedState::Held);
+            held.chain([ListedState::FREE, ListedState::COOLING]).collect()
+        });
+        &ALL
     }
-}
 
-/// The node and the state of a guest.
-pub(super) struct Whereabouts {
-    pub(super) node: String,
-    pub(super) state: &'static str,
-}
-
-/// `found` is where its configuration lies and what kind of guest it is.
-pub(super) fn whereabouts(
-    node: &Node,
-    vmid: Vmid,
-    found: Option<(&NodeName, GuestKind)>,
-    links: &Links,
-    run: &RunState,
-) -> Whereabouts {
-    let Some((place, kind)) = found else {
-        return Whereabouts { node: String::new(), state: ListedState::Missing.as_str() };
-    };
-    let here = *place == node.name;
-    let mark = run.mark(vmid);
-    let state = match presence_of(vmid, kind, here, mark.as_ref(), links) {
-        Some(Presence::Running) => ListedState::Bound,
-        Some(Presence::Starting) => ListedState::Starting,
-        Some(Presence::Incoming) => ListedState::Incoming,
-        None if here => ListedState::Reserved,
-        None => ListedState::Elsewhere,
-    };
-    Whereabouts { node: place.to_string(), state: state.as_str() }
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (word, meaning) = match self {
+            Self::Held(state) => (state.as_str(), state.meaning()),
+            Self::Unheld(Unheld::Free) => ("free", "Nobody holds the address, and next-free allocation can choose it"),
+            Self::Unheld(Unheld::Cooling) => (
+                "cooling",
+                "Nobody holds the address, and next-free allocation leaves it out until its cool-down ends",
+            ),
+        };
+        Some(PossibleValue::new(word).help(meaning))
+    }
 }
 
 /// Columns of assignments.
 const HEADERS: [&str; 7] = ["vmid", "net", "address", "mac", "pool", "node", "state"];
 
 pub(super) fn list(node: &Node, command: &List, format: OutputFormat) -> anyhow::Result<Output> {
-    let registry = readable(node)?;
-    if let Some(pool) = &command.pool {
-        registry.pool(pool)?;
-    }
-    let wanted = if command.free { Some(ListedState::Free) } else { command.state };
-    match wanted {
-        Some(state @ (ListedState::Free | ListedState::Cooling)) => {
-            Ok(list_unassigned(&registry, command.pool.as_ref(), state))
+    let wanted = if command.free { Some(ListedState::FREE) } else { command.state };
+    if let Some(ListedState::Unheld(state)) = wanted {
+        let registry = readable(node)?;
+        if let Some(pool) = &command.pool {
+            registry.pool(pool)?;
         }
-        wanted => Ok(list_assigned(node, &registry, command, wanted, format)),
+        return Ok(list_unassigned(&registry, command.pool.as_ref(), state));
     }
+    let look = looked(node, |registry| registry.assignments().next().is_some())?;
+    if let Some(pool) = &command.pool {
+        look.registry().pool(pool)?;
+    }
+    let wanted = if let Some(ListedState::Held(state)) = wanted { Some(state) } else { None };
+    Ok(list_assigned(&look, command, wanted, format))
 }
 
-fn list_assigned(
-    node: &Node,
-    registry: &Registry,
-    command: &List,
-    wanted: Option<ListedState>,
-    format: OutputFormat,
-) -> Output {
-    let interfaces = observe_links().unwrap_or_default();
-    let run = RunState::unlocked(&node.paths);
+fn list_assigned(look: &Look, command: &List, wanted: Option<GuestState>, format: OutputFormat) -> Output {
+    let (registry, states) = (look.registry(), look.states());
     let index = PoolIndex::new(&registry.pools);
-    let (places, _) = node.guests.places();
     // Of a hundred thousand addresses only what is asked for is made.
     let is_text = format == OutputFormat::Text;
     let mut rows = Rows::new(HEADERS.len());
     let mut data = Vec::new();
-    for (vmid, guest) in &registry.guests {
-        if guest.is_empty() {
+    for (vmid, guest) in registry.guests.iter().filter(|(_, guest)| !guest.is_empty()) {
+        let place = look.sources.inputs().guests.get(vmid).map(|located| &located.node);
+        if command.node.is_some() && place != command.node.as_ref() {
             continue;
         }
-        let found = places.get(vmid).map(|(node, kind)| (node, *kind));
-        if command.node.is_some() && found.map(|(node, _)| node) != command.node.as_ref() {
-            continue;
-        }
-        let place = whereabouts(node, *vmid, found, &interfaces, &run);
-        if wanted.is_some_and(|wanted| wanted.as_str() != place.state) {
-            continue;
-        }
-        for (nic, interface, assigned) in guest.addresses() {
-            let is_other_pool = command.pool.as_ref().is_some_and(|pool| *pool != assigned.pool);
-            let is_other_customer = command.organization.is_some() && command.organization != assigned.organization;
-            if is_other_pool || is_other_customer {
+        for (nic, interface) in &guest.interfaces {
+            let state = states.of_nic(*vmid, *nic, interface.mac);
+            if wanted.is_some_and(|wanted| wanted != state) {
                 continue;
             }
-            if is_text {
-                rows.cell(vmid);
-                rows.cell(nic);
-                rows.cell(assigned.address.to_string());
-                rows.cell(interface.mac);
-                rows.cell(&assigned.pool);
-                rows.cell(&place.node);
-                rows.cell(place.state);
-                continue;
+            for assigned in &interface.addresses {
+                let is_other_pool = command.pool.as_ref().is_some_and(|pool| *pool != assigned.pool);
+                let is_other_customer =
+                    command.organization.is_some() && command.organization != assigned.organization;
+                if is_other_pool || is_other_customer {
+                    continue;
+                }
+                if is_text {
+                    rows.cell(vmid);
+                    rows.cell(nic);
+                    rows.cell(assigned.address.to_string());
+                    rows.cell(interface.mac);
+                    rows.cell(&assigned.pool);
+                    rows.cell(place.map_or("", NodeName::as_str));
+                    rows.cell(state);
+                    continue;
+                }
+                data.push(json!({
+                    "vmid": vmid, "interface": nic, "address": assigned.address, "mac": interface.mac,
+                    "pool": assigned.pool, "gateway": assigned.gateway, "organization": assigned.organization,
+                    "assigned_at": assigned.assigned_at, "monthly_cost_cents": cost(&index, assigned.address),
+                    "node": place, "state": state,
+                }));
             }
-            data.push(json!({
-                "vmid": vmid, "interface": nic, "address": assigned.address, "mac": interface.mac, "pool": assigned.pool,
-                "gateway": assigned.gateway, "organization": assigned.organization, "assigned_at": assigned.assigned_at,
-                "monthly_cost_cents": cost(&index, assigned.address), "node": place.node, "state": place.state,
-            }));
         }
     }
     let is_filtered =
@@ -160,21 +139,21 @@ fn list_assigned(
     } else {
         "no assignments; `pve-public-ip assign VMID ADDRESS` makes one".to_owned()
     };
-    shown(registry, Output::new(text, json!({ "assignments": data })))
+    shown_of(look, Output::new(text, json!({ "assignments": data })))
 }
 
 /// Addresses of pools that nobody holds, as runs: a /64 is one row.
-fn list_unassigned(registry: &Registry, only: Option<&PoolName>, state: ListedState) -> Output {
+fn list_unassigned(registry: &Registry, only: Option<&PoolName>, state: Unheld) -> Output {
     let inventory = Inventory::of(registry, &own_addresses(), now());
     let is_wanted = |found: &State<'_>| match state {
-        ListedState::Cooling => matches!(found, State::Cooling(..)),
+        Unheld::Cooling => matches!(found, State::Cooling(..)),
         _ => *found == State::Free,
     };
     let headers = match state {
-        ListedState::Cooling => ["pool", "address", "count", "mac", "gateway", "free again"],
+        Unheld::Cooling => ["pool", "address", "count", "mac", "gateway", "free again"],
         _ => ["pool", "address", "count", "mac", "gateway", ""],
     };
-    let columns = if state == ListedState::Cooling { headers.len() } else { headers.len() - 1 };
+    let columns = if state == Unheld::Cooling { headers.len() } else { headers.len() - 1 };
     let mut rows = Rows::new(columns);
     let mut data = Vec::new();
     let pools = registry.pools.pools.iter().filter(|(name, _)| only.is_none_or(|only| only == *name));
@@ -187,7 +166,7 @@ fn list_unassigned(registry: &Registry, only: Option<&PoolName>, state: ListedSt
             rows.cell(run.gateway.map(|gateway| gateway.to_string()).unwrap_or_default());
             let mut entry = json!({
                 "pool": name, "first": run.span.first, "last": run.span.last, "count": run.span.count(),
-                "mac": run.mac, "gateway": run.gateway, "state": state.as_str(),
+                "mac": run.mac, "gateway": run.gateway, "state": state,
             });
             if let State::Cooling(_, released, free_at) = &run.span.state {
                 rows.cell(free_at.to_second());
@@ -202,7 +181,7 @@ fn list_unassigned(registry: &Registry, only: Option<&PoolName>, state: ListedSt
     let text = match (rows.is_empty(), state) {
         (false, _) => rows.table(&headers[..columns]),
         (true, _) if registry.lost_pools.is_some() => "the pools cannot be read".to_owned(),
-        (true, ListedState::Cooling) => format!("no address cools down{of_pool}"),
+        (true, Unheld::Cooling) => format!("no address cools down{of_pool}"),
         (true, _) => {
             let add = only.map_or("NAME", PoolName::as_str);
             format!("no free address{of_pool}; `pve-public-ip pool add {add} PREFIX` adds some")

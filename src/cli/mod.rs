@@ -14,6 +14,7 @@ mod interface;
 mod list;
 mod node;
 pub mod output;
+mod partial;
 mod partition;
 mod pool_import;
 mod pool_list;

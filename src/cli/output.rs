@@ -36,6 +36,8 @@ pub struct Output {
     pub text: String,
     /// For programs: an object.
     pub data: Value,
+    /// What is worth knowing besides, and said to people on standard error.
+    pub notes: Vec<Problem>,
     /// Why something of it is not done, if so: on standard error for people.
     pub problem: Option<Problem>,
     /// 0, or 3 for drift, 1 for problems, [`UNREADABLE`] if not everything could be read.
@@ -47,7 +49,7 @@ pub struct Output {
 impl Output {
     /// Success.
     pub fn new(text: impl Into<String>, data: Value) -> Self {
-        Self { text: text.into(), data, problem: None, code: 0, has_colours: false }
+        Self { text: text.into(), data, notes: Vec::new(), problem: None, code: 0, has_colours: false }
     }
 
     /// Failure: nothing for people but the problem, and a document with it for programs.
@@ -81,7 +83,10 @@ impl Output {
             Value::Null => Map::new(),
             other => Map::from_iter([("data".to_owned(), other)]),
         };
-        map.entry("notes").or_insert_with(|| Value::Array(Vec::new()));
+        let notes = map.entry("notes").or_insert_with(|| Value::Array(Vec::new()));
+        if let Value::Array(notes) = notes {
+            notes.extend(self.notes.iter().map(|note| serde_json::to_value(note).unwrap_or_default()));
+        }
         if let Some(problem) = &self.problem {
             map.insert("problem".to_owned(), serde_json::to_value(problem).unwrap_or_default());
         }

@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::advice;
 use super::output::Output;
-use super::pools::{added, differences, readable, shown};
+use super::partial::{readable, shown};
+use super::pools::{added, differences};
 use super::table::table;
 use crate::code;
 use crate::host::files;

@@ -3,7 +3,7 @@
 use serde_json::{Map, json};
 
 use super::output::{Output, table};
-use super::pools::{readable, shown};
+use super::partial::{readable, shown};
 use crate::model::Amount;
 use crate::ops::own_addresses;
 use crate::reconcile::Node;

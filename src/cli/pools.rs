@@ -4,25 +4,25 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::Context as _;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::output::{Output, UNREADABLE, table, told};
+use super::output::{Output, table, told};
+use super::partial::{readable, shown};
 use super::pool_import;
 use super::pool_list;
 use super::{PoolAdd, PoolCommand, PoolCreate, PoolSet, ProfileOrFile};
 use crate::host::files;
-use crate::model::{PoolName, Prefix, Problem};
+use crate::model::{PoolName, Prefix};
 use crate::ops::{
     self, AddressesAdded, Difference, Done, EntryAdded, PoolCreated, PoolProperties, PoolRemoved, PoolSettings,
     Rerouting, Retold, money, own_addresses,
 };
 use crate::plan::is_segment_of;
 use crate::reconcile::Node;
-use crate::registry::document::{self, DocumentError, MAX_FILE_SIZE, Mode, Pool, Profile};
+use crate::registry::document::{self, MAX_FILE_SIZE, Mode, Pool, Profile};
 use crate::registry::layout::Layout;
-use crate::registry::{Edit, Holders, Registry, Span, State};
+use crate::registry::{Edit, Holders, Span, State};
 use crate::request;
-use crate::store::StoreError;
 use crate::store::journal::now;
 use crate::system::routers;
 
@@ -199,35 +199,6 @@ fn remove(node: &Node, name: PoolName, addresses: Vec<Prefix>, dry_run: bool) ->
     Ok(Output::of(&done, &[format!("{what} {verb}")], &[]))
 }
 
-/// The registry for looking at: files that cannot be used are said on stderr, what was known of them last is shown.
-pub(super) fn readable(node: &Node) -> Result<Registry, StoreError> {
-    let registry = node.store.load_known()?.0.registry;
-    for error in &registry.broken {
-        let is_known = registry.recalled.contains(&error.path);
-        let shown = if is_known { "shown is its last known good copy" } else { "what it says is missing here" };
-        log::warn!("{error}; {shown}");
-        log::warn!("hint: {}", error.hint);
-    }
-    Ok(registry)
-}
-
-/// What is only a part, or of the past, is no success.
-pub(super) fn shown(registry: &Registry, output: Output) -> Output {
-    if registry.broken.is_empty() {
-        return output;
-    }
-    let note = |error: &DocumentError| {
-        let is_known = registry.recalled.contains(&error.path);
-        let shown = if is_known { "shown is its last known good copy" } else { "what it says is missing here" };
-        Problem::new(error.code(), error.subject(), format!("{error}; {shown}"), error.hint.clone())
-    };
-    let mut output = Output { code: UNREADABLE, ..output };
-    if let Value::Object(map) = &mut output.data {
-        map.insert("notes".to_owned(), registry.broken.iter().map(note).map(|note| json!(note)).collect());
-    }
-    output
-}
-
 fn show(node: &Node, name: &PoolName) -> anyhow::Result<Output> {
     let registry = readable(node)?;
     let pool: &Pool = registry.pool(name)?;
@@ -278,11 +249,11 @@ fn show(node: &Node, name: &PoolName) -> anyhow::Result<Output> {
     let mut learnt = routers::load(&node.paths);
     learnt.retain(|router| is_segment_of(router.bridge, pool.bridge) && pool.mode() == Mode::Bridged);
     let head = learnt.iter().fold(head, |head, router| format!("{head}router {router}, learnt\n"));
-    let mut shown = json!(PoolProperties::from(pool));
-    shown["routers"] = json!(learnt);
-    shown["name"] = json!(name);
-    shown["addresses"] = data.into();
-    Ok(self::shown(&registry, Output::new(head + &body, shown)))
+    let mut answer = json!(PoolProperties::from(pool));
+    answer["routers"] = json!(learnt);
+    answer["name"] = json!(name);
+    answer["addresses"] = data.into();
+    Ok(shown(&registry, Output::new(head + &body, answer)))
 }
 
 /// A run of addresses as people write it, below the entry that they are of.

@@ -16,7 +16,7 @@ use crate::model::Subject;
 use crate::model::text::escaped;
 use crate::model::{Amount, IfName, Vmid};
 use crate::ops::conflicts;
-use crate::reconcile::{Mode, Node, ReconcileError, Sources};
+use crate::reconcile::{Node, Sources};
 use crate::system::run::RunState;
 use crate::system::{Kernel, Reference};
 use crate::view::exposition::exposition;
@@ -31,23 +31,13 @@ const BAR: usize = 10;
 /// Routers that are shown; `node show` has all of them.
 const ROUTERS: usize = 8;
 
-/// How long to wait for whoever changes the node.
-const LOCK_LIMIT: Duration = Duration::from_secs(30);
-
 /// Gathers it.
 fn view(node: &Node) -> View {
     let mut trouble = Vec::new();
     let mut keep = |what: &str, error: anyhow::Error| trouble.push(format!("{what}: {error:#}"));
-    let run = RunState::lock_to_look(&node.paths, LOCK_LIMIT).map_err(ReconcileError::from);
-    let mut sources = match node.read_sources() {
-        Ok(sources) => Some(sources),
-        Err(error) => {
-            keep("the registry could not be read", error.into());
-            None
-        }
-    };
-    let compared = sources.as_mut().map(|sources| node.reconcile_by(&run?, sources, Mode::Plan));
-    let report = match compared {
+    let look = node.look(|_| true).map_err(|error| keep("the registry could not be read", error.into())).ok();
+    let (sources, compared) = look.map(|look| (look.sources, look.compared)).unzip();
+    let report = match compared.flatten() {
         Some(Err(error)) => {
             keep("the node could not be compared", error.into());
             None

@@ -7,19 +7,19 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::Who;
-use super::list::{self, Whereabouts, whereabouts};
+use super::list;
 use super::output::{Output, table};
-use super::pools::{readable, shown};
+use super::partial::{looked, shown_of};
 use crate::audit::{Holder, Query, holders};
 use crate::links::{Links, guest_of_port};
 use crate::model::text::escaped;
-use crate::model::{GuestKind, IfName, MacAddr, NicId, Prefix, PrefixError, Vmid};
+use crate::model::{IfName, MacAddr, NicId, Prefix, PrefixError, Vmid};
 use crate::ops::{observe_links, own_addresses};
+use crate::plan::{GuestState, GuestStates, Inputs};
 use crate::reconcile::Node;
 use crate::registry::{Holding, Inventory, Registry, Run, Span, State};
 use crate::store::journal::now;
 use crate::system::routers;
-use crate::system::run::RunState;
 
 /// What somebody asks about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,30 +72,44 @@ fn guest_port(text: &str) -> Option<(IfName, Vmid, NicId)> {
 }
 
 pub(super) fn who(node: &Node, command: &Who) -> anyhow::Result<Output> {
-    let registry = readable(node)?;
+    let subject = command.subject;
+    let look = looked(node, |registry| registry.assignments().any(|holding| subject.is_of(holding)))?;
     let question = Question {
         node,
-        registry: &registry,
+        registry: look.registry(),
+        inputs: look.sources.inputs(),
+        states: look.states(),
         own: own_addresses(),
         links: observe_links().unwrap_or_default(),
-        run: RunState::unlocked(&node.paths),
     };
-    let output = match command.subject {
+    let output = match subject {
         Subject::Net(net) if net.prefix_len() == net.max_prefix_len() => question.address(net.addr()),
         Subject::Net(net) => question.prefix(net),
         Subject::Mac(mac) => question.mac(mac),
         Subject::Port(port, vmid, nic) => question.port(port, vmid, nic),
     };
-    Ok(shown(&registry, output))
+    Ok(shown_of(&look, output))
+}
+
+impl Subject {
+    /// Whether an assignment is part of the answer, so that the state of its guest is asked for, too.
+    fn is_of(self, (vmid, nic, interface, assigned): Holding<'_>) -> bool {
+        match self {
+            Self::Net(net) => net.contains(&assigned.address.net()) || assigned.address.net().contains(&net),
+            Self::Mac(mac) => interface.mac == mac,
+            Self::Port(_, guest, id) => (vmid, nic) == (guest, id),
+        }
+    }
 }
 
 /// What an answer is made of.
 struct Question<'a> {
     node: &'a Node,
     registry: &'a Registry,
+    inputs: &'a Inputs,
+    states: GuestStates<'a>,
     own: Vec<IpNet>,
     links: Links,
-    run: RunState,
 }
 
 /// A line each, the second words below each other.
@@ -359,9 +373,15 @@ impl Question<'_> {
         let mut facts = Facts::default();
         let name = located.as_ref().and_then(|located| located.config.name.as_deref());
         let name = name.map(|name| format!(" ({})", escaped(name))).unwrap_or_default();
-        let found = located.as_ref().map(|located| (&located.node, located.config.kind));
-        let Whereabouts { node, state } = whereabouts(self.node, vmid, found, &self.links, &self.run);
-        facts.add("state", if node.is_empty() { state.to_owned() } else { format!("{state}, node {node}") });
+        let node = located.as_ref().map(|located| &located.node);
+        let held: Vec<Holding<'_>> = self.registry.assignments().filter(|of| (of.0, of.1) == (vmid, nic)).collect();
+        // Of a NIC without addresses nothing is compared.
+        let state = match held.first() {
+            Some(holding) => Some(self.states.of_nic(vmid, nic, holding.2.mac)),
+            None => located.is_none().then_some(GuestState::Missing),
+        };
+        facts.0.extend(state.map(|state| ("state", state.to_string())));
+        facts.0.extend(node.map(|node| ("node", node.to_string())));
         let configured = located.as_ref().and_then(|located| located.config.nics.get(&nic)?.as_ref().ok());
         if let Some(mac) = configured.and_then(|nic| nic.mac) {
             facts.add("MAC", mac.to_string());
@@ -369,7 +389,6 @@ impl Question<'_> {
         if let Some(bridge) = configured.and_then(|nic| nic.bridge) {
             facts.add("bridge", bridge.to_string());
         }
-        let held: Vec<Holding<'_>> = self.registry.assignments().filter(|of| (of.0, of.1) == (vmid, nic)).collect();
         let addresses: Vec<String> = held.iter().map(|holding| holding.3.address.to_string()).collect();
         facts.add("addresses", if addresses.is_empty() { "none".to_owned() } else { addresses.join(", ") });
         let data = json!({
@@ -381,44 +400,36 @@ impl Question<'_> {
     }
 
     fn holder(&self, (vmid, nic, interface, assigned): Holding<'_>) -> Value {
-        let (place, name, kind) = self.place(vmid);
+        let located = self.inputs.guests.get(&vmid);
         json!({
-            "vmid": vmid, "name": name, "interface": nic, "address": assigned.address.to_string(), "mac": interface.mac,
-            "port": kind.map(|kind| kind.port(vmid, nic)), "pool": assigned.pool, "gateway": assigned.gateway,
-            "organization": assigned.organization, "assigned_at": assigned.assigned_at,
-            "node": place.node, "state": place.state,
+            "vmid": vmid, "name": located.and_then(|located| located.config.name.as_ref()), "interface": nic,
+            "address": assigned.address, "mac": interface.mac,
+            "port": located.map(|located| located.config.kind.port(vmid, nic)), "pool": assigned.pool,
+            "gateway": assigned.gateway, "organization": assigned.organization, "assigned_at": assigned.assigned_at,
+            "node": located.map(|located| &located.node), "state": self.states.of_nic(vmid, nic, interface.mac),
         })
     }
 
     fn holder_text(&self, subject: &str, (vmid, nic, interface, assigned): Holding<'_>) -> String {
-        let (place, name, kind) = self.place(vmid);
-        let name = name.map(|name| format!(" ({})", escaped(&name))).unwrap_or_default();
+        let located = self.inputs.guests.get(&vmid);
+        let name = located.and_then(|located| located.config.name.as_ref());
+        let name = name.map(|name| format!(" ({})", escaped(name))).unwrap_or_default();
         let mut facts = Facts::default();
         let held = assigned.address.to_string();
         if held != subject {
             facts.add("held as", held);
         }
-        if !place.node.is_empty() {
-            facts.add("node", place.node);
-        }
-        facts.add("state", place.state);
+        facts.0.extend(located.map(|located| ("node", located.node.to_string())));
+        facts.add("state", self.states.of_nic(vmid, nic, interface.mac).to_string());
         facts.add("since", assigned.assigned_at.to_string());
         if let Some(organization) = &assigned.organization {
             facts.add("organization", escaped(organization));
         }
-        let port = kind.map(|kind| format!(", port {}", kind.port(vmid, nic))).unwrap_or_default();
-        facts.add("MAC", format!("{}{port}", interface.mac));
+        let port = located.map(|located| format!(", port {}", located.config.kind.port(vmid, nic)));
+        facts.add("MAC", format!("{}{}", interface.mac, port.unwrap_or_default()));
         let gateway = assigned.gateway.map(|gateway| format!(", gateway {gateway}")).unwrap_or_default();
         facts.add("pool", format!("{}{gateway}", assigned.pool));
         facts.text(&format!("{subject}: assigned to guest {vmid}{name} {nic}"))
-    }
-
-    fn place(&self, vmid: Vmid) -> (Whereabouts, Option<String>, Option<GuestKind>) {
-        let located = self.node.guests.find(vmid, None).ok();
-        let found = located.as_ref().map(|located| (&located.node, located.config.kind));
-        let place = whereabouts(self.node, vmid, found, &self.links, &self.run);
-        let kind = located.as_ref().map(|located| located.config.kind);
-        (place, located.and_then(|located| located.config.name), kind)
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{State, View, seconds};
+use super::{View, seconds};
+use crate::plan::GuestState;
 use crate::model::text::escaped;
 
 /// Gathers the samples of one metric under its help and type.
@@ -61,9 +62,9 @@ pub fn exposition(view: &View) -> String {
         "Sources of these metrics, and files of the registry, that could not be read.",
         &(view.trouble.len() + view.unreadable),
     );
-    let interfaces = State::ALL.map(|state| {
-        let count = view.guests.iter().filter(|nic| nic.state == state).count();
-        (vec![("state", state.to_string().to_lowercase().replace(' ', "_"))], count.to_string())
+    let interfaces = GuestState::ALL.iter().map(|state| {
+        let count = view.guests.iter().filter(|nic| nic.state == *state).count();
+        (vec![("state", state.as_str().replace('-', "_"))], count.to_string())
     });
     text.metric(
         "pve_public_ip_guest_interfaces",

@@ -4,7 +4,7 @@
 pub mod exposition;
 mod history;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,8 +13,8 @@ use serde::Serialize;
 pub use history::History;
 
 use crate::links::guest_of_port;
-use crate::model::{Amount, GuestKind, IfName, MacAddr, PoolName, Vmid};
-use crate::plan::{Inputs, Presence, Problem, Router, Step, is_idle};
+use crate::model::{Amount, IfName, MacAddr, PoolName, Vmid};
+use crate::plan::{GuestState, GuestStates, Inputs, Problem, Router, Step, is_idle};
 use crate::registry::document::Pool;
 use crate::registry::{Registry, capacity};
 use crate::ruleset::reasons;
@@ -46,73 +46,6 @@ pub struct PoolUse {
     pub families: Vec<(u8, Amount, Amount)>,
 }
 
-/// How a NIC with addresses is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
-    /// Its guest runs, and the kernel has all that protects it.
-    Protected,
-    /// Its guest runs, or may, and something of that is missing.
-    NotProtected,
-    /// Something stands in the way of its guest's assignment.
-    Problem,
-    /// Its guest is being started.
-    Starting,
-    /// Its guest comes by live migration.
-    Arriving,
-    /// Its guest is on this node, and off.
-    Reserved,
-    /// Its guest is on another node.
-    Elsewhere,
-    /// The node could not be compared.
-    Unknown,
-}
-
-impl State {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Protected,
-        Self::NotProtected,
-        Self::Problem,
-        Self::Starting,
-        Self::Arriving,
-        Self::Reserved,
-        Self::Elsewhere,
-        Self::Unknown,
-    ];
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Protected => "protected",
-            // In the one place where nobody must overlook it.
-            Self::NotProtected => "NOT PROTECTED",
-            Self::Problem => "problem",
-            Self::Starting => "starting",
-            Self::Arriving => "arriving",
-            Self::Reserved => "reserved",
-            Self::Elsewhere => "elsewhere",
-            Self::Unknown => "unknown",
-        })
-    }
-}
-
-impl schemars::JsonSchema for State {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "State".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "enum": Self::ALL })
-    }
-}
-
-impl Serialize for State {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
 /// One NIC of a guest.
 #[derive(Debug, Serialize, schemars::JsonSchema)]
 pub struct GuestNic {
@@ -127,7 +60,7 @@ pub struct GuestNic {
     /// Its addresses.
     pub addresses: Vec<String>,
     /// How it is.
-    pub state: State,
+    pub state: GuestState,
 }
 
 /// Frames that were dropped, by reason and port. An entry goes a day after its last frame.
@@ -302,61 +235,22 @@ fn pools(registry: &Registry) -> Vec<PoolUse> {
 }
 
 fn guest_nics(inputs: &Inputs, comparison: Option<Comparison<'_>>) -> Vec<GuestNic> {
-    let missing = comparison.map(|comparison| Missing::of(comparison.steps)).unwrap_or_default();
-    let problems = comparison.map_or(&[][..], |comparison| comparison.problems);
-    let troubled: HashSet<Vmid> = problems.iter().filter_map(Problem::guest).collect();
+    let states = GuestStates::new(inputs, comparison.map(|Comparison { steps, problems, .. }| (steps, problems)));
     let mut nics = Vec::new();
     for (vmid, guest) in inputs.registry.guests.iter().filter(|(_, guest)| !guest.is_empty()) {
-        let place = inputs.guests.get(vmid);
-        let kind = place.map_or(GuestKind::Qemu, |place| place.config.kind);
         for (id, interface) in &guest.interfaces {
-            let port = kind.port(*vmid, *id);
-            let state = match inputs.presence.get(vmid) {
-                _ if comparison.is_none() => State::Unknown,
-                _ if troubled.contains(vmid) => State::Problem,
-                Some(_) if missing.concerns(port, interface.mac) => State::NotProtected,
-                Some(Presence::Running) => State::Protected,
-                Some(Presence::Starting) => State::Starting,
-                Some(Presence::Incoming) => State::Arriving,
-                None if place.is_some_and(|place| place.node == inputs.node) => State::Reserved,
-                None => State::Elsewhere,
-            };
             let addresses = interface.addresses.iter().map(|assigned| assigned.address.to_string()).collect();
-            nics.push(GuestNic { vmid: *vmid, interface: id.to_string(), port, mac: interface.mac, addresses, state });
+            nics.push(GuestNic {
+                vmid: *vmid,
+                interface: id.to_string(),
+                port: states.port(*vmid, *id),
+                mac: interface.mac,
+                addresses,
+                state: states.of_nic(*vmid, *id, interface.mac),
+            });
         }
     }
     nics
-}
-
-/// What the kernel lacks of what protects ports.
-#[derive(Default)]
-struct Missing {
-    everything: bool,
-    /// Ports and MACs that elements which are missing name.
-    words: HashSet<String>,
-}
-
-impl Missing {
-    fn of(steps: &[Step]) -> Self {
-        let mut missing = Self::default();
-        for step in steps {
-            match step {
-                Step::DeclareSets(_) | Step::LoadRules(_) => missing.everything = true,
-                Step::ChangeElements { add, .. } => {
-                    let elements = add.iter().map(ToString::to_string);
-                    missing
-                        .words
-                        .extend(elements.flat_map(|text| text.split(' ').map(str::to_owned).collect::<Vec<_>>()));
-                }
-                _ => {}
-            }
-        }
-        missing
-    }
-
-    fn concerns(&self, port: IfName, mac: MacAddr) -> bool {
-        self.everything || [port.to_string(), mac.to_string()].iter().any(|word| self.words.contains(word))
-    }
 }
 
 fn dropped(tallies: &Tallies, history: &History) -> Vec<Dropped> {

@@ -333,7 +333,7 @@ fn the_target_of_a_migration_protects_and_speaks_only_when_the_guest_has_moved()
     node.plug("tap300i0");
     node.run_with("hook 300 post-start", &[("PVE_MIGRATED_FROM", "n2")]).ok();
     assert_eq!(node.net.marked(), Vec::<String>::new(), "not announced yet");
-    assert_eq!(node.run("list --output-format json").json()["assignments"][0]["state"], "incoming");
+    assert_eq!(node.run("list --output-format json").json()["assignments"][0]["state"], "arriving");
     node.is_in_line();
     // The switch-over fires no hook; whoever looks next sees it.
     node.tree.qemu(300, config);

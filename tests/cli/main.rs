@@ -24,4 +24,5 @@ mod questions;
 mod readme;
 mod registry_files;
 mod sequence;
+mod states;
 mod topology;

@@ -70,10 +70,10 @@ fn an_address_has_a_holder() {
     node.run("hook 100 pre-start").ok();
     node.plug("tap100i0");
     node.run("hook 100 post-start").ok();
-    assert_eq!(ask(&node, "203.0.113.2")["holders"][0]["state"], "bound");
+    assert_eq!(ask(&node, "203.0.113.2")["holders"][0]["state"], "protected");
     // A guest that was destroyed holds it still.
     std::fs::remove_file(node.tree.path("etc/pve/nodes/n1/qemu-server/101.conf")).unwrap();
-    assert_eq!(ask(&node, "198.51.100.7")["holders"][0]["state"], "no such guest");
+    assert_eq!(ask(&node, "198.51.100.7")["holders"][0]["state"], "missing");
     // Two files that were edited by hand give two answers.
     node.tree.assign_by_hand(900, "02:00:00:00:09:00", "203.0.113.2", "rbx");
     assert_eq!(ask(&node, "203.0.113.2")["holders"].as_array().unwrap().len(), 2);
@@ -184,11 +184,11 @@ fn prefixes_macs_and_ports_have_answers() {
 
     assert_eq!(
         text(node.run("who tap100i0")),
-        "tap100i0: guest 100 (web) net0\n  state:      reserved, node n1\n  MAC:        02:00:00:aa:bb:00\n  bridge:     vmbr0\n  \
+        "tap100i0: guest 100 (web) net0\n  state:      reserved\n  node:       n1\n  MAC:        02:00:00:aa:bb:00\n  bridge:     vmbr0\n  \
          addresses:  203.0.113.2, 2001:db8:1::2\n"
     );
     assert_eq!(ask(&node, "fwpr101p0")["holders"][0]["address"], "198.51.100.7");
-    assert_eq!(ask(&node, "veth999i3")["state"], "no such guest");
+    assert_eq!(ask(&node, "veth999i3")["state"], "missing");
     node.run("who 100").fails_with(2, &["`pve-public-ip show 100` shows its addresses"]);
     node.run("who eno1").fails_with(2, &["it is no address, prefix, MAC or port of a guest"]);
 }
@@ -221,8 +221,8 @@ fn lists_are_narrowed() {
     assert_eq!(addresses("--node n1 --pool old"), ["198.51.100.7"]);
     assert_eq!(addresses("--state elsewhere"), ["203.0.113.4"]);
     assert_eq!(addresses("--state reserved --pool rbx --organization acme --node n1").len(), 2);
-    assert_eq!(addresses("--state bound"), [""; 0]);
-    node.run("list --state bound").prints("no assignment matches; `pve-public-ip list` shows all of them\n");
+    assert_eq!(addresses("--state protected"), [""; 0]);
+    node.run("list --state protected").prints("no assignment matches; `pve-public-ip list` shows all of them\n");
     node.run("list --organization nobody").prints("no assignment matches; `pve-public-ip list` shows all of them\n");
 
     let free = |options: &str| -> Vec<(String, String, Value)> {

@@ -8,6 +8,7 @@ mod diff;
 mod event;
 pub mod explain;
 mod foreign;
+mod guest_state;
 mod inputs;
 mod macs;
 mod routed;
@@ -30,6 +31,7 @@ pub use desired::{
 pub use diff::{Step, diff};
 pub use event::{Event, LastLook, latest};
 pub use foreign::{Decided, Foreign, Obstacles, Way, decide, foreign_neighbour, settle};
+pub use guest_state::{GuestState, GuestStates};
 pub use inputs::{DefaultRoute, Exits, Inputs, Presence};
 pub use macs::{SharedMac, macs_of_the_node, macs_of_two_guests};
 pub use routers::{
