@@ -147,8 +147,7 @@ pub(super) fn show(node: &Node, command: &Show) -> anyhow::Result<Output> {
     text += &format!(": {state}\n");
     let index = PoolIndex::new(&registry.pools);
     for (nic, interface) in &guest.interfaces {
-        let port =
-            config.map_or_else(String::new, |config| format!(", port {}", config.kind.port(vmid, *nic)));
+        let port = config.map_or_else(String::new, |config| format!(", port {}", config.kind.port(vmid, *nic)));
         text += &format!("{nic}: {}{port}\n", interface.mac);
         for assigned in &interface.addresses {
             let gateway = assigned.gateway.map_or_else(|| "none".to_owned(), |gateway| gateway.to_string());

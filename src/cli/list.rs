@@ -56,10 +56,9 @@ impl clap::ValueEnum for ListedState {
         let (word, meaning) = match self {
             Self::Held(state) => (state.as_str(), state.meaning()),
             Self::Unheld(Unheld::Free) => ("free", "Nobody holds the address, and next-free allocation can choose it"),
-            Self::Unheld(Unheld::Cooling) => (
-                "cooling",
-                "Nobody holds the address, and next-free allocation leaves it out until its cool-down ends",
-            ),
+            Self::Unheld(Unheld::Cooling) => {
+                ("cooling", "Nobody holds the address, and next-free allocation leaves it out until its cool-down ends")
+            }
         };
         Some(PossibleValue::new(word).help(meaning))
     }
@@ -104,8 +103,7 @@ fn list_assigned(look: &Look, command: &List, wanted: Option<GuestState>, format
             }
             for assigned in &interface.addresses {
                 let is_other_pool = command.pool.as_ref().is_some_and(|pool| *pool != assigned.pool);
-                let is_other_customer =
-                    command.organization.is_some() && command.organization != assigned.organization;
+                let is_other_customer = command.organization.is_some() && command.organization != assigned.organization;
                 if is_other_pool || is_other_customer {
                     continue;
                 }

@@ -17,10 +17,7 @@ pub(super) fn readable(node: &Node) -> Result<Registry, StoreError> {
 }
 
 /// The same with the states of guests, which are compared only if what the registry says makes that necessary.
-pub(super) fn looked(
-    node: &Node,
-    needs_comparison: impl FnOnce(&Registry) -> bool,
-) -> Result<Look, ReconcileError> {
+pub(super) fn looked(node: &Node, needs_comparison: impl FnOnce(&Registry) -> bool) -> Result<Look, ReconcileError> {
     let look = node.look(needs_comparison)?;
     warn_of_broken(look.registry());
     if let Some(note) = uncompared(&look) {
@@ -48,7 +45,8 @@ fn what_is_shown(registry: &Registry, error: &DocumentError) -> &'static str {
 /// Why the states of guests are not known, if so.
 fn uncompared(look: &Look) -> Option<Problem> {
     let error = look.compared.as_ref()?.as_ref().err()?;
-    let sentence = format!("the states of guests are unknown, because the node could not be compared: {}", chain(error));
+    let sentence =
+        format!("the states of guests are unknown, because the node could not be compared: {}", chain(error));
     Some(Problem::new(error.code(), Subject::Node, sentence, error.hint().unwrap_or_default()))
 }
 

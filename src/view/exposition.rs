@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{View, seconds};
-use crate::plan::GuestState;
 use crate::model::text::escaped;
+use crate::plan::GuestState;
 
 /// Gathers the samples of one metric under its help and type.
 struct Text(String);
