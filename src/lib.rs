@@ -40,8 +40,8 @@
 //! belongs into `plan`. `tests/layers.rs` holds the rooms of both crates to it, and the crates to what they may stand on.
 
 pub use pve_public_ip_core::{
-    announce, audit, cloudinit, code, conflict, interfaces, links, model, oracle, partition, plan, registry, request,
-    ruleset, topology,
+    announce, audit, cloudinit, code, conflict, interfaces, links, lookup, model, oracle, partition, plan, registry,
+    reply, request, ruleset, topology,
 };
 
 pub mod cli;
@@ -56,6 +56,7 @@ pub mod ops;
 pub mod paths;
 pub mod reconcile;
 pub mod selftest;
+pub mod serve;
 pub mod store;
 pub mod survey;
 pub mod system;

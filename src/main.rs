@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser as _;
+use pve_public_ip::cli::output::OutputFormat;
 use pve_public_ip::cli::{self, Cli, Command};
 use pve_public_ip::hook;
 use pve_public_ip::host::command::{self, Patience};
@@ -25,7 +26,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
-    let format = cli.global.output_format;
+    // What it prints are its answers, and nothing else.
+    let is_serve = matches!(cli.command, Command::Serve(_));
+    let format = if is_serve { OutputFormat::Text } else { cli.global.output_format };
     let level = if cli.global.verbose { log::LevelFilter::Debug } else { log::LevelFilter::Info };
     let paths = Paths::new(&cli.global.root);
     Log::install(level, &paths.dev_log());

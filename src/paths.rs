@@ -78,6 +78,11 @@ impl Paths {
         self.etc_pve().join("public-ip")
     }
 
+    /// The keys of the API: below `priv`, which only root reads.
+    pub fn keys_file(&self) -> PathBuf {
+        self.etc_pve().join("priv/public-ip/keys.json")
+    }
+
     /// Pools and their addresses.
     pub fn pools_file(&self) -> PathBuf {
         self.registry().join("pools.json")

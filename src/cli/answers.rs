@@ -15,6 +15,7 @@ use crate::doctor::{Finding, Unchecked};
 use crate::model::{
     Amount, IfName, MacAddr, Missing, Moment, NicId, NodeName, PoolName, Prefix, Problem, Severity, Vmid,
 };
+use crate::ops::keys::{KeyAdded, KeyRevoked};
 use crate::ops::{
     AddressesAdded, Assigned, Done, InterfaceSet, PoolCreated, PoolProperties, PoolRemoved, PoolSettings, Released,
 };
@@ -22,6 +23,7 @@ use crate::partition::{self, Plan, Strategy, Weight};
 use crate::plan::{GuestState, Router};
 use crate::registry::Totals;
 use crate::registry::document::{BackendChoice, GuestFile, Mode, NodeFile, PoolAddress, Profile};
+use crate::reply::Role;
 use crate::selftest::live;
 use crate::topology::{Edge, Flaw, Item};
 use crate::view::View;
@@ -230,6 +232,23 @@ fn done<A: JsonSchema>() -> Value {
     one::<Done<A>>()
 }
 
+/// `key list`
+#[derive(Serialize, JsonSchema)]
+struct Keys {
+    keys: Vec<ListedKey>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct ListedKey {
+    name: String,
+    role: Role,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    organization: Option<String>,
+    created_at: Moment,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Moment>,
+}
+
 /// Every command that has a JSON of its own, by its words, with the schema of its answers.
 pub fn schemas() -> BTreeMap<&'static str, Value> {
     let any = || strict(schemars::schema_for!(Document<Answer<BTreeMap<String, Value>>>).to_value());
@@ -266,6 +285,10 @@ pub fn schemas() -> BTreeMap<&'static str, Value> {
         ("registry check", answer::<BrokenFiles>()),
         ("registry restore", one::<Either<Done<Restored>, Answer<WouldBeRestored>>>()),
         ("registry convert", done::<Converted>()),
+        ("key add", answer::<KeyAdded>()),
+        ("key list", answer::<Keys>()),
+        ("key revoke", answer::<KeyRevoked>()),
+        ("serve", answer::<Nothing>()),
         ("node show", answer::<NodeShown>()),
         ("node set", done::<NodeChanged>()),
         ("setup", answer::<SetUp>()),

@@ -11,6 +11,7 @@ mod explain;
 pub mod help;
 mod inside;
 mod interface;
+mod keys;
 mod list;
 mod node;
 pub mod output;
@@ -50,6 +51,7 @@ use crate::registry::document::{
     UplinkGuard,
 };
 use crate::registry::layout::Layout;
+use crate::reply::Role;
 
 /// Bind the public IP addresses of Proxmox VE guests to their MAC and port
 ///
@@ -208,6 +210,14 @@ pub enum Command {
     Deliver,
     /// Run one phase of a guest's life (called by the hookscript)
     Hook(Hook),
+    /// Answer requests of programs: JSON, a request a line, an answer a line (the socket's service)
+    ///
+    /// Reads standard input until it ends, as systemd calls it for a connection to /run/pve-public-ip/api.sock; only root
+    /// and the gateway's user are answered. With --listen it makes a socket and serves it, until a signal ends it.
+    Serve(Serve),
+    /// Make, list and revoke the keys with which callers prove to the gateway who they are
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Print the JSON Schema of the registry's files and of the audit log
     Schema {
         /// Which file
@@ -239,6 +249,7 @@ impl Command {
             Self::Conflicts(ConflictsCommand::List { .. })
             | Self::Pool(PoolCommand::List | PoolCommand::Show { .. } | PoolCommand::Export { .. })
             | Self::Registry(RegistryCommand::Check)
+            | Self::Key(KeyCommand::List)
             | Self::Node(NodeCommand::Show)
             | Self::Plan(_)
             | Self::Metrics(_)
@@ -253,13 +264,60 @@ impl Command {
 
     /// Whether it reads or changes what lies in the cluster file system, and ends.
     pub fn reads_the_cluster(&self) -> bool {
-        let stays = matches!(self, Self::Guard(_) | Self::Status(Status { watch: true, .. }));
+        let stays = matches!(self, Self::Guard(_) | Self::Serve(_) | Self::Status(Status { watch: true, .. }));
         let is_elsewhere = matches!(
             self,
             Self::Deliver | Self::Selftest(_) | Self::Schema { .. } | Self::Problem { .. } | Self::Completion { .. }
         );
         !stays && !is_elsewhere
     }
+}
+
+/// `serve`
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Make this socket and serve connections to it
+    #[arg(long, value_name = "SOCKET")]
+    listen: Option<PathBuf>,
+    /// The user, besides root, who is answered; with --listen its group may connect
+    #[arg(long, value_name = "NAME", default_value = crate::serve::USER)]
+    user: String,
+}
+
+/// `key ...`
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a key, and show its secret: nobody can show it again
+    Add(KeyAdd),
+    /// List the keys
+    List,
+    /// Revoke a key: it counts no more within two seconds, on every node
+    Revoke {
+        /// Its name
+        name: String,
+        /// Why
+        #[command(flatten)]
+        reason: Reason,
+    },
+}
+
+/// `key add`
+#[derive(Debug, Args)]
+pub struct KeyAdd {
+    /// Its name: what is done with it is in the audit log under that name
+    name: String,
+    /// What it may do
+    #[arg(long, value_enum)]
+    role: Role,
+    /// Only the addresses of this organization can be seen and touched with it
+    #[arg(long, value_name = "ORG", value_parser = plain_text)]
+    organization: Option<String>,
+    /// From when on it counts no more: a time (2027-01-31T00:00:00Z), the end of a day (2027-01-31), or a span from now on (90d)
+    #[arg(long, value_name = "TIME")]
+    expires: Option<Span>,
+    /// Why
+    #[command(flatten)]
+    reason: Reason,
 }
 
 /// `complete-words`
@@ -1137,6 +1195,8 @@ impl Command {
             | Self::Registry(RegistryCommand::Restore { reason, .. } | RegistryCommand::Convert { reason }) => reason,
             Self::Node(NodeCommand::Set(command)) => return command.reason.as_ref(),
             Self::Setup(command) => &command.reason,
+            Self::Key(KeyCommand::Add(command)) => &command.reason,
+            Self::Key(KeyCommand::Revoke { reason, .. }) => reason,
             Self::Assign(command) => &command.reason,
             Self::Release(command) => &command.reason,
             Self::Set(command) => &command.reason,
@@ -1173,6 +1233,10 @@ impl Cli {
             Command::Doctor(command) => {
                 doctor::doctor(&Paths::new(std::path::absolute(&global.root)?), &command, global.dry_run)
             }
+            // Looks for the node itself, for each request.
+            Command::Serve(command) => {
+                keys::serve(&Paths::new(std::path::absolute(&global.root)?), &command, global.dry_run)
+            }
             Command::Topology(command) => topology::topology(&Paths::new(std::path::absolute(&global.root)?), &command),
             Command::Partition(command) => {
                 partition::run(&Paths::new(std::path::absolute(&global.root)?), &command, global.dry_run)
@@ -1206,12 +1270,14 @@ impl Cli {
                     Command::Guard(command) => node::guard(node, &command, global.dry_run),
                     Command::Deliver => node::deliver(&node, global.dry_run),
                     Command::Hook(command) => node::hook(&node, &command),
+                    Command::Key(command) => keys::run(&node, command, global.dry_run),
                     Command::Schema { .. }
                     | Command::Problem { .. }
                     | Command::Completion { .. }
                     | Command::CompleteWords(_)
                     | Command::Selftest(_)
                     | Command::Doctor(_)
+                    | Command::Serve(_)
                     | Command::Topology(_)
                     | Command::Partition(_) => Ok(Output::new("", serde_json::Value::Null)),
                 }

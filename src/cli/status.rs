@@ -15,12 +15,10 @@ use crate::host::files;
 use crate::model::Subject;
 use crate::model::text::escaped;
 use crate::model::{Amount, IfName, Vmid};
-use crate::ops::conflicts;
-use crate::reconcile::{Node, Sources};
-use crate::system::run::RunState;
-use crate::system::{Kernel, Reference};
+use crate::ops;
+use crate::reconcile::Node;
 use crate::view::exposition::exposition;
-use crate::view::{Comparison, GuardStatus, NodeFacts, PoolUse, View, seconds};
+use crate::view::{GuardStatus, PoolUse, View, seconds};
 
 /// Rows and notes of a kind that are shown: guests decide how many there are.
 const SHOWN: usize = 10;
@@ -31,44 +29,8 @@ const BAR: usize = 10;
 /// Routers that are shown; `node show` has all of them.
 const ROUTERS: usize = 8;
 
-/// Gathers it.
-fn view(node: &Node) -> View {
-    let mut trouble = Vec::new();
-    let mut keep = |what: &str, error: anyhow::Error| trouble.push(format!("{what}: {error:#}"));
-    let look = node.look(|_| true).map_err(|error| keep("the registry could not be read", error.into())).ok();
-    let (sources, compared) = look.map(|look| (look.sources, look.compared)).unzip();
-    let report = match compared.flatten() {
-        Some(Err(error)) => {
-            keep("the node could not be compared", error.into());
-            None
-        }
-        Some(Ok(report)) => Some(report),
-        None => None,
-    };
-    let tallies = Kernel::open(Reference::default()).and_then(|mut kernel| kernel.tallies());
-    let tallies = tallies.map_err(|error| keep("the counters could not be read", error.into())).unwrap_or_default();
-    let guard = RunState::guard_note(&node.paths).map(|note| GuardStatus { runs: note.is_alive(), note });
-    let registry = sources.as_ref().map(|sources| sources.inputs().registry.clone());
-    let (conflicts, _) = registry.map(|registry| conflicts::all(node, registry)).unwrap_or_default();
-    let known = NodeFacts {
-        inputs: sources.as_ref().map(Sources::inputs),
-        comparison: report.as_ref().map(|report| Comparison {
-            steps: &report.steps,
-            problems: &report.problems,
-            notes: &report.notes,
-        }),
-        tallies: &tallies,
-        history: &RunState::note(&node.paths, "history").unwrap_or_default(),
-        guard,
-        conflicts: conflicts.iter().filter(|conflict| !conflict.acknowledged).count(),
-        unreadable: sources.as_ref().map(Sources::unreadable).unwrap_or_default(),
-        trouble,
-    };
-    View::of(&node.name, known)
-}
-
 pub(super) fn metrics(node: &Node, command: &Metrics) -> anyhow::Result<Output> {
-    let view = view(node);
+    let view = ops::status(node);
     let text = exposition(&view);
     let Some(path) = &command.output else { return Ok(Output::new(text, json!(view))) };
     files::publish_named(path, text.as_bytes()).map_err(|error| {
@@ -89,7 +51,7 @@ pub(super) fn metrics(node: &Node, command: &Metrics) -> anyhow::Result<Output> 
 pub(super) fn status(node: &Node, command: &Status, format: OutputFormat) -> anyhow::Result<Output> {
     let screen = Screen::of_stdout();
     let output = || {
-        let view = view(node);
+        let view = ops::status(node);
         let code = if view.unreadable > 0 { UNREADABLE } else { u8::from(view.in_line.is_none()) };
         Output {
             has_colours: screen.has_colour,

@@ -49,6 +49,19 @@ pub(crate) fn all(node: &Node, registry: Registry) -> (Vec<Conflict>, Vec<String
     (conflicts, not_compared)
 }
 
+/// What the guard has heard of and nobody has acknowledged. Without a claim the registry is not read.
+pub fn claimed(node: &Node) -> Vec<Conflict> {
+    let claims: Claims = claims::load(&node.paths);
+    if claims.is_empty() {
+        return Vec::new();
+    }
+    let Ok((snapshot, _)) = node.store.load_known() else { return Vec::new() };
+    let mut conflicts = claims.conflicts(&snapshot.registry, &BTreeSet::new(), now());
+    claims.mark(&mut conflicts);
+    conflicts.retain(|conflict| !conflict.acknowledged);
+    conflicts
+}
+
 /// Those that keep an address from being handed out: only what can be found in a moment can be among them.
 pub(crate) fn blocking(node: &Node, registry: &Registry) -> Vec<Conflict> {
     let claims: Claims = claims::load(&node.paths);

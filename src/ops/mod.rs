@@ -1,11 +1,14 @@
 //! What may be done, one file a use case: takes a [`crate::request`], changes registry, guest and node, and says in types what
 //! became of it. Nothing here parses arguments or makes text for a terminal.
 
+mod address;
 mod assign;
 pub(crate) mod bridges;
 pub(crate) mod conflicts;
 pub mod follow;
 mod interface;
+pub mod keys;
+mod look;
 pub(crate) mod network;
 mod pools;
 mod probe;
@@ -13,10 +16,13 @@ mod provider_mac;
 pub mod proxmox;
 mod release;
 
+pub use address::{allocate, create_address, deallocate, delete_address};
 pub(crate) use assign::own_addresses;
 pub use assign::{Assigned, Held, Inside, Retold, assign};
+pub use conflicts::claimed;
 pub use follow::Followed;
 pub use interface::{InterfaceSet, set_interface};
+pub use look::{address, addresses, guest_of, history, info, pools as list_pools, status, verify_guest};
 pub use network::Told;
 pub(crate) use pools::money;
 pub use pools::{
@@ -26,6 +32,7 @@ pub use pools::{
 pub use release::{Kept, Released, release};
 use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::audit::Author;
 use crate::code;
@@ -36,6 +43,7 @@ use crate::model::{Code, Problem, Subject};
 use crate::reconcile::{Node, ReconcileError};
 use crate::registry::document::DocumentError;
 use crate::registry::{Registry, RuleError, room};
+use crate::request::{Envelope, Request};
 use crate::store::StoreError;
 use crate::system::{Kernel, Reference};
 
@@ -68,6 +76,63 @@ impl<T> Done<T> {
 /// Makes this author the one of every change that follows.
 pub fn act_for(node: &mut Node, author: &Author) {
     node.store.journal.reason.clone_from(&author.why);
+    node.store.journal.caller = author.who.is_some().then(|| author.clone());
+}
+
+/// Carries out a request that ends with one answer.
+pub fn carry_out(node: &Node, envelope: Envelope) -> Result<Value, Problem> {
+    let Envelope { request, within, dry_run, .. } = envelope;
+    let within = within.as_deref();
+    let is_own = matches!(
+        request,
+        Request::Allocate(_)
+            | Request::Deallocate(_)
+            | Request::GetAddress(_)
+            | Request::ListAddresses(_)
+            | Request::History(_)
+    );
+    if within.is_some() && !is_own {
+        let sentence = "this request is not for one organization alone";
+        let hint = "it needs a key that is not bound to an organization";
+        return Err(Problem::new(code!("not-in-api"), Subject::Command, sentence, hint));
+    }
+    match request {
+        Request::CreatePool(request) => value(create_pool(node, request, dry_run)?),
+        Request::AddAddresses(request) => {
+            let trying = format!("cannot add to pool `{}`", request.pool);
+            value(add_addresses(node, &request, &trying, dry_run)?)
+        }
+        Request::SetPool(request) => value(set_pool(node, &request, dry_run)?),
+        Request::RemoveFromPool(request) => value(remove_from_pool(node, &request, dry_run)?),
+        Request::Assign(request) => value(assign(node, &request, dry_run)?),
+        Request::Release(request) => value(release(node, &request, dry_run)?),
+        Request::SetInterface(request) => value(set_interface(node, request, dry_run)?),
+        Request::Allocate(request) => value(allocate(node, &request, within, dry_run)?),
+        Request::Deallocate(request) => value(deallocate(node, &request, within, dry_run)?),
+        Request::CreateAddress(request) => value(create_address(node, &request, dry_run)?),
+        Request::DeleteAddress(request) => value(delete_address(node, &request, dry_run)?),
+        Request::GetAddress(request) => value(address(node, &request, within)?),
+        Request::ListAddresses(request) => value(addresses(node, &request, within)?),
+        Request::ListPools {} => value(list_pools(node)?),
+        Request::History(request) => value(history(node, &request, within)?),
+        Request::VerifyGuest(request) => value(verify_guest(node, &request)?),
+        Request::Info {} => value(info(node)?),
+        Request::ListKeys {} => value(keys::list(node)?),
+        Request::Watch(_) => {
+            let sentence = "`watch` is answered until the connection ends";
+            Err(Problem::new(
+                code!("not-in-api"),
+                Subject::Command,
+                sentence,
+                "ask for it alone, on a connection of its own",
+            ))
+        }
+    }
+}
+
+fn value(answer: impl Serialize) -> Result<Value, Problem> {
+    serde_json::to_value(answer)
+        .map_err(|error| Problem::new(code!("internal-error"), Subject::Command, error.to_string(), "please report it"))
 }
 
 /// An error of an operation, with the next step.

@@ -148,7 +148,8 @@ impl Changed<'_> {
     /// Volumes and snippets of another node are not at hand here.
     fn elsewhere(&self, command: &str) -> Option<Told> {
         let node = &self.located.node;
-        if *node == self.node.name {
+        // A container's addresses are in its configuration alone, which can be changed from here.
+        if *node == self.node.name || self.located.config.kind == GuestKind::Lxc {
             return None;
         }
         let vmid = self.vmid();

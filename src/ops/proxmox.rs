@@ -104,13 +104,17 @@ pub(crate) fn unregister(node: &Node, vmid: Vmid, located: &Located, before: Opt
     }
 }
 
-/// `qm set VMID` or `pct set VMID`.
+/// `qm set VMID` or `pct set VMID`; the same by the API for a guest on another node, to which Proxmox VE hands it on.
+///
+/// Only root may set a hookscript, and `pvesh` is root there, too. Source: qemu-server `PVE/API2/Qemu.pm`, pve-manager
+/// `PVE/CLI/pvesh.pm`.
 pub(crate) fn set(node: &Node, vmid: Vmid, located: &Located, options: &[&str], dry_run: bool) -> Outcome {
     let number = vmid.to_string();
     let args: Vec<&str> = ["set", &number].into_iter().chain(options.iter().copied()).collect();
     if located.node != node.name {
-        let command = command_line(std::iter::once(located.config.kind.tool()).chain(args));
-        return Outcome::LeftToDo { reason: format!("guest {vmid} is on node {}", located.node), command };
+        let path = format!("/nodes/{}/{}/{vmid}/config", located.node, located.config.kind.api());
+        let args: Vec<&str> = ["set", &path].into_iter().chain(options.iter().copied()).collect();
+        return call(node, "pvesh", &args, dry_run);
     }
     call(node, located.config.kind.tool(), &args, dry_run)
 }

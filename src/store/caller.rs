@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use crate::audit::{Author, Who};
-use crate::host::files;
+use crate::host::{files, users};
 use crate::model::text;
 
 /// How far up to look for a task: hookscript, `qm`, the worker of a daemon are a few steps.
@@ -18,9 +18,9 @@ pub(super) fn author(reason: Option<String>) -> Author {
     let task = task();
     let uid = nix::unistd::getuid().as_raw();
     let who = Who {
-        user: user(uid),
-        login: login().map(user),
-        sudo: std::env::var("SUDO_USER").ok().filter(|name| is_plain(name)),
+        user: users::name(uid),
+        login: login().map(users::name),
+        sudo: std::env::var("SUDO_USER").ok().filter(|name| users::is_plain(name)),
         task_user: task.as_deref().and_then(task_user).map(str::to_owned),
         task,
     };
@@ -46,25 +46,6 @@ fn proc(pid: u32, file: &str) -> Option<String> {
 fn login() -> Option<u32> {
     let uid: u32 = proc(std::process::id(), "loginuid")?.trim().parse().ok()?;
     (uid != u32::MAX).then_some(uid)
-}
-
-/// A user's name by `/etc/passwd` alone: a directory service may be slow, or one of the guests.
-fn user(uid: u32) -> String {
-    if uid == 0 {
-        return "root".to_owned();
-    }
-    let known = files::read_limited(Path::new("/etc/passwd"), 1 << 20).unwrap_or_default();
-    let known = String::from_utf8_lossy(&known);
-    let name = known.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(uid) && is_plain(name)).then(|| name.to_owned())
-    });
-    name.unwrap_or_else(|| format!("uid {uid}"))
-}
-
-fn is_plain(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-@\\+".contains(c))
 }
 
 /// The task that an ancestor works on. Only root's processes count, because everybody can choose his own title.
@@ -93,7 +74,7 @@ fn task_user(task: &str) -> Option<&str> {
     let is_hex = |field: &&str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_hexdigit());
     match fields[..] {
         ["UPID", _, pid, pstart, start, _, _, user, ""]
-            if [pid, pstart, start].iter().all(is_hex) && is_plain(user) =>
+            if [pid, pstart, start].iter().all(is_hex) && users::is_plain(user) =>
         {
             Some(user)
         }
@@ -114,6 +95,6 @@ mod tests {
         {
             assert_eq!(task_user(wrong), None, "{wrong}");
         }
-        assert_eq!((user(0).as_str(), user(4_000_000_000).as_str()), ("root", "uid 4000000000"));
+        assert_eq!((users::name(0).as_str(), users::name(4_000_000_000).as_str()), ("root", "uid 4000000000"));
     }
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use serde::{Deserialize, Serialize};
 
-use crate::audit::{self, Change, Entry, Query, Selection, changes, select};
+use crate::audit::{self, Author, Change, Entry, Query, Selection, changes, select};
 use crate::host::command;
 use crate::host::files;
 use crate::model::{Moment, NodeName, PoolName, Vmid};
@@ -56,6 +56,8 @@ pub struct Journal {
     node: NodeName,
     /// Why the changes of this process are made.
     pub reason: Option<String>,
+    /// Who makes them, if not whoever started this process.
+    pub caller: Option<Author>,
 }
 
 /// What a search came to.
@@ -143,7 +145,7 @@ const LINES: u64 = 1 << 20;
 impl Journal {
     /// The log under `paths`.
     pub fn new(paths: &Paths, node: &NodeName) -> Self {
-        Self { paths: paths.clone(), node: node.clone(), reason: None }
+        Self { paths: paths.clone(), node: node.clone(), reason: None, caller: None }
     }
 
     /// Writes down what this process did.
@@ -151,6 +153,10 @@ impl Journal {
         if !changes.is_empty() {
             said(self.append(self.entries(changes.into_iter(), false), durability));
         }
+    }
+
+    fn author(&self) -> Author {
+        self.caller.clone().unwrap_or_else(|| caller::author(self.reason.clone()))
     }
 
     /// Writes down what this process made of the registry, and what others did that has no entry yet. The registry must be
@@ -254,7 +260,7 @@ impl Journal {
             node: self.node.clone(),
             change,
             found,
-            author: author.get_or_insert_with(|| caller::author(self.reason.clone())).clone(),
+            author: author.get_or_insert_with(|| self.author()).clone(),
         })
     }
 

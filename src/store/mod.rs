@@ -6,6 +6,7 @@
 
 mod caller;
 pub mod journal;
+pub mod keys;
 mod last_good;
 mod lock;
 
@@ -92,6 +93,14 @@ pub enum StoreError {
         /// The system's reason: the transport endpoint is not connected.
         source: io::Error,
     },
+    /// The keys of the API cannot be used.
+    #[error("cannot use the keys of the API in `{}`", path.display())]
+    Keys {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Not locked.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -113,6 +122,7 @@ impl StoreError {
             Self::Stale { .. } => code!("etc-pve-stale"),
             Self::Lock(LockError::Busy { .. }) => code!("registry-locked"),
             Self::Lock(LockError::Expired(_)) => code!("registry-lock-lost"),
+            Self::Keys { .. } => code!("keys-unusable"),
             Self::Rule(error) => error.code(),
         }
     }
@@ -126,6 +136,7 @@ impl StoreError {
             | Self::Changed { path }
             | Self::TooLarge { path, .. }
             | Self::Stale { path, .. }
+            | Self::Keys { path, .. }
             | Self::Down { path } => Subject::File(path.display().to_string()),
             Self::Lock(_) => Subject::Node,
             Self::Rule(error) => error.subject(),
@@ -147,6 +158,10 @@ impl StoreError {
                 path.display()
             )),
             Self::Lock(LockError::Expired(_)) => Some("`/etc/pve` is slow: `pvecm status`, then try again".to_owned()),
+            Self::Keys { source, .. } if source.kind() == io::ErrorKind::InvalidData => Some(
+                "restore the file from a backup; or remove it, and make new keys: `pve-public-ip key add`".to_owned(),
+            ),
+            Self::Keys { source, .. } => Some(write_hint(source)),
             Self::Rule(error) => error.hint(),
             Self::Render { .. } => None,
         }
@@ -747,6 +762,15 @@ impl Store {
         // Still under the lock, so that the order of the entries is that of the changes.
         self.journal.follow((&before, was), (&snapshot.registry, self.identity(&snapshot)));
         Ok(outcome)
+    }
+
+    /// Does something under the cluster-wide lock that is not about pools and guests.
+    fn locked<T, E: From<StoreError>>(&self, act: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        self.check_mounted()?;
+        let lock = RegistryLock::take(&self.paths, LOCK_LIMIT).map_err(StoreError::from)?;
+        let outcome = act();
+        drop(lock);
+        outcome
     }
 
     /// Writes down what was changed by hand or on another node. Says whether it could look: a command may be at it.

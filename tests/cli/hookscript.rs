@@ -141,16 +141,28 @@ fn a_failing_qm_leaves_the_assignment_and_says_what_to_do() {
 }
 
 #[test]
-fn a_guest_on_another_node_is_left_to_it() {
+fn a_guest_on_another_node_is_changed_through_proxmox_ve() {
     let node = Node::with_pool();
     node.stand_in_proxmox();
     node.tree.write("etc/pve/nodes/n2/qemu-server/300.conf", "net0: virtio=02:00:00:AA:BB:30,bridge=vmbr0\n");
     node.run("assign 300 203.0.113.10").prints(
         "203.0.113.10 assigned to guest 300 net0 (02:00:00:aa:bb:30), pool ovh-rbx, gateway 203.0.113.1\n\
-         hookscript: guest 300 is on node n2; do it by hand: qm set 300 --hookscript local:snippets/pve-public-ip\n\
+         hookscript: pvesh set /nodes/n2/qemu/300/config --hookscript local:snippets/pve-public-ip\n\
          network: the guest has no cloud-init drive: `pve-public-ip show 300` says what to configure inside\n",
     );
-    assert_eq!(node.calls(), Vec::<String>::new());
+    assert_eq!(node.calls(), ["pvesh set /nodes/n2/qemu/300/config --hookscript local:snippets/pve-public-ip"]);
+    assert!(
+        node.tree.read("etc/pve/nodes/n2/qemu-server/300.conf").contains("hookscript: local:snippets/pve-public-ip")
+    );
+    // A container has all that it is told in its configuration, wherever that is.
+    node.tree
+        .write("etc/pve/nodes/n2/lxc/301.conf", "net0: name=eth0,bridge=vmbr0,hwaddr=02:00:00:AA:BB:31,type=veth\n");
+    node.run("assign 301 203.0.113.11").ok();
+    assert!(node.tree.read("etc/pve/nodes/n2/lxc/301.conf").contains("ip=203.0.113.11/"), "{:?}", node.calls());
+    // Without Proxmox VE's command it is said what to run.
+    fs::remove_file(node.tree.path("stand-ins/pvesh")).unwrap();
+    let run = node.run("release 301 203.0.113.11").fails_with(0, &[]);
+    assert!(run.out.contains("do it by hand: pvesh set /nodes/n2/lxc/301/config"), "{run}");
     let row = &node.run("list --output-format json").json()["assignments"][0];
     assert_eq!((row["node"].as_str(), row["state"].as_str()), (Some("n2"), Some("elsewhere")));
     // Not bound here, but nobody else's here either.

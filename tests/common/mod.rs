@@ -522,6 +522,22 @@ impl Node {
 
     /// Puts stand-ins for `qm` and `pct` first into `PATH`: they write down their arguments and edit the configuration.
     pub(crate) fn stand_in_proxmox(&self) {
+        let set = "while [ $# -gt 0 ]; do\n\
+             key=${1#--}\n\
+             case \"$key\" in\n\
+             delete) for key in $(echo $2 | tr , ' '); do sed -i \"/^$key:/d\" $conf; done;;\n\
+             hookscript|cicustom|ipconfig?|net?) sed -i \"/^$key:/d\" $conf; sed -i \"1i $key: $2\" $conf;;\n\
+             *) echo \"400 unable to parse option\" >&2; exit 255;;\n\
+             esac\n\
+             shift 2\n\
+             done\n";
+        let root = self.tree.root().display();
+        // `pvesh set /nodes/NODE/qemu/VMID/config`
+        let pvesh = format!(
+            "root={root}\necho \"pvesh $*\" >> $root/calls\nIFS=/ read -r _ _ node kind vmid _ <<END\n$2\nEND\n\
+             [ $kind = qemu ] && kind=qemu-server\nconf=$root/etc/pve/nodes/$node/$kind/$vmid.conf\nshift 2\n{set}"
+        );
+        self.tree.script("stand-ins/pvesh", &pvesh);
         for (tool, kind) in [("qm", "qemu-server"), ("pct", "lxc")] {
             self.tree.script(
                 &format!("stand-ins/{tool}"),
@@ -532,17 +548,7 @@ impl Node {
                      \"cloudinit update\") exit;;\n\
                      \"guest exec\") cat $root/agent; exit;;\n\
                      esac\n\
-                     shift 2\n\
-                     while [ $# -gt 0 ]; do\n\
-                     key=${{1#--}}\n\
-                     case \"$key\" in\n\
-                     delete) for key in $(echo $2 | tr , ' '); do sed -i \"/^$key:/d\" $conf; done;;\n\
-                     hookscript|cicustom|ipconfig?|net?) sed -i \"/^$key:/d\" $conf; sed -i \"1i $key: $2\" $conf;;\n\
-                     *) echo \"400 unable to parse option\" >&2; exit 255;;\n\
-                     esac\n\
-                     shift 2\n\
-                     done\n",
-                    root = self.tree.root().display()
+                     shift 2\n{set}"
                 ),
             );
         }

@@ -18,6 +18,7 @@
 //! | [`plan`] | inputs -> desired -> diff -> steps; problems; what a new pool is assumed to have; what the oracle is told |
 //! | [`conflict`] | the same address or MAC claimed by two, and what of that counts |
 //! | [`cloudinit`] | what a guest has to find inside, and the words in which it is told |
+//! | [`lookup`] | the guest that a name means, what is known of an address, pages of addresses |
 //! | [`topology`] | the node drawn, and what cannot work as it is drawn |
 //! | [`partition`] | plans subnets for the networks behind, counts what they cost, checks a network against them |
 //! | [`selftest`] | the tables of attacks and of honest frames: senders, frames, verdicts, topologies |
@@ -31,6 +32,7 @@ pub mod conflict;
 pub mod guest;
 pub mod interfaces;
 pub mod links;
+pub mod lookup;
 pub mod model;
 pub mod oracle;
 pub mod partition;

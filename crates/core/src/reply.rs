@@ -314,6 +314,24 @@ pub struct Event {
     pub text: Option<String>,
 }
 
+impl Event {
+    /// One of which nothing but its kind is known yet.
+    pub fn new(event: EventKind, time: Moment, node: NodeName) -> Self {
+        Self {
+            event,
+            time,
+            node,
+            address: None,
+            vmid: None,
+            vps_id: None,
+            mac: None,
+            organization: None,
+            pool: None,
+            text: None,
+        }
+    }
+}
+
 /// What can happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

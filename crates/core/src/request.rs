@@ -491,6 +491,15 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Edit<T> {
     }
 }
 
+/// The `id` of a line, as far as there is one: it comes back whatever else is wrong with the line.
+pub fn id_of(line: &str) -> Option<Value> {
+    #[derive(Deserialize)]
+    struct Id {
+        id: Option<Value>,
+    }
+    serde_json::from_str::<Id>(line).ok()?.id
+}
+
 impl Envelope {
     /// Reads one line.
     pub fn parse(line: &str) -> Result<Self, Problem> {

@@ -138,6 +138,10 @@ pub enum Event {
     Unbound,
     /// The node was not as it should be, and was put right.
     Repaired,
+    /// The API got a key.
+    KeyAdded,
+    /// A key of the API counts no more.
+    KeyRevoked,
     /// Of a later release.
     #[serde(other)]
     Other,

@@ -130,14 +130,19 @@ pub struct Holder {
     /// Its NIC.
     pub interface: NicId,
     /// The NIC's MAC.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<MacAddr>,
     /// The pool.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolName>,
     /// Customer or department.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub organization: Option<String>,
     /// Since when; `None`: since before the log begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<Moment>,
     /// Up to when; `None`: still.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Moment>,
     /// Whether the end was only found, so that it may have been earlier than `until`.
     pub until_at_latest: bool,

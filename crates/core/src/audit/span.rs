@@ -38,6 +38,15 @@ impl FromStr for Span {
 }
 
 impl Span {
+    /// The moment that is meant of times to come: a day's end, a moment, or so much later.
+    pub fn ahead(self, now: Moment) -> Moment {
+        match self {
+            Self::Fixed(from, to) if from.after(DAY) == to => to,
+            Self::Fixed(from, _) => from,
+            Self::Ago(span) => now.after(span),
+        }
+    }
+
     /// From when to when, as seen from `now`; the end is not part of it.
     pub fn range(self, now: Moment) -> (Moment, Moment) {
         match self {

@@ -394,24 +394,29 @@ fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
-/// The address that the guest uses of an assignment, with the length of what is on its link.
+/// The length of what is on the link of a guest that uses an address of a pool's entry.
 ///
-/// A pool's entry that contains its gateway is a subnet. Of any other entry nothing is known to be on the link, except
-/// that guests on a bridge see the whole of an IPv6 entry there.
+/// An entry that contains its gateway is a subnet. Of any other entry nothing is known to be on the link, except that guests on
+/// a bridge see the whole of an IPv6 entry there.
+pub fn prefix_length(address: Prefix, entry: Prefix, gateway: Option<IpAddr>, bridged: bool) -> u8 {
+    let narrow = entry.net().prefix_len();
+    match (address.single(), gateway) {
+        // A prefix that the guest holds whole is its own link.
+        (None, _) => address.net().prefix_len(),
+        (Some(_), Some(gateway)) if entry.net().contains(&gateway) => narrow,
+        (Some(IpAddr::V6(_)), _) if bridged => narrow.max(64),
+        (Some(IpAddr::V6(_)), _) => 128,
+        (Some(IpAddr::V4(_)), _) => 32,
+    }
+}
+
+/// The address that the guest uses of an assignment, with the length of what is on its link.
 fn assigned_subnet(assigned: &Assigned, pools: &PoolsFile, os: GuestOs) -> Result<Subnet, Unsuitable> {
     let pool = pools.pools.get(&assigned.pool);
     let entry = pool.and_then(|pool| pool.entry(assigned.address)).map_or(assigned.address, |entry| entry.address);
     let bridged = pool.is_some_and(|pool| pool.mode() == Mode::Bridged);
     let address = own_address(assigned.address, assigned.gateway);
-    let narrow = entry.net().prefix_len();
-    let length = match (assigned.address.single(), assigned.gateway) {
-        // A prefix that the guest holds whole is its own link.
-        (None, _) => assigned.address.net().prefix_len(),
-        (Some(_), Some(gateway)) if entry.net().contains(&gateway) => narrow,
-        (Some(IpAddr::V6(_)), _) if bridged => narrow.max(64),
-        (Some(IpAddr::V6(_)), _) => 128,
-        (Some(IpAddr::V4(_)), _) => 32,
-    };
+    let length = prefix_length(assigned.address, entry, assigned.gateway, bridged);
     let longest = if address.is_ipv4() { 32 } else { 128 };
     let mut net = IpNet::new(address, length.min(longest)).unwrap_or_else(|_| IpNet::from(address));
     if let (GuestOs::Alpine, IpNet::V6(narrow), Some(IpAddr::V6(outside))) = (os, net, assigned.gateway) {

@@ -100,6 +100,14 @@ impl GuestKind {
         }
     }
 
+    /// The word for it in paths of Proxmox VE's API.
+    pub fn api(self) -> &'static str {
+        match self {
+            Self::Qemu => "qemu",
+            Self::Lxc => "lxc",
+        }
+    }
+
     /// The command that changes a guest of this kind.
     pub fn tool(self) -> &'static str {
         match self {

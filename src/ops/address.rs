@@ -1,0 +1,403 @@
+//! One address for the guest of a name, and back; addresses that come into a pool and go: what callers of the API ask for. The
+//! work itself is that of `assign`, `release` and the pools' operations.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::assign::Inside;
+use super::look::{self, Book};
+use super::network::Told;
+use super::proxmox::Outcome;
+use super::{Done, assign, observe_links, pools, problem_of, release};
+use crate::cloudinit::prefix_length;
+use crate::code;
+use crate::lookup::{self, Lookup};
+use crate::model::{IfName, NodeName, PoolName, Prefix, Problem, Subject, Vmid};
+use crate::reconcile::{Node, ReconcileError};
+use crate::registry::document::{Mode, Pool, PoolAddress};
+use crate::registry::{Edit, Registry};
+use crate::reply::{Address, AddressChanged, Step, StepName, StepState};
+use crate::request::{self, Allocate, CreateAddress, Deallocate, DeleteAddress};
+
+/// Gives an address to the guest of a name.
+pub fn allocate(
+    node: &Node,
+    request: &Allocate,
+    within: Option<&str>,
+    dry_run: bool,
+) -> Result<AddressChanged, Problem> {
+    let book = Book::read(node)?;
+    let meant = book.guest(node, &request.vps_id, request.mac, request.by_mac)?;
+    let vmid = meant.vmid;
+    let lookup = book.lookup(within);
+    if !lookup.is_own_guest(vmid) {
+        return Err(look::unknown_guest(&request.vps_id));
+    }
+    let organization = match (within, &request.organization) {
+        (Some(within), Some(named)) if within != named => {
+            let sentence = format!("organization_id: this key is for `{within}` alone");
+            let hint = "leave organization_id out";
+            return Err(Problem::new(code!("request-invalid"), Subject::Command, sentence, hint));
+        }
+        (within, named) => within.map(str::to_owned).or_else(|| named.clone()),
+    };
+    if let Some(address) = request.address.filter(|address| lookup.is_foreign(*address)) {
+        if within.is_some() {
+            return Err(Lookup::unknown(address));
+        }
+    }
+    let located = node.guests.find(vmid, None).map_err(|error| problem_of(&ReconcileError::from(error).into()))?;
+    let interfaces = lookup::nics(&look::named(vmid, &located), request.interface, request.mac)?;
+    check_network(&book.registry, request)?;
+    let command = request::Assign {
+        vmid,
+        addresses: request.address.into_iter().collect(),
+        interfaces: interfaces.clone(),
+        pool: request.pool.clone(),
+        families: families(&book.registry, request),
+        count: None,
+        more: false,
+        organization,
+        vps_id: meant.by_mac.then(|| request.vps_id.clone()),
+        set_mac: false,
+        probe: None,
+        hookscript: true,
+        os: None,
+        cloud_init: None,
+        reinit: false,
+        live: request.live,
+    };
+    let done = assign(node, &command, dry_run).map_err(|problem| seen_by(within, request.address, problem))?;
+    let Done { answer, node: followed, problem, .. } = &done;
+    let held = answer.addresses.iter().find(|held| interfaces.contains(&held.interface));
+    let address = held.map(|held| held.address).or(request.address);
+    let mut steps =
+        vec![step(StepName::Registry, if answer.assigned.is_empty() { StepState::Unchanged } else { StepState::Done })];
+    steps.extend(answer.mac.iter().filter_map(|outcome| outcome_step(StepName::Mac, vmid, outcome)));
+    steps.extend(outcome_step(StepName::Hookscript, vmid, &answer.hookscript));
+    steps.push(told_step(vmid, &answer.network));
+    let could_not_follow = problem.as_ref().filter(|problem| problem.code == code!("node-could-not-follow"));
+    let in_the_way = answer.problems.first().or(could_not_follow);
+    steps.push(binding(node, vmid, &located.node, followed, in_the_way));
+    steps.extend(inside_step(vmid, &answer.inside));
+    let notes = notes_for(within, vmid, &followed.notes, &answer.problems);
+    let address = address.map(|address| reread(node, within, address, dry_run, &book)).transpose()?;
+    Ok(AddressChanged { changed: answer.changed, address, steps, notes, dry_run })
+}
+
+/// What is said to a caller who must not know of others.
+fn seen_by(within: Option<&str>, address: Option<Prefix>, problem: Problem) -> Problem {
+    let tells = ["address-taken", "address-contested", "others-were-faster", "mac-taken", "address-in-use"];
+    match address {
+        Some(address) if within.is_some() && tells.contains(&problem.code.as_str()) => Lookup::unknown(address),
+        _ => problem,
+    }
+}
+
+fn notes_for(within: Option<&str>, vmid: Vmid, notes: &[Problem], problems: &[Problem]) -> Vec<Problem> {
+    let is_own = |note: &&Problem| within.is_none() || note.subject == Subject::Guest(vmid);
+    // Who had the address before is nobody else's business.
+    let is_seen = |note: &&Problem| within.is_none() || note.code != code!("cooling-down");
+    let mut all: Vec<Problem> = notes.iter().chain(problems).filter(is_own).filter(is_seen).cloned().collect();
+    all.dedup();
+    all
+}
+
+/// The address as it is now. A dry run has not changed it.
+fn reread(
+    node: &Node,
+    within: Option<&str>,
+    address: Prefix,
+    dry_run: bool,
+    before: &Book,
+) -> Result<Address, Problem> {
+    if dry_run {
+        // A free one is not there for a customer until it is the customer's.
+        return before.lookup(within).address(address).or_else(|_| before.lookup(None).address(address));
+    }
+    Book::read(node)?.lookup(within).address(address)
+}
+
+/// One address is asked for: of a pool with both families one of IPv4.
+fn families(registry: &Registry, request: &Allocate) -> BTreeSet<u8> {
+    if request.address.is_some() {
+        return BTreeSet::new();
+    }
+    let pool = request.pool.as_ref().and_then(|name| registry.pools.pools.get(name));
+    let pool = pool.or_else(|| registry.pools.pools.values().next().filter(|_| registry.pools.pools.len() == 1));
+    let has_v4 = pool.is_some_and(|pool| pool.addresses.iter().any(|entry| entry.address.family() == 4));
+    if has_v4 { BTreeSet::from([4]) } else { BTreeSet::new() }
+}
+
+/// Compares what the caller takes for gateway and netmask with what the pool has.
+fn check_network(registry: &Registry, request: &Allocate) -> Result<(), Problem> {
+    if request.gateway.is_none() && request.prefix_length.is_none() {
+        return Ok(());
+    }
+    let Some(address) = request.address else {
+        let sentence = "gateway and netmask belong to an address, and none is named";
+        let hint = "name `public_ip`, or leave gateway and netmask out: the answer tells them";
+        return Err(Problem::new(code!("request-invalid"), Subject::Command, sentence, hint));
+    };
+    let Some((name, pool)) = registry.pool_of(address) else { return Ok(()) };
+    let Some(entry) = pool.entry(address) else { return Ok(()) };
+    check_facts(name, pool, entry, address, request.gateway, request.prefix_length)
+}
+
+fn check_facts(
+    name: &PoolName,
+    pool: &Pool,
+    entry: &PoolAddress,
+    address: Prefix,
+    gateway: Option<IpAddr>,
+    length: Option<u8>,
+) -> Result<(), Problem> {
+    let actual = pool.gateway_of(entry);
+    if let Some(gateway) = gateway.filter(|gateway| actual != Some(*gateway)) {
+        let actual = actual.map_or_else(|| "none".to_owned(), |actual| actual.to_string());
+        let sentence = format!("gateway {gateway} is not that of {address} in pool `{name}`, which is {actual}");
+        let hint = "leave the gateway out, or change the pool's: `pve-public-ip pool set`";
+        return Err(Problem::new(code!("gateway-differs"), Subject::Address(address), sentence, hint));
+    }
+    let actual = prefix_length(address, entry.address, actual, pool.mode() == Mode::Bridged);
+    if let Some(length) = length.filter(|length| *length != actual) {
+        let sentence = format!(
+            "netmask /{length} is not that with which a guest uses {address} of pool `{name}`, which is /{actual}"
+        );
+        let hint = "leave the netmask out: the answer tells it";
+        return Err(Problem::new(code!("netmask-differs"), Subject::Address(address), sentence, hint));
+    }
+    Ok(())
+}
+
+fn step(name: StepName, state: StepState) -> Step {
+    Step { name, state, problem: None }
+}
+
+fn outcome_step(name: StepName, vmid: Vmid, outcome: &Outcome) -> Option<Step> {
+    let left = |reason: &String, command: &String| {
+        let hint = format!("`{command}`");
+        Some(Step {
+            name,
+            state: StepState::NotPossible,
+            problem: Some(Problem::of_guest(code!("command-failed"), vmid, reason.clone(), hint)),
+        })
+    };
+    match outcome {
+        Outcome::AsWanted => Some(step(name, StepState::Unchanged)),
+        Outcome::Done { .. } => Some(step(name, StepState::Done)),
+        Outcome::WouldBeDone { .. } => Some(step(name, StepState::Pending)),
+        Outcome::LeftToDo { reason, command } | Outcome::Failed { reason, command } => left(reason, command),
+    }
+}
+
+fn told_step(vmid: Vmid, told: &Told) -> Step {
+    let name = StepName::CloudInit;
+    let said = || {
+        Problem::of_guest(
+            code!("network-data-refused"),
+            vmid,
+            told.sentences.join("; "),
+            "configure the address inside the guest",
+        )
+    };
+    match &told.failure {
+        Some(problem) => Step { name, state: StepState::NotPossible, problem: Some(problem.clone()) },
+        None if told.by_hand || told.left_to_do => Step { name, state: StepState::NotPossible, problem: Some(said()) },
+        None => step(name, if told.changed { StepState::Done } else { StepState::Unchanged }),
+    }
+}
+
+/// Whether the guest's port can use the address, and nobody else's, by now.
+fn binding(node: &Node, vmid: Vmid, place: &NodeName, followed: &super::Followed, problem: Option<&Problem>) -> Step {
+    let name = StepName::Binding;
+    if *place != node.name {
+        let sentence =
+            format!("guest {vmid} is on node {place}: the guard there binds it within two seconds if it runs");
+        let problem = Problem::of_guest(
+            code!("guest-elsewhere"),
+            vmid,
+            sentence,
+            format!("`pve-public-ip status` on {place} shows it"),
+        );
+        return Step { name, state: StepState::Pending, problem: Some(problem) };
+    }
+    let failed = followed.failed.iter().find(|failed| followed.is_own_failure && failed.guest() == Some(vmid));
+    match failed.or(problem) {
+        Some(problem) => Step { name, state: StepState::NotPossible, problem: Some(problem.clone()) },
+        None => step(name, StepState::Done),
+    }
+}
+
+fn inside_step(vmid: Vmid, inside: &Inside) -> Option<Step> {
+    let name = StepName::GuestAgent;
+    match inside {
+        Inside::Nothing | Inside::NothingToDo { .. } => None,
+        Inside::LeftToDo { .. } => {
+            let sentence = "the guest runs, and uses the address after its next boot";
+            let hint = "boot it, or ask for `live`, which needs the guest's agent";
+            let problem = Problem::of_guest(code!("guest-running"), vmid, sentence, hint);
+            Some(Step { name, state: StepState::Pending, problem: Some(problem) })
+        }
+        Inside::Told(told) => Some(match &told.failure {
+            Some(problem) => Step { name, state: StepState::NotPossible, problem: Some(problem.clone()) },
+            None => step(name, StepState::Done),
+        }),
+    }
+}
+
+/// Takes an address from whoever holds it, or from the guest of a name.
+pub fn deallocate(
+    node: &Node,
+    request: &Deallocate,
+    within: Option<&str>,
+    dry_run: bool,
+) -> Result<AddressChanged, Problem> {
+    let book = Book::read(node)?;
+    let lookup = book.lookup(within);
+    let nothing = |address| AddressChanged { changed: false, address, steps: Vec::new(), notes: Vec::new(), dry_run };
+    let holders = lookup.holders(request.address);
+    let Some((holder, _, interface, assigned)) =
+        holders.iter().find(|holding| holding.3.address.contains(request.address))
+    else {
+        if let Some(word) = &request.vps_id {
+            lookup::check_name(word)?;
+        }
+        if let Some((vmid, _, _, assigned)) = holders.first() {
+            let sentence =
+                format!("{} is not one assignment: guest {vmid} holds {} of it", request.address, assigned.address);
+            let hint = "release each address that is held";
+            return Err(Problem::new(code!("request-invalid"), Subject::Address(request.address), sentence, hint));
+        }
+        // A customer cannot tell what is free from what others hold.
+        return Ok(nothing(lookup.address(request.address).ok()));
+    };
+    if let Some(word) = &request.vps_id {
+        let meant = book.guest(node, word, request.mac, true)?.vmid;
+        if holders.iter().all(|(vmid, ..)| *vmid != meant) {
+            let known = lookup.is_own_guest(meant).then(|| lookup.address(request.address).ok());
+            return Ok(nothing(known.flatten()));
+        }
+    }
+    if let Some(mac) = request.mac.filter(|mac| *mac != interface.mac) {
+        let sentence = format!("{} is held with the MAC {}, not with {mac}", request.address, interface.mac);
+        let hint = "correct the MAC, or leave it out";
+        return Err(Problem::new(code!("mac-not-of-guest"), Subject::Address(request.address), sentence, hint));
+    }
+    let command = request::Release { vmid: *holder, addresses: vec![assigned.address], hookscript: true };
+    let done = release(node, &command, dry_run)?;
+    let Done { answer, node: followed, problem, .. } = &done;
+    let state = if answer.released.is_empty() { StepState::Unchanged } else { StepState::Done };
+    let mut steps = vec![step(StepName::Registry, state)];
+    steps.extend(outcome_step(StepName::Hookscript, *holder, &answer.hookscript));
+    steps.push(told_step(*holder, &answer.network));
+    if let Ok(located) = node.guests.find(*holder, None) {
+        let in_the_way = problem.as_ref().filter(|problem| problem.code == code!("node-could-not-follow"));
+        steps.push(binding(node, *holder, &located.node, followed, in_the_way));
+    }
+    let notes = notes_for(within, *holder, &followed.notes, &[]);
+    let address = if within.is_some() { None } else { reread(node, within, request.address, dry_run, &book).ok() };
+    Ok(AddressChanged { changed: answer.changed, address, steps, notes, dry_run })
+}
+
+/// Puts an address into a pool, or changes what is known of it there.
+pub fn create_address(node: &Node, request: &CreateAddress, dry_run: bool) -> Result<AddressChanged, Problem> {
+    let book = Book::read(node)?;
+    let address = request.address;
+    let pool = pool_for(&book.registry, request)?;
+    let contents = book.registry.pools.pools.get(&pool);
+    let entry = contents.and_then(|pool| pool.entry(address));
+    let mut gateway = Edit::Keep;
+    if let Some(contents) = contents {
+        let new = PoolAddress { gateway: None, ..PoolAddress::new(address) };
+        let known = entry.unwrap_or(&new);
+        if contents.gateway_of(known).is_none() && request.gateway.is_some() {
+            gateway = request.gateway.map_or(Edit::Keep, Edit::Set);
+        } else {
+            check_facts(&pool, contents, known, address, request.gateway, request.prefix_length)?;
+        }
+    }
+    let is_known = entry.is_some_and(|entry| {
+        let cost = request.monthly_cost_cents.is_none_or(|cents| entry.monthly_cost_cents == Some(cents));
+        cost && request.mac.is_none_or(|mac| entry.mac == Some(mac)) && gateway == Edit::Keep
+    });
+    let (changed, notes) = if is_known {
+        (false, Vec::new())
+    } else {
+        let set = |value: Option<u64>| value.map_or(Edit::Keep, Edit::Set);
+        let entry = request::Entry {
+            address,
+            mac: request.mac.map_or(Edit::Keep, Edit::Set),
+            gateway,
+            monthly_cost_cents: set(request.monthly_cost_cents),
+        };
+        let add = request::AddAddresses { pool: pool.clone(), entries: vec![entry] };
+        let done = pools::add_addresses(node, &add, &format!("cannot add {address} to pool `{pool}`"), dry_run)?;
+        let is_own = |note: &&Problem| note.subject == Subject::Pool(pool.clone());
+        (done.answer.changed, done.node.notes.iter().filter(is_own).cloned().collect())
+    };
+    let state = if changed { StepState::Done } else { StepState::Unchanged };
+    let now = Book::read(node)?;
+    // A dry run of a new one has nothing to show.
+    let shown = now.lookup(None).address(address).ok();
+    Ok(AddressChanged { changed, address: shown, steps: vec![step(StepName::Registry, state)], notes, dry_run })
+}
+
+/// The pool that is named, that has the address, or that is the only one.
+fn pool_for(registry: &Registry, request: &CreateAddress) -> Result<PoolName, Problem> {
+    if let Some((name, _)) = registry.pool_of(request.address) {
+        return match &request.pool {
+            Some(named) if named != name => {
+                let sentence = format!("{} is in pool `{name}`, not in `{named}`", request.address);
+                let hint = format!("leave the pool out, or name `{name}`");
+                Err(Problem::new(code!("address-in-other-pool"), Subject::Address(request.address), sentence, hint))
+            }
+            _ => Ok(name.clone()),
+        };
+    }
+    if let Some(named) = &request.pool {
+        return Ok(named.clone());
+    }
+    let bridges: BTreeSet<IfName> = request.uplink.map(with_master).unwrap_or_default();
+    let all = || registry.pools.pools.iter();
+    let at_uplink: Vec<&PoolName> =
+        all().filter(|(_, pool)| bridges.contains(&pool.bridge)).map(|(name, _)| name).collect();
+    let candidates = if at_uplink.is_empty() { all().map(|(name, _)| name).collect() } else { at_uplink };
+    match candidates[..] {
+        [only] => Ok(only.clone()),
+        [] => {
+            let hint = "make one: `pve-public-ip pool create NAME --profile PROFILE`, or `CreatePool`";
+            Err(Problem::new(code!("no-pools"), Subject::Command, "there is no pool yet", hint))
+        }
+        _ => {
+            let names: Vec<&str> = candidates.iter().map(|name| name.as_str()).collect();
+            let sentence = format!("no pool has {}, and there are several: {}", request.address, names.join(", "));
+            let hint = "name the one that it belongs to";
+            Err(Problem::new(code!("pool-not-named"), Subject::Address(request.address), sentence, hint))
+        }
+    }
+}
+
+/// An uplink and the bridge that it is a port of.
+fn with_master(uplink: IfName) -> BTreeSet<IfName> {
+    let links = observe_links().unwrap_or_default();
+    let master = links.0.get(&uplink).and_then(|link| link.master);
+    [Some(uplink), master].into_iter().flatten().collect()
+}
+
+/// Takes an address that nobody holds out of its pool.
+pub fn delete_address(node: &Node, request: &DeleteAddress, dry_run: bool) -> Result<AddressChanged, Problem> {
+    let book = Book::read(node)?;
+    let address = request.address;
+    let nothing = AddressChanged { changed: false, address: None, steps: Vec::new(), notes: Vec::new(), dry_run };
+    let Some((name, pool)) = book.registry.pool_of(address) else { return Ok(nothing) };
+    if let Some(entry) = pool.entry(address).filter(|entry| entry.address != address) {
+        let sentence =
+            format!("{address} is a part of {} in pool `{name}`, which can only go as a whole", entry.address);
+        let hint = format!("delete {}, and create what shall stay", entry.address);
+        return Err(Problem::new(code!("unknown-entry"), Subject::Address(address), sentence, hint));
+    }
+    let command = request::RemoveFromPool { pool: name.clone(), addresses: vec![address] };
+    pools::remove_from_pool(node, &command, dry_run)?;
+    Ok(AddressChanged { changed: true, steps: vec![step(StepName::Registry, StepState::Done)], ..nothing })
+}
