@@ -195,7 +195,7 @@ fn post_stop() {
             node.unplug("tap100i0");
         },
         again: None,
-        at_least: 12,
+        at_least: 9,
     });
 }
 

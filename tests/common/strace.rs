@@ -9,12 +9,32 @@ use super::{BINARY, Node, Run, SYSTEM_PATH, need};
 pub(crate) const CHANGING: &str = "openat,write,fsync,flock,mkdirat,?mkdir,?rename,?renameat,renameat2,unlinkat,?unlink,?rmdir,\
     utimensat,sendto,sendmsg,clone,clone3,?vfork,unshare,setns";
 
-/// Whether a call that strace wrote down changes anything: not opening to read, not asking the kernel, not talking.
-fn changes(line: &str) -> bool {
+/// Whether a call that strace wrote down can change anything: not opening to read, not asking the kernel, not talking.
+fn can_change(line: &str) -> bool {
     let opens_to_read = line.starts_with("openat(") && !line.contains("O_CREAT");
     let asks = line.starts_with("sendto(") && ["RTM_GET", "_MSG_GET"].iter().any(|word| line.contains(word));
     let talks = line.starts_with("write(1, ") || line.starts_with("write(2, ");
     !opens_to_read && !asks && !talks
+}
+
+/// Whether something is different after the process died behind this call: not if the call failed, and neither a lock nor
+/// a flush to the disk outlives the process.
+fn leaves_something(line: &str) -> bool {
+    let failed = line.rsplit_once(" = ").is_some_and(|(_, result)| result.starts_with("-1 "));
+    let passes = ["flock(", "fsync("].iter().any(|call| line.starts_with(call));
+    !failed && !passes
+}
+
+/// Those of the points that find something else than the one before: each state in which a killed process can leave a
+/// node is met once.
+fn distinct(points: Vec<Point>) -> Vec<Point> {
+    let mut is_other = true;
+    let mut distinct = Vec::new();
+    for point in points {
+        let was_other = std::mem::replace(&mut is_other, leaves_something(&point.line));
+        distinct.extend(was_other.then_some(point));
+    }
+    distinct
 }
 
 /// A system call of a command: its name, its number among those of that name, and how strace wrote it down.
@@ -25,7 +45,7 @@ pub(crate) struct Point {
     pub(crate) line: String,
 }
 
-/// Runs a command and says where it can be killed.
+/// Runs a command and says where it can be killed, each time with another outcome.
 pub(crate) fn points(node: &Node, command: &str) -> (Run, Vec<Point>) {
     need(&["strace"]);
     let trace = node.tree.path("trace");
@@ -41,9 +61,9 @@ pub(crate) fn points(node: &Node, command: &str) -> (Run, Vec<Point>) {
         let count = counts.entry(call).or_default();
         *count += 1;
         let point = Point { call: call.to_owned(), count: *count, line: line.to_owned() };
-        points.extend(changes(line).then_some(point));
+        points.extend(can_change(line).then_some(point));
     }
-    (run, points)
+    (run, distinct(points))
 }
 
 /// Runs a command that dies in front of its `count`-th `call`; exit status 0 if it has fewer.
