@@ -27,7 +27,8 @@ use crate::plan::{
     is_configured_with_others,
 };
 use crate::reconcile::{
-    Baseline, GuestScope, Mode, Network, Node, ReconcileError, Reconciler, Scope, Transition, Which, announce_addresses,
+    Baseline, GuestScope, Mode, Network, Node, ReconcileError, Reconciler, Scope, Transition, Which,
+    announce_addresses, compare,
 };
 use crate::registry::document::{CloudInitCheck, DocumentError, GuestFile, POOLS_VERSION, Pool};
 use crate::store::StoreError;
@@ -300,7 +301,7 @@ impl Hook<'_> {
         // Nothing else is read where each pool has a file of its own: that no two pools or guests have the same is looked after
         // by whoever writes them, and compared by [`Self::check_conflicts`] with every guest's file.
         let pool_names: BTreeSet<PoolName> = file.addresses().map(|(.., assigned)| assigned.pool.clone()).collect();
-        let sources = self.node.store.pools_source(Some(&pool_names));
+        let sources = self.node.store.pools_source(&pool_names);
         let source = fingerprint(format!("{sources:?}").as_bytes());
         let assigned: BTreeSet<Prefix> = file.addresses().map(|(.., assigned)| assigned.address).collect();
         let names = assigned.iter().map(ToString::to_string);
@@ -406,17 +407,15 @@ impl Hook<'_> {
             return Ok(());
         }
         let (snapshot, _) = self.node.store.load_known()?;
-        let conflicts = snapshot.registry.conflicts();
-        let conflict = conflicts.iter().find(|(guests, _)| guests.contains(&self.vmid));
-        if let Some((guests, sentence)) = conflict {
-            let other = guests.iter().find(|other| **other != self.vmid).copied().unwrap_or(self.vmid);
-            let hint = format!("`pve-public-ip release {other}` or `pve-public-ip release {}` the address", self.vmid);
-            return Err(HookError::Refused { sentence: sentence.clone(), hint });
-        }
+        let prints: Vec<(Vmid, u64)> = snapshot.guests().collect();
         // For all guests at once: those of a node that boots start one after the other.
-        let conflicting: BTreeSet<Vmid> = conflicts.iter().flat_map(|(guests, _)| guests).copied().collect();
-        run.set_compared(snapshot.guests().filter(|(vmid, _)| !conflicting.contains(vmid)));
-        Ok(())
+        let conflicts = compare(run, &snapshot.registry, &prints);
+        let Some((guests, sentence)) = conflicts.into_iter().find(|(guests, _)| guests.contains(&self.vmid)) else {
+            return Ok(());
+        };
+        let other = guests.into_iter().find(|other| *other != self.vmid).unwrap_or(self.vmid);
+        let hint = format!("`pve-public-ip release {other}` or `pve-public-ip release {}` the address", self.vmid);
+        Err(HookError::Refused { sentence, hint })
     }
 
     /// Calls the hookscript that the guest had before ours.

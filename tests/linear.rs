@@ -100,3 +100,38 @@ fn nothing_grows_faster_than_the_cluster() {
     let written = nodes.each_ref().map(|node| counted(node, "assign 1004 --no-hookscript --no-probe")[2]);
     assert!(written[2] < written[0] + 4096, "assign writes {written:?} bytes at {sizes:?} guests");
 }
+
+/// Whoever brings the node in line after a change has read every guest's file, and compares them then: the hook of the guest
+/// that was changed need not read them once more.
+#[test]
+fn a_hook_right_after_a_change_opens_no_file_of_another_guest() {
+    need(&["strace"]);
+    let [few, many] = [40, 160].map(|guests| {
+        let node = cluster(guests);
+        node.run("assign 1000 --more --no-hookscript --no-probe").ok();
+        let after_assign = counted(&node, "hook 1000 pre-start")[0];
+        // By hand, and the guard or `apply` has seen it.
+        let path = Tree::guest_file(1000);
+        node.tree.write(&path, node.tree.read(&path) + "\n");
+        node.run("apply").ok();
+        [after_assign, counted(&node, "hook 1000 pre-start")[0]]
+    });
+    assert_eq!(few, many, "files opened with 40 and with 160 guests");
+
+    // One that nobody has seen yet is compared with all, and refused if it is in conflict with one.
+    let node = cluster(40);
+    let path = Tree::guest_file(1000);
+    let own = node.tree.read(&path);
+    node.tree.write(&path, own.replace("198.18.1.0/32", "198.18.1.9/32"));
+    for _ in 0..2 {
+        let run = node.run("hook 1000 pre-start");
+        assert!(run.code == 1 && run.err.contains("198.18.1.9 is assigned to guest 1000 and to guest 1004"), "{run}");
+        // Who brings the node in line does not make it right.
+        node.run("apply");
+    }
+    let run = node.run("hook 1004 pre-start");
+    assert!(run.code == 1 && run.err.contains("198.18.1.9 is assigned to guest 1000 and to guest 1004"), "{run}");
+    node.tree.write(&path, own);
+    node.run("hook 1000 pre-start").ok();
+    node.run("hook 1004 pre-start").ok();
+}

@@ -1,10 +1,13 @@
 //! Marks: how far each guest is on this node, noted so that its hooks know what to take out again.
 
+use std::collections::BTreeSet;
+
 use super::ReconcileError;
 use crate::audit::{Change, bindings};
 use crate::links::Links;
 use crate::model::{GuestKind, Vmid};
 use crate::plan::{Inputs, Presence, support};
+use crate::registry::Registry;
 use crate::system::run::{Mark, MarkPhase, RunState};
 
 /// Writes a mark for every guest that is about to be bound, so that its hooks know what to take out again; returns those
@@ -36,6 +39,21 @@ pub(super) fn note(run: &RunState, inputs: &Inputs, changes: &mut Vec<Change>) -
         changes.extend(binding_changes(known.as_ref(), Some(&mark)));
     }
     Ok(arrived)
+}
+
+/// Compares the guests' files with the whole registry, each content once, and notes those that are free of conflicts, so that
+/// their hooks need not; says what is in conflict. `prints` are the fingerprints of the files.
+pub fn compare(run: &RunState, registry: &Registry, prints: &[(Vmid, u64)]) -> Vec<(BTreeSet<Vmid>, String)> {
+    let new = run.not_compared(prints.iter().copied());
+    if new.is_empty() {
+        return Vec::new();
+    }
+    // Those that are known already were compared with each other.
+    let few = new.len() * 2 < prints.len();
+    let conflicts = if few { registry.conflicts_of(&new) } else { registry.conflicts() };
+    let conflicting: BTreeSet<Vmid> = conflicts.iter().flat_map(|(guests, _)| guests).copied().collect();
+    run.set_compared(prints.iter().copied().filter(|(vmid, _)| !conflicting.contains(vmid)));
+    conflicts
 }
 
 /// Drops the marks of guests that are gone, and what was kept for those that hold nothing any more.

@@ -34,7 +34,7 @@ pub(crate) use announce::announce_addresses;
 pub use baseline::{Baseline, Left, drift};
 pub use guest::{GuestScope, Transition};
 pub use look::Look;
-pub use marks::presence_of;
+pub use marks::{compare, presence_of};
 pub use network::{Extent, Kernels, Network, Networks, Which};
 pub(crate) use routers::ask_routers;
 pub use sources::{Sources, Trust};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::announce::{Greetings, announce_addresses, greet, send_greetings};
 use super::baseline::Left;
 use super::filter::additive;
-use super::marks::{forget, note};
+use super::marks::{compare, forget, note};
 use super::network::Extent;
 use super::{Carried, Mode, ReconcileError, Reconciler, Report, Sources, Trust, VLAN_BRIDGES, add_failures};
 use crate::links::Links;
@@ -106,6 +106,8 @@ impl Reconciler<'_> {
             send_greetings(self.network, &greetings);
             if trust == Trust::Whole {
                 forget(run, inputs, &mut changes);
+                // Guests that start next find that done.
+                compare(run, &inputs.registry, &sources.prints);
                 let basis = node_basis(&sources.pools_source, &inputs.registry.pools, &inputs.links);
                 // As long as something of the node's share is missing, each hook tries again.
                 let is_whole = failed.iter().all(|failed| matches!(failed.subject, Subject::Guest(_)));

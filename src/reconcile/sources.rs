@@ -28,6 +28,8 @@ const GIVEN_UP: Duration = Duration::from_secs(10);
 pub struct Sources {
     pub(super) inputs: Inputs,
     pub(super) pools_source: BTreeMap<String, u64>,
+    /// The fingerprint of each guest's file in the registry.
+    pub(super) prints: Vec<(Vmid, u64)>,
     unreadable: BTreeMap<Vmid, GuestError>,
     /// What of the registry has no copy on this node yet.
     pub(super) news: News,
@@ -117,8 +119,8 @@ impl Node {
 
     /// Reads what lies under `/etc/pve`: pools, assignments, guests' configurations.
     pub fn read_sources(&self) -> Result<Sources, ReconcileError> {
-        let pools_source = self.store.pools_source(None);
         let (snapshot, news) = self.store.load_known()?;
+        let (pools_source, prints) = (snapshot.pools_source(&self.paths), snapshot.guests().collect());
         let registry = snapshot.registry;
         let local = self.guests.local()?.into_iter();
         let mut guests: BTreeMap<Vmid, Located> =
@@ -142,7 +144,7 @@ impl Node {
         // What was read while the file system went away is not what it says.
         self.store.check_mounted()?;
         let inputs = Inputs::new(self.name.clone(), registry, guests);
-        Ok(Sources { inputs, pools_source, unreadable, news })
+        Ok(Sources { inputs, pools_source, prints, unreadable, news })
     }
 
     /// As [`Self::read_sources`], without the cluster's files: by the copies of the registry and the marks of the guests that run
@@ -156,7 +158,8 @@ impl Node {
             registry.guests.insert(vmid, mark.applied);
         }
         let inputs = Inputs::new(self.name.clone(), registry, guests);
-        Some(Sources { inputs, pools_source: BTreeMap::new(), unreadable: BTreeMap::new(), news: News::default() })
+        let (pools_source, prints, unreadable) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+        Some(Sources { inputs, pools_source, prints, unreadable, news: News::default() })
     }
 
     /// Who runs here, by marks and ports; says which guests' configurations could not be read.

@@ -237,6 +237,19 @@ impl Snapshot {
         guests.filter(|(vmid, _)| self.registry.guests.contains_key(vmid))
     }
 
+    /// As [`Store::pools_source`] of all pools, by what was read. What was recalled in the place of a file counts for nothing.
+    pub fn pools_source(&self, paths: &Paths) -> BTreeMap<String, u64> {
+        let directory = paths.pool_files();
+        let of_pools = self.files.iter().filter(|(path, _)| path.parent() == Some(&directory));
+        let named = of_pools.filter_map(|(path, print)| Some((path.file_stem()?.to_str()?.to_owned(), *print)));
+        let sources: BTreeMap<String, u64> = named.collect();
+        if sources.is_empty() {
+            let print = self.files.get(&paths.pools_file()).copied();
+            return BTreeMap::from([("pools.json".to_owned(), print.unwrap_or_else(|| files::fingerprint(b"")))]);
+        }
+        sources
+    }
+
     /// Whether a file was the same at that time.
     fn had(&self, path: &Path, print: u64) -> bool {
         self.files.get(path) == Some(&print)
@@ -622,17 +635,16 @@ impl Store {
         self.document(&self.paths.guest_file(vmid), |path, bytes| parse_guest(vmid, path, bytes))
     }
 
-    /// By which the pools of these names are known again, file by file, or all of them: what does not exist or cannot be read
-    /// is nothing. Of version 1 it is one file for all.
-    pub fn pools_source(&self, names: Option<&BTreeSet<PoolName>>) -> BTreeMap<String, u64> {
+    /// By which the pools of these names are known again, file by file: what does not exist or cannot be read is nothing. Of
+    /// version 1 it is one file for all.
+    pub fn pools_source(&self, names: &BTreeSet<PoolName>) -> BTreeMap<String, u64> {
         let print = |path: &Path| files::fingerprint(&read(path).ok().flatten().unwrap_or_default());
         let pools = self.paths.pools_file();
         let bytes = read(&pools).ok().flatten().unwrap_or_default();
         if !self.has_pool_files(&bytes) {
             return BTreeMap::from([("pools.json".to_owned(), files::fingerprint(&bytes))]);
         }
-        let names = names.cloned().unwrap_or_else(|| self.pool_names());
-        names.into_iter().map(|name| (name.to_string(), print(&self.paths.pool_file(&name)))).collect()
+        names.iter().map(|name| (name.to_string(), print(&self.paths.pool_file(name)))).collect()
     }
 
     /// Whether the pools have files of their own, by the content of `pools.json`.
@@ -948,7 +960,7 @@ impl Reading<'_> {
         known: Option<T>,
         parse: impl FnOnce(&Path, &[u8]) -> Result<T, DocumentError>,
     ) -> Option<T> {
-        let (mut print, mut is_known) = (0, false);
+        let (mut print, mut is_known) = (files::fingerprint(b""), false);
         let parse = |path: &Path, bytes: &[u8]| {
             print = files::fingerprint(bytes);
             is_known = self.known.had(path, print);

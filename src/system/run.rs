@@ -280,8 +280,21 @@ impl RunState {
     /// A conflict needs a changed file, and a changed file is compared again; so an unchanged one need not be.
     pub fn is_compared(&self, vmid: Vmid, print: u64) -> bool {
         let line = comparison(vmid, print);
-        let known = files::read_note(&self.directory.join("compared"), 4 << 20);
-        known.is_some_and(|known| known.split(|byte| *byte == b'\n').any(|known| known == line.as_bytes()))
+        self.compared().is_some_and(|known| known.split(|byte| *byte == b'\n').any(|known| known == line.as_bytes()))
+    }
+
+    /// The guests whose files were not compared with the whole registry as they are.
+    pub fn not_compared(&self, prints: impl Iterator<Item = (Vmid, u64)>) -> BTreeSet<Vmid> {
+        let known = self.compared().unwrap_or_default();
+        let known: BTreeSet<&[u8]> = known.split(|byte| *byte == b'\n').collect();
+        prints
+            .filter(|(vmid, print)| !known.contains(comparison(*vmid, *print).as_bytes()))
+            .map(|(vmid, _)| vmid)
+            .collect()
+    }
+
+    fn compared(&self) -> Option<Vec<u8>> {
+        files::read_note(&self.directory.join("compared"), 4 << 20)
     }
 
     /// Notes which files were compared with each other; what was noted before did not see them.

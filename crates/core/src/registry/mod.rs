@@ -29,6 +29,7 @@ use document::{
     Released, ReleasedFile,
 };
 pub use inventory::{Inventory, Near, Run, Totals};
+use prefixes::PrefixMap;
 pub use prefixes::{Holders, Holding};
 use search::{Next, Search};
 use shared::SharedMap;
@@ -1157,6 +1158,32 @@ impl Registry {
     pub fn conflicts(&self) -> Vec<(BTreeSet<Vmid>, String)> {
         conflicts_among(&Holders::of(self))
     }
+
+    /// Those of [`Self::conflicts`] in which one of these guests has a part. For a few of many guests the others are not
+    /// sorted, but only looked through.
+    pub fn conflicts_of(&self, guests: &BTreeSet<Vmid>) -> Vec<(BTreeSet<Vmid>, String)> {
+        let (mut prefixes, mut macs) = (PrefixMap::<()>::default(), BTreeSet::new());
+        for guest in guests.iter().filter_map(|vmid| self.guests.get(vmid)) {
+            for (_, interface, assigned) in guest.addresses() {
+                prefixes.entry(assigned.address);
+                macs.insert(interface.mac);
+            }
+        }
+        let meets = |guest: &GuestFile| {
+            guest.addresses().any(|(_, interface, assigned)| {
+                macs.contains(&interface.mac) || prefixes.overlapping(assigned.address).next().is_some()
+            })
+        };
+        let mut near = Self::default();
+        for (vmid, _) in self.guests.iter().filter(|(vmid, guest)| guests.contains(vmid) || meets(guest)) {
+            if let Some(guest) = self.guests.share(vmid) {
+                near.guests.insert_shared(*vmid, guest);
+            }
+        }
+        let mut conflicts = near.conflicts();
+        conflicts.retain(|(those, _)| !those.is_disjoint(guests));
+        conflicts
+    }
 }
 
 /// As [`Registry::conflicts`], for whoever has sorted the registry already.
@@ -1639,6 +1666,34 @@ mod tests {
                 "MAC 02:00:00:00:00:0a is that of guest 100 net0 and of guest 200 net0",
             ]
         );
+    }
+
+    proptest! {
+        /// Of any guests the same is found as by comparing all of them.
+        #[test]
+        fn conflicts_of_some_guests_are_theirs_among_all(
+            held in proptest::collection::vec((100..106u32, 0..8u8, 29..33u8, 0..5u8), 0..12),
+            asked in proptest::collection::btree_set(100..106u32, 0..6),
+        ) {
+            let mut registry = Registry::default();
+            for (vmid, last, length, mac) in held {
+                let net = ipnet::Ipv4Net::new([203, 0, 113, last].into(), length).unwrap().trunc();
+                let vmid: Vmid = vmid.to_string().parse().unwrap();
+                let interface = serde_json::json!({ "mac": format!("02:00:00:00:00:{mac:02x}") });
+                let assigned = serde_json::json!({ "address": net, "pool": "lan", "assigned_at": "2026-11-22T10:00:00Z" });
+                let guest = registry.guests.get_or_insert_with(vmid, || GuestFile::new(vmid));
+                let new = || serde_json::from_value(interface).unwrap();
+                let interface = guest.interfaces.entry(NicId::FIRST).or_insert_with(new);
+                interface.addresses.push(serde_json::from_value(assigned).unwrap());
+            }
+            let asked: BTreeSet<Vmid> = asked.into_iter().map(|vmid| vmid.to_string().parse().unwrap()).collect();
+            let mut expected = registry.conflicts();
+            expected.retain(|(guests, _)| !guests.is_disjoint(&asked));
+            let mut found = registry.conflicts_of(&asked);
+            expected.sort();
+            found.sort();
+            prop_assert_eq!(found, expected);
+        }
     }
 
     #[test]
