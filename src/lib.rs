@@ -34,6 +34,7 @@
 //! | [`hook`] | checks one guest at each phase of its life, and has `reconcile` do the rest | through `reconcile` |
 //! | [`guard`] | `reconcile` for the node whenever something changes, as a service; `schedule`, `sayings`, `alerts` decide when to look and what to say | through `system`; `files` reads, `courier` sends, `page` serves |
 //! | [`ops`] | what may be done, one file a use case: a request in, what became of it out | through all below |
+//! | [`serve`] | requests of programs: JSON lines by a socket, carried out by `ops` | reads and writes its connection |
 //! | [`cli`] | arguments in, text or JSON out | prints |
 //!
 //! A room uses only rooms above it in this table. Deciding is pure, acting is dull: an `if` that depends on configuration

@@ -15,7 +15,8 @@ use common::{Node, Run};
 use pve_public_ip::cli::Cli;
 
 /// Commands that only show something.
-const LOOKS: [&str; 43] = [
+const LOOKS: [&str; 44] = [
+    "key list",
     "pool list",
     "pool show ovh-rbx",
     "pool show none",
@@ -63,7 +64,9 @@ const LOOKS: [&str; 43] = [
 ];
 
 /// Commands that change something, with what makes them show what they would do.
-const CHANGES: [&str; 23] = [
+const CHANGES: [&str; 25] = [
+    "--dry-run key add billing --role gateway",
+    "--dry-run key revoke billing",
     "--dry-run pool create more --profile generic-bridged --bridge vmbr0 --gateway4 198.51.100.1 198.51.100.8/29",
     "--dry-run pool add ovh-rbx 203.0.113.77",
     "--dry-run pool import ovh-rbx entries.csv",
@@ -90,7 +93,10 @@ const CHANGES: [&str; 23] = [
 ];
 
 /// Subcommands that cannot pretend, each with the reason.
-const ELSEWHERE: [(&str, &str); 1] = [("hook", "is called by Proxmox VE, which does what it says")];
+const ELSEWHERE: [(&str, &str); 2] = [
+    ("hook", "is called by Proxmox VE, which does what it says"),
+    ("serve", "each request says itself whether it pretends"),
+];
 
 /// What the kernel has shown since it booted that it can do: `doctor` notes it where the program has a directory for what
 /// goes with a boot. It is about no node and only saves time.

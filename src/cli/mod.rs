@@ -1171,7 +1171,7 @@ impl Exit {
     /// The exit status of a command that failed for this reason.
     pub fn of(problem: &Problem) -> Self {
         match problem.code.as_str() {
-            "registry-broken" | "registry-newer" => Self::BadConfig,
+            "registry-broken" | "registry-newer" | "keys-unusable" => Self::BadConfig,
             "registry-not-writable"
             | "registry-changed-meanwhile"
             | "registry-file-too-large"

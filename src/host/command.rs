@@ -1,9 +1,9 @@
 //! External programs: the only place that starts one, so that no error text of theirs is ever lost.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -387,6 +387,11 @@ fn state_of(pid: Pid) -> Option<(char, u8)> {
 fn waits_for_fuse(pid: Pid) -> bool {
     let place = files::read_kernel(Path::new(&format!("/proc/{pid}/wchan"))).unwrap_or_default();
     place.contains("fuse") || place == "request_wait_answer"
+}
+
+/// Starts this program once more, with another standard input and output.
+pub fn another(args: &[&OsStr], input: OwnedFd, output: OwnedFd) -> io::Result<Child> {
+    Command::new("/proc/self/exe").args(args).stdin(Stdio::from(input)).stdout(Stdio::from(output)).spawn()
 }
 
 /// Finds a program in the system's directories, or in those of `PATH`.

@@ -1,12 +1,13 @@
 //! The socket without systemd: a process for each connection, so that what goes wrong in one costs that one.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use nix::sys::stat::{Mode, umask};
 
 use super::peer;
 use crate::code;
-use crate::host::users;
+use crate::host::{command, users};
 use crate::model::{Problem, Subject};
 use crate::paths::Paths;
 
@@ -85,11 +86,7 @@ fn bind(socket: &Path) -> io::Result<UnixListener> {
 
 fn child(paths: &Paths, stream: UnixStream, user: &str) -> io::Result<Child> {
     let output = OwnedFd::from(stream.try_clone()?);
-    Command::new("/proc/self/exe")
-        .arg("--root")
-        .arg(paths.under_root("/"))
-        .args(["serve", "--user", user])
-        .stdin(Stdio::from(OwnedFd::from(stream)))
-        .stdout(Stdio::from(output))
-        .spawn()
+    let root = paths.under_root("/");
+    let args = [OsStr::new("--root"), root.as_os_str(), OsStr::new("serve"), OsStr::new("--user"), OsStr::new(user)];
+    command::another(&args, OwnedFd::from(stream), output)
 }

@@ -9,7 +9,7 @@ mod peer;
 mod watch;
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read as _, Write};
+use std::io::{self, BufRead as _, BufReader, Read, Write};
 
 pub use listener::listen;
 pub use peer::USER;
@@ -24,6 +24,9 @@ use crate::reconcile::Node;
 use crate::reply::{Outcome, Reply};
 use crate::request::{Envelope, LIMIT, Request, id_of};
 
+/// As much is read of what nobody will answer.
+const PARTING: u64 = 16 << 20;
+
 /// Answers what comes by standard input, until it ends.
 pub fn serve(paths: &Paths, user: &str) -> io::Result<()> {
     let peer = peer::of_stdin(user);
@@ -32,7 +35,10 @@ pub fn serve(paths: &Paths, user: &str) -> io::Result<()> {
     let mut input = BufReader::new(File::from(peer::duplicate(io::stdin())?));
     let name = match peer {
         Ok(name) => name,
-        Err(problem) => return send(&mut output, None, Outcome::Problem(problem)),
+        Err(problem) => {
+            send(&mut output, None, Outcome::Problem(problem))?;
+            return part(input);
+        }
     };
     let mut line = Vec::new();
     loop {
@@ -57,8 +63,18 @@ pub fn serve(paths: &Paths, user: &str) -> io::Result<()> {
         }
         if !is_whole {
             // The rest of a line that is too long would be taken for the next one.
-            return Ok(());
+            return part(input);
         }
+    }
+}
+
+/// Reads on for a moment what nobody will answer: a connection that is closed on something unread loses its answer, too.
+fn part(input: impl Read) -> io::Result<()> {
+    peer::hurry();
+    let mut rest = input.take(PARTING);
+    match io::copy(&mut rest, &mut io::sink()) {
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        _ => Ok(()),
     }
 }
 

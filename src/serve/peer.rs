@@ -40,6 +40,11 @@ pub(super) fn of_stdin(user: &str) -> Result<String, Problem> {
     Err(refused(format!("the user `{name}` may not use this socket"), hint))
 }
 
+/// From now on nothing is waited for that does not come within a second.
+pub(super) fn hurry() {
+    let _ = setsockopt(&io::stdin(), sockopt::ReceiveTimeout, &TimeVal::seconds(1));
+}
+
 /// The same stream once more, without a buffer in between.
 pub(super) fn duplicate(stream: impl AsFd) -> io::Result<OwnedFd> {
     stream.as_fd().try_clone_to_owned()

@@ -145,12 +145,13 @@ fn a_guest_on_another_node_is_changed_through_proxmox_ve() {
     let node = Node::with_pool();
     node.stand_in_proxmox();
     node.tree.write("etc/pve/nodes/n2/qemu-server/300.conf", "net0: virtio=02:00:00:AA:BB:30,bridge=vmbr0\n");
-    node.run("assign 300 203.0.113.10").prints(
+    let set = "pvesh set /nodes/n2/qemu/300/config --hookscript local:snippets/pve-public-ip";
+    node.run("assign 300 203.0.113.10").after_running(set).prints(
         "203.0.113.10 assigned to guest 300 net0 (02:00:00:aa:bb:30), pool ovh-rbx, gateway 203.0.113.1\n\
          hookscript: pvesh set /nodes/n2/qemu/300/config --hookscript local:snippets/pve-public-ip\n\
          network: the guest has no cloud-init drive: `pve-public-ip show 300` says what to configure inside\n",
     );
-    assert_eq!(node.calls(), ["pvesh set /nodes/n2/qemu/300/config --hookscript local:snippets/pve-public-ip"]);
+    assert_eq!(node.calls(), [set]);
     assert!(
         node.tree.read("etc/pve/nodes/n2/qemu-server/300.conf").contains("hookscript: local:snippets/pve-public-ip")
     );
