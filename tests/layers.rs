@@ -120,6 +120,53 @@ fn deciding_is_pure() {
     assert!(violations.is_empty(), "a room that only decides does input or output:\n{}", violations.join("\n"));
 }
 
+/// What changes the registry, the node, a guest or the audit log. The command line parses and renders; what changes something
+/// is an operation that others can ask for as well.
+const CHANGES: [&str; 18] = [
+    "store.change(",
+    "store.restore(",
+    "store.convert(",
+    "store.remember(",
+    "ops::change",
+    "journal.record(",
+    "RunState::lock(",
+    "RunState::set_note(",
+    "Mode::Apply",
+    "reconcile_and_ask(",
+    "reconcile_or_protect(",
+    "apply_step(",
+    "proxmox::",
+    "claims::change(",
+    "note_release(",
+    "follow::",
+    "files::replace",
+    "set_permissions",
+];
+
+#[test]
+fn the_command_line_changes_nothing_itself() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut cli, mut below) = (Vec::new(), Vec::new());
+    rust_files(&root.join("src/cli"), &mut cli);
+    for room in ["ops", "reconcile", "guard", "hook.rs", "store", "host"] {
+        rust_files(&root.join("src").join(room), &mut below);
+    }
+    let code = |file: &PathBuf| without_tests(&fs::read_to_string(file).unwrap());
+    let below: String = below.iter().map(code).collect();
+    let found: Vec<String> = cli
+        .iter()
+        .flat_map(|file| {
+            let code = code(file);
+            let words = CHANGES.iter().filter(move |word| code.contains(**word));
+            words.map(|word| format!("{}: {word}", file.display()))
+        })
+        .collect();
+    assert!(found.is_empty(), "the command line changes something by itself:\n{}", found.join("\n"));
+    // A word that nobody uses any more forbids nothing.
+    let stale: Vec<_> = CHANGES.iter().filter(|word| !below.contains(word.trim_start_matches("ops::"))).collect();
+    assert!(stale.is_empty(), "nothing below the command line says {stale:?}");
+}
+
 /// The room of a file below `src`.
 fn room(path: &Path) -> String {
     let first = path.components().next().unwrap().as_os_str().to_str().unwrap();

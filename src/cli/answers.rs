@@ -11,18 +11,18 @@ use super::help::Explained;
 use super::list::Unheld;
 use crate::audit::{Entry, Holder};
 use crate::conflict::Conflict;
-use crate::doctor::{Finding, Unchecked};
 use crate::model::{
     Amount, IfName, MacAddr, Missing, Moment, NicId, NodeName, PoolName, Prefix, Problem, Severity, Vmid,
 };
 use crate::ops::keys::{KeyAdded, KeyRevoked};
 use crate::ops::{
-    AddressesAdded, Assigned, Done, InterfaceSet, PoolCreated, PoolProperties, PoolRemoved, PoolSettings, Released,
+    Acknowledged, AddressesAdded, Applied, Assigned, Converted, Done, Examined, InterfaceSet, NodeChanged, PoolCreated,
+    PoolProperties, PoolRemoved, PoolSettings, Released, Restored, SnippetStorageAdded,
 };
 use crate::partition::{self, Plan, Strategy, Weight};
 use crate::plan::{GuestState, Router};
 use crate::registry::Totals;
-use crate::registry::document::{BackendChoice, GuestFile, Mode, NodeFile, PoolAddress, Profile};
+use crate::registry::document::{BackendChoice, GuestFile, Mode, PoolAddress, Profile};
 use crate::reply::Role;
 use crate::selftest::live;
 use crate::topology::{Edge, Flaw, Item};
@@ -111,8 +111,6 @@ shapes! {
         address: Prefix, mac: Option<MacAddr>, gateway: Option<IpAddr>, monthly_cost_cents: Option<u64>,
         holders: Vec<PoolHolder>, cooling: Vec<Cooling>, free: Vec<Free>,
     }
-    /// What was changed or would be.
-    Steps { steps: Vec<String>, problems: Vec<Problem> }
     /// A gateway that is not protected yet: bridge and address.
     Verified {
         steps: Vec<String>, problems: Vec<Problem>, drift: Vec<String>, active: Option<Vec<live::Outcome>>,
@@ -120,8 +118,6 @@ shapes! {
     }
     /// `conflicts list`.
     Conflicts { conflicts: Vec<Conflict>, not_compared: Vec<String> }
-    /// `conflicts ack`.
-    Acknowledged { acknowledged: BTreeSet<String> }
     /// `audit`.
     Audited {
         unreadable: usize, not_searched: Vec<String>, begins: Option<Moment>, entries: Option<Vec<Entry>>,
@@ -131,13 +127,6 @@ shapes! {
     Judged { frame: String, verdict: String, reason: String }
     /// `explain`.
     ExplainedFrames { port: IfName, role: String, to: Option<IfName>, frames: Vec<Judged>, reason: Option<String>, not_forwarding: Option<Vec<String>> }
-    /// What `doctor --fix` did.
-    Deed { code: String, subject: String, what: String, error: Option<String> }
-    /// `doctor`.
-    Examined {
-        findings: Vec<Finding>, unchecked: Vec<Unchecked>, node: Option<String>, version: String, checks: usize,
-        fixes: Option<Vec<Deed>>,
-    }
     /// A check of `doctor --list`.
     CheckListed { code: String, severity: Severity, explanation: String }
     /// `doctor --list`.
@@ -168,12 +157,6 @@ shapes! {
     BrokenFile { file: String, reason: String, hint: String, copied_at: Option<String> }
     /// `registry check`.
     BrokenFiles { files: Vec<BrokenFile> }
-    /// `registry restore`.
-    Restored { file: String, copied_at: String, replaced: String }
-    /// `registry restore --dry-run`.
-    WouldBeRestored { file: String, copied_at: String, content: String }
-    /// `registry convert`.
-    Converted { changed: bool }
     /// `node show`.
     NodeShown {
         node: NodeName, routers: Vec<Router>, uplinks: Option<BTreeSet<IfName>>, route_uplink: Option<IfName>,
@@ -181,10 +164,6 @@ shapes! {
         alert_mail: Option<String>, alert_exec: Option<String>, alert_attempts: Option<u64>, metrics_seconds: Option<u64>,
         metrics_directory: Option<String>,
     }
-    /// `node set`.
-    NodeChanged { node: NodeName, settings: NodeFile }
-    /// `setup`.
-    SetUp { storage: String, changed: bool, section: Option<String> }
     /// `deliver`.
     Delivered { messages: usize }
     /// `completion`.
@@ -267,13 +246,13 @@ pub fn schemas() -> BTreeMap<&'static str, Value> {
         ("list", one::<Either<Answer<Assignments>, Answer<Ranges>>>()),
         ("show", answer::<GuestShown>()),
         ("who", any()),
-        ("plan", answer::<Steps>()),
-        ("apply", answer::<Steps>()),
+        ("plan", one::<Applied>()),
+        ("apply", one::<Applied>()),
         ("verify", answer::<Verified>()),
         ("status", one::<View>()),
         ("metrics", one::<View>()),
         ("conflicts list", answer::<Conflicts>()),
-        ("conflicts ack", answer::<Acknowledged>()),
+        ("conflicts ack", done::<Acknowledged>()),
         ("audit", answer::<Audited>()),
         ("explain", answer::<ExplainedFrames>()),
         ("doctor", one::<Either<Answer<Examined>, Answer<Checks>>>()),
@@ -283,7 +262,7 @@ pub fn schemas() -> BTreeMap<&'static str, Value> {
         ("partition check", answer::<PartitionChecked>()),
         ("selftest", answer::<Selftested>()),
         ("registry check", answer::<BrokenFiles>()),
-        ("registry restore", one::<Either<Done<Restored>, Answer<WouldBeRestored>>>()),
+        ("registry restore", done::<Restored>()),
         ("registry convert", done::<Converted>()),
         ("key add", answer::<KeyAdded>()),
         ("key list", answer::<Keys>()),
@@ -291,7 +270,7 @@ pub fn schemas() -> BTreeMap<&'static str, Value> {
         ("serve", answer::<Nothing>()),
         ("node show", answer::<NodeShown>()),
         ("node set", done::<NodeChanged>()),
-        ("setup", answer::<SetUp>()),
+        ("setup", done::<SnippetStorageAdded>()),
         ("deliver", answer::<Delivered>()),
         ("hook", answer::<Nothing>()),
         ("guard", answer::<Nothing>()),

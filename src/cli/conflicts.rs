@@ -1,20 +1,16 @@
 //! `conflicts`: who claims what somebody else has.
 
-use std::collections::BTreeSet;
-
-use anyhow::Context as _;
 use serde_json::json;
 
+use super::ConflictsCommand;
 use super::output::{Output, advised, first_ones};
 use super::partial::{readable, shown};
-use super::{ConflictsCommand, advice};
-use crate::code;
 use crate::conflict::{Conflict, Seen};
-use crate::model::Subject;
 use crate::model::text::escaped;
+use crate::ops;
 use crate::ops::conflicts::all;
 use crate::reconcile::Node;
-use crate::system::claims;
+use crate::request::AcknowledgeConflicts;
 
 pub(super) fn run(node: &Node, command: ConflictsCommand, dry_run: bool) -> anyhow::Result<Output> {
     match command {
@@ -54,31 +50,14 @@ fn times(count: u64) -> String {
     if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
-fn acknowledge(node: &Node, ids: Vec<String>, everything: bool, dry_run: bool) -> anyhow::Result<Output> {
-    let (conflicts, _) = all(node, readable(node)?);
-    let ids: BTreeSet<String> = if everything {
-        conflicts.iter().filter(|conflict| !conflict.acknowledged).map(|conflict| conflict.id.clone()).collect()
-    } else {
-        ids.into_iter().collect()
-    };
-    if let Some(id) = ids.iter().find(|id| conflicts.iter().all(|conflict| conflict.id != **id)) {
-        return Err(advice(
-            code!("unknown-conflict"),
-            Subject::Command,
-            format!("there is no conflict `{id}`"),
-            "`pve-public-ip conflicts list` shows their numbers",
-        ));
-    }
-    if !dry_run {
-        claims::change(&node.paths, |claims| claims.acknowledge(ids.iter().cloned()))
-            .with_context(|| format!("cannot write below `{}`", node.paths.run().display()))?;
-    }
+fn acknowledge(node: &Node, ids: Vec<String>, all: bool, dry_run: bool) -> anyhow::Result<Output> {
+    let request = AcknowledgeConflicts { conflicts: ids.into_iter().collect(), all };
+    let done = ops::acknowledge_conflicts(node, request, dry_run)?;
     let verb = if dry_run { "would be acknowledged" } else { "acknowledged" };
-    let meant = conflicts.iter().filter(|conflict| ids.contains(&conflict.id));
-    let mut text: String =
-        meant.map(|conflict| format!("{} {verb}: {}\n", conflict.id, escaped(&conflict.sentence))).collect();
-    if text.is_empty() {
-        text.push_str("nothing to acknowledge\n");
+    let line = |(id, sentence): &(String, String)| format!("{id} {verb}: {}", escaped(sentence));
+    let mut lines: Vec<String> = done.answer.sentences.iter().map(line).collect();
+    if lines.is_empty() {
+        lines.push("nothing to acknowledge".to_owned());
     }
-    Ok(Output::new(text, json!({ "acknowledged": ids })))
+    Ok(Output::of(&done, &lines, &[]))
 }

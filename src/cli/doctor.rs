@@ -1,71 +1,28 @@
 //! `doctor`: what surrounds the protection, and what is wrong with it.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
-
-use serde::Serialize;
 use serde_json::json;
 
+use super::Doctor;
 use super::output::Output;
-use super::{Doctor, advice};
-use crate::audit::{Change, Event};
-use crate::code;
-use crate::doctor::{CHECKS, Check, Examination, Finding, Fix, Severity, UNIT, examine};
-use crate::hookscript;
-use crate::host::files;
+use crate::audit::Author;
+use crate::doctor::{CHECKS, Check, Examination, Finding, Severity};
 use crate::model::NodeName;
-use crate::model::Subject;
 use crate::model::text::{escaped, one_line};
-use crate::ops::proxmox::{self, Outcome};
+use crate::ops::{self, Deed};
 use crate::paths::Paths;
-use crate::plan::Step;
-use crate::reconcile::{NODE_LOCK_LIMIT, Node};
-use crate::store::journal::Durability;
-use crate::survey;
-use crate::system::run::RunState;
-use crate::system::{Kernel, Reference};
-
-/// What became of a finding that can be put right.
-#[derive(Debug, Serialize)]
-struct Deed {
-    code: &'static str,
-    subject: String,
-    /// What was done, or would be.
-    what: String,
-    /// Why it could not be.
-    error: Option<String>,
-}
 
 pub(super) fn doctor(paths: &Paths, command: &Doctor, dry_run: bool) -> anyhow::Result<Output> {
     if command.list {
         return Ok(list());
     }
-    let mut facts = survey::facts(paths);
-    let mut examination = examine(&facts);
-    let mut deeds = Vec::new();
-    if command.fix {
-        deeds = match &facts.files {
-            Ok(_) => fix(&Node::open(paths.clone())?, &examination.findings, dry_run),
-            // Whoever opened the node now might wait for ever.
-            Err(unreadable) => leave(&examination.findings, &unreadable.reason),
-        };
-        if !dry_run && !deeds.is_empty() {
-            facts = survey::facts(paths);
-            examination = examine(&facts);
-        }
-    }
-    let node = facts.files.as_ref().ok().map(|files| &files.inputs.node);
+    let examined =
+        if command.fix { ops::repair(paths, &Author::default(), dry_run)? } else { ops::examine_node(paths) };
+    let examination = &examined.examination;
     let code = if examination.is_good() { 0 } else { 3 };
-    let deeds_text: String = deeds.iter().map(|deed| deed_text(deed, dry_run)).collect();
-    let text = deeds_text + &examination_text(&examination) + &summary(node, &examination);
-    let mut data = json!(examination);
-    data["node"] = json!(node.map(NodeName::as_str));
-    data["version"] = json!(env!("CARGO_PKG_VERSION"));
-    data["checks"] = json!(CHECKS.len());
-    if command.fix {
-        data["fixes"] = json!(deeds);
-    }
-    Ok(Output::new(text, data).with_code(code))
+    let deeds = examined.fixes.iter().flatten();
+    let text: String = deeds.map(|deed| deed_text(deed, dry_run)).collect();
+    let text = text + &examination_text(examination) + &summary(examined.node.as_ref(), examination);
+    Ok(Output::new(text, json!(examined)).with_code(code))
 }
 
 /// Every check, whether it finds something or not.
@@ -131,83 +88,5 @@ fn deed_text(deed: &Deed, dry_run: bool) -> String {
         Some(error) => format!("not fixed: {code}: {what}: {}\n", one_line(error)),
         None if dry_run => format!("would fix: {code}: {what}\n"),
         None => format!("fixed: {code}: {what}\n"),
-    }
-}
-
-/// Findings that can be put right, each way once.
-fn fixable(findings: &[Finding]) -> Vec<(&Finding, &Fix)> {
-    let mut found: Vec<(&Finding, &Fix)> = Vec::new();
-    for finding in findings {
-        if let Some(fix) = finding.fix.as_ref().filter(|fix| found.iter().all(|(_, known)| known != fix)) {
-            found.push((finding, fix));
-        }
-    }
-    found
-}
-
-fn fix(node: &Node, findings: &[Finding], dry_run: bool) -> Vec<Deed> {
-    let deed = |(finding, fix): (&Finding, &Fix)| {
-        let (what, outcome) = perform(node, fix, dry_run);
-        let error = outcome.err().map(|error| format!("{error:#}"));
-        if error.is_none() && !dry_run {
-            node.store.journal.record(vec![Change::said(Event::Repaired, what.as_str())], Durability::Soon);
-        }
-        Deed { code: finding.code, subject: finding.subject.clone(), what, error }
-    };
-    fixable(findings).into_iter().map(deed).collect()
-}
-
-/// Nothing is done, for this reason.
-fn leave(findings: &[Finding], reason: &str) -> Vec<Deed> {
-    let deed = |(finding, _): (&Finding, &Fix)| Deed {
-        code: finding.code,
-        subject: finding.subject.clone(),
-        what: finding.remedy.clone(),
-        error: Some(reason.to_owned()),
-    };
-    fixable(findings).into_iter().map(deed).collect()
-}
-
-/// What a fix does, in words, and how it went.
-fn perform(node: &Node, fix: &Fix, dry_run: bool) -> (String, anyhow::Result<()>) {
-    match fix {
-        Fix::PlaceHookscript(path) => {
-            let place = || {
-                path.parent().map_or(Ok(()), files::directories)?;
-                files::replace_script(path, hookscript::SCRIPT.as_bytes())
-            };
-            let done = if dry_run { Ok(()) } else { place() };
-            (format!("put our hookscript at `{}`", path.display()), done.map_err(Into::into))
-        }
-        Fix::MakeExecutable(path) => {
-            let done = if dry_run { Ok(()) } else { fs::set_permissions(path, Permissions::from_mode(0o755)) };
-            (format!("set the mode of `{}` to 0755", path.display()), done.map_err(Into::into))
-        }
-        Fix::RegisterHookscript(vmid) => match node.guests.find(*vmid, None) {
-            Ok(located) => called("set the hookscript", proxmox::register(node, *vmid, &located, dry_run)),
-            Err(error) => ("set the hookscript".to_owned(), Err(error.into())),
-        },
-        Fix::EnableGuard => {
-            called("let systemd start the guard", proxmox::call(node, "systemctl", &["enable", "--now", UNIT], dry_run))
-        }
-        Fix::DeafenBridge(bridge) => {
-            let step = Step::SetDeafBridge(*bridge);
-            let apply = || -> anyhow::Result<()> {
-                let _run = RunState::lock(&node.paths, NODE_LOCK_LIMIT)?;
-                Ok(Kernel::open(Reference::default())?.apply_step(&step)?)
-            };
-            (format!("let {bridge} learn nothing from link-local frames"), if dry_run { Ok(()) } else { apply() })
-        }
-    }
-}
-
-fn called(what: &str, outcome: Outcome) -> (String, anyhow::Result<()>) {
-    match outcome {
-        Outcome::Done { command } => (format!("{what}: {command}"), Ok(())),
-        Outcome::WouldBeDone { command } => (format!("{what}: {command} (not run)"), Ok(())),
-        Outcome::AsWanted => (what.to_owned(), Ok(())),
-        Outcome::LeftToDo { reason, command } | Outcome::Failed { reason, command } => {
-            (what.to_owned(), Err(advice(code!("command-failed"), Subject::Node, reason, command)))
-        }
     }
 }

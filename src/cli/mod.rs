@@ -1250,8 +1250,8 @@ impl Cli {
                 ops::act_for(&mut node, &author);
                 match command {
                     Command::Pool(command) => pools::run(&node, command, global.dry_run),
-                    Command::Registry(command) => registry::run(&node, &command, global.dry_run),
-                    Command::Node(command) => settings::run(&node, &command, global.dry_run),
+                    Command::Registry(command) => registry::run(&node, command, global.dry_run),
+                    Command::Node(command) => settings::run(&node, command, global.dry_run),
                     Command::Setup(command) => setup::setup(&node, &command, global.dry_run),
                     Command::Assign(command) => assignments::assign(&node, &command, global.dry_run),
                     Command::Release(command) => assignments::release(&node, &command, global.dry_run),

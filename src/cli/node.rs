@@ -7,44 +7,19 @@ use serde_json::{Value, json};
 
 use super::output::{Output, UNREADABLE, advised, first_ones, notes_text, problems_text};
 use super::{GuardOptions, Hook, Verify, active, advice};
-use crate::audit::{Change, Event};
 use crate::code;
 use crate::doctor::UNIT;
 use crate::guard::{self, courier};
 use crate::hook;
-use crate::inspect;
 use crate::model::NodeName;
-use crate::ops::{self, observe_links};
+use crate::ops::{self, Applied};
 use crate::plan::{Problem, Step, Subject, unknown_gateways};
-use crate::reconcile::{Mode, Node, Report, drift, presence_of};
-use crate::store::journal::Durability;
-use crate::survey;
+use crate::reconcile::{Mode, Node, Report};
 use crate::system::run::RunState;
-
-/// Brings this node in line after a change of the registry, which stays, whatever becomes of that.
-pub(super) fn settle(node: &Node, dry_run: bool, about: &Subject, output: &Output) -> Output {
-    let done = ops::follow::follow(node, dry_run, about, output.data.clone());
-    Output::of(&done, std::slice::from_ref(&output.text), &[])
-}
-
-fn steps_data(steps: &[Step]) -> Value {
-    steps.iter().map(ToString::to_string).collect::<Vec<_>>().into()
-}
 
 /// Problems, then what may surprise, of which only the first ones are shown unless `all` is asked for.
 fn remarks(report: &Report, all: bool) -> String {
     problems_text(&report.problems, all) + &notes_text(&report.notes, all)
-}
-
-/// Looks into the images of the node's guests: returns in what they differ from what the guests hold, which is put right
-/// by other means than `apply`; what cannot be told becomes a note.
-fn images(node: &Node, report: &mut Report) -> anyhow::Result<Vec<Problem>> {
-    let links = observe_links().unwrap_or_default();
-    let run = RunState::unlocked(&node.paths);
-    let runs = |vmid, kind| presence_of(vmid, kind, true, run.mark(vmid).as_ref(), &links).is_some();
-    let (wrong, doubts): (Vec<_>, Vec<_>) = inspect::node(node, runs)?.into_iter().partition(|finding| finding.wrong);
-    report.notes.extend(doubts.into_iter().map(Problem::from));
-    Ok(wrong.into_iter().map(Problem::from).collect())
 }
 
 fn drift_text(wrong: &[Problem], all: bool) -> String {
@@ -62,15 +37,11 @@ fn steps_text(steps: &[Step], all: bool) -> String {
     first_ones(steps.iter().map(line), all, "plan")
 }
 
-fn data(report: &Report) -> Value {
-    json!({ "steps": steps_data(&report.steps), "problems": report.problems, "notes": report.notes })
-}
-
 pub(super) fn plan(node: &Node, all: bool) -> anyhow::Result<Output> {
-    let report = node.reconcile(Mode::Plan)?;
-    let steps = steps_text(&report.steps, all);
+    let planned = ops::plan(node)?;
+    let steps = steps_text(&planned.report.steps, all);
     let text = if steps.is_empty() { "nothing to do\n".to_owned() } else { steps };
-    Ok(graded(&report, Output::new(text + &remarks(&report, all), data(&report))))
+    Ok(graded(&planned.report, Output::new(text + &remarks(&planned.report, all), json!(planned))))
 }
 
 /// What cannot be read makes the command fail, whatever was done in spite of it.
@@ -82,11 +53,8 @@ pub(super) fn apply(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
     if dry_run {
         return plan(node, false);
     }
-    let mut report = node.reconcile_or_protect()?;
-    if let Err(error) = survey::note_release(&node.paths, &node.name) {
-        // Only for the doctor of other nodes; without quorum nothing can be written.
-        log::debug!("cannot note this node's release in the registry: {error}");
-    }
+    let applied = ops::apply(node)?;
+    let report = &applied.report;
     let changes: usize = report.steps.iter().map(step_size).sum();
     let text = match changes {
         0 if report.failed.is_empty() => "nothing to do\n".to_owned(),
@@ -96,19 +64,13 @@ pub(super) fn apply(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
             format!("{steps}{changes} changes made\n")
         }
     };
-    let meanings = drift(&report.steps, &report.desired, &report.desired);
-    let more = meanings.len().saturating_sub(TOLD);
-    let repaired = meanings.into_iter().take(TOLD).chain((more > 0).then(|| format!("{more} more of the kind")));
-    let repaired = repaired.map(|meaning| Change::said(Event::Repaired, meaning));
-    node.store.journal.record(repaired.collect(), Durability::Soon);
-    let wrong = images(node, &mut report)?;
     let code = u8::from(!report.failed.is_empty());
-    let output = Output::new(text + &drift_text(&wrong, false) + &remarks(&report, false), data(&report));
-    Ok(graded(&report, Output { code, ..output }))
+    let text = text + &drift_text(&applied.images, false) + &remarks(report, false);
+    Ok(graded(report, Output { code, ..Output::new(text, json!(applied)) }))
 }
 
-/// Repairs that get an entry of their own in the audit log; of more the number is told.
-const TOLD: usize = 10;
+/// Gateways that are named; of more nothing is said.
+const NAMED: usize = 10;
 
 fn step_size(step: &Step) -> usize {
     match step {
@@ -141,7 +103,7 @@ pub(super) fn verify(node: &Node, command: &Verify) -> anyhow::Result<Output> {
         text += "hint: `pve-public-ip apply` repairs it\n";
     }
     report.notes.extend(unguarded(node, &report.steps));
-    let wrong = images(node, &mut report)?;
+    let wrong = ops::images(node, &mut report)?;
     text += &drift_text(&wrong, command.all);
     meanings.extend(wrong.into_iter().map(|drift| drift.sentence));
     if text.is_empty() && report.problems.is_empty() {
@@ -157,14 +119,14 @@ pub(super) fn verify(node: &Node, command: &Verify) -> anyhow::Result<Output> {
         };
     }
     text += &remarks(&report, command.all);
-    let mut data = data(&report);
+    let mut data = json!(Applied::from(report.clone()));
     data["drift"] = json!(meanings);
     let mut is_leaky = false;
     if command.active {
-        let attacked = active::attack(node)?;
+        let attacked = ops::active::attack(node)?;
         text += &active::text(&attacked);
         let unknown = unknown_gateways(&node.inputs()?);
-        for (bridge, gateway) in unknown.iter().take(TOLD) {
+        for (bridge, gateway) in unknown.iter().take(NAMED) {
             text += &format!(
                 "not attacked: the MAC of the gateway {gateway} on {bridge}, which is not known and not protected\n"
             );

@@ -1,36 +1,24 @@
 //! `registry ...`: files of the registry that cannot be used, and their last known good copies on this node.
 
-use anyhow::Context as _;
+use std::path::PathBuf;
+
 use serde_json::json;
 
-use super::node::settle;
+use super::RegistryCommand;
 use super::output::{Output, UNREADABLE, advised};
-use super::{RegistryCommand, advice};
-use crate::code;
+use crate::model::Moment;
 use crate::model::text::escaped;
-use crate::model::{Moment, Subject};
+use crate::ops::files::{copied, name_of};
+use crate::ops::{self, Restored};
 use crate::reconcile::Node;
-use crate::registry::document::DocumentError;
+use crate::request::RestoreFile;
 
-pub(super) fn run(node: &Node, command: &RegistryCommand, dry_run: bool) -> anyhow::Result<Output> {
+pub(super) fn run(node: &Node, command: RegistryCommand, dry_run: bool) -> anyhow::Result<Output> {
     match command {
         RegistryCommand::Check => check(node),
         RegistryCommand::Convert { .. } => convert(node, dry_run),
         RegistryCommand::Restore { file, .. } => restore(node, file, dry_run),
     }
-}
-
-/// How a file is called in the registry.
-fn name_of(node: &Node, error: &DocumentError) -> String {
-    let name = error.path.strip_prefix(node.paths.registry()).unwrap_or(&error.path);
-    name.display().to_string()
-}
-
-/// When this node could read it last.
-fn copied(node: &Node, name: &str) -> Option<String> {
-    node.store.copy_of(name)?;
-    let since = node.store.copied_at(name)?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Some(Moment(since).to_second())
 }
 
 fn check(node: &Node) -> anyhow::Result<Output> {
@@ -39,7 +27,7 @@ fn check(node: &Node) -> anyhow::Result<Output> {
     let mut data = Vec::new();
     for error in &broken {
         let name = name_of(node, error);
-        let copy = copied(node, &name);
+        let copy = copied(node, &name).map(Moment::to_second);
         let known = copy.as_ref().map_or_else(|| "no copy".to_owned(), |time| format!("copy of {time}"));
         text += &advised(&escaped(&name), &format!("{} ({known})", error.reason), &error.hint);
         data.push(json!({ "file": name, "reason": error.reason, "hint": error.hint, "copied_at": copy }));
@@ -52,50 +40,26 @@ fn check(node: &Node) -> anyhow::Result<Output> {
 }
 
 fn convert(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
-    let is_done = node.store.convert(dry_run).context("cannot give each pool a file of its own")?;
+    let done = ops::convert_registry(node, dry_run)?;
     let verb = if dry_run { "would have" } else { "has" };
-    let text = if is_done {
+    let text = if done.answer.changed {
         format!("each pool {verb} a file of its own from now on")
     } else {
         "each pool has a file of its own already".to_owned()
     };
-    Ok(settle(node, dry_run, &Subject::Node, &Output::new(text, json!({ "changed": is_done }))))
+    Ok(Output::of(&done, &[text], &[]))
 }
 
-fn restore(node: &Node, name: &str, dry_run: bool) -> anyhow::Result<Output> {
-    let trying = format!("cannot restore `{name}`");
-    let broken = node.store.load()?.registry.broken;
-    let names: Vec<String> = broken.iter().map(|error| name_of(node, error)).collect();
-    if !names.iter().any(|broken| broken == name) {
-        let hint = match names.as_slice() {
-            [] => "`pve-public-ip registry check` says which files cannot: none now".to_owned(),
-            names => format!("those that cannot: {}", names.join(", ")),
-        };
-        let subject = Subject::File(name.to_owned());
-        return Err(advice(
-            code!("nothing-to-restore"),
-            subject,
-            format!("{trying}: nothing is wrong with it, or there is no such file"),
-            hint,
-        ));
-    }
-    let Some(copy) = node.store.copy_of(name) else {
-        let hint = format!("try `pve-public-ip registry restore {name}` on another node, or restore it from a backup");
-        let subject = Subject::File(name.to_owned());
-        return Err(advice(
-            code!("no-copy"),
-            subject,
-            format!("{trying}: this node has no copy of it that can be used"),
-            hint,
-        ));
+fn restore(node: &Node, file: String, dry_run: bool) -> anyhow::Result<Output> {
+    let done = ops::restore_file(node, &RestoreFile { file }, dry_run)?;
+    let Restored { file, copied_at, replaced, content, .. } = &done.answer;
+    let said = |replaced: &PathBuf| {
+        format!(
+            "{file} is what this node read at {}; what was in its place is in {}",
+            copied_at.to_second(),
+            replaced.display()
+        )
     };
-    let time = copied(node, name).unwrap_or_default();
-    if dry_run {
-        let text = String::from_utf8_lossy(&copy).into_owned();
-        return Ok(Output::new(text.clone(), json!({ "file": name, "copied_at": time, "content": text })));
-    }
-    let aside = node.store.restore(name, &copy)?;
-    let text = format!("{name} is what this node read at {time}; what was in its place is in {}", aside.display());
-    let output = Output::new(text, json!({ "file": name, "copied_at": time, "replaced": aside }));
-    Ok(settle(node, false, &Subject::File(name.to_owned()), &output))
+    let text = content.clone().or_else(|| replaced.as_ref().map(said)).unwrap_or_default();
+    Ok(Output::of(&done, &[text], &[]))
 }

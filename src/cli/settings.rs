@@ -1,28 +1,24 @@
 //! `node ...`: what is set for this node alone.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use serde_json::json;
 
-use super::node::settle;
 use super::output::Output;
-use super::{NodeCommand, NodeSet, advice};
-use crate::code;
+use super::{LogGroup, NodeCommand, NodeSet};
 use crate::guard::{ATTEMPTS, METRICS_INTERVAL};
-use crate::model::{IfName, Subject};
-use crate::ops::{bridges, change};
-use crate::plan::{Router, misnamed_uplink, unknown_gateways};
+use crate::model::IfName;
+use crate::ops;
+use crate::ops::settings::defaults;
+use crate::plan::{Router, unknown_gateways};
 use crate::reconcile::{Mode, Node};
-use crate::registry::document::{Document as _, NodeFile, VERSION};
-use crate::registry::{Registry, RuleError};
+use crate::registry::document::NodeFile;
+use crate::registry::{Edit, Registry};
+use crate::request::SetNode;
 use crate::system::routers;
 use crate::system::run::RunState;
 
-/// How long to wait for a hook or another command.
-const LOCK_LIMIT: Duration = Duration::from_secs(30);
-
-pub(super) fn run(node: &Node, command: &NodeCommand, dry_run: bool) -> anyhow::Result<Output> {
+pub(super) fn run(node: &Node, command: NodeCommand, dry_run: bool) -> anyhow::Result<Output> {
     match command {
         NodeCommand::Show => show(node),
         NodeCommand::Set(command) => set(node, command, dry_run),
@@ -31,7 +27,7 @@ pub(super) fn run(node: &Node, command: &NodeCommand, dry_run: bool) -> anyhow::
 
 fn show(node: &Node) -> anyhow::Result<Output> {
     // A file that cannot be read is an error here: nothing else is asked for.
-    let file = node.store.load_node().transpose()?.unwrap_or_else(new_file);
+    let file = node.store.load_node().transpose()?.unwrap_or_else(defaults);
     let registry = Registry { node: Some(file.clone()), ..node.store.load()?.registry };
     let choice = file.backend.unwrap_or_default();
     let in_force = if registry.has_routed() {
@@ -102,72 +98,33 @@ fn metrics_text(file: &NodeFile) -> String {
     }
 }
 
-/// One that says nothing.
-fn new_file() -> NodeFile {
-    NodeFile { version: VERSION, ..NodeFile::default() }
+/// The request that the arguments mean.
+fn request(command: NodeSet) -> SetNode {
+    fn edit<T>(value: Option<T>) -> Edit<T> {
+        value.map_or(Edit::Keep, Edit::Set)
+    }
+    let uplinks = (!command.uplink.is_empty()).then(|| command.uplink.into_iter().collect());
+    let or_any = |given: bool| command.any_uplink && !given;
+    SetNode {
+        backend: edit(command.backend),
+        log_group: command.log_group.map_or(Edit::Keep, |LogGroup(group)| group.map_or(Edit::Erase, Edit::Set)),
+        watch: edit(command.watch),
+        uplinks: if or_any(uplinks.is_some()) { Edit::Erase } else { edit(uplinks) },
+        route_uplink: if or_any(command.route_uplink.is_some()) { Edit::Erase } else { edit(command.route_uplink) },
+        alert_mail: edit(command.alert_mail),
+        alert_exec: edit(command.alert_exec),
+        alert_attempts: edit(command.alert_attempts),
+        metrics_seconds: edit(command.metrics_seconds),
+        metrics_directory: edit(command.metrics_directory),
+    }
 }
 
-/// What the guard tells others. Only what is given here is changed.
-fn tell(file: &mut NodeFile, command: &NodeSet) {
-    let NodeSet { alert_mail, alert_exec, alert_attempts, metrics_seconds, metrics_directory, .. } = command;
-    file.alert_mail = alert_mail.clone().or(file.alert_mail.take());
-    file.alert_exec = alert_exec.clone().or(file.alert_exec.take());
-    file.alert_attempts = alert_attempts.or(file.alert_attempts);
-    file.metrics_seconds = metrics_seconds.or(file.metrics_seconds);
-    file.metrics_directory = metrics_directory.clone().or(file.metrics_directory.take());
-}
-
-fn set(node: &Node, command: &NodeSet, dry_run: bool) -> anyhow::Result<Output> {
-    let mut given = new_file();
-    tell(&mut given, command);
-    if let Some(reason) = given.contradiction() {
-        return Err(advice(
-            code!("contradictory-options"),
-            Subject::Node,
-            format!("the node's file would be wrong: it {reason}"),
-            "nothing was changed",
-        ));
-    }
-    let links = bridges::surroundings(node)?.links;
-    for uplink in &command.uplink {
-        let wrong = misnamed_uplink(&links, *uplink);
-        if let Some((sentence, hint)) = wrong {
-            let sentence = format!("cannot name the uplinks of node {}: {sentence}", node.name);
-            return Err(advice(code!("uplink-misnamed"), Subject::Interface(*uplink), sentence, hint));
-        }
-        if links.get(*uplink).is_none() {
-            let hint = "`ip -br link` and /etc/network/interfaces show what there is";
-            let sentence = format!("this node has no interface {uplink}");
-            return Err(advice(code!("unknown-interface"), Subject::Interface(*uplink), sentence, hint));
-        }
-    }
-    let file = change(node, dry_run, |registry| {
-        let file = registry.node.get_or_insert_with(new_file);
-        if let Some(backend) = command.backend {
-            file.backend = Some(backend);
-        }
-        if let Some(group) = command.log_group {
-            file.log_group = group.0;
-        }
-        file.watch = command.watch.or(file.watch).filter(|watch| !watch);
-        if command.any_uplink {
-            file.uplinks = None;
-        } else if !command.uplink.is_empty() {
-            file.uplinks = Some(command.uplink.iter().copied().collect());
-        }
-        if let Some(device) = command.route_uplink {
-            file.route_uplink = Some(device);
-        } else if command.any_uplink {
-            file.route_uplink = None;
-        }
-        tell(file, command);
-        Ok::<_, RuleError>(file.clone())
-    })?;
-    if command.backend.is_some() && !dry_run {
-        // `auto` asks to look again at what the node runs.
-        RunState::lock(&node.paths, LOCK_LIMIT)?.forget_backend()?;
-    }
-    let output =
-        Output::new(format!("settings of node {} changed", node.name), json!({ "node": node.name, "settings": file }));
-    Ok(settle(node, dry_run, &Subject::Node, &output))
+fn set(node: &Node, command: NodeSet, dry_run: bool) -> anyhow::Result<Output> {
+    let done = ops::set_node(node, request(command), dry_run)?;
+    let verb = match (done.answer.changed, dry_run) {
+        (false, _) => "unchanged",
+        (true, false) => "changed",
+        (true, true) => "would be changed",
+    };
+    Ok(Output::of(&done, &[format!("settings of node {} {verb}", node.name)], &[]))
 }

@@ -101,7 +101,7 @@ pub struct Unchecked {
 }
 
 /// The outcome of all checks.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Examination {
     /// What was found, what matters most first.
     pub findings: Vec<Finding>,

@@ -2,19 +2,71 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use anyhow::Context as _;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{Done, advice, told};
+use crate::code;
 use crate::conflict::{Claims, Conflict, Files, allocations, in_files};
 use crate::doctor::firewall::{Firewall, FirewallFile};
 use crate::guest::GuestError;
 use crate::host::files;
 use crate::links::Links;
-use crate::model::Vmid;
+use crate::model::{Problem, Subject, Vmid};
 use crate::reconcile::Node;
 use crate::registry::Registry;
+use crate::request::AcknowledgeConflicts;
 use crate::store::journal::now;
 use crate::system::claims;
 
 /// Larger than any of the files that are compared.
 const FILE_LIMIT: usize = 4 << 20;
+
+/// Conflicts that were acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Acknowledged {
+    /// Whether any of them was not acknowledged before.
+    pub changed: bool,
+    /// Their numbers.
+    pub acknowledged: BTreeSet<String>,
+    /// What they are about, by number.
+    #[serde(skip)]
+    pub sentences: Vec<(String, String)>,
+}
+
+/// Acknowledges conflicts: they block no assignment any more.
+pub fn acknowledge_conflicts(
+    node: &Node,
+    request: AcknowledgeConflicts,
+    dry_run: bool,
+) -> Result<Done<Acknowledged>, Problem> {
+    told(acknowledge(node, request, dry_run)).map(|answer| Done::without_node(answer, dry_run))
+}
+
+fn acknowledge(node: &Node, request: AcknowledgeConflicts, dry_run: bool) -> anyhow::Result<Acknowledged> {
+    let (conflicts, _) = all(node, node.store.load_known()?.0.registry);
+    let AcknowledgeConflicts { conflicts: mut ids, all: everything } = request;
+    if everything {
+        ids.extend(conflicts.iter().filter(|conflict| !conflict.acknowledged).map(|conflict| conflict.id.clone()));
+    }
+    if let Some(id) = ids.iter().find(|id| conflicts.iter().all(|conflict| conflict.id != **id)) {
+        return Err(advice(
+            code!("unknown-conflict"),
+            Subject::Command,
+            format!("there is no conflict `{id}`"),
+            "`pve-public-ip conflicts list` shows their numbers",
+        ));
+    }
+    if !dry_run {
+        claims::change(&node.paths, |claims| claims.acknowledge(ids.iter().cloned()))
+            .with_context(|| format!("cannot write below `{}`", node.paths.run().display()))?;
+    }
+    let meant: Vec<&Conflict> = conflicts.iter().filter(|conflict| ids.contains(&conflict.id)).collect();
+    let changed = meant.iter().any(|conflict| !conflict.acknowledged);
+    let sentences = meant.iter().map(|conflict| (conflict.id.clone(), conflict.sentence.clone())).collect();
+    Ok(Acknowledged { changed, acknowledged: ids, sentences })
+}
 
 /// Every conflict, and what could not be compared.
 pub(crate) fn all(node: &Node, registry: Registry) -> (Vec<Conflict>, Vec<String>) {

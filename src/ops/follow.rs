@@ -30,7 +30,7 @@ pub struct Followed {
 
 /// The registry has changed by now: if the node cannot follow, that is a problem beside what was done.
 pub(crate) fn follow<T>(node: &Node, dry_run: bool, about: &Subject, answer: T) -> Done<T> {
-    let mut done = Done { answer, dry_run, node: Followed::default(), problem: None };
+    let mut done = Done::without_node(answer, dry_run);
     if dry_run {
         return done;
     }

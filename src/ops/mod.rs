@@ -1,10 +1,13 @@
 //! What may be done, one file a use case: takes a [`crate::request`], changes registry, guest and node, and says in types what
 //! became of it. Nothing here parses arguments or makes text for a terminal.
 
+pub(crate) mod active;
 mod address;
+mod apply;
 mod assign;
 pub(crate) mod bridges;
 pub(crate) mod conflicts;
+pub(crate) mod files;
 pub mod follow;
 mod interface;
 pub mod keys;
@@ -15,11 +18,17 @@ mod probe;
 mod provider_mac;
 pub mod proxmox;
 mod release;
+mod repair;
+pub(crate) mod settings;
+pub(crate) mod storage;
 
 pub use address::{allocate, create_address, deallocate, delete_address};
+pub(crate) use apply::images;
+pub use apply::{Applied, apply, plan};
 pub(crate) use assign::own_addresses;
 pub use assign::{Assigned, Held, Inside, Retold, assign};
-pub use conflicts::claimed;
+pub use conflicts::{Acknowledged, acknowledge_conflicts, claimed};
+pub use files::{Converted, Restored, convert_registry, restore_file};
 pub use follow::Followed;
 pub use interface::{InterfaceSet, set_interface};
 pub use look::{address, addresses, guest_of, history, info, pools as list_pools, status, verify_guest};
@@ -30,9 +39,12 @@ pub use pools::{
     add_addresses, create_pool, remove_from_pool, set_pool,
 };
 pub use release::{Kept, Released, release};
+pub use repair::{Deed, Examined, examine_node, repair};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
+pub use settings::{NodeChanged, set_node};
+pub use storage::{SnippetStorageAdded, add_snippet_storage};
 
 use crate::audit::Author;
 use crate::code;
@@ -66,6 +78,11 @@ pub struct Done<T> {
 }
 
 impl<T> Done<T> {
+    /// Something that this node need not follow.
+    fn without_node(answer: T, dry_run: bool) -> Self {
+        Self { answer, dry_run, node: Followed::default(), problem: None }
+    }
+
     /// With a problem that keeps what was done from being all.
     fn but(mut self, problem: Option<Problem>) -> Self {
         self.problem = self.problem.or(problem);

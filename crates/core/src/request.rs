@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -16,7 +17,7 @@ use crate::audit::Author;
 use crate::code;
 use crate::model::{CoolDown, IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Problem, Subject, Vmid};
 use crate::registry::Edit;
-use crate::registry::document::{CloudInitCheck, GuestOs, Probe, Profile, UplinkGuard};
+use crate::registry::document::{BackendChoice, CloudInitCheck, GuestOs, Probe, Profile, UplinkGuard};
 use crate::registry::layout::Layout;
 use crate::reply::AddressState;
 
@@ -59,6 +60,20 @@ pub enum Request {
     Release(Release),
     /// Change what a guest's NIC may do.
     SetInterface(SetInterface),
+    /// Change settings of the node that the request is sent to.
+    SetNode(SetNode),
+    /// Bring this node to its desired state.
+    Apply {},
+    /// Put right what an examination finds and what is safe to put right.
+    Repair {},
+    /// Replace an unusable file of the registry by this node's last known good copy.
+    RestoreFile(RestoreFile),
+    /// Give each pool a file of its own.
+    ConvertRegistry {},
+    /// Add a storage for cloud-init data that every node has.
+    AddSnippetStorage(AddSnippetStorage),
+    /// Mark conflicts as known: they block nothing.
+    AcknowledgeConflicts(AcknowledgeConflicts),
     /// Give an address to the guest of a name.
     Allocate(Allocate),
     /// Take an address from whoever holds it, or from the guest of a name.
@@ -320,6 +335,81 @@ pub struct SetInterface {
     pub trunk: Option<BTreeSet<u16>>,
 }
 
+/// Settings of one node. What is absent stays as it is, `null` makes it the default.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetNode {
+    /// What filters routed traffic; `auto` is decided again.
+    #[serde(default, skip_serializing_if = "Edit::is_keep")]
+    #[schemars(with = "Option<BackendChoice>")]
+    pub backend: Edit<BackendChoice>,
+    /// nflog group (1 to 65535) to which dropped frames are sent; `null`: none.
+    #[serde(default, skip_serializing_if = "Edit::is_keep")]
+    #[schemars(with = "Option<u16>")]
+    pub log_group: Edit<u16>,
+    /// Whether the guard listens to that group for conflicts.
+    #[serde(default, skip_serializing_if = "Edit::is_keep")]
+    #[schemars(with = "Option<bool>")]
+    pub watch: Edit<bool>,
+    /// Bridge ports that lead to the provider; `null`: they are known by their names.
+    #[serde(default, skip_serializing_if = "Edit::is_keep")]
+    #[schemars(with = "Option<BTreeSet<IfName>>")]
+    pub uplinks: Edit<BTreeSet<IfName>>,
+    /// Interface by which the node reaches the provider of routed pools; `null`: that of the default route.
+    #[serde(default, skip_serializing_if = "Edit::is_keep")]
+    #[schemars(with = "Option<IfName>")]
+    pub route_uplink: Edit<IfName>,
+    /// Recipient of the guard's mail; empty: nobody; `null`: root.
+    #[serde(default, skip_serializing_if = "Edit::is_keep")]
+    #[schemars(with = "Option<String>")]
+    pub alert_mail: Edit<String>,
+    /// Program, by its whole path, that gets the same as JSON on its standard input.
+    #[serde(default, skip_serializing_if = "Edit::is_keep")]
+    #[schemars(with = "Option<PathBuf>")]
+    pub alert_exec: Edit<PathBuf>,
+    /// Frames dropped from one port within an hour from which on the guard alerts; 0: never.
+    #[serde(default, skip_serializing_if = "Edit::is_keep")]
+    #[schemars(with = "Option<u64>")]
+    pub alert_attempts: Edit<u64>,
+    /// Seconds between two gatherings of metrics by the guard; 0: none are gathered.
+    #[serde(default, skip_serializing_if = "Edit::is_keep")]
+    #[schemars(with = "Option<u64>")]
+    pub metrics_seconds: Edit<u64>,
+    /// Directory in which the guard leaves metrics for `node_exporter`.
+    #[serde(default, skip_serializing_if = "Edit::is_keep")]
+    #[schemars(with = "Option<PathBuf>")]
+    pub metrics_directory: Edit<PathBuf>,
+}
+
+/// A file of the registry that cannot be used.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreFile {
+    /// Its name in the registry: `pools.json`, `guests/100.json`.
+    pub file: String,
+}
+
+/// A storage for cloud-init data.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AddSnippetStorage {
+    /// Add one that every node has, even if a storage of this node alone suffices for now.
+    #[serde(default)]
+    pub shared: bool,
+}
+
+/// Conflicts that the administrator knows of.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AcknowledgeConflicts {
+    /// Their numbers.
+    #[serde(default)]
+    pub conflicts: BTreeSet<String>,
+    /// All conflicts that there are.
+    #[serde(default)]
+    pub all: bool,
+}
+
 /// An address for the guest of a name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -566,6 +656,40 @@ mod tests {
         let Request::Assign(assign) = request else { panic!("{request:?}") };
         assert_eq!((assign.vmid.to_string().as_str(), assign.hookscript, assign.more), ("100", true, false));
         assert_eq!(assign.interfaces, [NicId::FIRST]);
+    }
+
+    #[test]
+    fn settings_of_the_node_are_requests() {
+        for (line, expected) in [
+            (
+                r#"{"op":"set-node","log_group":null,"uplinks":["eno1"],"alert_attempts":0}"#,
+                Request::SetNode(SetNode {
+                    log_group: Edit::Erase,
+                    uplinks: Edit::Set(["eno1".parse().unwrap()].into()),
+                    alert_attempts: Edit::Set(0),
+                    ..SetNode::default()
+                }),
+            ),
+            (r#"{"op":"apply"}"#, Request::Apply {}),
+            (r#"{"op":"repair"}"#, Request::Repair {}),
+            (
+                r#"{"op":"restore-file","file":"pools.json"}"#,
+                Request::RestoreFile(RestoreFile { file: "pools.json".into() }),
+            ),
+            (r#"{"op":"convert-registry"}"#, Request::ConvertRegistry {}),
+            (
+                r#"{"op":"add-snippet-storage","shared":true}"#,
+                Request::AddSnippetStorage(AddSnippetStorage { shared: true }),
+            ),
+            (
+                r#"{"op":"acknowledge-conflicts","conflicts":["c1"],"all":false}"#,
+                Request::AcknowledgeConflicts(AcknowledgeConflicts { conflicts: ["c1".into()].into(), all: false }),
+            ),
+        ] {
+            let value: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(serde_json::from_value::<Request>(value.clone()).unwrap(), expected, "{line}");
+            assert_eq!(serde_json::to_value(&expected).unwrap(), value, "{line}");
+        }
     }
 
     #[test]
