@@ -98,7 +98,7 @@ fn patience(command: &Command, paths: &Paths) -> Option<Patience> {
         Command::Doctor(_) if command.only_looks() => Some(Patience::Limit(LOOK_LIMIT)),
         command if command.only_looks() => {
             let guard = RunState::guard_note(paths).filter(GuardNote::is_alive);
-            let is_silent = guard.is_some_and(|note| note.trouble.is_some_and(|text| text.contains(SILENT)));
+            let is_silent = guard.is_some_and(|note| note.is_etc_pve_silent);
             Some(Patience::Limit(if is_silent { SILENT_LIMIT } else { LOOK_LIMIT }))
         }
         command if command.reads_the_cluster() => Some(Patience::Change),

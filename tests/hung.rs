@@ -96,7 +96,8 @@ fn a_look_says_at_once_what_the_guard_knows() {
     node.tree.write(
         "run/pve-public-ip/guard",
         serde_json::json!({"pid": guard.0.id(), "last_look": 0, "last_look_ms": 0, "looks": 1, "last_change": 0,
-            "repairs": 0, "guests": 1, "problems": 0, "trouble": "`/etc/pve` does not answer"})
+            "repairs": 0, "guests": 1, "problems": 0,
+            "trouble": "`/etc/pve` does not answer", "is_etc_pve_silent": true})
         .to_string(),
     );
     for command in ["status", "verify", "metrics"] {

@@ -27,14 +27,8 @@ fn drift_text(wrong: &[Problem], all: bool) -> String {
     first_ones(wrong.iter().map(line), all, "verify")
 }
 
-/// The kind of a step are the two words by which it begins: `+ neighbour`.
 fn steps_text(steps: &[Step], all: bool) -> String {
-    let line = |step: &Step| {
-        let text = step.to_string();
-        let kind: Vec<&str> = text.split(' ').take(2).collect();
-        (kind.join(" "), format!("{text}\n"))
-    };
-    first_ones(steps.iter().map(line), all, "plan")
+    first_ones(steps.iter().map(|step| (step.kind(), format!("{step}\n"))), all, "plan")
 }
 
 pub(super) fn plan(node: &Node, all: bool) -> anyhow::Result<Output> {

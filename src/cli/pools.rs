@@ -14,8 +14,8 @@ use super::{PoolAdd, PoolCommand, PoolCreate, PoolSet, ProfileOrFile};
 use crate::host::files;
 use crate::model::{PoolName, Prefix};
 use crate::ops::{
-    self, AddressesAdded, Difference, Done, EntryAdded, PoolCreated, PoolProperties, PoolRemoved, PoolSettings,
-    Rerouting, Retold, money, own_addresses,
+    self, AbsentEntry, AddressesAdded, Difference, Done, EntryAdded, PoolCreated, PoolProperties, PoolRemoved,
+    PoolSettings, Rerouting, Retold, money, own_addresses,
 };
 use crate::plan::is_segment_of;
 use crate::reconcile::Node;
@@ -190,13 +190,23 @@ fn properties(pool: &PoolProperties) -> String {
 
 fn remove(node: &Node, name: PoolName, addresses: Vec<Prefix>, dry_run: bool) -> anyhow::Result<Output> {
     let done = ops::remove_from_pool(node, &request::RemoveFromPool { pool: name, addresses }, dry_run)?;
-    let PoolRemoved { pool, removed, .. } = &done.answer;
-    let what = match removed.as_slice() {
-        [] => format!("pool {pool}"),
-        some => format!("{} of pool {pool}", some.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
-    };
+    let PoolRemoved { pool, removed, absent, existed, .. } = &done.answer;
     let verb = if dry_run { "would be removed" } else { "removed" };
-    Ok(Output::of(&done, &[format!("{what} {verb}")], &[]))
+    let mut lines = Vec::new();
+    if !removed.is_empty() {
+        let removed: Vec<String> = removed.iter().map(ToString::to_string).collect();
+        lines.push(format!("{} of pool {pool} {verb}", removed.join(", ")));
+    } else if absent.is_empty() && *existed {
+        lines.push(format!("pool {pool} {verb}"));
+    }
+    lines.extend(absent.iter().map(|AbsentEntry { address, pool: other }| {
+        let other = other.as_ref().map(|other| format!("; pool {other} has it, and keeps it")).unwrap_or_default();
+        format!("{address} is not in pool {pool}{other}")
+    }));
+    if !existed {
+        lines.push(format!("there is no pool {pool}\n  hint: `pve-public-ip pool list` shows the pools"));
+    }
+    Ok(Output::of(&done, &lines, &[]))
 }
 
 fn show(node: &Node, name: &PoolName) -> anyhow::Result<Output> {

@@ -60,6 +60,7 @@ impl Reporter {
             log::info!("guard: guest {vmid} has arrived and was announced");
         }
         self.note.trouble = None;
+        self.note.is_etc_pve_silent = false;
         self.note.guests = report.presence.len();
         self.note.problems = report.problems.len();
         self.problems.clone_from(&report.problems);
@@ -75,6 +76,7 @@ impl Reporter {
     pub(super) fn failed(&mut self, error: &ReconcileError) {
         let (text, hint) = (chain(error), error.hint());
         self.note.trouble = Some(text.clone());
+        self.note.is_etc_pve_silent = matches!(error.first(), ReconcileError::Silent(_));
         say(if matches!(error, ReconcileError::Kernel(_)) {
             self.sayings.refused(&text, hint.as_deref(), seconds())
         } else {

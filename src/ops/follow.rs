@@ -39,7 +39,7 @@ pub(crate) fn follow<T>(node: &Node, dry_run: bool, about: &Subject, answer: T) 
         Err(error) => {
             let apply = "`pve-public-ip apply`";
             let hint = match error.hint() {
-                Some(hint) if hint.contains(apply) => hint,
+                Some(hint) if error.hint_applies() => hint,
                 Some(hint) => format!("{hint}; then {apply}"),
                 None => apply.to_owned(),
             };

@@ -35,8 +35,8 @@ pub use look::{address, addresses, guest_of, history, info, pools as list_pools,
 pub use network::Told;
 pub(crate) use pools::money;
 pub use pools::{
-    AddressesAdded, Difference, EntryAdded, PoolCreated, PoolProperties, PoolRemoved, PoolSettings, Rerouting,
-    add_addresses, create_pool, remove_from_pool, set_pool,
+    AbsentEntry, AddressesAdded, Difference, EntryAdded, PoolCreated, PoolProperties, PoolRemoved, PoolSettings,
+    Rerouting, add_addresses, create_pool, remove_from_pool, set_pool,
 };
 pub use release::{Kept, Released, release};
 pub use repair::{Deed, Examined, examine_node, repair};

@@ -15,7 +15,7 @@ use crate::model::{CoolDown, IfName, MacAddr, NicId, PoolName, Prefix, Problem, 
 use crate::plan::{Inputs, Surroundings, assume_bridge, assume_gateways, is_segment_of, outlook, unfit};
 use crate::reconcile::Node;
 use crate::registry::document::{Mode, Pool, PoolAddress, Probe, Profile, UplinkGuard};
-use crate::registry::{EntryChange, Registry, Rerouted};
+use crate::registry::{EntryChange, PoolLoss, Registry, Rerouted};
 use crate::request::{self, AddAddresses, CreatePool, RemoveFromPool, SetPool};
 
 /// A pool that was made.
@@ -432,20 +432,37 @@ fn left_behind(node: &Node, registry: &Registry, name: &PoolName, bridge: IfName
 pub struct PoolRemoved {
     /// The pool.
     pub pool: PoolName,
-    /// Always true.
+    /// Whether anything was removed; false if all of it was removed before.
     pub changed: bool,
+    /// Whether there was such a pool.
+    pub existed: bool,
     /// Its entries; none: the pool itself.
     pub removed: Vec<Prefix>,
+    /// What was named and the pool did not have.
+    pub absent: Vec<AbsentEntry>,
+}
+
+/// What was to be removed from a pool that does not have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct AbsentEntry {
+    /// The address or prefix.
+    pub address: Prefix,
+    /// The pool that has it, or a part of it.
+    pub pool: Option<PoolName>,
 }
 
 /// Removes a pool, or some of its addresses.
 pub fn remove_from_pool(node: &Node, request: &RemoveFromPool, dry_run: bool) -> Result<Done<PoolRemoved>, Problem> {
     let RemoveFromPool { pool: name, addresses } = request;
-    let registry = change(node, dry_run, |registry| {
-        registry.remove_from_pool(name, addresses)?;
-        Ok(registry.clone())
-    });
-    let registry = told(registry.with_context(|| format!("cannot remove from pool `{name}`")))?;
-    let answer = PoolRemoved { pool: name.clone(), changed: true, removed: addresses.clone() };
+    let done = change(node, dry_run, |registry| Ok((registry.remove_from_pool(name, addresses)?, registry.clone())));
+    let (PoolLoss { existed, removed, absent }, registry) =
+        told(done.with_context(|| format!("cannot remove from pool `{name}`")))?;
+    let answer = PoolRemoved {
+        pool: name.clone(),
+        changed: if addresses.is_empty() { existed } else { !removed.is_empty() },
+        existed,
+        removed,
+        absent: absent.into_iter().map(|(address, pool)| AbsentEntry { address, pool }).collect(),
+    };
     Ok(follow::follow_pool(node, dry_run, &Subject::Pool(name.clone()), registry, answer))
 }

@@ -176,6 +176,11 @@ impl ReconcileError {
         }
     }
 
+    /// Whether that next step ends with an `apply`.
+    pub fn hint_applies(&self) -> bool {
+        matches!(self.first(), Self::Kernel(error) if error.hint_applies())
+    }
+
     /// The administrator's next step.
     pub fn hint(&self) -> Option<String> {
         match self {

@@ -50,6 +50,15 @@ impl KernelError {
         }
     }
 
+    /// Whether the administrator's next step ends with an `apply`.
+    pub fn hint_applies(&self) -> bool {
+        matches!(
+            self,
+            Self::Routing(RoutingError::Foreign(_) | RoutingError::Down(_))
+                | Self::Filter(FilterError::Full { .. } | FilterError::Namespace(_))
+        )
+    }
+
     /// The administrator's next step.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -306,4 +315,30 @@ impl Kernel {
 fn unreadable(error: XtablesError) -> Refusal {
     let hint = error.hint();
     Refusal { sentence: format!("{:#}", anyhow::Error::from(error)), hint }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::foreign_neighbour;
+
+    #[test]
+    fn whether_a_hint_applies_is_what_it_says() {
+        let (device, mac) = ("vmbr0".parse().unwrap(), "02:00:00:00:00:01".parse().unwrap());
+        let foreign = foreign_neighbour(device, "192.0.2.1".parse().unwrap(), mac, mac);
+        let full = FilterError::Full { table: Table::Bridge, set: "ports", size: "7".to_owned() };
+        let errors: [KernelError; 7] = [
+            RoutingError::Foreign(foreign).into(),
+            RoutingError::Down(device).into(),
+            RoutingError::NoInterface(device).into(),
+            full.into(),
+            FilterError::Namespace(std::io::ErrorKind::PermissionDenied.into()).into(),
+            FilterError::NotTaken.into(),
+            FilterError::Answer("ports").into(),
+        ];
+        for error in errors {
+            let says = error.hint().is_some_and(|hint| hint.contains("pve-public-ip apply"));
+            assert_eq!(error.hint_applies(), says, "{error}");
+        }
+    }
 }

@@ -112,6 +112,9 @@ pub struct GuardNote {
     pub problems: usize,
     /// What keeps it from its work.
     pub trouble: Option<String>,
+    /// Whether that is a cluster file system which does not answer, so that whoever reads it hangs.
+    #[serde(default)]
+    pub is_etc_pve_silent: bool,
 }
 
 impl GuardNote {

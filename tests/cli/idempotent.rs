@@ -106,6 +106,68 @@ fn to_release_again_changes_nothing() {
     }
 }
 
+#[test]
+fn to_remove_from_a_pool_again_changes_nothing() {
+    let node = Node::with_pool();
+    node.run("pool create lan --profile generic-bridged --bridge vmbr0 198.51.100.0/29 198.51.100.8").ok();
+    let removed = |command: &str| {
+        let data = node.run(&format!("{command} --output-format json")).ok().json();
+        (data["changed"].clone(), data["removed"].clone(), data["absent"].clone(), data["existed"].clone())
+    };
+    let (none, yes, no) = (json!([]), json!(true), json!(false));
+    let gone = || json!([{"address": "198.51.100.8"}]);
+    let address = "pool remove lan 198.51.100.8";
+    assert_eq!(
+        removed(&format!("{address} --dry-run")),
+        (yes.clone(), json!(["198.51.100.8"]), none.clone(), yes.clone())
+    );
+    assert_eq!(removed(address), (yes.clone(), json!(["198.51.100.8"]), none.clone(), yes.clone()));
+    assert_eq!(removed(address), (no.clone(), none.clone(), gone(), yes.clone()));
+    node.changes_nothing(address).prints("198.51.100.8 is not in pool lan\n");
+    node.changes_nothing("pool remove lan 203.0.113.10")
+        .prints("203.0.113.10 is not in pool lan; pool ovh-rbx has it, and keeps it\n");
+    // A part of an entry, or more than that, is no second try.
+    for other in ["198.51.100.1", "198.51.100.0/30", "198.51.100.0/24"] {
+        node.changes_nothing(&format!("pool remove lan {other}")).fails(
+            1,
+            &format!("cannot remove from pool `lan`: pool `lan` has no entry {other}"),
+            "`pve-public-ip pool show lan` lists its entries",
+        );
+    }
+    assert_eq!(removed("pool remove lan"), (yes.clone(), none.clone(), none.clone(), yes));
+    assert_eq!(removed("pool remove lan"), (no.clone(), none.clone(), none.clone(), no.clone()));
+    assert_eq!(removed(address), (no.clone(), none, gone(), no));
+    // A name that was mistyped can be told from one that is done with.
+    node.changes_nothing("pool remove lam")
+        .prints("there is no pool lam\n  hint: `pve-public-ip pool list` shows the pools\n");
+    node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    node.changes_nothing("pool remove ovh-rbx").fails_with(1, &["203.0.113.10"]);
+    // A registry that cannot be read does not say what is gone.
+    node.tree.write("etc/pve/public-ip/guests/101.json", "{");
+    node.changes_nothing("pool remove lan").fails_with(4, &["cannot remove from pool `lan`"]);
+}
+
+#[test]
+fn settings_of_the_node_change_once() {
+    let node = Node::with_pool();
+    let changed = |command: &str| node.run(&format!("{command} --output-format json")).ok().json()["changed"].clone();
+    for command in
+        ["node set --alert-attempts 7", "node set --log-group 5", "node set --log-group none", "node set --watch false"]
+    {
+        assert_eq!(
+            (changed(&format!("{command} --dry-run")), changed(command), changed(command)),
+            (true.into(), true.into(), false.into()),
+            "{command}"
+        );
+    }
+    node.changes_nothing("node set --alert-attempts 7").prints("settings of node n1 unchanged\n");
+    assert_eq!(
+        (changed("registry convert"), changed("registry convert")),
+        (false.into(), false.into()),
+        "it has version 2"
+    );
+}
+
 /// The MAC that the provider wants is set once.
 #[test]
 fn to_set_the_mac_again_changes_nothing() {

@@ -344,6 +344,33 @@ fn write_some(f: &mut fmt::Formatter<'_>, lines: Vec<String>, of_what: &str) -> 
     if more > 0 { write!(f, "\n  ... and {more} {of_what} more") } else { Ok(()) }
 }
 
+impl Step {
+    /// What it is about, for lists that show the first steps of each kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::RemoveRoute(_) => "routes to remove",
+            Self::SetRoute(..) => "routes",
+            Self::RemoveProxy(..) => "proxies to remove",
+            Self::SetProxy(..) => "proxies",
+            Self::RemoveNeighbour(..) => "neighbours to remove",
+            Self::SetNeighbour(..) => "neighbours",
+            Self::RemoveGateway(..) => "gateways to remove",
+            Self::SetGateway(..) => "gateways",
+            Self::RestoreSetting(_) => "settings to restore",
+            Self::ChangeSetting(_) => "settings",
+            Self::RemoveForwarding(..) => "forwarding entries to remove",
+            Self::SetForwarding(..) | Self::SetOwnEntry(_) => "forwarding entries",
+            Self::DeclareSets(_) | Self::RemoveTable(_) => "tables",
+            Self::ChangeElements { .. } => "elements",
+            Self::ChangeIpSet { .. } | Self::RemoveIpSet(_) => "ipsets",
+            Self::LoadChains { .. } => "chains",
+            Self::LoadRules(_) => "rules",
+            Self::SetDeafBridge(_) | Self::FixMac(_) => "bridges",
+            Self::ScreenPort(_) => "ports",
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -628,6 +628,17 @@ impl Asking {
     }
 }
 
+/// What a pool has lost.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PoolLoss {
+    /// Whether there was such a pool.
+    pub existed: bool,
+    /// Its entries that were removed.
+    pub removed: Vec<Prefix>,
+    /// What it did not have, with the pool that has it.
+    pub absent: Vec<(Prefix, Option<PoolName>)>,
+}
+
 /// What becomes of a value that may be missing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Edit<T> {
@@ -786,13 +797,23 @@ impl Registry {
         rerouted
     }
 
-    /// Removes entries of a pool, or the pool if none is named. What is assigned stays.
-    pub fn remove_from_pool(&mut self, name: &PoolName, addresses: &[Prefix]) -> Result<(), RuleError> {
+    /// Removes entries of a pool, or the pool if none is named. What is assigned stays. What the pool does not have is removed
+    /// already; but a part of an entry, or more than one, is not.
+    pub fn remove_from_pool(&mut self, name: &PoolName, addresses: &[Prefix]) -> Result<PoolLoss, RuleError> {
         self.whole()?;
-        let pool = self.pool(name)?;
+        let mut loss = PoolLoss { existed: self.pools.pools.contains_key(name), ..PoolLoss::default() };
         for address in addresses {
-            if !pool.addresses.iter().any(|entry| entry.address == *address) {
-                return Err(RuleError::NoEntry { pool: name.clone(), address: *address });
+            let overlapping = |pool: &Pool| {
+                let overlaps = |entry: &&PoolAddress| entry.address.overlaps(*address);
+                pool.addresses.iter().find(overlaps).map(|entry| entry.address)
+            };
+            match self.pools.pools.get(name).and_then(overlapping) {
+                Some(entry) if entry == *address => loss.removed.push(*address),
+                Some(_) => return Err(RuleError::NoEntry { pool: name.clone(), address: *address }),
+                None => {
+                    let other = self.pools.pools.iter().find(|(_, pool)| overlapping(pool).is_some());
+                    loss.absent.push((*address, other.map(|(name, _)| name.clone())));
+                }
             }
         }
         let leaves = |prefix: Prefix| addresses.is_empty() || addresses.iter().any(|entry| entry.contains(prefix));
@@ -805,7 +826,7 @@ impl Registry {
         } else if let Some(pool) = self.pools.pools.get_mut(name) {
             pool.addresses.retain(|entry| !addresses.contains(&entry.address));
         }
-        Ok(())
+        Ok(loss)
     }
 
     /// Gives addresses to a guest; returns those that it did not hold before.
@@ -1647,8 +1668,10 @@ mod tests {
         let message = registry.remove_from_pool(&lan, &[]).unwrap_err().to_string();
         assert_eq!(message, "203.0.113.2 of pool `lan` is assigned to guest 100");
         registry.remove_from_pool(&lan, &["2001:db8::/64".parse().unwrap()]).unwrap();
-        let message = registry.remove_from_pool(&lan, &["2001:db8::/64".parse().unwrap()]).unwrap_err().to_string();
-        assert_eq!(message, "pool `lan` has no entry 2001:db8::/64");
+        let again = registry.remove_from_pool(&lan, &["2001:db8::/64".parse().unwrap()]).unwrap();
+        assert_eq!((again.removed.len(), again.absent.len(), again.existed), (0, 1, true));
+        let message = registry.remove_from_pool(&lan, &["203.0.113.4/30".parse().unwrap()]).unwrap_err().to_string();
+        assert_eq!(message, "pool `lan` has no entry 203.0.113.4/30");
     }
 
     #[test]
