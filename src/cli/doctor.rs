@@ -4,7 +4,6 @@ use serde_json::json;
 
 use super::Doctor;
 use super::output::Output;
-use crate::audit::Author;
 use crate::doctor::{CHECKS, Check, Examination, Finding, Severity};
 use crate::model::NodeName;
 use crate::model::text::{escaped, one_line};
@@ -15,8 +14,7 @@ pub(super) fn doctor(paths: &Paths, command: &Doctor, dry_run: bool) -> anyhow::
     if command.list {
         return Ok(list());
     }
-    let examined =
-        if command.fix { ops::repair(paths, &Author::default(), dry_run)? } else { ops::examine_node(paths) };
+    let examined = if command.fix { ops::repair(paths, dry_run)? } else { ops::examine_node(paths) };
     let examination = &examined.examination;
     let code = if examination.is_good() { 0 } else { 3 };
     let deeds = examined.fixes.iter().flatten();

@@ -39,7 +39,7 @@ pub use pools::{
     Rerouting, add_addresses, create_pool, remove_from_pool, set_pool,
 };
 pub use release::{Kept, Released, release};
-pub use repair::{Deed, Examined, examine_node, repair};
+pub use repair::{Deed, Examined, examine_node, repair, repair_node};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -124,6 +124,18 @@ pub fn carry_out(node: &Node, envelope: Envelope) -> Result<Value, Problem> {
         Request::Assign(request) => value(assign(node, &request, dry_run)?),
         Request::Release(request) => value(release(node, &request, dry_run)?),
         Request::SetInterface(request) => value(set_interface(node, request, dry_run)?),
+        Request::SetNode(request) if request.is_of_the_machine() => {
+            let sentence = "programs that root runs and directories that root writes to are not set by requests";
+            let hint = "on the node: `pve-public-ip node set --alert-exec PROGRAM --metrics-directory DIR`";
+            Err(Problem::new(code!("not-in-api"), Subject::Node, sentence, hint))
+        }
+        Request::SetNode(request) => value(set_node(node, request, dry_run)?),
+        Request::Apply {} => value(if dry_run { plan(node)? } else { apply(node)? }),
+        Request::Repair {} => value(repair_node(node, dry_run)?),
+        Request::RestoreFile(request) => value(restore_file(node, &request, dry_run)?),
+        Request::ConvertRegistry {} => value(convert_registry(node, dry_run)?),
+        Request::AddSnippetStorage(request) => value(add_snippet_storage(node, &request, dry_run)?),
+        Request::AcknowledgeConflicts(request) => value(acknowledge_conflicts(node, request, dry_run)?),
         Request::Allocate(request) => value(allocate(node, &request, within, dry_run)?),
         Request::Deallocate(request) => value(deallocate(node, &request, within, dry_run)?),
         Request::CreateAddress(request) => value(create_address(node, &request, dry_run)?),

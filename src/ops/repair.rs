@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::proxmox::{self, Outcome};
-use super::{act_for, advice, told};
-use crate::audit::{Author, Change, Event};
+use super::{advice, told};
+use crate::audit::{Change, Event};
 use crate::code;
 use crate::doctor::{CHECKS, Examination, Finding, Fix, UNIT, examine};
 use crate::hookscript;
@@ -64,16 +64,21 @@ pub fn examine_node(paths: &Paths) -> Examined {
 }
 
 /// Examines the node, puts right what can be put right safely, and examines it again.
-pub fn repair(paths: &Paths, author: &Author, dry_run: bool) -> Result<Examined, Problem> {
+pub fn repair(paths: &Paths, dry_run: bool) -> Result<Examined, Problem> {
+    // Whoever opened a node whose files hang might wait for ever.
+    repair_by(paths, dry_run, || told(Node::open(paths.clone()).map_err(anyhow::Error::from)))
+}
+
+/// The same for a node that is open.
+pub fn repair_node(node: &Node, dry_run: bool) -> Result<Examined, Problem> {
+    repair_by(&node.paths, dry_run, || Ok(node.clone()))
+}
+
+fn repair_by(paths: &Paths, dry_run: bool, open: impl FnOnce() -> Result<Node, Problem>) -> Result<Examined, Problem> {
     let facts = survey::facts(paths);
     let findings = examine(&facts).findings;
     let fixes = match &facts.files {
-        Ok(_) => {
-            let mut node = told(Node::open(paths.clone()).map_err(anyhow::Error::from))?;
-            act_for(&mut node, author);
-            fix(&node, &findings, dry_run)
-        }
-        // Whoever opened the node now might wait for ever.
+        Ok(_) => fix(&open()?, &findings, dry_run),
         Err(unreadable) => leave(&findings, &unreadable.reason),
     };
     Ok(Examined { fixes: Some(fixes), dry_run, ..examine_node(paths) })

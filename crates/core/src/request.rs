@@ -381,6 +381,13 @@ pub struct SetNode {
     pub metrics_directory: Edit<PathBuf>,
 }
 
+impl SetNode {
+    /// Whether it names a program that root is to run, or a directory that root is to write to: whoever may do that is root.
+    pub fn is_of_the_machine(&self) -> bool {
+        matches!(self.alert_exec, Edit::Set(_)) || matches!(self.metrics_directory, Edit::Set(_))
+    }
+}
+
 /// A file of the registry that cannot be used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
