@@ -1,0 +1,7 @@
+//! `pve-public-ip-gateway`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pve_public_ip_gateway::server::main()
+}
