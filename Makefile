@@ -46,31 +46,32 @@ all: deb
 
 # Everything at once; each target below asks for its own part only.
 setup:
-	scripts/setup build test lint deb package vm demo bench fuzz
+	scripts/setup build test gateway lint deb package vm demo bench fuzz
 
 fmt:
 	scripts/setup build lint
-	$(CARGO) fmt
+	$(CARGO) fmt --all
 
 lint:
 	scripts/setup build lint
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	$(FUZZ_LOCK)
-	$(CARGO) clippy $(LOCKED) --all-targets -- -D warnings
+	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
 	shellcheck $(SCRIPTS)
 
 # What needs neither root nor namespaces.
 check:
 	scripts/setup build lint
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	$(FUZZ_LOCK)
-	$(CARGO) clippy $(LOCKED) --all-targets -- -D warnings
+	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
 	$(CARGO) test $(LOCKED) --lib --test layers --test golden --test doctor --test topology --test partition
+	$(CARGO) test $(LOCKED) --package pve-public-ip-gateway --lib
 
 test:
-	scripts/setup build test
+	scripts/setup build test gateway
 	@echo "make test: the tests begin; those of the kernel run in namespaces of their own"
-	$(CARGO) test $(LOCKED) --no-fail-fast
+	$(CARGO) test $(LOCKED) --workspace --no-fail-fast
 
 # No root, no network, no other programs: what a package build can run.
 test-library:

@@ -100,6 +100,8 @@ impl Backend {
                     Outcome::Event(_) => Err(internal("the root part answered a request with an event")),
                 };
             }
+            // Before it reads anything it may say that it does not speak with this user.
+            Ok(Ok((Reply { id: None, outcome: Outcome::Problem(problem) }, _))) => return Err(problem),
             Ok(Ok(_)) => Failure::Lost(io::Error::other("it answered another request")),
             Ok(Err(failure)) => failure,
             Err(_) => Failure::Lost(io::Error::other(format!("no answer within {} s", REPLY_TIME.as_secs()))),
