@@ -40,7 +40,7 @@ SCRIPTS := scripts/* .ci/run hookscripts/* debian/*.postinst debian/*.prerm debi
 	$(wildcard demo/run benches/run benches/storm benches/learnt fuzz/run tests/booted/run) \
 	$(wildcard tests/vm/init tests/vm/run tests/vm/lab tests/vm/cases/* findings/lib findings/*.sh)
 
-.PHONY: all setup fmt lint check test test-library test-package test-vm deb demo bench churn doc fuzz release pages clean
+.PHONY: all setup fmt lint check test test-library test-package test-vm deb demo bench churn doc fuzz release release-gateway pages clean
 
 all: deb
 
@@ -80,6 +80,11 @@ test-library:
 release:
 	RUSTFLAGS="$(RUSTFLAGS) $(REMAP)" $(CARGO) build $(LOCKED) --release
 	install -D -m 0755 $(CARGO_TARGET_DIR)/release/pve-public-ip $(BINARY)
+
+# The daemon of the API: it unwinds, so that a call that panics is one call, and need not be as small as can be.
+release-gateway:
+	RUSTFLAGS="$(RUSTFLAGS) $(REMAP)" $(CARGO) build $(LOCKED) --profile daemon --package pve-public-ip-gateway
+	install -D -m 0755 $(CARGO_TARGET_DIR)/daemon/pve-public-ip-gateway $(BINARY)-gateway
 
 pages:
 	$(CARGO) run $(LOCKED) --quiet --example docs -- build/pages

@@ -212,7 +212,7 @@ pub enum Command {
     Hook(Hook),
     /// Answer requests of programs: JSON, a request a line, an answer a line (the socket's service)
     ///
-    /// Reads standard input until it ends, as systemd calls it for a connection to /run/pve-public-ip/api.sock; only root
+    /// Reads standard input until it ends, as systemd calls it for a connection to /run/pve-public-ip-api.sock; only root
     /// and the gateway's user are answered. With --listen it makes a socket and serves it, until a signal ends it.
     Serve(Serve),
     /// Make, list and revoke the keys with which callers prove to the gateway who they are

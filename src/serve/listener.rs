@@ -35,7 +35,7 @@ pub fn listen(paths: &Paths, socket: &Path, user: &str) -> Result<(), Problem> {
     let directory = socket.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !peer::is_private(directory).map_err(failed)? {
         let sentence = format!("`{}` is a directory that others can write, or a link", directory.display());
-        return Err(refused(sentence, "name a directory of root's: /run/pve-public-ip/api.sock"));
+        return Err(refused(sentence, "name a directory of root's: /run/pve-public-ip-api.sock"));
     }
     let listener = bind(socket).map_err(failed)?;
     if let Some(group) = users::group(user) {
