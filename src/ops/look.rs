@@ -11,11 +11,12 @@ use crate::guest::Located;
 use crate::lookup::{self, Lookup, Meant, Named};
 use crate::model::{GuestKind, MacAddr, NodeName, Problem, Subject, Vmid};
 use crate::plan::GuestState;
-use crate::reconcile::{Node, ReconcileError, Sources};
+use crate::reconcile::{Node, Sources};
 use crate::registry::Registry;
 use crate::registry::document::DocumentError;
 use crate::reply::{Address, Addresses, Check, Counter, History, Info, Pools, Verified};
 use crate::request::{self, GetAddress, ListAddresses, VerifyGuest};
+use crate::store::StoreError;
 use crate::store::journal::now;
 use crate::system::run::RunState;
 use crate::system::{Kernel, Reference};
@@ -29,10 +30,19 @@ pub(super) struct Book {
 }
 
 impl Book {
-    /// Reads it now.
+    /// Reads it now: what changes something begins with this.
     pub(super) fn read(node: &Node) -> Result<Self, Problem> {
-        let read = node.store.load_known().map_err(|error| problem_of(&ReconcileError::from(error).into()))?;
-        Ok(Self { registry: read.0.registry, places: node.guests.places().0, own: own_addresses() })
+        Self::of(node, node.store.load_known().map(|(snapshot, _)| snapshot.registry))
+    }
+
+    /// The same, perhaps as it was a moment ago.
+    fn recent(node: &Node) -> Result<Self, Problem> {
+        Self::of(node, node.store.load_recent())
+    }
+
+    fn of(node: &Node, registry: Result<Registry, StoreError>) -> Result<Self, Problem> {
+        let registry = registry.map_err(|error| problem_of(&error.into()))?;
+        Ok(Self { registry, places: node.guests.places().0, own: own_addresses() })
     }
 
     pub(super) fn lookup<'a>(&'a self, within: Option<&'a str>) -> Lookup<'a> {
@@ -67,7 +77,7 @@ impl Book {
 
 /// The guest of a name, as far as it is there for the caller.
 pub fn guest_of(node: &Node, word: &str, within: Option<&str>) -> Result<Vmid, Problem> {
-    Book::read(node)?.own_guest(node, word, within)
+    Book::recent(node)?.own_guest(node, word, within)
 }
 
 /// What a caller is told of a guest that is not there for it.
@@ -93,12 +103,12 @@ pub(super) fn named(vmid: Vmid, located: &Located) -> Named {
 
 /// What is known of an address.
 pub fn address(node: &Node, request: &GetAddress, within: Option<&str>) -> Result<Address, Problem> {
-    Book::read(node)?.lookup(within).address(request.address)
+    Book::recent(node)?.lookup(within).address(request.address)
 }
 
 /// A page of addresses.
 pub fn addresses(node: &Node, request: &ListAddresses, within: Option<&str>) -> Result<Addresses, Problem> {
-    let book = Book::read(node)?;
+    let book = Book::recent(node)?;
     let guest = request.vps_id.as_ref().map(|word| book.own_guest(node, word, within)).transpose()?;
     let page = book.lookup(within).page(request, guest)?;
     // Which files are broken is nothing for a customer.
@@ -107,12 +117,12 @@ pub fn addresses(node: &Node, request: &ListAddresses, within: Option<&str>) -> 
 
 /// The pools.
 pub fn pools(node: &Node) -> Result<Pools, Problem> {
-    Ok(Pools { pools: Book::read(node)?.lookup(None).pools() })
+    Ok(Pools { pools: Book::recent(node)?.lookup(None).pools() })
 }
 
 /// Who held an address, or what a guest held, by this node's audit log.
 pub fn history(node: &Node, request: &request::History, within: Option<&str>) -> Result<History, Problem> {
-    let book = Book::read(node)?;
+    let book = Book::recent(node)?;
     let query = match (request.address, &request.vps_id) {
         (Some(address), None) => Query { address: Some(address), ..Query::default() },
         (None, Some(word)) => Query { vmid: Some(book.own_guest(node, word, within)?), ..Query::default() },
@@ -179,7 +189,7 @@ pub fn status(node: &Node) -> View {
 
 /// How a guest is protected on this node.
 pub fn verify_guest(node: &Node, request: &VerifyGuest) -> Result<Verified, Problem> {
-    let vmid = Book::read(node)?.guest(node, &request.vps_id, None, false)?.vmid;
+    let vmid = Book::recent(node)?.guest(node, &request.vps_id, None, false)?.vmid;
     let view = status(node);
     let is_own = |problem: &&Problem| problem.guest() == Some(vmid);
     let mut problems: Vec<Problem> = view.problems.iter().filter(is_own).cloned().collect();
@@ -224,7 +234,7 @@ pub fn verify_guest(node: &Node, request: &VerifyGuest) -> Result<Verified, Prob
 
 /// How this node is, in short.
 pub fn info(node: &Node) -> Result<Info, Problem> {
-    let book = Book::read(node)?;
+    let book = Book::recent(node)?;
     let view = status(node);
     let mut problems = view.problems.clone();
     problems.extend(troubles(&view));

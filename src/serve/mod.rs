@@ -40,7 +40,7 @@ pub fn serve(paths: &Paths, user: &str) -> io::Result<()> {
             return part(input);
         }
     };
-    let mut line = Vec::new();
+    let (mut line, mut node) = (Vec::new(), None);
     loop {
         line.clear();
         let limit = u64::try_from(LIMIT).unwrap_or(u64::MAX).saturating_add(2);
@@ -58,7 +58,7 @@ pub fn serve(paths: &Paths, user: &str) -> io::Result<()> {
                 let watcher = watch::Watcher { id: id.as_ref(), request: &watch, within: within.as_deref() };
                 return watcher.run(paths, &mut output);
             }
-            Ok(envelope) => send(&mut output, id, answered(paths, &name, envelope))?,
+            Ok(envelope) => send(&mut output, id, answered(&mut node, paths, &name, envelope))?,
             Err(problem) => send(&mut output, id, Outcome::Problem(problem))?,
         }
         if !is_whole {
@@ -78,14 +78,16 @@ fn part(input: impl Read) -> io::Result<()> {
     }
 }
 
-/// Carries out one request. The node is looked at anew for each: its name and its files may be other ones by now.
-fn answered(paths: &Paths, peer: &str, envelope: Envelope) -> Outcome {
-    let mut node = match Node::open(paths.clone()) {
-        Ok(node) => node,
-        Err(error) => return Outcome::Problem(ops::problem_of(&error.into())),
+/// Carries out one request. The node is the same for all of a connection: it knows the files that it has read.
+fn answered(node: &mut Option<Node>, paths: &Paths, peer: &str, envelope: Envelope) -> Outcome {
+    let node = match (node, Node::open(paths.clone())) {
+        // Its name may be another one by now.
+        (Some(known), Ok(now)) if known.name == now.name => known,
+        (node, Ok(now)) => node.insert(now),
+        (_, Err(error)) => return Outcome::Problem(ops::problem_of(&error.into())),
     };
-    ops::act_for(&mut node, &author(peer, &envelope.author));
-    match ops::carry_out(&node, envelope) {
+    ops::act_for(node, &author(peer, &envelope.author));
+    match ops::carry_out(node, envelope) {
         Ok(done) => Outcome::Done(done),
         Err(problem) => Outcome::Problem(problem),
     }

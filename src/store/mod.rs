@@ -9,6 +9,7 @@ pub mod journal;
 pub mod keys;
 mod last_good;
 mod lock;
+mod recent;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -208,6 +209,8 @@ pub struct Store {
     last_good: LastGood,
     /// What was read last: a file that has the same content is not read into a document once more.
     known: Arc<Mutex<Snapshot>>,
+    /// The same for questions that may be answered from a moment ago.
+    recent: Arc<Mutex<Option<recent::Recent>>>,
     /// Where its changes are written down.
     pub journal: Journal,
 }
@@ -261,7 +264,7 @@ impl Store {
     pub fn new(paths: &Paths, node: &NodeName) -> Self {
         let (last_good, journal) = (LastGood::new(paths), Journal::new(paths, node));
         let known = Arc::new(Mutex::new(Snapshot::default()));
-        Self { paths: paths.clone(), node: node.clone(), last_good, known, journal }
+        Self { paths: paths.clone(), node: node.clone(), last_good, known, recent: Arc::default(), journal }
     }
 
     /// Reads everything. Files that cannot be used are listed in [`Registry::broken`].
