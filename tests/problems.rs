@@ -44,7 +44,9 @@ fn every_code_is_used() {
     let mut files = Vec::new();
     sources(&root.join("src"), &mut files);
     sources(&root.join("crates/core/src"), &mut files);
-    let is_list = |path: &Path| path.ends_with("model/problem.rs");
+    sources(&root.join("crates/gateway/src"), &mut files);
+    // The first is the list itself, the other has a row for each code, used or not.
+    let is_list = |path: &Path| path.ends_with("model/problem.rs") || path.ends_with("gateway/src/status.rs");
     let texts: String =
         files.iter().filter(|path| !is_list(path)).map(|path| fs::read_to_string(path).unwrap()).collect();
     let unused: Vec<_> = CODES.iter().filter(|code| !texts.contains(&format!("\"{code}\""))).collect();

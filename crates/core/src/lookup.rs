@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use crate::cloudinit::prefix_length;
 use crate::code;
 use crate::model::{GuestKind, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Problem, Subject, Vmid};
-use crate::registry::document::{EntryIndex, Mode, Pool, PoolAddress};
+use crate::registry::document::{EntryIndex, GuestFile, Mode, Pool, PoolAddress};
 use crate::registry::{Holding, Inventory, Registry, State, capacity};
 use crate::reply::{Address, AddressHolder, AddressState, Addresses, PoolSummary};
 use crate::request::{ListAddresses, PAGE_LIMIT};
@@ -84,14 +84,12 @@ pub fn by_configuration(word: &str, guests: &[Named], mac: Option<MacAddr>, by_m
     };
     let with_mac = guests.iter().filter(|guest| guest.nics.iter().any(|(_, known)| *known == mac));
     let with_mac: BTreeSet<Vmid> = with_mac.map(|guest| guest.vmid).collect();
-    match only(&mac.to_string(), &with_mac) {
-        Some(found) => found.map(|vmid| Meant { vmid, by_mac: true }),
-        None => {
-            let sentence = format!("no guest is called `{word}`, and no guest has a NIC with the MAC {mac}");
-            let hint = "create the guest first, or correct the MAC: `qm config VMID` shows it";
-            Err(Problem::new(code!("unknown-guest"), Subject::Command, sentence, hint))
-        }
+    if let Some(found) = only(&mac.to_string(), &with_mac) {
+        return found.map(|vmid| Meant { vmid, by_mac: true });
     }
+    let sentence = format!("no guest is called `{word}`, and no guest has a NIC with the MAC {mac}");
+    let hint = "create the guest first, or correct the MAC: `qm config VMID` shows it";
+    Err(Problem::new(code!("unknown-guest"), Subject::Command, sentence, hint))
 }
 
 /// The one that is found, or that there are several.
@@ -159,7 +157,7 @@ impl<'a> Lookup<'a> {
 
     /// Whether a guest holds addresses of nobody but the caller's organization.
     pub fn is_own_guest(&self, vmid: Vmid) -> bool {
-        let held = self.registry.guests.get(&vmid).into_iter().flat_map(|guest| guest.addresses());
+        let held = self.registry.guests.get(&vmid).into_iter().flat_map(GuestFile::addresses);
         let mut others = held.filter(|(.., assigned)| {
             self.within.is_some_and(|within| assigned.organization.as_deref() != Some(within))
         });

@@ -207,8 +207,11 @@ pub struct Pools {
 pub struct PoolChanged {
     /// Whether something is another than before.
     pub changed: bool,
-    /// The pool, as it is now.
-    pub pool: PoolSummary,
+    /// The pool; `list-pools` says how it is now.
+    pub pool: PoolName,
+    /// What stands in the way of its guests.
+    #[serde(default)]
+    pub problems: Vec<Problem>,
     /// What is worth knowing.
     #[serde(default)]
     pub notes: Vec<Problem>,

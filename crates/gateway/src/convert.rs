@@ -553,22 +553,27 @@ pub fn pools(pools: reply::Pools) -> proto::ListPoolsResponse {
     proto::ListPoolsResponse { pools: pools.pools.into_iter().map(pool).collect(), ..Default::default() }
 }
 
-/// For `CreatePool`.
-pub fn pool_created(changed: reply::PoolChanged) -> proto::CreatePoolResponse {
+/// What is worth knowing of a change of a pool.
+fn notes_of(changed: reply::PoolChanged) -> Vec<proto::Problem> {
+    problems(changed.problems.into_iter().chain(changed.notes).collect())
+}
+
+/// For `CreatePool`; the pool is absent if it was only said what would be done.
+pub fn pool_created(changed: reply::PoolChanged, now: Option<reply::PoolSummary>) -> proto::CreatePoolResponse {
     proto::CreatePoolResponse {
         changed: changed.changed,
-        pool: Some(pool(changed.pool)).into(),
-        notes: problems(changed.notes),
+        pool: now.map(pool).into(),
+        notes: notes_of(changed),
         ..Default::default()
     }
 }
 
 /// For `SetPool`.
-pub fn pool_set(changed: reply::PoolChanged) -> proto::SetPoolResponse {
+pub fn pool_set(changed: reply::PoolChanged, now: Option<reply::PoolSummary>) -> proto::SetPoolResponse {
     proto::SetPoolResponse {
         changed: changed.changed,
-        pool: Some(pool(changed.pool)).into(),
-        notes: problems(changed.notes),
+        pool: now.map(pool).into(),
+        notes: notes_of(changed),
         ..Default::default()
     }
 }

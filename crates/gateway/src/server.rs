@@ -73,8 +73,8 @@ const CONNECTIONS_OF_A_PEER: usize = 256;
 const REQUESTS: usize = 256;
 const REQUESTS_OF_A_CONNECTION: u32 = 128;
 
-/// So many watchers at once.
-const WATCHERS: usize = 64;
+/// So many watchers at once. With the connections below they are less than the root part takes, which is 64.
+const WATCHERS: usize = 40;
 
 /// So many connections to the root part at once, watchers and the keys not counted.
 const ROOT_CONNECTIONS: usize = 16;

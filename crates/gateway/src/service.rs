@@ -124,6 +124,30 @@ impl Service {
         request: Result<Request, Problem>,
         answer: impl FnOnce(T) -> R,
     ) -> ServiceResult<R> {
+        Response::ok(answer(self.asked(ctx, dry_run, request).await?))
+    }
+
+    /// Has a change of a pool carried out, and looks how the pool is then.
+    async fn pool_call<R>(
+        &self,
+        ctx: &RequestContext,
+        dry_run: bool,
+        request: Result<Request, Problem>,
+        answer: impl FnOnce(reply::PoolChanged, Option<reply::PoolSummary>) -> R,
+    ) -> ServiceResult<R> {
+        let changed: reply::PoolChanged = self.asked(ctx, dry_run, request).await?;
+        let pools: reply::Pools = self.asked(ctx, false, Ok(Request::ListPools {})).await?;
+        let now = pools.pools.into_iter().find(|pool| pool.name == changed.pool);
+        Response::ok(answer(changed, now))
+    }
+
+    /// What the root part answers.
+    async fn asked<T: DeserializeOwned>(
+        &self,
+        ctx: &RequestContext,
+        dry_run: bool,
+        request: Result<Request, Problem>,
+    ) -> Result<T, ConnectError> {
         let admitted = admitted(ctx)?;
         let organization = admitted.caller.organization.as_deref();
         let envelope = request.and_then(|request| {
@@ -136,7 +160,7 @@ impl Service {
             })
         });
         let reply = self.backend.ask(envelope.map_err(status::error)?).await.map_err(status::error)?;
-        Response::ok(answer(convert::read(reply).map_err(status::error)?))
+        convert::read(reply).map_err(status::error)
     }
 }
 
@@ -346,7 +370,7 @@ impl proto::SuperadminService for Service {
         request: ServiceRequest<'_, proto::CreatePoolRequest>,
     ) -> ServiceResult<proto::CreatePoolResponse> {
         let message = request.to_owned_message();
-        self.call(&ctx, message.dry_run, convert::create_pool(&message), convert::pool_created).await
+        self.pool_call(&ctx, message.dry_run, convert::create_pool(&message), convert::pool_created).await
     }
 
     async fn set_pool(
@@ -355,7 +379,7 @@ impl proto::SuperadminService for Service {
         request: ServiceRequest<'_, proto::SetPoolRequest>,
     ) -> ServiceResult<proto::SetPoolResponse> {
         let message = request.to_owned_message();
-        self.call(&ctx, message.dry_run, convert::set_pool(&message), convert::pool_set).await
+        self.pool_call(&ctx, message.dry_run, convert::set_pool(&message), convert::pool_set).await
     }
 
     async fn list_pools(

@@ -29,7 +29,6 @@ const TABLE: &[(ErrorCode, &[&str])] = &[
             "mac-not-named",
             "no-dry-run",
             "node-name-unusable",
-            "not-in-api",
             "nothing-selected",
             "plan-invalid",
             "pool-not-named",
@@ -122,7 +121,7 @@ const TABLE: &[(ErrorCode, &[&str])] = &[
         ],
     ),
     // The caller may not.
-    (ErrorCode::PermissionDenied, &["api-key-limited"]),
+    (ErrorCode::PermissionDenied, &["api-key-limited", "not-in-api"]),
     // Nobody knows the caller.
     (ErrorCode::Unauthenticated, &["api-key-refused"]),
     // Something has to be changed first, on the node, in a guest, or at the provider.

@@ -118,8 +118,8 @@ fn shapes_that_smuggle_are_one_request_or_none() {
     }
     assert_eq!(root.requests().len(), 0, "{:?}", root.requests());
     // A length beside chunks: the chunks count, as RFC 9112 says, and the connection carries nothing after them.
-    let both = format!("content-length: 4\r\ntransfer-encoding: chunked\r\nconnection: close\r\n");
-    let answer = gateway.raw(&request(&both, &format!("{chunk}{inner}")));
+    let both = "content-length: 4\r\ntransfer-encoding: chunked\r\nconnection: close\r\n";
+    let answer = gateway.raw(&request(both, &format!("{chunk}{inner}")));
     assert!(answer.matches("HTTP/1.1").count() == 1, "{answer}");
     assert!(root.requests().len() <= 1);
     assert_eq!(gateway.call("GetPublicIP", Some(GATEWAY), &get()).0, 200);
@@ -498,10 +498,8 @@ fn starting_anew_refuses_nobody() {
             thread::spawn(move || {
                 while !done.load(Ordering::Relaxed) {
                     let answer = curl_quietly(&url);
-                    match answer.ends_with("200") {
-                        true => served.fetch_add(1, Ordering::Relaxed),
-                        false => failed.fetch_add(1, Ordering::Relaxed),
-                    };
+                    let count = if answer.ends_with("200") { &served } else { &failed };
+                    count.fetch_add(1, Ordering::Relaxed);
                 }
             })
         })

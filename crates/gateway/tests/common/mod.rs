@@ -191,7 +191,7 @@ fn answer(op: &str, request: &Value, known: &mut Known) -> Value {
             json!({ "addresses": addresses, "next_page_token": "more" })
         }
         "list-pools" => json!({ "pools": [pool()] }),
-        "create-pool" | "set-pool" => json!({ "changed": true, "pool": pool() }),
+        "create-pool" | "set-pool" => json!({ "changed": true, "pool": "ovh-rbx", "notes": [], "steps": ["a line"] }),
         "history" => json!({ "holdings": [{
             "address": "203.0.113.10", "vmid": 101, "interface": "net0", "mac": null, "pool": "ovh-rbx",
             "organization": null, "from": "2026-11-30T12:00:00Z", "until": null, "until_at_latest": false
