@@ -202,14 +202,18 @@ impl Guests {
 
     /// Every guest of the cluster: its configuration and where it lies, or why it cannot be read.
     pub fn all(&self) -> BTreeMap<Vmid, Result<Located, GuestError>> {
+        self.all_but(|_| false)
+    }
+
+    /// The same without those that are known: their files are not read.
+    pub fn all_but(&self, is_known: impl Fn(Vmid) -> bool) -> BTreeMap<Vmid, Result<Located, GuestError>> {
         let mut found = BTreeMap::new();
         for node in self.nodes().into_iter().chain([self.node.clone()]) {
             for kind in [GuestKind::Qemu, GuestKind::Lxc] {
                 for directory in self.paths.local_config_dirs(&node, kind) {
                     for name in files::names(&directory) {
-                        let Some(vmid) = name.strip_suffix(".conf").and_then(|vmid| vmid.parse().ok()) else {
-                            continue;
-                        };
+                        let vmid = name.strip_suffix(".conf").and_then(|vmid| vmid.parse().ok());
+                        let Some(vmid) = vmid.filter(|vmid| !is_known(*vmid)) else { continue };
                         let config = match read(vmid, kind, &directory.join(name)) {
                             Ok(Some(config)) => Ok(Located { node: node.clone(), config }),
                             // It was there a moment ago: destroyed or migrated.

@@ -425,6 +425,88 @@ fn a_set_that_is_full() {
     node.is_in_line();
 }
 
+/// The same of the table that every guest needs: who runs goes on, who is refused is told why, and where there is room no more it
+/// is made first.
+#[test]
+fn a_set_of_every_guest_that_is_full() {
+    let node = node();
+    start(&node, 101, "tap101i0");
+    let fill = || {
+        let mut script = String::from("add element bridge pve-public-ip port_ip4 { ");
+        for number in 0..65536 - node.net.set("port_ip4").len() {
+            script += &format!("\"other\" . 02:00:00:00:00:01 . 100.64.{}.{}, ", number / 256, number % 256);
+        }
+        node.tree.write("fill.nft", script + "}\n");
+        // What it says of so long a line is as long.
+        node.net.sh(&format!("nft -f {} 2>/dev/null", node.tree.path("fill.nft").display()));
+    };
+    fill();
+    let full = "the set `port_ip4` of table bridge pve-public-ip is full: it holds 65536 elements";
+    let refused = node.run("hook 100 pre-start").fails_with(1, &[full]);
+    // Who has its elements starts again.
+    node.run("hook 200 pre-start").ok();
+    node.run("hook 101 pre-start").ok();
+    follow(&node, &refused);
+    node.is_in_line();
+    start(&node, 100, "tap100i0");
+    // What is missing and what is too much are dealt with at once.
+    node.net.sh("nft delete element bridge pve-public-ip port_ip4 '{ tap100i0 . 02:00:00:aa:bb:00 . 192.0.2.9 }'");
+    fill();
+    node.run("apply").ok();
+    node.is_in_line();
+}
+
+/// A program that does not answer is a problem of those whose filter it is, and of nobody else.
+#[test]
+fn an_iptables_that_does_not_answer() {
+    let node = node();
+    common::need(&["iptables-nft-save", "iptables-nft"]);
+    let hang = |program: &str| {
+        let stand_in = format!("echo $$ >{}; exec sleep 600\n", node.tree.path("hung").display());
+        node.tree.script(&format!("stand-ins/{program}"), &stand_in)
+    };
+    let is_ended = || {
+        let pid = node.tree.read("hung");
+        assert!(!std::path::Path::new(&format!("/proc/{}", pid.trim())).exists(), "it is left behind");
+        std::fs::remove_file(node.tree.path("hung")).unwrap();
+    };
+    // What the node itself uses cannot be seen: it is not decided for good.
+    let stand_in = hang("iptables-nft");
+    std::fs::remove_file(node.tree.path("run/pve-public-ip/backend")).unwrap();
+    let run = node.run("hook 101 pre-start").ok();
+    let warning = "warning: routed traffic is filtered by nftables until iptables answers: `iptables-nft -t filter -S` does not \
+                   answer\nwarning: hint: does `iptables-nft -w 5 -S` work? or `pve-public-ip node set --backend nftables`\n";
+    assert!(run.err.contains(warning), "{run}");
+    is_ended();
+    start(&node, 101, "tap101i0");
+    node.run("verify").ok();
+    std::fs::remove_file(stand_in).unwrap();
+    node.net.sh("iptables-nft -A FORWARD -s 198.51.100.77 -j ACCEPT");
+    let apply = node.run("apply").ok();
+    assert!(apply.err.contains("routed traffic is filtered by iptables-nft"), "{apply}");
+    node.is_in_line();
+
+    // What is ours there cannot be read: guests that are bridged start, and are repaired.
+    for program in ["iptables-nft-save", "ip6tables-nft-save", "ipset"] {
+        eprintln!("--- {program}");
+        let stand_in = hang(program);
+        stop(&node, 200, "veth200i0");
+        node.net.sh("nft delete table bridge pve-public-ip");
+        start(&node, 200, "veth200i0");
+        is_ended();
+        // Not every kernel has sets for it.
+        if program != "ipset" {
+            let refused = node.run("hook 100 pre-start");
+            assert!(refused.code == 1 && refused.err.contains("did not end within"), "{refused}");
+            let verify = node.run("verify");
+            assert!(verify.code == 1 && verify.out.contains("problem: cannot read "), "{verify}");
+        }
+        std::fs::remove_file(stand_in).unwrap();
+        node.run("apply").ok();
+        node.is_in_line();
+    }
+}
+
 /// What does not fit into the filter is refused before it is written; written by hand, it is its pool's problem alone.
 #[test]
 fn a_pool_that_is_too_large_for_the_filter() {

@@ -1,5 +1,7 @@
 //! `conflicts`: who claims what somebody else has.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::ConflictsCommand;
@@ -16,7 +18,7 @@ pub(super) fn run(node: &Node, command: ConflictsCommand, dry_run: bool) -> anyh
     match command {
         ConflictsCommand::List { all: everything } => {
             let registry = readable(node)?;
-            let (conflicts, not_compared) = all(node, registry.clone());
+            let (conflicts, not_compared) = all(node, registry.clone(), &BTreeMap::new());
             let mut text = text(&conflicts, everything);
             let lines = not_compared.iter().map(|line| ("not compared", format!("not compared: {line}\n")));
             text += &first_ones(lines, everything, "conflicts list");

@@ -96,7 +96,9 @@ fn list_assigned(look: &Look, command: &List, wanted: Option<GuestState>, format
         if command.node.is_some() && place != command.node.as_ref() {
             continue;
         }
+        let number = vmid.to_string();
         for (nic, interface) in &guest.interfaces {
+            let (name, mac) = (nic.to_string(), interface.mac.to_string());
             let state = states.of_nic(*vmid, *nic, interface.mac);
             if wanted.is_some_and(|wanted| wanted != state) {
                 continue;
@@ -108,12 +110,12 @@ fn list_assigned(look: &Look, command: &List, wanted: Option<GuestState>, format
                     continue;
                 }
                 if is_text {
-                    rows.cell(vmid);
-                    rows.cell(nic);
-                    rows.cell(assigned.address.to_string());
-                    rows.cell(interface.mac);
-                    rows.cell(&assigned.pool);
-                    rows.cell(place.map_or("", NodeName::as_str));
+                    rows.text(&number);
+                    rows.text(&name);
+                    rows.cell(assigned.address);
+                    rows.text(&mac);
+                    rows.text(assigned.pool.as_str());
+                    rows.text(place.map_or("", NodeName::as_str));
                     rows.cell(state);
                     continue;
                 }

@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::thread::sleep;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::output::{Output, OutputFormat, UNREADABLE, advised, table_within, terminal_width};
 use super::{Metrics, Status, advice};
@@ -53,10 +53,12 @@ pub(super) fn status(node: &Node, command: &Status, format: OutputFormat) -> any
     let output = || {
         let view = ops::status(node);
         let code = if view.unreadable > 0 { UNREADABLE } else { u8::from(view.in_line.is_none()) };
-        Output {
-            has_colours: screen.has_colour,
-            ..Output::new(text(&view, screen.width, command.all), json!(view)).with_code(code)
-        }
+        // Of a hundred thousand addresses only what is asked for is made.
+        let (text, data) = match format {
+            OutputFormat::Text => (text(&view, screen.width, command.all), Value::Null),
+            _ => (String::new(), json!(view)),
+        };
+        Output { has_colours: screen.has_colour, ..Output::new(text, data).with_code(code) }
     };
     if !command.watch {
         return Ok(output());

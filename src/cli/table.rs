@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 
 use crate::host::command;
-use crate::model::text::escaped;
+use crate::model::text::{escaped, is_plain};
 
 /// Whether the locale has more than ASCII.
 pub fn has_utf8() -> bool {
@@ -41,13 +41,19 @@ const NARROWEST: usize = 5;
 /// As [`table`], for this many columns of a terminal: a cell that is too long gets several lines, and where even that is too
 /// wide it is cut, with an ellipsis. Without a limit (a file, a pipe) every cell is whole and in one line.
 pub fn table_within(limit: usize, headers: &[&str], rows: &[Vec<String>]) -> String {
-    drawn(limit, headers, || rows.iter().map(|row| row.iter().map(String::as_str).collect()))
+    let mut long = Rows::new(headers.len());
+    for row in rows {
+        (0..headers.len()).for_each(|at| long.text(row.get(at).map_or("", String::as_str)));
+    }
+    long.drawn(limit, headers)
 }
 
 /// Rows of a long table: one text instead of a million small ones.
 #[derive(Debug)]
 pub struct Rows {
-    columns: usize,
+    /// The widest cell of each column.
+    widths: Vec<usize>,
+    /// As it is shown, cell by cell.
     text: String,
     /// Where each cell ends in it.
     ends: Vec<usize>,
@@ -56,12 +62,35 @@ pub struct Rows {
 impl Rows {
     /// None yet, of so many columns.
     pub fn new(columns: usize) -> Self {
-        Self { columns: columns.max(1), text: String::new(), ends: Vec::new() }
+        Self { widths: vec![0; columns.max(1)], text: String::new(), ends: Vec::new() }
     }
 
     /// Adds the next cell.
     pub fn cell(&mut self, value: impl std::fmt::Display) {
+        let start = self.text.len();
         let _ = write!(self.text, "{value}");
+        self.end_cell(start);
+    }
+
+    /// The same for a text that is there already.
+    pub fn text(&mut self, text: &str) {
+        let start = self.text.len();
+        self.text.push_str(text);
+        self.end_cell(start);
+    }
+
+    fn end_cell(&mut self, start: usize) {
+        let cell = &self.text[start..];
+        let width = if is_plain(cell) {
+            cell.len()
+        } else {
+            let shown = escaped(cell).into_owned();
+            self.text.truncate(start);
+            self.text.push_str(&shown);
+            length(&shown)
+        };
+        let column = self.ends.len() % self.widths.len();
+        self.widths[column] = self.widths[column].max(width);
         self.ends.push(self.text.len());
     }
 
@@ -72,85 +101,96 @@ impl Rows {
 
     /// As [`table`].
     pub fn table(&self, headers: &[&str]) -> String {
-        let row = |number: usize| {
-            let first = number * self.columns;
-            let cell = |at: usize| {
-                let start = at.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
-                self.ends.get(at).and_then(|end| self.text.get(start..*end)).unwrap_or_default()
-            };
-            (first..first + self.columns).map(cell).collect()
+        self.drawn(terminal_width(), headers)
+    }
+
+    fn drawn(&self, limit: usize, headers: &[&str]) -> String {
+        let utf8 = has_utf8();
+        let whole: Vec<usize> =
+            headers.iter().zip(&self.widths).map(|(header, width)| length(header).max(*width)).collect();
+        let mut widths = whole.clone();
+        // The widest first, as long as that helps.
+        for least in [NARROW, NARROWEST] {
+            loop {
+                let excess = (widths.iter().map(|width| width + 3).sum::<usize>() + 1).saturating_sub(limit);
+                let Some(widest) = widths.iter_mut().max().filter(|widest| excess > 0 && **widest > least) else {
+                    break;
+                };
+                *widest = widest.saturating_sub(excess.min(4)).max(least);
+            }
+        }
+        let rule = |left: char, fill: char, cross: char, right: char| {
+            let bars: Vec<String> = widths.iter().map(|width| fill.to_string().repeat(width + 2)).collect();
+            format!("{left}{}{right}\n", bars.join(&cross.to_string()))
         };
-        drawn(terminal_width(), headers, || (0..self.ends.len() / self.columns).map(row))
+        let lines = Lines { bar: if utf8 { "│ " } else { "| " }, utf8, widths: &widths, whole: &whole };
+        let (top, middle, bottom) = if utf8 {
+            (rule('┌', '─', '┬', '┐'), rule('╞', '═', '╪', '╡'), rule('└', '─', '┴', '┘'))
+        } else {
+            let plain = rule('+', '-', '+', '+');
+            (plain.clone(), plain.clone(), plain)
+        };
+        let mut text = top;
+        lines.put(&mut text, headers);
+        text += &middle;
+        text.reserve((self.ends.len() / self.widths.len()).saturating_mul(middle.len()) + bottom.len());
+        let (mut start, mut row) = (0, Vec::new());
+        for end in &self.ends {
+            row.push(self.text.get(start..*end).unwrap_or_default());
+            start = *end;
+            if row.len() == self.widths.len() {
+                lines.put(&mut text, &row);
+                row.clear();
+            }
+        }
+        text + &bottom
     }
 }
 
-/// The rows are asked for twice: how wide they are, and then for themselves.
-fn drawn<'a, R: Iterator<Item = Vec<&'a str>>>(limit: usize, headers: &[&str], rows: impl Fn() -> R) -> String {
-    let utf8 = has_utf8();
-    let mut widths: Vec<usize> = headers.iter().map(|header| length(header)).collect();
-    for row in rows() {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(length(&escaped(cell)));
+/// How the lines of a table look.
+struct Lines<'a> {
+    bar: &'static str,
+    utf8: bool,
+    /// How wide each column is, and how wide it would have to be.
+    widths: &'a [usize],
+    whole: &'a [usize],
+}
+
+impl Lines<'_> {
+    /// Writes one row.
+    fn put(&self, text: &mut String, cells: &[&str]) {
+        if self.widths == self.whole {
+            return self.line(text, cells);
         }
-    }
-    let whole = widths.clone();
-    // The widest first, as long as that helps.
-    for least in [NARROW, NARROWEST] {
-        loop {
-            let excess = (widths.iter().map(|width| width + 3).sum::<usize>() + 1).saturating_sub(limit);
-            let Some(widest) = widths.iter_mut().max().filter(|widest| excess > 0 && **widest > least) else { break };
-            *widest = widest.saturating_sub(excess.min(4)).max(least);
-        }
-    }
-    let is_cut: Vec<bool> = widths.iter().zip(&whole).map(|(width, whole)| width < whole && *width < NARROW).collect();
-    let rule = |left: char, fill: char, cross: char, right: char| {
-        let bars: Vec<String> = widths.iter().map(|width| fill.to_string().repeat(width + 2)).collect();
-        format!("{left}{}{right}\n", bars.join(&cross.to_string()))
-    };
-    let bar = if utf8 { '│' } else { '|' };
-    let put = |text: &mut String, cells: &[&str]| {
-        let cells = cells.iter().zip(widths.iter().zip(&is_cut));
-        let cells: Vec<_> = cells
-            .map(
-                |(cell, (width, is_cut))| {
-                    if *is_cut { shortened(&escaped(cell), *width, utf8).into() } else { escaped(cell) }
-                },
-            )
-            .collect();
-        let fits = cells.iter().zip(&widths).all(|(cell, width)| length(cell) <= *width);
-        let mut line = |cells: &mut dyn Iterator<Item = &str>| {
-            for (cell, width) in cells.zip(&widths) {
-                text.push(bar);
-                text.push(' ');
-                text.push_str(cell);
-                // A width in a format has 16 bits, and a cell may be longer.
-                text.extend(std::iter::repeat_n(' ', width.saturating_sub(length(cell)) + 1));
-            }
-            text.push(bar);
-            text.push('\n');
+        let of_cell = |((cell, width), whole): ((&&str, &usize), &usize)| match length(cell) <= *width {
+            true => vec![(*cell).to_owned()],
+            false if width < whole && *width < NARROW => vec![shortened(cell, *width, self.utf8)],
+            false => wrapped(cell, *width),
         };
-        if fits {
-            return line(&mut cells.iter().map(AsRef::as_ref));
+        let cells: Vec<Vec<String>> = cells.iter().zip(self.widths).zip(self.whole).map(of_cell).collect();
+        for number in 0..cells.iter().map(Vec::len).max().unwrap_or(0) {
+            let line: Vec<&str> = cells.iter().map(|lines| lines.get(number).map_or("", String::as_str)).collect();
+            self.line(text, &line);
         }
-        let cells: Vec<Vec<String>> = cells.iter().zip(&widths).map(|(cell, width)| wrapped(cell, *width)).collect();
-        let height = cells.iter().map(Vec::len).max().unwrap_or(0);
-        for number in 0..height {
-            line(&mut cells.iter().map(|lines| lines.get(number).map_or("", String::as_str)));
-        }
-    };
-    let (top, middle, bottom) = if utf8 {
-        (rule('┌', '─', '┬', '┐'), rule('╞', '═', '╪', '╡'), rule('└', '─', '┴', '┘'))
-    } else {
-        let plain = rule('+', '-', '+', '+');
-        (plain.clone(), plain.clone(), plain)
-    };
-    let mut text = top;
-    put(&mut text, headers);
-    text += &middle;
-    for row in rows() {
-        put(&mut text, &row);
     }
-    text + &bottom
+
+    /// Writes one line, whose cells fit.
+    fn line(&self, text: &mut String, cells: &[&str]) {
+        const BLANKS: &str = "                                ";
+        for (cell, width) in cells.iter().zip(self.widths) {
+            text.push_str(self.bar);
+            text.push_str(cell);
+            // A width in a format has 16 bits, and a cell may be longer.
+            let mut left = width.saturating_sub(length(cell)) + 1;
+            while left > 0 {
+                let some = left.min(BLANKS.len());
+                text.push_str(&BLANKS[..some]);
+                left -= some;
+            }
+        }
+        text.push_str(self.bar.trim_end());
+        text.push('\n');
+    }
 }
 
 /// In characters.

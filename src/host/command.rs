@@ -72,7 +72,8 @@ pub fn run(program: &str, args: &[&str], input: &[u8]) -> Result<Vec<u8>, Comman
     run_for(if is_tool { TOOL_LIMIT } else { PROGRAM_LIMIT }, program, args, input)
 }
 
-fn run_for(limit: Duration, program: &str, args: &[&str], input: &[u8]) -> Result<Vec<u8>, CommandError> {
+/// The same with another limit: for who has less time than the program may take.
+pub fn run_for(limit: Duration, program: &str, args: &[&str], input: &[u8]) -> Result<Vec<u8>, CommandError> {
     let shown = || command_line(std::iter::once(program).chain(args.iter().copied()));
     let start = |source| CommandError::Start { program: shown(), source };
     let mut child = new(program)
@@ -205,6 +206,31 @@ pub fn run_within(seconds: u32, program: &str, args: &[&str]) -> Result<Vec<u8>,
     let limit = seconds.to_string();
     let all: Vec<&str> = ["--signal=KILL", &limit, program].into_iter().chain(args.iter().copied()).collect();
     run("timeout", &all, b"")
+}
+
+/// Has a library do what starts programs and waits for them without a limit of its own; `None` if that is not done within
+/// `limit`, or fails in the library. What was started until then is killed.
+///
+/// It works in a thread, whose children the kernel lists: `proc_tid_children(5)`. One that hangs in the kernel is left behind.
+pub fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let ((told, thread), (done, outcome)) = (channel(), channel());
+    thread::spawn(move || {
+        let _ = told.send(nix::unistd::gettid());
+        let _ = done.send(work());
+    });
+    let thread = thread.recv().ok()?;
+    match outcome.recv_timeout(limit) {
+        Ok(outcome) => return Some(outcome),
+        Err(RecvTimeoutError::Disconnected) => return None,
+        Err(RecvTimeoutError::Timeout) => {}
+    }
+    let children = files::read_kernel(Path::new(&format!("/proc/self/task/{thread}/children"))).unwrap_or_default();
+    for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
+        let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
+    }
+    // It is over a moment later, unless a grandchild holds an end of the pipes.
+    let _ = outcome.recv_timeout(END_LIMIT);
+    None
 }
 
 /// Runs a program that speaks for itself: its output goes where ours goes.
@@ -450,6 +476,19 @@ mod tests {
         assert_eq!(message, "`sh -c 'exit 3'` failed (exit status: 3)");
         let message = run_for(patient, "true", &[], &long).unwrap_err().to_string();
         assert_eq!(message, "cannot run `true`");
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a library would do so")]
+    fn a_library_that_does_not_come_back_is_left() {
+        let sleep = || Command::new("sleep").arg("600").status();
+        assert_eq!(within(Duration::from_secs(60), || 7), Some(7));
+        assert_eq!(within(Duration::from_secs(60), || assert!(std::hint::black_box(false), "a library's bug")), None);
+        let (told, ended) = channel();
+        let late = within(Duration::from_millis(200), move || told.send(sleep()));
+        assert!(late.is_none());
+        let status = ended.recv_timeout(Duration::from_secs(60)).unwrap().unwrap();
+        assert_eq!(status.signal(), Some(9), "its program was killed");
     }
 
     #[test]

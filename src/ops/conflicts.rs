@@ -14,6 +14,7 @@ use crate::guest::GuestError;
 use crate::host::files;
 use crate::links::Links;
 use crate::model::{Problem, Subject, Vmid};
+use crate::plan::Located;
 use crate::reconcile::Node;
 use crate::registry::Registry;
 use crate::request::AcknowledgeConflicts;
@@ -45,7 +46,7 @@ pub fn acknowledge_conflicts(
 }
 
 fn acknowledge(node: &Node, request: AcknowledgeConflicts, dry_run: bool) -> anyhow::Result<Acknowledged> {
-    let (conflicts, _) = all(node, node.store.load_known()?.0.registry);
+    let (conflicts, _) = all(node, node.store.load_known()?.0.registry, &BTreeMap::new());
     let AcknowledgeConflicts { conflicts: mut ids, all: everything } = request;
     if everything {
         ids.extend(conflicts.iter().filter(|conflict| !conflict.acknowledged).map(|conflict| conflict.id.clone()));
@@ -68,11 +69,13 @@ fn acknowledge(node: &Node, request: AcknowledgeConflicts, dry_run: bool) -> any
     Ok(Acknowledged { changed, acknowledged: ids, sentences })
 }
 
-/// Every conflict, and what could not be compared.
-pub(crate) fn all(node: &Node, registry: Registry) -> (Vec<Conflict>, Vec<String>) {
+/// Every conflict, and what could not be compared. The configurations of `known` guests are not read once more.
+pub(crate) fn all(node: &Node, registry: Registry, known: &BTreeMap<Vmid, Located>) -> (Vec<Conflict>, Vec<String>) {
     let mut not_compared = Vec::new();
-    let (mut guests, mut here) = (BTreeMap::new(), BTreeSet::new());
-    for (vmid, found) in node.guests.all() {
+    let mut guests: BTreeMap<_, _> = known.iter().map(|(vmid, located)| (*vmid, located.config.clone())).collect();
+    let is_here = |(vmid, located): (&Vmid, &Located)| (located.node == node.name).then_some(*vmid);
+    let mut here: BTreeSet<Vmid> = known.iter().filter_map(is_here).collect();
+    for (vmid, found) in node.guests.all_but(|vmid| known.contains_key(&vmid)) {
         match found {
             Ok(located) => {
                 here.extend((located.node == node.name).then_some(vmid));

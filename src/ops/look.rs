@@ -168,10 +168,11 @@ pub fn status(node: &Node) -> View {
     let tallies = Kernel::open(Reference::default()).and_then(|mut kernel| kernel.tallies());
     let tallies = tallies.map_err(|error| keep("the counters could not be read", error.into())).unwrap_or_default();
     let guard = RunState::guard_note(&node.paths).map(|note| GuardStatus { runs: note.is_alive(), note });
-    let registry = sources.as_ref().map(|sources| sources.inputs().registry.clone());
-    let (conflicts, _) = registry.map(|registry| conflicts::all(node, registry)).unwrap_or_default();
+    let inputs = sources.as_ref().map(Sources::inputs);
+    let conflicts = inputs.map(|inputs| conflicts::all(node, inputs.registry.clone(), &inputs.guests));
+    let (conflicts, _) = conflicts.unwrap_or_default();
     let known = NodeFacts {
-        inputs: sources.as_ref().map(Sources::inputs),
+        inputs,
         comparison: report.as_ref().map(|report| Comparison {
             steps: &report.steps,
             problems: &report.problems,

@@ -27,20 +27,28 @@ impl Node {
         let is_known = !registry.broken.iter().any(|error| error.path == file);
         let choice = registry.node.as_ref().and_then(|node| node.backend).unwrap_or_default();
         let nothing = BackendNote { choice: None, backend: Backend::default(), variants: BTreeSet::new() };
-        let variants = match known {
+        let known = match known {
             Some(known) if known.choice.is_some_and(|decided| decided == choice || !is_known) => return Ok(known),
             // With nothing to route there is nothing to decide, and what stands goes.
             known if !registry.has_routed() => return Ok(known.unwrap_or(nothing)),
-            known => known.unwrap_or(nothing).variants,
+            known => known.unwrap_or(nothing),
         };
         let backend = match choice {
             BackendChoice::Nftables => Backend::Nftables,
-            BackendChoice::Auto => xtables::in_use().map_or(Backend::Nftables, xtables::backend),
+            BackendChoice::Auto => match xtables::in_use() {
+                Ok(used) => used.map_or(Backend::Nftables, xtables::backend),
+                Err(error) => {
+                    // What stood last protects, too; it is decided once more at the next look.
+                    log::warn!("routed traffic is filtered by {} until iptables answers: {error}", known.backend);
+                    log::warn!("hint: {}", error.hint());
+                    return Ok(BackendNote { choice: None, ..known });
+                }
+            },
             BackendChoice::Iptables => {
                 let Ok(variant) = xtables::preferred() else {
                     // Without a program it is not decided which: who needs it is told when it is asked, and nobody else.
                     let backend = xtables::backend(Variant::Nft);
-                    let variants = &variants | &BTreeSet::from([Variant::Nft]);
+                    let variants = &known.variants | &BTreeSet::from([Variant::Nft]);
                     return Ok(BackendNote { choice: None, backend, variants });
                 };
                 xtables::backend(variant)
@@ -48,7 +56,7 @@ impl Node {
             BackendChoice::IptablesLegacy => xtables::backend(Variant::Legacy),
             BackendChoice::IptablesNft => xtables::backend(Variant::Nft),
         };
-        let mut note = BackendNote { choice: Some(choice), backend, variants };
+        let mut note = BackendNote { choice: Some(choice), backend, variants: known.variants };
         if let Backend::Iptables { variant, .. } = backend {
             note.variants.insert(variant);
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::ReconcileError;
 use crate::audit::{Change, bindings};
 use crate::links::Links;
-use crate::model::{GuestKind, Vmid};
+use crate::model::{GuestKind, IfName, NicId, Vmid};
 use crate::plan::{Inputs, Presence, support};
 use crate::registry::Registry;
 use crate::system::run::{Mark, MarkPhase, RunState};
@@ -85,11 +85,16 @@ pub(super) fn binding_changes(before: Option<&Mark>, after: Option<&Mark>) -> Ve
 pub fn presence_of(vmid: Vmid, kind: GuestKind, here: bool, mark: Option<&Mark>, links: &Links) -> Option<Presence> {
     let phase = mark.map(|mark| mark.phase);
     let left = mark.map(|mark| &mark.left_ports[..]).unwrap_or_default();
-    let port_exists = (0..32).any(|index| {
-        let nic = index.to_string().parse().ok();
-        let link = nic.and_then(|nic| links.get(kind.port(vmid, nic)));
-        link.is_some_and(|link| phase != Some(MarkPhase::Stopped) || !left.contains(&link.index))
-    });
+    // Its ports stand beside each other, and most guests of a cluster have none here.
+    let stem = kind.stem(vmid);
+    let ports = links.0.range(stem..).take_while(|(name, _)| name.as_str().starts_with(stem.as_str()));
+    let is_port = |name: &IfName| {
+        let nic = name.as_str()[stem.as_str().len()..].parse();
+        nic.is_ok_and(|nic: NicId| kind.port(vmid, nic) == *name)
+    };
+    let port_exists = ports
+        .filter(|(name, _)| is_port(name))
+        .any(|(_, link)| phase != Some(MarkPhase::Stopped) || !left.contains(&link.index));
     let may_be_starting = mark.is_some_and(Mark::may_be_starting);
     match (here, phase) {
         (true, _) if port_exists => Some(Presence::Running),

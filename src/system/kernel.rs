@@ -236,13 +236,13 @@ impl Kernel {
         }
         if !self.variants.is_empty() {
             // Whoever needs no iptables is not kept from anything by one that is broken.
-            let (chains, unread) = xtables::observe_chains(&self.variants);
-            state.chains = chains;
-            for (places, error) in unread {
+            let seen = xtables::observe(&self.variants);
+            state.chains = seen.chains;
+            for (places, error) in seen.unread_chains {
                 let why = unreadable(error);
                 foreign.unread_chains.extend(places.into_iter().map(|place| (place, why.clone())));
             }
-            match xtables::observe_sets() {
+            match seen.sets {
                 Ok(sets) => state.ipsets = sets,
                 Err(error) => foreign.unread_sets = Some(unreadable(error)),
             }

@@ -116,11 +116,15 @@ impl Claims {
 
     /// The conflicts among what was seen. `here` are the guests on this node: who moves away takes his MAC with him.
     pub fn conflicts(&self, registry: &Registry, here: &BTreeSet<Vmid>, now: Moment) -> Vec<Conflict> {
+        let limit = |claim: &Claim| if claim.asks { FRESH_QUESTION } else { FRESH };
+        let mut fresh = self.seen.iter().filter(|(claim, count)| count.last.after(limit(claim)) > now).peekable();
+        if fresh.peek().is_none() {
+            // To sort all that is assigned takes longest.
+            return Vec::new();
+        }
         let holders: BTreeMap<MacAddr, Vmid> =
             registry.assignments().map(|(vmid, _, interface, _)| (interface.mac, vmid)).collect();
         let assigned = Holders::of(registry);
-        let limit = |claim: &Claim| if claim.asks { FRESH_QUESTION } else { FRESH };
-        let fresh = self.seen.iter().filter(|(claim, count)| count.last.after(limit(claim)) > now);
         fresh.filter_map(|(claim, count)| conflict(claim, *count, registry, &assigned, &holders, here)).collect()
     }
 

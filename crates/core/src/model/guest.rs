@@ -73,11 +73,16 @@ impl GuestKind {
     ///
     /// With the NIC firewall it sits on a bridge of its own, under the same name; the frame is seen there first.
     pub fn port(self, vmid: Vmid, nic: NicId) -> IfName {
-        let stem = match self {
+        IfName::literal(&format!("{}{}", self.stem(vmid), nic.index()))
+    }
+
+    /// What the names of all such interfaces of a guest begin with.
+    pub fn stem(self, vmid: Vmid) -> IfName {
+        let kind = match self {
             Self::Qemu => "tap",
             Self::Lxc => "veth",
         };
-        IfName::literal(&format!("{stem}{vmid}i{}", nic.index()))
+        IfName::literal(&format!("{kind}{vmid}i"))
     }
 
     /// The interface that stands for this NIC on the pool's bridge when the NIC firewall is on.

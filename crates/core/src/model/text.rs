@@ -15,19 +15,43 @@ fn is_unprintable(c: char) -> bool {
 
 /// One line of text: every unprintable character is shown as an escape (`\n`, `\u{1b}`, `\u{202e}`).
 pub fn escaped(text: &str) -> Cow<'_, str> {
-    escaped_but(text, |_| false)
+    escaped_but(text, false)
 }
 
 /// The same for text of several lines; their ends and tabs are meant. For the door of output: fields of others that could
 /// have such an end themselves are passed through [`escaped`] before.
 pub fn escaped_lines(text: &str) -> Cow<'_, str> {
-    escaped_but(text, |c| matches!(c, '\n' | '\t'))
+    escaped_but(text, true)
 }
 
-fn escaped_but(text: &str, is_meant: impl Fn(char) -> bool) -> Cow<'_, str> {
-    // Nearly all text is printable ASCII, and a table of a hundred thousand addresses is much of it.
-    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') || byte.is_ascii() && is_meant(char::from(byte));
-    if text.bytes().all(is_plain) || !text.chars().any(|c| is_unprintable(c) && !is_meant(c)) {
+/// Whether it is printable ASCII, so that [`escaped`] would leave it as it is, and each byte is one character wide. Nearly all
+/// text is so.
+pub fn is_plain(text: &str) -> bool {
+    all_at_once(text.as_bytes(), |byte| (byte >= b' ') & (byte <= b'~'))
+}
+
+/// Whether it surely has no unprintable character, by its bytes alone: no control character, no first byte of the others but one,
+/// and after that one no second byte of theirs. Letters of most languages and the lines of tables pass.
+fn is_harmless(text: &str, has_lines: bool) -> bool {
+    let bytes = text.as_bytes();
+    let is_control = |byte: u8| (byte < b' ') & !(has_lines & ((byte == b'\n') | (byte == b'\t'))) | (byte == 0x7f);
+    // U+0080 to U+00BF, U+0600 to U+063F, U+F000 to U+FFFF, U+C0000 and more.
+    let is_first = |byte: u8| (byte == 0xc2) | (byte == 0xd8) | (byte == 0xef) | (byte >= 0xf3);
+    // U+2000 to U+207F.
+    let mut pairs = bytes.iter().zip(bytes.iter().skip(1));
+    all_at_once(bytes, |byte| !is_control(byte) & !is_first(byte))
+        && !pairs.any(|(first, second)| (*first == 0xe2) & (*second <= 0x81))
+}
+
+/// A table of a hundred thousand addresses is much text: it is looked at in pieces, without a branch for each byte, so that the
+/// processor takes many bytes at once.
+fn all_at_once(bytes: &[u8], is_meant: impl Fn(u8) -> bool) -> bool {
+    bytes.chunks(256).all(|piece| piece.iter().fold(true, |all, byte| all & is_meant(*byte)))
+}
+
+fn escaped_but(text: &str, has_lines: bool) -> Cow<'_, str> {
+    let is_meant = |c: char| has_lines && matches!(c, '\n' | '\t');
+    if is_harmless(text, has_lines) || !text.chars().any(|c| is_unprintable(c) && !is_meant(c)) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 16);
@@ -109,6 +133,8 @@ mod tests {
         assert!(matches!(escaped("as it is: böse, 漢, ─│"), Cow::Borrowed(_)));
         for c in (0..=0x10_ffff).filter_map(char::from_u32) {
             let text = escaped_lines(&String::from(c)).into_owned();
+            assert_eq!(is_unprintable(c), escaped(&format!("x{c}")).len() > 1 + c.len_utf8(), "{c:?}");
+            assert!(!is_unprintable(c) || !is_plain(&String::from(c)), "{c:?}");
             assert!(text.chars().all(|c| matches!(c, '\n' | '\t') || !c.is_control()), "{c:?}: {text:?}");
         }
         assert_eq!(one_line("  first\r\n\n second\x1b[0m \n"), "first; second\\u{1b}[0m");

@@ -16,6 +16,7 @@ pub mod room;
 mod search;
 pub mod shared;
 mod spans;
+mod strict;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
