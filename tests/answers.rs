@@ -80,6 +80,10 @@ const LINES: &[&str] = &[
     "pool show none",
     "pool export more",
     "pool import more FILE",
+    "import ASSIGNMENTS --dry-run",
+    "import ASSIGNMENTS",
+    "import ASSIGNMENTS",
+    "import FILE",
     "registry convert",
     "key add billing --role gateway --organization acme --expires 90d",
     "key add billing --role viewer",
@@ -136,8 +140,11 @@ fn answers_keep_to_their_schemas() {
     let names = commands();
     node.tree.write("entries.csv", "address\n198.51.100.64\n198.51.100.65\n");
     let file = node.tree.path("entries.csv").display().to_string();
+    node.tree.write("assignments.csv", "vmid,address\n102,198.51.100.65\n");
+    let assignments = node.tree.path("assignments.csv").display().to_string();
     for line in LINES {
-        let run = node.run(&format!("{} --output-format json", line.replace("FILE", &file)));
+        let words = line.replace("FILE", &file).replace("ASSIGNMENTS", &assignments);
+        let run = node.run(&format!("{words} --output-format json"));
         let command = names.iter().filter(|name| *line == **name || line.starts_with(&format!("{name} ")));
         let command = command.max_by_key(|name| name.len()).unwrap_or_else(|| panic!("`{line}` is no command"));
         assert!(run.code != 2 && run.out.lines().count() == 1, "{run}");

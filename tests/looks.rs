@@ -64,12 +64,13 @@ const LOOKS: [&str; 44] = [
 ];
 
 /// Commands that change something, with what makes them show what they would do.
-const CHANGES: [&str; 25] = [
+const CHANGES: [&str; 26] = [
     "--dry-run key add billing --role gateway",
     "--dry-run key revoke billing",
     "--dry-run pool create more --profile generic-bridged --bridge vmbr0 --gateway4 198.51.100.1 198.51.100.8/29",
     "--dry-run pool add ovh-rbx 203.0.113.77",
     "--dry-run pool import ovh-rbx entries.csv",
+    "--dry-run import assignments.csv",
     "--dry-run pool set ovh-rbx --cool-down 30m",
     "--dry-run pool remove ovh-rbx 203.0.113.13",
     "--dry-run setup --yes",

@@ -16,8 +16,8 @@ use crate::model::{
 };
 use crate::ops::keys::{KeyAdded, KeyRevoked};
 use crate::ops::{
-    Acknowledged, AddressesAdded, Applied, Assigned, Converted, Done, Examined, InterfaceSet, NodeChanged, PoolCreated,
-    PoolProperties, PoolRemoved, PoolSettings, Released, Restored, SnippetStorageAdded,
+    Acknowledged, AddressesAdded, Applied, Assigned, Converted, Done, Examined, Imported, InterfaceSet, NodeChanged,
+    PoolCreated, PoolProperties, PoolRemoved, PoolSettings, Released, Restored, SnippetStorageAdded,
 };
 use crate::partition::{self, Plan, Strategy, Weight};
 use crate::plan::{GuestState, Router};
@@ -241,6 +241,7 @@ pub fn schemas() -> BTreeMap<&'static str, Value> {
         ("pool list", answer::<Pools>()),
         ("pool show", answer::<PoolShown>()),
         ("assign", done::<Assigned>()),
+        ("import", done::<Imported>()),
         ("release", done::<Released>()),
         ("set", done::<InterfaceSet>()),
         ("list", one::<Either<Answer<Assignments>, Answer<Ranges>>>()),

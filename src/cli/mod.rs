@@ -9,6 +9,7 @@ mod conflicts;
 mod doctor;
 mod explain;
 pub mod help;
+mod import;
 mod inside;
 mod interface;
 mod keys;
@@ -125,6 +126,21 @@ pub enum Command {
     /// it holds one already: the same command again changes nothing. --count and --more ask for several.
     /// The hookscript is registered with the guest; a hookscript that it has already is kept and called by ours.
     Assign(Assign),
+    /// Give addresses to many guests, as a CSV or JSON file says: all in one step, or none
+    ///
+    /// CSV has a first line with the names of its columns: `vmid`, `address`, and if wanted `interface` (net0), `organization`.
+    /// What a guest holds already is no change. The network is not asked who has the addresses. With --dry-run the changes are
+    /// only shown.
+    Import {
+        /// The file
+        file: PathBuf,
+        /// Do not register the hookscript
+        #[arg(long)]
+        no_hookscript: bool,
+        /// Why
+        #[command(flatten)]
+        reason: Reason,
+    },
     /// Take addresses from a guest
     ///
     /// What the guest does not hold, or holds no more, need not be taken from it: that is said, and no failure.
@@ -1198,6 +1214,7 @@ impl Command {
             Self::Key(KeyCommand::Add(command)) => &command.reason,
             Self::Key(KeyCommand::Revoke { reason, .. }) => reason,
             Self::Assign(command) => &command.reason,
+            Self::Import { reason, .. } => reason,
             Self::Release(command) => &command.reason,
             Self::Set(command) => &command.reason,
             _ => return None,
@@ -1254,6 +1271,9 @@ impl Cli {
                     Command::Node(command) => settings::run(&node, command, global.dry_run),
                     Command::Setup(command) => setup::setup(&node, &command, global.dry_run),
                     Command::Assign(command) => assignments::assign(&node, &command, global.dry_run),
+                    Command::Import { file, no_hookscript, .. } => {
+                        import::import(&node, &file, !no_hookscript, global.dry_run)
+                    }
                     Command::Release(command) => assignments::release(&node, &command, global.dry_run),
                     Command::Set(command) => interface::set(&node, command, global.dry_run),
                     Command::List(command) => list::list(&node, &command, global.output_format),

@@ -20,7 +20,7 @@ use crate::hookscript;
 use crate::model::{MacAddr, NicId, PoolName, Prefix, Problem, Subject, Vmid};
 use crate::reconcile::{Node, ReconcileError, presence_of};
 use crate::registry::document::{Assigned as Entry, GuestFile, Interface, PoolIndex, PoolsFile};
-use crate::registry::{AssignRequest, Quantity, Registry, Rerouted, RuleError};
+use crate::registry::{AssignRequest, Quantity, Registry, RuleError};
 use crate::request::Assign;
 use crate::store::StoreError;
 use crate::store::journal::now;
@@ -200,7 +200,7 @@ fn quantity(command: &Assign) -> Quantity {
 
 /// Changes of these NICs that wait for the guest's next start. Of a guest that is off they count at once: whatever `qm set`
 /// is called for next carries them out.
-fn waiting_changes(node: &Node, vmid: Vmid, located: &mut Located, wanted: &[NicId]) -> Option<Problem> {
+pub(super) fn waiting_changes(node: &Node, vmid: Vmid, located: &mut Located, wanted: &[NicId]) -> Option<Problem> {
     let waiting: Vec<NicId> = wanted.iter().copied().filter(|nic| located.config.pending.contains_key(nic)).collect();
     if waiting.is_empty() {
         return None;
@@ -377,7 +377,7 @@ fn twins(guest: &GuestFile, pools: &PoolsFile) -> Vec<Problem> {
     notes
 }
 
-/// What became of a guest whose gateway is another one.
+/// What became of a guest whose addresses or gateways are others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Retold {
     /// The guest.
@@ -391,9 +391,8 @@ pub struct Retold {
     pub problem: Option<Problem>,
 }
 
-/// Tells guests the gateways that they have since their pool changed.
-pub(super) fn retold(node: &Node, registry: &Registry, rerouted: &[Rerouted], dry_run: bool) -> Vec<Retold> {
-    let vmids: BTreeSet<Vmid> = rerouted.iter().map(|change| change.vmid).collect();
+/// Tells guests the addresses and gateways that they have since the registry changed.
+pub(super) fn retold(node: &Node, registry: &Registry, vmids: BTreeSet<Vmid>, dry_run: bool) -> Vec<Retold> {
     let mut all = Vec::new();
     for vmid in vmids {
         let Some(guest) = registry.guests.get(&vmid).cloned() else { continue };
@@ -417,7 +416,7 @@ pub(crate) fn contested(node: &Node, registry: &Registry) -> BTreeMap<Prefix, (S
 }
 
 /// That an address was somebody else's not long ago. Whoever names it is not kept from it.
-fn still_warm(registry: &Registry, address: Prefix, request: &AssignRequest) -> Option<Problem> {
+pub(super) fn still_warm(registry: &Registry, address: Prefix, request: &AssignRequest) -> Option<Problem> {
     let (released, free_at) = registry.cooling_of(address, request.vmid, request.now)?;
     let (address, until, free_at) = (address.to_string(), released.at.to_second(), free_at.to_second());
     let sentence = format!(
@@ -444,7 +443,7 @@ fn inside_now(changed: &Changed<'_>, command: &Assign) -> (Inside, Option<Proble
 }
 
 /// Remembers how the guest shall be told, and what its NICs were configured with.
-fn keep_network(registry: &mut Registry, vmid: Vmid, located: &Located, command: &Assign) {
+pub(super) fn keep_network(registry: &mut Registry, vmid: Vmid, located: &Located, command: &Assign) {
     let Some(guest) = registry.guests.get_mut(&vmid) else { return };
     guest.cloud_init.os = command.os.unwrap_or(guest.cloud_init.os);
     guest.cloud_init.check = command.cloud_init.unwrap_or(guest.cloud_init.check);
@@ -456,12 +455,15 @@ fn keep_network(registry: &mut Registry, vmid: Vmid, located: &Located, command:
 }
 
 pub(super) fn is_running(node: &Node, vmid: Vmid, located: &Located) -> bool {
+    if located.node != node.name {
+        return false;
+    }
     let links = observe_links().unwrap_or_default();
-    located.node == node.name && presence_of(vmid, located.config.kind, true, None, &links).is_some()
+    presence_of(vmid, located.config.kind, true, None, &links).is_some()
 }
 
 /// The NICs that are meant, with the MACs of the guest's configuration.
-fn nics(vmid: Vmid, located: &Located, wanted: &[NicId]) -> anyhow::Result<Vec<(NicId, MacAddr)>> {
+pub(super) fn nics(vmid: Vmid, located: &Located, wanted: &[NicId]) -> anyhow::Result<Vec<(NicId, MacAddr)>> {
     let tool = located.config.kind.tool();
     let mut nics: Vec<(NicId, MacAddr)> = Vec::new();
     for id in wanted {
@@ -509,7 +511,12 @@ fn nics(vmid: Vmid, located: &Located, wanted: &[NicId]) -> anyhow::Result<Vec<(
 }
 
 /// The NIC must be on the pool's bridge: a wrong one is better said now than at the next start.
-fn check_bridges(registry: &Registry, vmid: Vmid, located: &Located, request: &AssignRequest) -> Result<(), RuleError> {
+pub(super) fn check_bridges(
+    registry: &Registry,
+    vmid: Vmid,
+    located: &Located,
+    request: &AssignRequest,
+) -> Result<(), RuleError> {
     let Some(guest) = registry.guests.get(&vmid) else { return Ok(()) };
     for (nic, _, assigned) in guest.addresses().filter(|(nic, ..)| request.nics.iter().any(|(id, _)| id == nic)) {
         let Some(pool) = registry.pools.pools.get(&assigned.pool) else { continue };
@@ -530,7 +537,7 @@ fn check_bridges(registry: &Registry, vmid: Vmid, located: &Located, request: &A
 }
 
 /// Remembers the hookscript that the guest has of its own, so that ours can call it.
-fn keep_hookscript(registry: &mut Registry, vmid: Vmid, located: &Located, no_hookscript: bool) {
+pub(super) fn keep_hookscript(registry: &mut Registry, vmid: Vmid, located: &Located, no_hookscript: bool) {
     let own = located.config.hookscript.clone().filter(|volume| !hookscript::is_ours(volume));
     if let (Some(own), false, Some(guest)) = (own, no_hookscript, registry.guests.get_mut(&vmid)) {
         guest.hookscript = Some(own);

@@ -49,6 +49,10 @@ pub struct PoolCreated {
     pub problems: Vec<Problem>,
 }
 
+fn concerned(rerouted: &[Rerouted]) -> BTreeSet<Vmid> {
+    rerouted.iter().map(|change| change.vmid).collect()
+}
+
 /// Creates a pool.
 pub fn create_pool(node: &Node, request: CreatePool, dry_run: bool) -> Result<Done<PoolCreated>, Problem> {
     let trying = format!("cannot create pool `{}`", request.pool);
@@ -265,7 +269,7 @@ fn add(node: &Node, request: &AddAddresses, dry_run: bool) -> anyhow::Result<Don
         assumptions: said,
         withheld: withheld(&registry, name, &own),
         rerouted: rerouted.iter().map(Rerouting::from).collect(),
-        retold: retold(node, &registry, &rerouted, dry_run),
+        retold: retold(node, &registry, concerned(&rerouted), dry_run),
     };
     Ok(follow::follow_pool(node, dry_run, &Subject::Pool(name.clone()), registry, answer))
 }
@@ -399,7 +403,7 @@ fn set(node: &Node, request: &SetPool, dry_run: bool) -> anyhow::Result<Done<Poo
         properties: PoolProperties::from(&pool),
         problems,
         rerouted: rerouted.iter().map(Rerouting::from).collect(),
-        retold: retold(node, &registry, &rerouted, dry_run),
+        retold: retold(node, &registry, concerned(&rerouted), dry_run),
     };
     Ok(follow::follow_pool(node, dry_run, &Subject::Pool(name.clone()), registry, answer))
 }

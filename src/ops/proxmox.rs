@@ -80,7 +80,7 @@ impl Outcome {
     }
 
     /// Whether the administrator has to do something.
-    pub(crate) fn is_left_to_do(&self) -> bool {
+    pub fn is_left_to_do(&self) -> bool {
         matches!(self, Self::LeftToDo { .. } | Self::Failed { .. })
     }
 }

@@ -291,6 +291,30 @@ pub struct Assign {
     pub live: bool,
 }
 
+impl Assign {
+    /// For a guest, with all else as it is where nothing is said.
+    pub fn of(vmid: Vmid) -> Self {
+        Self {
+            vmid,
+            addresses: Vec::new(),
+            interfaces: first_nic(),
+            pool: None,
+            families: BTreeSet::new(),
+            count: None,
+            more: false,
+            organization: None,
+            vps_id: None,
+            set_mac: false,
+            probe: None,
+            hookscript: yes(),
+            os: None,
+            cloud_init: None,
+            reinit: false,
+            live: false,
+        }
+    }
+}
+
 /// Addresses that a guest loses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

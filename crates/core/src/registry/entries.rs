@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use super::document::{Pool, PoolAddress};
-use super::{Edit, EntryChange, Holders, Registry, RuleError};
+use super::{Edit, EntryChange, Holders, Registry, RuleError, rows};
 use crate::model::{MacAddr, PoolName, Prefix};
 
 /// An entry as it was, if it was there, and as it is.
@@ -105,7 +105,7 @@ const COLUMNS: [&str; 4] = ["address", "mac", "gateway", "monthly_cost_cents"];
 /// Reads a file of entries: JSON if it begins like that, else CSV with a line of names first. What is empty stays as it is. The
 /// error names the line, or the place in the JSON.
 pub fn read_entries(text: &str) -> Result<Vec<(Prefix, EntryChange)>, String> {
-    let rows = if text.trim_start().starts_with(['{', '[']) { rows_of_json(text)? } else { rows_of_csv(text)? };
+    let rows = if rows::are_json(text) { rows::of_json(text, "addresses")? } else { rows_of_csv(text)? };
     let mut seen = BTreeMap::new();
     let mut changes = Vec::new();
     for (place, row) in rows {
@@ -125,64 +125,19 @@ pub fn read_entries(text: &str) -> Result<Vec<(Prefix, EntryChange)>, String> {
     if changes.is_empty() { Err("there is no address in it".to_owned()) } else { Ok(changes) }
 }
 
-fn rows_of_json(text: &str) -> Result<Vec<(String, Row)>, String> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Rows {
-        List(Vec<serde_json::Value>),
-        Document { addresses: Vec<serde_json::Value> },
-    }
-    let rows: Rows = serde_json::from_str(text).map_err(|error| {
-        if error.is_data() {
-            "it is neither a list of entries nor an object with `addresses`".to_owned()
-        } else {
-            error.to_string()
-        }
-    })?;
-    let (Rows::List(rows) | Rows::Document { addresses: rows }) = rows;
-    let row = |(at, row): (usize, serde_json::Value)| {
-        let place = format!("entry {}", at + 1);
-        serde_json::from_value(row).map(|row| (place.clone(), row)).map_err(|error| format!("{place}: {error}"))
-    };
-    rows.into_iter().enumerate().map(row).collect()
-}
-
 fn rows_of_csv(text: &str) -> Result<Vec<(String, Row)>, String> {
-    let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
-    let cells = |line: &str| -> Vec<String> {
-        line.trim_start_matches('\u{feff}')
-            .split([',', ';'])
-            .map(|cell| cell.trim().trim_matches('"').to_owned())
-            .collect()
-    };
-    let names = lines.next().map(|(_, line)| cells(line)).unwrap_or_default();
-    if let Some(name) = names.iter().find(|name| !COLUMNS.contains(&name.as_str())) {
-        return Err(format!("line 1: `{name}` is no column; the first line names them: {}", COLUMNS.join(",")));
-    }
-    let mut rows = Vec::new();
-    for (number, line) in lines {
-        let (place, cells) = (format!("line {}", number + 1), cells(line));
-        if cells.len() > names.len() {
-            return Err(format!("{place}: it has {} cells, and there are {} columns", cells.len(), names.len()));
-        }
-        let mut row = Row::default();
-        for (name, cell) in names.iter().zip(cells).filter(|(_, cell)| !cell.is_empty()) {
-            let wrong = |error: String| format!("{place}: {name}: {error}");
-            match name.as_str() {
-                "address" => row.address = Some(cell.parse().map_err(|error| wrong(format!("{error}")))?),
-                "mac" => row.mac = Some(cell.parse().map_err(|error| wrong(format!("{error}")))?),
-                "gateway" => {
-                    row.gateway = Some(cell.parse().map_err(|_| wrong(format!("`{cell}` is not an IP address")))?);
-                }
-                _ => {
-                    row.monthly_cost_cents =
-                        Some(cell.parse().map_err(|_| wrong(format!("`{cell}` is not a whole number of cents")))?);
-                }
+    rows::of_csv(text, &COLUMNS, |row: &mut Row, name, cell| {
+        match name {
+            "address" => row.address = Some(cell.parse().map_err(|error| format!("{error}"))?),
+            "mac" => row.mac = Some(cell.parse().map_err(|error| format!("{error}"))?),
+            "gateway" => row.gateway = Some(cell.parse().map_err(|_| format!("`{cell}` is not an IP address"))?),
+            _ => {
+                let wrong = |_| format!("`{cell}` is not a whole number of cents");
+                row.monthly_cost_cents = Some(cell.parse().map_err(wrong)?);
             }
         }
-        rows.push((place, row));
-    }
-    Ok(rows)
+        Ok(())
+    })
 }
 
 /// The entries of a pool as CSV that [`read_entries`] reads.

@@ -13,10 +13,12 @@ pub mod layout;
 mod prefixes;
 pub mod releases;
 pub mod room;
+mod rows;
 mod search;
 pub mod shared;
 mod spans;
 mod strict;
+pub mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -1,0 +1,66 @@
+//! `import`: assignments of many guests, from a file.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use super::advice;
+use super::output::{Output, told};
+use super::table::table;
+use crate::code;
+use crate::host::files;
+use crate::model::Subject;
+use crate::model::text::escaped;
+use crate::ops::{self, Given, Held, Imported, Registered};
+use crate::reconcile::Node;
+use crate::registry::wishes::read_wishes;
+
+/// A line each for a hundred thousand addresses.
+const LIMIT: usize = 32 << 20;
+
+/// How many guests are named of those whose hookscript is left to be set.
+const NAMED: usize = 10;
+
+pub(super) fn import(node: &Node, path: &Path, hookscript: bool, dry_run: bool) -> anyhow::Result<Output> {
+    let trying = format!("cannot import `{}`", escaped(&path.to_string_lossy()));
+    let bytes = files::read_whole(path, LIMIT).with_context(|| trying.clone())?;
+    let refused = |why: &str| {
+        let subject = Subject::File(path.display().to_string());
+        let hint = "a file of two lines: `printf 'vmid,address\\n100,203.0.113.10\\n' > FILE`";
+        advice(code!("import-invalid"), subject, format!("{trying}: {why}"), hint)
+    };
+    let text = String::from_utf8(bytes).map_err(|_| refused("it is no text in UTF-8"))?;
+    let wishes = read_wishes(&text).map_err(|why| refused(&escaped(&why)))?;
+    let done = ops::import(node, &wishes, hookscript, &trying, dry_run)?;
+    let Imported { assignments, hookscripts, network, remarks, .. } = &done.answer;
+    let row = |Given { vmid, held }: &Given| {
+        let Held { address, interface, mac, pool, .. } = held;
+        vec![vmid.to_string(), interface.to_string(), address.to_string(), mac.to_string(), pool.to_string()]
+    };
+    let new: Vec<&Given> = assignments.iter().filter(|given| given.held.new).collect();
+    let mut lines: Vec<String> = remarks.iter().map(|note| told("note", note)).collect();
+    if !new.is_empty() {
+        let rows: Vec<Vec<String>> = new.iter().copied().map(row).collect();
+        lines.push(table(&["vmid", "NIC", "address", "MAC", "pool"], &rows).trim_end().to_owned());
+    }
+    let verb = if dry_run { "would be " } else { "" };
+    lines.push(format!("{} {verb}assigned, {} held already", new.len(), assignments.len() - new.len()));
+    let left: Vec<&Registered> = hookscripts.iter().filter(|one| one.hookscript.is_left_to_do()).collect();
+    let set = hookscripts.len() - left.len();
+    if set > 0 {
+        lines.push(format!("hookscript: {verb}set for {set} guests"));
+    }
+    lines.extend(left.iter().take(NAMED).filter_map(|one| one.hookscript.line("hookscript")));
+    if left.len() > NAMED {
+        lines.push(format!("and {} more guests: `--output-format json` lists them", left.len() - NAMED));
+    }
+    let by_hand = network.iter().filter(|one| one.network.by_hand || one.network.left_to_do);
+    let by_hand: Vec<String> = by_hand.map(|one| one.vmid.to_string()).collect();
+    if let Some(first) = by_hand.first() {
+        lines.push(format!(
+            "network: {} guests are not configured by cloud-init; what to enter inside: `pve-public-ip show {first}`, ...",
+            by_hand.len()
+        ));
+    }
+    Ok(Output::of(&done, &lines, &[]))
+}
