@@ -164,6 +164,7 @@ fn filled_in(word: &str) -> &str {
         "CODE" => "hookscript-missing",
         "SHELL" => "bash",
         "NODE" => "pve1",
+        "ROLE" => "gateway",
         other => other,
     }
 }
