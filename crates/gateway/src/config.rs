@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::Parser as _;
@@ -15,6 +15,9 @@ pub const SECRET_MINIMUM: usize = 32;
 
 /// No secret is longer, in bytes: it has to fit into a header.
 pub const SECRET_MAXIMUM: usize = 512;
+
+/// Where it listens if nothing else is said.
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1537);
 
 /// Makes a secret.
 const MAKE_A_SECRET: &str = "head -c 32 /dev/urandom | base64 -w0";
@@ -28,11 +31,11 @@ const MAKE_A_SECRET: &str = "head -c 32 /dev/urandom | base64 -w0";
 #[derive(Debug, clap::Parser)]
 #[command(name = "pve-public-ip-gateway", version)]
 struct Arguments {
-    /// Address and port to listen at; another one than loopback wants TLS
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:1537")]
-    listen: String,
+    /// Address and port to listen at; another one than loopback wants TLS [default: systemd's socket, else 127.0.0.1:1537]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
     /// Socket of the root part
-    #[arg(long, value_name = "PATH", default_value = "/run/pve-public-ip/api.sock")]
+    #[arg(long, value_name = "PATH", default_value = "/run/pve-public-ip-api.sock")]
     api_socket: PathBuf,
     /// Certificate and its chain, in PEM; loaded again when the file changes
     #[arg(long, value_name = "PATH", requires = "tls_key")]
@@ -51,8 +54,10 @@ struct Arguments {
 /// What the daemon was told.
 #[derive(Debug)]
 pub struct Config {
-    /// Where it listens.
-    pub listen: SocketAddr,
+    /// Where it shall listen, if that was said.
+    listen: Option<SocketAddr>,
+    /// Whether others may read what it says.
+    insecure: bool,
     /// The socket of the root part.
     pub api_socket: PathBuf,
     /// Its certificates.
@@ -263,22 +268,18 @@ impl Config {
                 Refusal::Answer(text)
             }
         })?;
-        let listen: SocketAddr = arguments.listen.parse().map_err(|_| {
-            wrong(
-                format!("--listen: `{}` is no address with a port", arguments.listen),
-                "such as `--listen 127.0.0.1:1537`, `--listen [::1]:1537` or `--listen 0.0.0.0:1537`",
-            )
-        })?;
+        let listen = arguments.listen.map(|text| {
+            text.parse::<SocketAddr>().map_err(|_| {
+                wrong(
+                    format!("--listen: `{text}` is no address with a port"),
+                    "such as `--listen 127.0.0.1:1537`, `--listen [::1]:1537` or `--listen 0.0.0.0:1537`",
+                )
+            })
+        });
         let tls = match (arguments.tls_certificate, arguments.tls_key) {
             (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key, client_ca: arguments.client_ca }),
             _ => None,
         };
-        if tls.is_none() && !arguments.insecure && !listen.ip().to_canonical().is_loopback() {
-            return Err(wrong(
-                format!("--listen: {listen} is not loopback, and without TLS whoever is on the way reads the secrets"),
-                "`--tls-certificate /etc/pve/local/pve-ssl.pem --tls-key /etc/pve/local/pve-ssl.key`, copied to where the gateway can read them; or `--insecure`, if the network is yours alone",
-            ));
-        }
         let uplink = surroundings.variable("GATEWAY_UPLINK_INTERFACE").map(|text| {
             text.parse::<IfName>().map_err(|error| {
                 wrong(
@@ -288,12 +289,35 @@ impl Config {
             })
         });
         Ok(Self {
-            listen,
+            listen: listen.transpose()?,
+            insecure: arguments.insecure,
             api_socket: arguments.api_socket,
             tls,
             secrets: Secrets::load(surroundings)?,
             uplink: uplink.transpose()?,
         })
+    }
+
+    /// Where it listens: at the socket that systemd gives, if there is one.
+    pub fn listen(&self, given: Option<SocketAddr>) -> Result<SocketAddr, Refusal> {
+        let (listen, from) = match (given, self.listen) {
+            (Some(given), Some(listen)) if given != listen => {
+                return Err(wrong(
+                    format!("--listen: {listen} is not {given}, where systemd listens for the gateway"),
+                    "leave --listen out; `systemctl edit pve-public-ip-gateway.socket` sets ListenStream=",
+                ));
+            }
+            (Some(given), _) => (given, "systemd's socket"),
+            (None, Some(listen)) => (listen, "--listen"),
+            (None, None) => (DEFAULT_LISTEN, "--listen"),
+        };
+        if self.tls.is_none() && !self.insecure && !listen.ip().to_canonical().is_loopback() {
+            return Err(wrong(
+                format!("{from}: {listen} is not loopback, and without TLS whoever is on the way reads the secrets"),
+                "`--tls-certificate CERTIFICATE --tls-key KEY`, such as copies of /etc/pve/local/pve-ssl.pem and pve-ssl.key that the gateway can read; or `--insecure`, if the network is yours alone",
+            ));
+        }
+        Ok(listen)
     }
 }
 
@@ -328,7 +352,7 @@ mod tests {
         ] {
             let config = parse(&[], &variables, &files).unwrap();
             assert_eq!(config.secrets.gateway, [Secret(SECRET.to_owned())]);
-            assert_eq!(config.listen.to_string(), "127.0.0.1:1537");
+            assert_eq!(config.listen(None).unwrap().to_string(), "127.0.0.1:1537");
             assert!(!format!("{config:?}").contains(SECRET));
         }
         for both in [format!("{SECRET},{OTHER}"), format!("{SECRET}\n{OTHER}\n"), format!(" {SECRET} , {OTHER} ")] {
@@ -366,8 +390,6 @@ mod tests {
                 vec![("GATEWAY_API_SECRET", SECRET)],
                 "--listen: `localhost` is no address",
             ),
-            (vec!["--listen", "0.0.0.0:1537"], vec![("GATEWAY_API_SECRET", SECRET)], "0.0.0.0:1537 is not loopback"),
-            (vec!["--listen", "[::]:1537"], vec![("GATEWAY_API_SECRET", SECRET)], "[::]:1537 is not loopback"),
             (vec!["--tls-certificate", "/c"], vec![("GATEWAY_API_SECRET", SECRET)], "--tls-key"),
             (vec!["--secret", SECRET], vec![], "unexpected argument '--secret'"),
             (
@@ -390,12 +412,26 @@ mod tests {
     #[test]
     fn only_loopback_needs_no_tls() {
         let secret = [("GATEWAY_API_SECRET", SECRET)];
-        for listen in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
-            assert!(parse(&["--listen", listen], &secret, &[]).is_ok(), "{listen}");
+        let listen = |arguments: &[&str], given: Option<&str>| {
+            let given = given.map(|text| text.parse().unwrap());
+            let config = parse(arguments, &secret, &[]).unwrap();
+            config.listen(given).map(|address| address.to_string()).map_err(|refusal| refusal.to_string())
+        };
+        for address in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert_eq!(listen(&["--listen", address], None).unwrap(), address);
+            assert_eq!(listen(&[], Some(address)).unwrap(), address);
+            assert_eq!(listen(&["--listen", address], Some(address)).unwrap(), address);
         }
-        assert!(parse(&["--listen", "0.0.0.0:1", "--insecure"], &secret, &[]).is_ok());
-        let config = parse(&["--listen", "0.0.0.0:1", "--tls-certificate", "/c", "--tls-key", "/k"], &secret, &[]);
-        assert_eq!(config.unwrap().tls.unwrap().client_ca, None);
+        for address in ["0.0.0.0:1537", "[::]:1537", "192.0.2.1:1537"] {
+            let refusal = listen(&["--listen", address], None).unwrap_err();
+            assert!(refusal.contains(&format!("--listen: {address} is not loopback")), "{refusal}");
+            let refusal = listen(&[], Some(address)).unwrap_err();
+            assert!(refusal.contains(&format!("systemd's socket: {address} is not loopback")), "{refusal}");
+            assert_eq!(listen(&["--insecure"], Some(address)).unwrap(), address);
+            assert_eq!(listen(&["--tls-certificate", "/c", "--tls-key", "/k"], Some(address)).unwrap(), address);
+        }
+        let refusal = listen(&["--listen", "127.0.0.1:1"], Some("127.0.0.1:2")).unwrap_err();
+        assert!(refusal.contains("127.0.0.1:1 is not 127.0.0.1:2, where systemd listens"), "{refusal}");
         let Refusal::Answer(help) = parse(&["--help"], &[], &[]).unwrap_err() else { panic!() };
         assert!(help.contains("GATEWAY_API_SECRET") && help.contains("--client-ca"), "{help}");
     }

@@ -47,7 +47,7 @@ use crate::metrics::Metrics;
 use crate::service::{Admitted, Gate, Service, now};
 use crate::stall::Stall;
 use crate::status;
-use crate::supervisor::{Supervisor, kept_listener, watchdog};
+use crate::supervisor::{Supervisor, given_listener, watchdog};
 use crate::tls::{self, Looks};
 
 /// No request has a larger message, in bytes.
@@ -216,13 +216,23 @@ fn open(health: Health) -> Result<ConnectRpcService, String> {
     Ok(ConnectRpcService::new(router).with_compression(CompressionRegistry::new()).with_deadline_policy(policy))
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = match kept_listener(address) {
-        Some(kept) => kept,
-        None => std::net::TcpListener::bind(address)?,
-    };
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
+/// The socket, and where it is.
+fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), String> {
+    let given = given_listener();
+    let at = given.as_ref().map(std::net::TcpListener::local_addr).transpose();
+    let wanted = config.listen(at.map_err(|error| format!("error: systemd's socket is none: {error}"))?);
+    let wanted = wanted.map_err(|refusal| refusal.to_string())?;
+    let listener = given.map_or_else(|| std::net::TcpListener::bind(wanted), Ok);
+    let opened = listener.and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        Ok((TcpListener::from_std(listener)?, address))
+    });
+    opened.map_err(|error| {
+        format!(
+            "error: cannot listen at {wanted}: {error}\nhint: `ss -tlnp` shows who does; `--listen` names another port"
+        )
+    })
 }
 
 /// Runs until it is told to stop.
@@ -253,16 +263,7 @@ async fn run(config: Config) -> Result<(), String> {
         peers: Mutex::default(),
         stop: stopped,
     });
-    let listener = listen(config.listen).map_err(|error| {
-        let listen = config.listen;
-        format!(
-            "error: cannot listen at {listen}: {error}\nhint: `ss -tlnp` shows who does; `--listen` names another port"
-        )
-    })?;
-    let address = listener.local_addr().map_err(|error| format!("error: {error}"))?;
-    let kept = listener.into_std().map_err(|error| format!("error: {error}"))?;
-    supervisor.keep(&kept);
-    let listener = TcpListener::from_std(kept).map_err(|error| format!("error: {error}"))?;
+    let (listener, address) = listen(&config)?;
     let own = Backend::new(&config.api_socket, 1, Arc::clone(&metrics));
     tokio::spawn(keys::refresh(own, keyring.clone()));
 

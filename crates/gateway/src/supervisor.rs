@@ -1,15 +1,10 @@
-//! What is said to systemd: that the daemon is ready, lives, stops. And the listening socket, which systemd keeps while the
-//! daemon is started anew, so that callers wait for a moment instead of being refused.
+//! What is said to systemd: that the daemon is ready, lives, stops. And the listening socket that it may give.
 
-use std::io::IoSlice;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd as _, RawFd};
+use std::net::TcpListener;
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
-use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socket};
-
-/// The name under which systemd keeps the listening socket.
-const KEPT: &str = "listener";
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, sendto, socket};
 
 /// Whoever started the daemon.
 #[derive(Debug, Default)]
@@ -25,27 +20,19 @@ impl Supervisor {
 
     /// Says something. That nobody hears it is no failure of the daemon.
     pub fn say(&self, text: &str) {
-        self.send(text, &[]).unwrap_or_default();
+        self.send(text).unwrap_or_default();
     }
 
-    /// Leaves the listening socket with systemd.
-    pub fn keep(&self, listener: &TcpListener) {
-        self.send(&format!("FDSTORE=1\nFDNAME={KEPT}"), &[listener.as_raw_fd()]).unwrap_or_default();
-    }
-
-    fn send(&self, text: &str, descriptors: &[RawFd]) -> nix::Result<()> {
+    fn send(&self, text: &str) -> nix::Result<()> {
         let Some(name) = &self.socket else { return Ok(()) };
         let address = match name.strip_prefix('@') {
             Some(name) => UnixAddr::new_abstract(name.as_bytes())?,
             None => UnixAddr::new(name.as_str())?,
         };
         let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-        let rights = [ControlMessage::ScmRights(descriptors)];
-        let messages = if descriptors.is_empty() { &[][..] } else { &rights[..] };
-        let text = [IoSlice::new(text.as_bytes())];
         // If nobody reads what is said, the daemon does not wait for it.
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-        sendmsg(socket.as_raw_fd(), &text, messages, flags, Some(&address)).map(drop)
+        sendto(socket.as_raw_fd(), text.as_bytes(), &address, flags).map(drop)
     }
 }
 
@@ -56,15 +43,8 @@ pub fn watchdog() -> Option<Duration> {
     (is_ours && limit > 0).then(|| Duration::from_micros(limit) / 2)
 }
 
-/// The socket that systemd kept, or that it listens at for the daemon, if it is bound to this address.
-pub fn kept_listener(address: SocketAddr) -> Option<TcpListener> {
-    let mut kept = listenfd::ListenFd::from_env();
-    for index in 0..kept.len() {
-        if let Ok(Some(listener)) = kept.take_tcp_listener(index)
-            && listener.local_addr().is_ok_and(|bound| bound == address)
-        {
-            return Some(listener);
-        }
-    }
-    None
+/// The socket that systemd listens at for the daemon: it stays while the daemon starts anew, so that nobody is refused.
+pub fn given_listener() -> Option<TcpListener> {
+    let mut given = listenfd::ListenFd::from_env();
+    (0..given.len()).find_map(|index| given.take_tcp_listener(index).ok().flatten())
 }
