@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -9,10 +10,11 @@ use serde_json::{Map, Value};
 
 use super::help::Explained;
 use super::list::Unheld;
+use super::whose::{MacAnswer, NetAnswer, PortAnswer};
 use crate::audit::{Entry, Holder};
 use crate::conflict::Conflict;
 use crate::model::{
-    Amount, IfName, MacAddr, Missing, Moment, NicId, NodeName, PoolName, Prefix, Problem, Severity, Vmid,
+    Amount, IfName, MacAddr, Missing, Moment, NicId, NodeName, PoolName, Prefix, Problem, Severity, Timestamp, Vmid,
 };
 use crate::ops::keys::{KeyAdded, KeyRevoked};
 use crate::ops::{
@@ -68,9 +70,9 @@ enum Either<A, B> {
 macro_rules! shapes {
     ($($(#[$meta:meta])* $name:ident { $($field:ident: $type:ty),* $(,)? })+) => { $(
         $(#[$meta])*
-        #[derive(Serialize, JsonSchema)]
+        #[derive(Debug, Serialize, JsonSchema)]
         #[allow(clippy::allow_attributes, clippy::struct_field_names, reason = "they are called as in the answer")]
-        struct $name { $($field: $type),* }
+        pub(super) struct $name { $(pub(super) $field: $type),* }
     )+ };
 }
 
@@ -80,7 +82,7 @@ shapes! {
     /// One assigned address of `list`.
     Assignment {
         vmid: Vmid, interface: NicId, address: Prefix, mac: MacAddr, pool: PoolName, gateway: Option<IpAddr>,
-        organization: Option<String>, assigned_at: String, monthly_cost_cents: Option<u64>, node: Option<NodeName>, state: GuestState,
+        organization: Option<String>, assigned_at: Timestamp, monthly_cost_cents: Option<u64>, node: Option<NodeName>, state: GuestState,
     }
     /// `list`.
     Assignments { assignments: Vec<Assignment> }
@@ -124,15 +126,15 @@ shapes! {
         holders: Option<Vec<Holder>>,
     }
     /// A frame that `explain` judged.
-    Judged { frame: String, verdict: String, reason: String }
+    JudgedFrame { frame: String, verdict: String, reason: String }
     /// `explain`.
-    ExplainedFrames { port: IfName, role: String, to: Option<IfName>, frames: Vec<Judged>, reason: Option<String>, not_forwarding: Option<Vec<String>> }
+    ExplainedFrames { port: IfName, role: String, to: Option<IfName>, frames: Vec<JudgedFrame>, reason: Option<String>, not_forwarding: Option<Vec<String>> }
     /// A check of `doctor --list`.
-    CheckListed { code: String, severity: Severity, explanation: String }
+    CheckListed { code: &'static str, severity: Severity, explanation: &'static str }
     /// `doctor --list`.
     Checks { checks: Vec<CheckListed> }
     /// `topology`.
-    Drawn { node: String, items: Vec<Item>, edges: Vec<Edge>, not_drawn: Vec<String> }
+    Drawn { node: NodeName, items: Vec<Item>, edges: Vec<Edge>, not_drawn: Vec<String> }
     /// `topology --check`.
     Flaws { flaws: Vec<Flaw>, not_looked_at: Vec<String> }
     /// A strategy of `partition compare`.
@@ -161,42 +163,44 @@ shapes! {
     NodeShown {
         node: NodeName, routers: Vec<Router>, uplinks: Option<BTreeSet<IfName>>, route_uplink: Option<IfName>,
         log_group: Option<u16>, watch: bool, backend: BackendChoice, routed_traffic_is_filtered_by: String,
-        alert_mail: Option<String>, alert_exec: Option<String>, alert_attempts: Option<u64>, metrics_seconds: Option<u64>,
-        metrics_directory: Option<String>,
+        alert_mail: Option<String>, alert_exec: Option<PathBuf>, alert_attempts: Option<u64>, metrics_seconds: Option<u64>,
+        metrics_directory: Option<PathBuf>,
     }
     /// `deliver`.
     Delivered { messages: usize }
     /// `completion`.
     Script { shell: String, script: String }
+    /// `schema`: one schema, or several by the name of what they are of.
+    SchemaShown { schema: Map<String, Value> }
     /// `problem`.
     ProblemsExplained { problems: Vec<Explained> }
 }
 
-#[derive(Serialize, JsonSchema)]
-struct PoolShown {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct PoolShown {
     #[serde(flatten)]
-    properties: PoolProperties,
-    name: PoolName,
-    routers: Vec<Router>,
-    addresses: Vec<PoolEntry>,
+    pub(super) properties: PoolProperties,
+    pub(super) name: PoolName,
+    pub(super) routers: Vec<Router>,
+    pub(super) addresses: Vec<PoolEntry>,
 }
 
-#[derive(Serialize, JsonSchema)]
-struct GuestShown {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct GuestShown {
     #[serde(flatten)]
-    guest: GuestFile,
+    pub(super) guest: GuestFile,
     /// What to configure inside by hand, by the way in which it is done.
-    inside: Option<BTreeMap<String, String>>,
-    node: Option<NodeName>,
-    state: GuestState,
-    hookscript_registered: bool,
+    pub(super) inside: Option<BTreeMap<String, String>>,
+    pub(super) node: Option<NodeName>,
+    pub(super) state: GuestState,
+    pub(super) hookscript_registered: bool,
 }
 
-#[derive(Serialize, JsonSchema)]
-struct Planned {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Planned {
     #[serde(flatten)]
-    plan: Plan,
-    remarks: Vec<String>,
+    pub(super) plan: Plan,
+    pub(super) remarks: Vec<String>,
 }
 
 fn one<A: JsonSchema>() -> Value {
@@ -230,7 +234,6 @@ struct ListedKey {
 
 /// Every command that has a JSON of its own, by its words, with the schema of its answers.
 pub fn schemas() -> BTreeMap<&'static str, Value> {
-    let any = || strict(schemars::schema_for!(Document<Answer<BTreeMap<String, Value>>>).to_value());
     BTreeMap::from([
         ("pool create", done::<PoolCreated>()),
         ("pool add", done::<AddressesAdded>()),
@@ -246,7 +249,7 @@ pub fn schemas() -> BTreeMap<&'static str, Value> {
         ("set", done::<InterfaceSet>()),
         ("list", one::<Either<Answer<Assignments>, Answer<Ranges>>>()),
         ("show", answer::<GuestShown>()),
-        ("who", any()),
+        ("who", one::<Either<Answer<NetAnswer>, Either<Answer<MacAnswer>, Answer<PortAnswer>>>>()),
         ("plan", one::<Applied>()),
         ("apply", one::<Applied>()),
         ("verify", answer::<Verified>()),
@@ -275,7 +278,7 @@ pub fn schemas() -> BTreeMap<&'static str, Value> {
         ("deliver", answer::<Delivered>()),
         ("hook", answer::<Nothing>()),
         ("guard", answer::<Nothing>()),
-        ("schema", any()),
+        ("schema", answer::<SchemaShown>()),
         ("completion", answer::<Script>()),
         ("problem", one::<Either<Answer<ProblemsExplained>, Answer<Explained>>>()),
     ])

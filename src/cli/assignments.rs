@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::answers::GuestShown;
 use super::inside::by_hand;
 use super::output::{Output, told};
 use super::partial::{looked, shown_of};
@@ -177,12 +178,7 @@ pub(super) fn show(node: &Node, command: &Show) -> anyhow::Result<Output> {
     let by_hand = config.and_then(|config| by_hand(node, &guest, &registry.pools, config, command.inside));
     let (inside, ways) = by_hand.unwrap_or_default();
     text += &inside;
-    let mut data = serde_json::to_value(&guest)?;
-    if let Value::Object(map) = &mut data {
-        map.insert("inside".to_owned(), ways);
-        map.insert("node".to_owned(), json!(located.map(|located| &located.node)));
-        map.insert("state".to_owned(), json!(state));
-        map.insert("hookscript_registered".to_owned(), registered.into());
-    }
-    Ok(shown_of(&look, Output::new(text, data)))
+    let node = located.map(|located| located.node.clone());
+    let data = GuestShown { guest, inside: ways, node, state, hookscript_registered: registered };
+    Ok(shown_of(&look, Output::new(text, json!(data))))
 }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Audit;
+use super::answers::Audited;
 use super::output::{Output, table};
 use crate::audit::{Entry, Holder, Query, holders};
 use crate::model::Moment;
@@ -30,20 +31,25 @@ pub(super) fn audit(node: &Node, command: &Audit) -> Output {
     } else {
         (journal.search(&query, limit), Vec::new())
     };
-    let mut data =
-        json!({ "unreadable": found.unreadable, "not_searched": found.not_searched, "begins": found.begins });
+    let mut data = Audited {
+        unreadable: found.unreadable,
+        not_searched: found.not_searched.clone(),
+        begins: found.begins,
+        entries: None,
+        holders: None,
+    };
     let mut text = match (command.address, at) {
         (Some(address), Some(span)) => {
             let then: Vec<Holder> = history.into_iter().filter(|holder| holder.is_of(span)).collect();
-            data["holders"] = json!(then);
-            holders_then(&address.to_string(), &then, span, found.begins)
+            let text = holders_then(&address.to_string(), &then, span, found.begins);
+            data.holders = Some(then);
+            text
         }
         (address, _) => {
-            data["entries"] = json!(found.entries);
-            if address.is_some() {
-                data["holders"] = json!(history);
-            }
-            holders_table(&history) + &entries_table(&found.entries)
+            let text = holders_table(&history) + &entries_table(&found.entries);
+            data.entries = Some(found.entries);
+            data.holders = address.map(|_| history);
+            text
         }
     };
     if found.unreadable > 0 {
@@ -51,7 +57,7 @@ pub(super) fn audit(node: &Node, command: &Audit) -> Output {
     }
     text.extend(found.not_searched.iter().map(|line| format!("note: {line}\n")));
     // Half an answer is not one.
-    Output::new(text, data).with_code(u8::from(!found.not_searched.is_empty()))
+    Output::new(text, json!(data)).with_code(u8::from(!found.not_searched.is_empty()))
 }
 
 fn holders_then(address: &str, then: &[Holder], (from, to): (Moment, Moment), begins: Option<Moment>) -> String {

@@ -12,6 +12,7 @@ use clap::CommandFactory as _;
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use serde_json::json;
 
+use super::answers::Script;
 use super::output::Output;
 use super::{Cli, CompleteWords, who};
 use crate::links::is_guest_port;
@@ -41,7 +42,7 @@ pub(super) fn script(shell: clap_complete::Shell) -> Output {
             String::from_utf8_lossy(&script).into_owned()
         }
     };
-    Output::new(text.clone(), json!({ "shell": shell.to_string(), "script": text }))
+    Output::new(text.clone(), json!(Script { shell: shell.to_string(), script: text }))
 }
 
 /// The words that can stand at a place of a command line, one a line, each with its description behind a tab.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::ConflictsCommand;
+use super::answers::Conflicts;
 use super::output::{Output, advised, first_ones};
 use super::partial::{readable, shown};
 use crate::conflict::{Conflict, Seen};
@@ -22,8 +23,7 @@ pub(super) fn run(node: &Node, command: ConflictsCommand, dry_run: bool) -> anyh
             let mut text = text(&conflicts, everything);
             let lines = not_compared.iter().map(|line| ("not compared", format!("not compared: {line}\n")));
             text += &first_ones(lines, everything, "conflicts list");
-            let data = json!({ "conflicts": conflicts, "not_compared": not_compared });
-            Ok(shown(&registry, Output::new(text, data)))
+            Ok(shown(&registry, Output::new(text, json!(Conflicts { conflicts, not_compared }))))
         }
         ConflictsCommand::Ack { ids, all: everything } => acknowledge(node, ids, everything, dry_run),
     }

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::Doctor;
+use super::answers::{CheckListed, Checks};
 use super::output::Output;
 use crate::doctor::{CHECKS, Check, Examination, Finding, Severity};
 use crate::model::NodeName;
@@ -27,10 +28,11 @@ pub(super) fn doctor(paths: &Paths, command: &Doctor, dry_run: bool) -> anyhow::
 fn list() -> Output {
     let line =
         |Check { code, severity, explanation, .. }: &Check| format!("{} {code}\n  {explanation}\n", severity.as_str());
-    let entry = |Check { code, severity, explanation, .. }: &Check| json!({ "code": code, "severity": severity, "explanation": explanation });
+    let entry =
+        |Check { code, severity, explanation, .. }: &Check| CheckListed { code, severity: *severity, explanation };
     Output::new(
         CHECKS.iter().map(line).collect::<String>(),
-        json!({ "checks": CHECKS.iter().map(entry).collect::<Vec<_>>() }),
+        json!(Checks { checks: CHECKS.iter().map(entry).collect() }),
     )
 }
 

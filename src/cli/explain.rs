@@ -7,8 +7,9 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::answers::{ExplainedFrames, JudgedFrame};
 use super::output::Output;
 use super::{Claim, Explain, advice};
 use crate::code;
@@ -31,8 +32,16 @@ pub(super) fn explain(node: &Node, command: &Explain) -> anyhow::Result<Output> 
     let inputs = node.inputs()?;
     let bindings = explain::bindings(&inputs);
     if let Some(answer) = unfiltered(&inputs, command.port) {
-        let data = json!({ "port": command.port, "role": answer.role, "to": command.to, "frames": [], "reason": answer.sentence });
-        return Ok(Output::new(format!("from {}: {}\n{}\n", command.port, answer.role, answer.sentence), data));
+        let text = format!("from {}: {}\n{}\n", command.port, answer.role, answer.sentence);
+        let data = ExplainedFrames {
+            port: command.port,
+            role: answer.role.to_string(),
+            to: command.to,
+            frames: Vec::new(),
+            reason: Some(answer.sentence),
+            not_forwarding: None,
+        };
+        return Ok(Output::new(text, json!(data)));
     }
     let waiting = explain::role_when_started(&inputs, command.port);
     let caveat =
@@ -53,13 +62,17 @@ pub(super) fn explain(node: &Node, command: &Explain) -> anyhow::Result<Output> 
         let judged = judge(frame, &from, to.as_ref(), &bindings);
         let number = if frames.len() == 1 { String::new() } else { format!("{}: ", number + 1) };
         text += &format!("{number}{}\n  {}\n", decoded(frame), judged.text);
-        data.push(json!({ "frame": hex(frame), "verdict": judged.verdict, "reason": judged.text }));
+        data.push(JudgedFrame { frame: hex(frame), verdict: judged.verdict.to_string(), reason: judged.text });
     }
-    let data = json!({
-        "port": command.port, "role": role_name(&from), "to": command.to, "not_forwarding": held,
-        "frames": Value::from(data)
-    });
-    Ok(Output::new(text, data))
+    let data = ExplainedFrames {
+        port: command.port,
+        role: role_name(&from).to_string(),
+        to: command.to,
+        frames: data,
+        reason: None,
+        not_forwarding: Some(held),
+    };
+    Ok(Output::new(text, json!(data)))
 }
 
 /// What the bridge itself does not let through, whatever the filter says.

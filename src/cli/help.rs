@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::advice;
+use super::answers::ProblemsExplained;
 use super::output::Output;
 use crate::code;
 use crate::model::Subject;
@@ -44,7 +45,7 @@ pub(super) fn problem(code: Option<&str>) -> anyhow::Result<Output> {
     let all = explained();
     let Some(code) = code else {
         let text: String = all.iter().map(|entry| format!("{}\n  {}\n", entry.code, entry.meaning)).collect();
-        return Ok(Output::new(text, json!({ "problems": all })));
+        return Ok(Output::new(text, json!(ProblemsExplained { problems: all })));
     };
     let Some(entry) = all.iter().find(|entry| entry.code == code) else {
         let near =

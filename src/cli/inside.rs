@@ -1,6 +1,6 @@
 //! What to configure inside a guest by hand.
 
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 use crate::cloudinit::{self, Manual};
 use crate::guest::GuestConfig;
@@ -15,7 +15,7 @@ pub(super) fn by_hand(
     pools: &PoolsFile,
     config: &GuestConfig,
     asked: bool,
-) -> Option<(String, Value)> {
+) -> Option<(String, Option<BTreeMap<String, String>>)> {
     let resolver = resolver(node);
     let reason = match cloudinit::wanted(guest, pools, config, &resolver) {
         Ok(_) if !asked => return None,
@@ -24,11 +24,11 @@ pub(super) fn by_hand(
     };
     let manuals = match cloudinit::manuals(guest, pools, config, &resolver) {
         Ok(manuals) => manuals,
-        Err(cannot) => return Some((format!("inside: {reason}and nobody can say how: {cannot}\n"), Value::Null)),
+        Err(cannot) => return Some((format!("inside: {reason}and nobody can say how: {cannot}\n"), None)),
     };
     // The titles are comments in each of the ways.
     let ways = manuals.iter().map(|Manual { title, text, .. }| format!("\n# {title}\n{text}"));
     let text = format!("inside: {reason}by hand it is done so\n{}", ways.collect::<String>());
-    let data = manuals.iter().map(|Manual { key, text, .. }| ((*key).to_owned(), json!(text)));
-    Some((text, data.collect()))
+    let data = manuals.iter().map(|Manual { key, text, .. }| ((*key).to_owned(), text.clone()));
+    Some((text, Some(data.collect())))
 }

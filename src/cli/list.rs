@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::List;
+use super::answers::{Assignment, Assignments, Range, Ranges};
 use super::assignments::cost;
 use super::output::{Output, OutputFormat, Rows};
 use super::partial::{looked, readable, shown, shown_of};
@@ -119,12 +120,19 @@ fn list_assigned(look: &Look, command: &List, wanted: Option<GuestState>, format
                     rows.cell(state);
                     continue;
                 }
-                data.push(json!({
-                    "vmid": vmid, "interface": nic, "address": assigned.address, "mac": interface.mac,
-                    "pool": assigned.pool, "gateway": assigned.gateway, "organization": assigned.organization,
-                    "assigned_at": assigned.assigned_at, "monthly_cost_cents": cost(&index, assigned.address),
-                    "node": place, "state": state,
-                }));
+                data.push(Assignment {
+                    vmid: *vmid,
+                    interface: *nic,
+                    address: assigned.address,
+                    mac: interface.mac,
+                    pool: assigned.pool.clone(),
+                    gateway: assigned.gateway,
+                    organization: assigned.organization.clone(),
+                    assigned_at: assigned.assigned_at,
+                    monthly_cost_cents: cost(&index, assigned.address),
+                    node: place.cloned(),
+                    state,
+                });
             }
         }
     }
@@ -139,7 +147,7 @@ fn list_assigned(look: &Look, command: &List, wanted: Option<GuestState>, format
     } else {
         "no assignments; `pve-public-ip assign VMID ADDRESS` makes one".to_owned()
     };
-    shown_of(look, Output::new(text, json!({ "assignments": data })))
+    shown_of(look, Output::new(text, json!(Assignments { assignments: data })))
 }
 
 /// Addresses of pools that nobody holds, as runs: a /64 is one row.
@@ -164,15 +172,23 @@ fn list_unassigned(registry: &Registry, only: Option<&PoolName>, state: Unheld) 
             rows.cell(run.span.count());
             rows.cell(run.mac.map(|mac| mac.to_string()).unwrap_or_default());
             rows.cell(run.gateway.map(|gateway| gateway.to_string()).unwrap_or_default());
-            let mut entry = json!({
-                "pool": name, "first": run.span.first, "last": run.span.last, "count": run.span.count(),
-                "mac": run.mac, "gateway": run.gateway, "state": state,
-            });
+            let mut entry = Range {
+                pool: name.clone(),
+                first: run.span.first,
+                last: run.span.last,
+                count: run.span.count(),
+                mac: run.mac,
+                gateway: run.gateway,
+                state,
+                free_at: None,
+                released: None,
+                vmid: None,
+            };
             if let State::Cooling(_, released, free_at) = &run.span.state {
                 rows.cell(free_at.to_second());
-                entry["free_at"] = json!(free_at);
-                entry["released"] = json!(released.at);
-                entry["vmid"] = json!(released.vmid);
+                entry.free_at = Some(*free_at);
+                entry.released = Some(released.at);
+                entry.vmid = Some(released.vmid);
             }
             data.push(entry);
         }
@@ -187,7 +203,7 @@ fn list_unassigned(registry: &Registry, only: Option<&PoolName>, state: Unheld) 
             format!("no free address{of_pool}; `pve-public-ip pool add {add} PREFIX` adds some")
         }
     };
-    shown(registry, Output::new(text, json!({ "ranges": data })))
+    shown(registry, Output::new(text, json!(Ranges { ranges: data })))
 }
 
 /// `203.0.113.10`, or `203.0.113.10 to 203.0.113.14`.

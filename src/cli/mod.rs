@@ -29,6 +29,7 @@ mod status;
 mod table;
 mod topology;
 mod who;
+mod whose;
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -1308,11 +1309,8 @@ impl Cli {
 
 fn schema(file: Option<SchemaFile>) -> Output {
     if file == Some(SchemaFile::Output) {
-        let data = serde_json::json!(answers::schemas());
-        return Output::new(
-            serde_json::to_string_pretty(&data).unwrap_or_default(),
-            serde_json::json!({ "schema": data }),
-        );
+        let all = answers::schemas().into_iter();
+        return shown_schema(all.map(|(name, schema)| (name.to_owned(), schema)).collect());
     }
     let one = |file| match file {
         SchemaFile::Pools => schemars::schema_for!(PoolsFile),
@@ -1326,21 +1324,29 @@ fn schema(file: Option<SchemaFile>) -> Output {
         SchemaFile::Labels => schemars::schema_for!(Declared),
         SchemaFile::Output => schemars::schema_for!(std::collections::BTreeMap<String, schemars::Schema>),
     };
-    let data = match file {
-        Some(file) => one(file).to_value(),
-        None => serde_json::json!({
-            "pools.json": one(SchemaFile::Pools).to_value(),
-            "pools/NAME.json": one(SchemaFile::Pool).to_value(),
-            "guests/VMID.json": one(SchemaFile::Guest).to_value(),
-            "released.json": one(SchemaFile::Released).to_value(),
-            "nodes/NODE.json": one(SchemaFile::Node).to_value(),
-            "profile": one(SchemaFile::Profile).to_value(),
-            "audit.log": one(SchemaFile::Audit).to_value(),
-            "partition": one(SchemaFile::Partition).to_value(),
-            "labels": one(SchemaFile::Labels).to_value(),
-        }),
-    };
-    Output::new(serde_json::to_string_pretty(&data).unwrap_or_default(), serde_json::json!({ "schema": data }))
+    if let Some(file) = file {
+        let serde_json::Value::Object(schema) = one(file).to_value() else {
+            return Output::new("", serde_json::Value::Null);
+        };
+        return shown_schema(schema);
+    }
+    let all = [
+        ("pools.json", SchemaFile::Pools),
+        ("pools/NAME.json", SchemaFile::Pool),
+        ("guests/VMID.json", SchemaFile::Guest),
+        ("released.json", SchemaFile::Released),
+        ("nodes/NODE.json", SchemaFile::Node),
+        ("profile", SchemaFile::Profile),
+        ("audit.log", SchemaFile::Audit),
+        ("partition", SchemaFile::Partition),
+        ("labels", SchemaFile::Labels),
+    ];
+    shown_schema(all.into_iter().map(|(name, file)| (name.to_owned(), one(file).to_value())).collect())
+}
+
+fn shown_schema(schema: serde_json::Map<String, serde_json::Value>) -> Output {
+    let text = serde_json::to_string_pretty(&schema).unwrap_or_default();
+    Output::new(text, serde_json::json!(answers::SchemaShown { schema }))
 }
 
 /// `help problem CODE` is what people try, and clap's `help` knows commands only.

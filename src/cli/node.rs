@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
+use super::answers::{Delivered, Verified};
 use super::output::{Output, UNREADABLE, advised, first_ones, notes_text, problems_text};
 use super::{GuardOptions, Hook, Verify, active, advice};
 use crate::code;
@@ -13,7 +14,7 @@ use crate::guard::{self, courier};
 use crate::hook;
 use crate::model::NodeName;
 use crate::ops::{self, Applied};
-use crate::plan::{Problem, Step, Subject, unknown_gateways};
+use crate::plan::{self, Problem, Step, Subject};
 use crate::reconcile::{Mode, Node, Report};
 use crate::system::run::RunState;
 
@@ -113,13 +114,12 @@ pub(super) fn verify(node: &Node, command: &Verify) -> anyhow::Result<Output> {
         };
     }
     text += &remarks(&report, command.all);
-    let mut data = json!(Applied::from(report.clone()));
-    data["drift"] = json!(meanings);
+    let (mut attacks, mut unknown_gateways) = (None, None);
     let mut is_leaky = false;
     if command.active {
         let attacked = ops::active::attack(node)?;
         text += &active::text(&attacked);
-        let unknown = unknown_gateways(&node.inputs()?);
+        let unknown = plan::unknown_gateways(&node.inputs()?);
         for (bridge, gateway) in unknown.iter().take(NAMED) {
             text += &format!(
                 "not attacked: the MAC of the gateway {gateway} on {bridge}, which is not known and not protected\n"
@@ -130,15 +130,23 @@ pub(super) fn verify(node: &Node, command: &Verify) -> anyhow::Result<Output> {
                 "hint: `pve-public-ip apply` asks for it; `pve-public-ip pool set NAME --gateway-mac MAC` names it\n";
         }
         is_leaky = attacked.iter().any(|outcome| !outcome.passed.is_empty());
-        data["active"] = json!(attacked);
-        data["unknown_gateways"] = json!(unknown);
+        (attacks, unknown_gateways) = (Some(attacked), Some(unknown));
     }
     let code = match (meanings.is_empty() && !is_leaky, report.problems.is_empty()) {
         (false, _) => 3,
         (true, false) => 1,
         (true, true) => 0,
     };
-    Ok(graded(&report, Output::new(text, data).with_code(code)))
+    let applied = Applied::from(report);
+    let data = json!(Verified {
+        steps: applied.steps,
+        problems: applied.problems,
+        drift: meanings,
+        active: attacks,
+        unknown_gateways,
+    });
+    let output = Output { notes: applied.notes, ..Output::new(text, data) };
+    Ok(graded(&applied.report, output.with_code(code)))
 }
 
 pub(super) fn guard(node: Node, command: &GuardOptions, dry_run: bool) -> anyhow::Result<Output> {
@@ -165,7 +173,7 @@ pub(super) fn deliver(node: &Node, dry_run: bool) -> anyhow::Result<Output> {
     }
     let directory = node.paths.messages();
     let count = courier::deliver(&node.paths).with_context(|| format!("cannot use `{}`", directory.display()))?;
-    Ok(Output::new("", json!({ "messages": count })))
+    Ok(Output::new("", json!(Delivered { messages: count })))
 }
 
 pub(super) fn hook(node: &Node, command: &Hook) -> anyhow::Result<Output> {

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::json;
 
+use super::answers::{Compared, PartitionChecked, Planned, Strategies};
 use super::output::{Output, table};
 use super::{PartitionCommand, PartitionForm, PartitionNeeds, PartitionPlan, advice};
 use crate::code;
@@ -117,9 +118,7 @@ fn planned(paths: &Paths, command: &PartitionPlan, dry_run: bool) -> anyhow::Res
     for note in network.notes.iter().filter(|_| command.format != PartitionForm::Text) {
         log::warn!("{note}");
     }
-    let mut data = serde_json::to_value(&made)?;
-    data["remarks"] = json!(network.notes);
-    Ok(Output::new(text, data))
+    Ok(Output::new(text, json!(Planned { plan: made, remarks: network.notes })))
 }
 
 fn plan_text(network: &Network, plan: &Plan) -> String {
@@ -157,12 +156,16 @@ fn compared(paths: &Paths, needs: &PartitionNeeds) -> anyhow::Result<Output> {
         return Err(advice(code!("no-room-for-subnets"), Subject::Command, error.to_string(), error.hint()));
     }
     let rows = made.map(|(strategy, made)| (strategy, made.map(|plan| plan.weight).map_err(|error| error.to_string())));
-    let data = rows.iter().map(|(strategy, weight)| match weight {
-        Ok(weight) => json!({ "strategy": strategy, "weight": weight }),
-        Err(reason) => json!({ "strategy": strategy, "problem": reason }),
+    let text = weights(&rows) + &notes(&network);
+    let strategies = rows.into_iter().map(|(strategy, weight)| {
+        let (weight, problem) = match weight {
+            Ok(weight) => (Some(weight), None),
+            Err(reason) => (None, Some(reason)),
+        };
+        Compared { strategy, weight, problem }
     });
-    let data = json!({ "strategies": data.collect::<Vec<_>>(), "remarks": network.notes });
-    Ok(Output::new(weights(&rows) + &notes(&network), data))
+    let data = Strategies { strategies: strategies.collect(), remarks: network.notes };
+    Ok(Output::new(text, json!(data)))
 }
 
 fn checked(paths: &Paths, file: Option<&Path>, from: &str) -> anyhow::Result<Output> {
@@ -187,6 +190,6 @@ fn checked(paths: &Paths, file: Option<&Path>, from: &str) -> anyhow::Result<Out
         text += &format!("{} guests: nothing to be done\n", network.members.len());
     }
     text += &network.notes.iter().map(|note| format!("note: {note}\n")).collect::<String>();
-    let data = json!({ "findings": findings, "remarks": network.notes });
+    let data = json!(PartitionChecked { findings, remarks: network.notes });
     Ok(Output::new(text, data).with_code(if counts == 0 { 0 } else { 3 }))
 }

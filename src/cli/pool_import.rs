@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use super::advice;
+use super::answers::Exported;
 use super::output::Output;
 use super::partial::{readable, shown};
 use super::pools::{added, differences};
@@ -63,6 +64,6 @@ pub(super) fn import(node: &Node, name: &PoolName, path: &Path, dry_run: bool) -
 pub(super) fn export(node: &Node, name: &PoolName) -> anyhow::Result<Output> {
     let registry = readable(node)?;
     let pool = registry.pool(name)?;
-    let data = json!({ "pool": name, "addresses": pool.addresses });
+    let data = json!(Exported { pool: name.clone(), addresses: pool.addresses.clone() });
     Ok(shown(&registry, Output::new(csv(pool), data)))
 }

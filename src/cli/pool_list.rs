@@ -1,7 +1,11 @@
 //! `pool list`: the pools with their totals.
 
-use serde_json::{Map, json};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 
+use serde_json::json;
+
+use super::answers::{PoolListed, Pools};
 use super::output::{Output, table};
 use super::partial::{readable, shown};
 use crate::model::Amount;
@@ -22,24 +26,29 @@ pub(super) fn list(node: &Node) -> anyhow::Result<Output> {
     for (name, pool) in &registry.pools.pools {
         let totals = inventory.totals(pool);
         let first = [name.to_string(), pool.profile_name().to_owned(), pool.bridge.to_string()];
-        let mut families = Map::new();
+        let mut families = BTreeMap::new();
         let gateways = [pool.gateway4.map(|ip| ip.to_string()), pool.gateway6.map(|ip| ip.to_string())];
         for ((family, total), (gateway, sum)) in FAMILIES.into_iter().zip(totals).zip(gateways.iter().zip(&mut sums)) {
             let Some(total) = total else { continue };
             *sum = Some(sum.unwrap_or_default().plus(&total));
             rows.push([&first[..], &[gateway.clone().unwrap_or_default()], &cells(family, &total)].concat());
-            families.insert(family.to_lowercase(), json!(total));
+            families.insert(family.to_lowercase(), total);
         }
         if families.is_empty() {
             let gateway = gateways.into_iter().flatten().collect::<Vec<_>>().join(" ");
             let nothing = vec![String::new(); HEADERS.len() - first.len() - 1];
             rows.push([&first[..], &[gateway], &nothing].concat());
         }
-        data.push(json!({
-            "name": name, "profile": pool.profile, "mode": pool.mode(), "bridge": pool.bridge,
-            "gateway4": pool.gateway4, "gateway6": pool.gateway6,
-            "entries": pool.addresses.len(), "totals": families,
-        }));
+        data.push(PoolListed {
+            name: name.clone(),
+            profile: pool.profile,
+            mode: pool.mode(),
+            bridge: pool.bridge,
+            gateway4: pool.gateway4.map(IpAddr::from),
+            gateway6: pool.gateway6.map(IpAddr::from),
+            entries: pool.addresses.len(),
+            totals: families,
+        });
     }
     if registry.pools.pools.len() > 1 {
         for (family, sum) in FAMILIES.into_iter().zip(sums) {
@@ -55,7 +64,7 @@ pub(super) fn list(node: &Node) -> anyhow::Result<Output> {
     } else {
         "no pools; `pve-public-ip pool create` makes one".to_owned()
     };
-    Ok(shown(&registry, Output::new(text, json!({ "pools": data }))))
+    Ok(shown(&registry, Output::new(text, json!(Pools { pools: data }))))
 }
 
 /// In the order of [`Inventory::totals`].

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::json;
 
+use super::answers::{Cooling, Free, PoolEntry, PoolHolder, PoolShown};
 use super::output::{Output, table, told};
 use super::partial::{readable, shown};
 use super::pool_import;
@@ -233,21 +234,24 @@ fn show(node: &Node, name: &PoolName) -> anyhow::Result<Output> {
             rows.extend(spans.iter().map(row));
         }
         let held = holders.overlapping(entry.address);
-        let held =
-            held.map(|(vmid, nic, _, assigned)| json!({ "vmid": vmid, "interface": nic, "address": assigned.address }));
+        let held = held.map(|(vmid, nic, _, assigned)| PoolHolder { vmid, interface: nic, address: assigned.address });
         let cooling = spans.iter().filter_map(|span| match &span.state {
             State::Cooling(address, released, free_at) => {
-                Some(json!({ "address": address, "vmid": released.vmid, "released": released.at, "free_at": free_at }))
+                Some(Cooling { address: *address, vmid: released.vmid, released: released.at, free_at: *free_at })
             }
             _ => None,
         });
         let free = spans.iter().filter(|span| span.state == State::Free);
-        let free = free.map(|span| json!({ "first": span.first, "last": span.last }));
-        data.push(json!({
-            "address": entry.address, "mac": entry.mac, "gateway": pool.gateway_of(entry),
-            "monthly_cost_cents": entry.monthly_cost_cents, "holders": held.collect::<Vec<_>>(),
-            "cooling": cooling.collect::<Vec<_>>(), "free": free.collect::<Vec<_>>(),
-        }));
+        let free = free.map(|span| Free { first: span.first, last: span.last });
+        data.push(PoolEntry {
+            address: entry.address,
+            mac: entry.mac,
+            gateway: pool.gateway_of(entry),
+            monthly_cost_cents: entry.monthly_cost_cents,
+            holders: held.collect(),
+            cooling: cooling.collect(),
+            free: free.collect(),
+        });
     }
     let head = format!(
         "pool {name}: {}, bridge {}, {}\n",
@@ -259,11 +263,9 @@ fn show(node: &Node, name: &PoolName) -> anyhow::Result<Output> {
     let mut learnt = routers::load(&node.paths);
     learnt.retain(|router| is_segment_of(router.bridge, pool.bridge) && pool.mode() == Mode::Bridged);
     let head = learnt.iter().fold(head, |head, router| format!("{head}router {router}, learnt\n"));
-    let mut answer = json!(PoolProperties::from(pool));
-    answer["routers"] = json!(learnt);
-    answer["name"] = json!(name);
-    answer["addresses"] = data.into();
-    Ok(shown(&registry, Output::new(head + &body, answer)))
+    let (properties, name) = (PoolProperties::from(pool), name.clone());
+    let answer = PoolShown { properties, name, routers: learnt, addresses: data };
+    Ok(shown(&registry, Output::new(head + &body, json!(answer))))
 }
 
 /// A run of addresses as people write it, below the entry that they are of.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::RegistryCommand;
+use super::answers::{BrokenFile, BrokenFiles};
 use super::output::{Output, UNREADABLE, advised};
 use crate::model::Moment;
 use crate::model::text::escaped;
@@ -30,13 +31,14 @@ fn check(node: &Node) -> anyhow::Result<Output> {
         let copy = copied(node, &name).map(Moment::to_second);
         let known = copy.as_ref().map_or_else(|| "no copy".to_owned(), |time| format!("copy of {time}"));
         text += &advised(&escaped(&name), &format!("{} ({known})", error.reason), &error.hint);
-        data.push(json!({ "file": name, "reason": error.reason, "hint": error.hint, "copied_at": copy }));
+        let (reason, hint) = (error.reason.clone(), error.hint.clone());
+        data.push(BrokenFile { file: name, reason, hint, copied_at: copy });
     }
     if broken.is_empty() {
         text.push_str("every file of the registry can be read\n");
     }
     let code = if broken.is_empty() { 0 } else { UNREADABLE };
-    Ok(Output::new(text, json!({ "files": data })).with_code(code))
+    Ok(Output::new(text, json!(BrokenFiles { files: data })).with_code(code))
 }
 
 fn convert(node: &Node, dry_run: bool) -> anyhow::Result<Output> {

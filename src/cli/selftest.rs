@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::answers::{NotRun, Played, Selftested};
 use super::output::{Output, table};
 use super::{Selftest, advice};
 use crate::code;
@@ -39,7 +40,7 @@ pub(super) fn run(command: Selftest, verbose: bool) -> anyhow::Result<Output> {
         error => error.into(),
     })?;
     let code = u8::from(!report.is_good());
-    Ok(Output::new(text(&report, verbose), data(&report)).with_code(code))
+    Ok(Output::new(text(&report, verbose), json!(data(&report))).with_code(code))
 }
 
 fn verdict(passes: bool) -> &'static str {
@@ -119,35 +120,34 @@ fn summary(report: &Report, key: impl Fn(&Row) -> &'static str) -> Vec<Vec<Strin
     order.iter().map(line).collect()
 }
 
-fn data(report: &Report) -> Value {
-    let names = |names: &[crate::model::IfName]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let rows: Vec<Value> = report
-        .rows
-        .iter()
-        .map(|row| {
-            json!({
-                "topology": row.topology, "sender": row.sender, "group": row.group, "class": row.class,
-                "expected": verdict(row.passes), "got": row.got.text(), "seen": names(&row.got.seen),
-                "leaked": row.leaked(), "broken": row.broken(),
-            })
-        })
-        .collect();
-    let not_run: Vec<Value> = report
-        .not_run
-        .iter()
-        .map(|entry| json!({ "topology": entry.topology, "reason": entry.reason, "optional": entry.optional }))
-        .collect();
-    json!({
-        "kernel": report.kernel,
-        "nft": report.nft,
-        "missing": report.missing,
-        "rows": rows,
-        "not_run": not_run,
-        "frames": report.rows.len(),
-        "topologies": report.topologies(),
-        "leaked": report.leaked(),
-        "broken": report.broken(),
-        "good": report.is_good(),
-        "seconds": report.duration.as_secs_f64(),
-    })
+fn data(report: &Report) -> Selftested {
+    let row = |row: &Row| Played {
+        topology: row.topology.to_string(),
+        sender: row.sender.to_string(),
+        group: row.group.to_string(),
+        class: row.class.to_string(),
+        expected: verdict(row.passes).to_string(),
+        got: row.got.text().to_string(),
+        seen: row.got.seen.iter().map(ToString::to_string).collect(),
+        leaked: row.leaked(),
+        broken: row.broken(),
+    };
+    let not_run = report.not_run.iter().map(|entry| NotRun {
+        topology: entry.topology.to_string(),
+        reason: entry.reason.to_string(),
+        optional: entry.optional,
+    });
+    Selftested {
+        kernel: report.kernel.clone(),
+        nft: report.nft.clone(),
+        missing: report.missing.clone(),
+        rows: report.rows.iter().map(row).collect(),
+        not_run: not_run.collect(),
+        frames: report.rows.len(),
+        topologies: report.topologies(),
+        leaked: report.leaked(),
+        broken: report.broken(),
+        good: report.is_good(),
+        seconds: report.duration.as_secs_f64(),
+    }
 }

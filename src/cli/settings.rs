@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::json;
 
+use super::answers::NodeShown;
 use super::output::Output;
 use super::{LogGroup, NodeCommand, NodeSet};
 use crate::guard::{ATTEMPTS, METRICS_INTERVAL};
@@ -57,15 +58,22 @@ fn show(node: &Node) -> anyhow::Result<Output> {
     let text = unknown.iter().fold(text, |text, (bridge, address)| {
         format!("{text}router        {address} on {bridge}: MAC not known yet, so that a guest could use it\n")
     });
-    let data = json!({
-        "routers": learnt,
-        "node": node.name, "uplinks": file.uplinks, "route_uplink": file.route_uplink, "log_group": file.log_group,
-        "watch": file.watch != Some(false),
-        "backend": choice, "routed_traffic_is_filtered_by": in_force, "alert_mail": file.alert_mail,
-        "alert_exec": file.alert_exec, "alert_attempts": file.alert_attempts, "metrics_seconds": file.metrics_seconds,
-        "metrics_directory": file.metrics_directory,
-    });
-    Ok(Output::new(text, data))
+    let data = NodeShown {
+        node: node.name.clone(),
+        routers: learnt,
+        uplinks: file.uplinks,
+        route_uplink: file.route_uplink,
+        log_group: file.log_group,
+        watch: file.watch != Some(false),
+        backend: choice,
+        routed_traffic_is_filtered_by: in_force,
+        alert_mail: file.alert_mail,
+        alert_exec: file.alert_exec,
+        alert_attempts: file.alert_attempts,
+        metrics_seconds: file.metrics_seconds,
+        metrics_directory: file.metrics_directory,
+    };
+    Ok(Output::new(text, json!(data)))
 }
 
 /// Routers whose MACs were learnt, and gateways whose MAC is not known and not named.

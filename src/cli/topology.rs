@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::answers::{Drawn, Flaws};
 use super::output::{Output, advised, has_utf8};
 use super::{Drawing, Topology, advice};
 use crate::code;
@@ -37,8 +38,8 @@ pub(super) fn topology(paths: &Paths, command: &Topology) -> anyhow::Result<Outp
     // A reason may have lines of its own, which would end the comment.
     let rest = unknown.iter().map(|reason| one_line(reason));
     let rest: String = rest.map(|reason| format!("{comment}not drawn: {reason}\n")).collect();
-    let data = json!({ "node": inputs.node.as_str(), "items": map.items, "edges": map.edges, "not_drawn": unknown });
-    Ok(Output::new(drawn + &rest, data))
+    let data = Drawn { node: inputs.node.clone(), items: map.items, edges: map.edges, not_drawn: unknown };
+    Ok(Output::new(drawn + &rest, json!(data)))
 }
 
 fn checked(flaws: &[Flaw], unknown: &[String]) -> Output {
@@ -48,5 +49,5 @@ fn checked(flaws: &[Flaw], unknown: &[String]) -> Output {
         text += "nothing found: addresses, gateways and MACs agree\n";
     }
     let code = if flaws.is_empty() { 0 } else { 3 };
-    Output::new(text, json!({ "flaws": flaws, "not_looked_at": unknown })).with_code(code)
+    Output::new(text, json!(Flaws { flaws: flaws.to_vec(), not_looked_at: unknown.to_vec() })).with_code(code)
 }

@@ -4,12 +4,16 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Who;
 use super::list;
 use super::output::{Output, table};
 use super::partial::{looked, shown_of};
+use super::whose::{
+    BoundEntry, ConfiguredNic, FormerHolder, HeldAddress, LastHolder, MacAnswer, MacKind, MacState, NearPool,
+    NetAnswer, NetKind, NetRange, NetState, PortAnswer, PortKind,
+};
 use crate::audit::{Holder, Query, holders};
 use crate::links::{Links, guest_of_port};
 use crate::model::text::escaped;
@@ -17,6 +21,7 @@ use crate::model::{IfName, MacAddr, NicId, Prefix, PrefixError, Vmid};
 use crate::ops::{observe_links, own_addresses};
 use crate::plan::{GuestState, GuestStates, Inputs};
 use crate::reconcile::Node;
+use crate::registry::document::Released;
 use crate::registry::{Holding, Inventory, Registry, Run, Span, State};
 use crate::store::journal::now;
 use crate::system::routers;
@@ -137,23 +142,23 @@ impl Question<'_> {
 
     fn address(&self, address: IpAddr) -> Output {
         let mut facts = Facts::default();
-        let mut data = json!({ "subject": address.to_string(), "kind": "address", "holders": [] });
+        let mut data = NetAnswer::about(address.to_string(), NetKind::Address);
         let inventory = Inventory::of(self.registry, &self.own, now());
         let prefix = match Prefix::host(address) {
             Ok(prefix) => prefix,
             Err(error) => {
-                data["state"] = "outside".into();
-                data["reason"] = error.to_string().into();
+                data.state = Some(NetState::Outside);
+                data.reason = Some(error.to_string());
                 facts.add("reason", error.to_string());
-                return Output::new(facts.text(&format!("{address}: in no pool, nobody can hold it")), data);
+                return Output::new(facts.text(&format!("{address}: in no pool, nobody can hold it")), json!(data));
             }
         };
         let held: Vec<Holding<'_>> = inventory.holders().overlapping(prefix).collect();
         if !held.is_empty() {
-            data["state"] = "assigned".into();
-            data["holders"] = held.iter().map(|holding| self.holder(*holding)).collect();
+            data.state = Some(NetState::Assigned);
+            data.holders = held.iter().map(|holding| self.holder(*holding)).collect();
             let text = held.iter().map(|holding| self.holder_text(&address.to_string(), *holding)).collect::<String>();
-            return Output::new(text, data);
+            return Output::new(text, json!(data));
         }
         let last = self.last_holder(prefix);
         let found = self.registry.pools.pools.iter().find_map(|(name, pool)| {
@@ -165,45 +170,47 @@ impl Question<'_> {
         let Some((name, pool, entry, span)) = found else { return self.outside(address.into(), last, data) };
         let (state, sentence) = match &span.state {
             State::Cooling(_, _, free_at) => {
-                data["free_at"] = json!(free_at);
-                ("cooling", format!("nobody holds it, cools down until {}", free_at.to_second()))
+                data.free_at = Some(*free_at);
+                (NetState::Cooling, format!("nobody holds it, cools down until {}", free_at.to_second()))
             }
             State::Withheld(reason) => {
-                data["reason"] = reason.clone().into();
-                ("reserved", format!("never assigned, it is {reason}"))
+                data.reason = Some(reason.clone());
+                (NetState::Reserved, format!("never assigned, it is {reason}"))
             }
             State::Free | State::Held(..) if self.is_partial() => {
-                ("unknown", "no file that can be read has it, and one cannot be read".to_owned())
+                (NetState::Unknown, "no file that can be read has it, and one cannot be read".to_owned())
             }
-            State::Free | State::Held(..) => ("free", "free".to_owned()),
+            State::Free | State::Held(..) => (NetState::Free, "free".to_owned()),
         };
-        data["state"] = state.into();
-        data["pool"] = json!(name);
-        data["mac"] = json!(entry.mac);
-        data["gateway"] = json!(pool.gateway_of(entry));
+        data.state = Some(state);
+        data.pool = Some(name.clone());
+        data.mac = entry.mac;
+        data.gateway = pool.gateway_of(entry);
         let gateway = pool.gateway_of(entry).map(|gateway| format!(", gateway {gateway}")).unwrap_or_default();
         facts.add("pool", format!("{name} ({}), bridge {}{gateway}", entry.address, pool.bridge));
         if let Some(mac) = entry.mac {
             facts.add("MAC", format!("{mac}, bound to it by the provider"));
         }
         self.add_last_holder(prefix, last, &mut facts, &mut data);
-        Output::new(facts.text(&format!("{address}: {sentence}")), data)
+        Output::new(facts.text(&format!("{address}: {sentence}")), json!(data))
     }
 
     /// Something that no pool has.
-    fn outside(&self, net: IpNet, last: Option<Holder>, mut data: Value) -> Output {
+    fn outside(&self, net: IpNet, last: Option<Holder>, mut data: NetAnswer) -> Output {
         let mut facts = Facts::default();
         let is_lost = self.registry.lost_pools.is_some();
-        data["state"] = if is_lost { "unknown" } else { "outside" }.into();
+        data.state = Some(if is_lost { NetState::Unknown } else { NetState::Outside });
         let near = self.registry.nearest(net);
         let near = &near[..near.len().min(NEAREST)];
-        data["nearest_pools"] = near
-            .iter()
-            .map(|near| json!({ "pool": near.pool, "entry": near.entry.to_string(), "distance": near.distance.to_string() }))
-            .collect();
+        let pools = near.iter().map(|near| NearPool {
+            pool: near.pool.clone(),
+            entry: near.entry,
+            distance: near.distance.to_string(),
+        });
+        data.nearest_pools = Some(pools.collect());
         if self.own.iter().any(|own| net.contains(&own.addr())) {
             facts.add("node", format!("an address of this node, {}", self.node.name));
-            data["node"] = json!(self.node.name);
+            data.node = Some(self.node.name.clone());
         }
         for near in near {
             let away = if near.distance < 1 << 16 { format!(", {} away", near.distance) } else { String::new() };
@@ -214,7 +221,7 @@ impl Question<'_> {
         }
         let sentence = if is_lost { "the pools cannot be read" } else { "in no pool" };
         let subject = if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() };
-        Output::new(facts.text(&format!("{subject}: {sentence}")), data)
+        Output::new(facts.text(&format!("{subject}: {sentence}")), json!(data))
     }
 
     /// Who held an address last, by this node's audit log.
@@ -227,14 +234,15 @@ impl Question<'_> {
     }
 
     /// The audit log of this node may not know what the registry still remembers, and the other way round.
-    fn add_last_holder(&self, prefix: Prefix, last: Option<Holder>, facts: &mut Facts, data: &mut Value) {
+    fn add_last_holder(&self, prefix: Prefix, last: Option<Holder>, facts: &mut Facts, data: &mut NetAnswer) {
         let released = self.registry.released.addresses.iter().filter(|(released, _)| released.overlaps(prefix));
         let released = released.map(|(_, released)| released).max_by_key(|released| released.at);
         let is_later =
             last.as_ref().is_none_or(|last| last.until.is_some_and(|until| Some(until) < released.map(|it| it.at)));
         if let Some(released) = released.filter(|_| is_later) {
-            data["last_holder"] = json!({ "vmid": released.vmid, "pool": released.pool, "until": released.at });
-            data["free_since"] = json!(released.at);
+            let Released { vmid, pool, at } = released.clone();
+            data.last_holder = Some(LastHolder::Released(FormerHolder { vmid, pool, until: at }));
+            data.free_since = Some(at);
             facts.add("last holder", format!("guest {}", released.vmid));
             facts.add("since", released.at.to_second());
             return;
@@ -251,16 +259,16 @@ impl Question<'_> {
             Some(until) => {
                 let by = if last.until_at_latest { " at the latest" } else { "" };
                 facts.add("since", format!("{}{by}", until.to_second()));
-                data["free_since"] = json!(until);
+                data.free_since = Some(until);
             }
             None => facts.add("since", "not known: the log has no release"),
         }
-        data["last_holder"] = json!(last);
+        data.last_holder = Some(LastHolder::Logged(last));
     }
 
     /// All addresses of a prefix, as runs.
     fn prefix(&self, net: IpNet) -> Output {
-        let mut data = json!({ "subject": net.to_string(), "kind": "prefix", "holders": [] });
+        let mut data = NetAnswer::about(net.to_string(), NetKind::Prefix);
         let inventory = Inventory::of(self.registry, &self.own, now());
         let mut rows = Vec::new();
         let mut ranges = Vec::new();
@@ -279,28 +287,32 @@ impl Question<'_> {
                 };
                 let run = Run { span, ..run };
                 let (word, whose) = match state {
-                    State::Free if self.is_partial() => ("unknown", String::new()),
-                    State::Free => ("free", String::new()),
+                    State::Free if self.is_partial() => (NetState::Unknown, String::new()),
+                    State::Free => (NetState::Free, String::new()),
                     State::Held(vmid, nic, prefix) => {
                         held.extend(
                             inventory.holders().overlapping(*prefix).filter(|of| (of.0, of.1) == (*vmid, *nic)),
                         );
-                        ("assigned", format!("{vmid} {nic}"))
+                        (NetState::Assigned, format!("{vmid} {nic}"))
                     }
-                    State::Cooling(_, released, _) => ("cooling", format!("was {}'s", released.vmid)),
-                    State::Withheld(reason) => ("reserved", reason.clone()),
+                    State::Cooling(_, released, _) => (NetState::Cooling, format!("was {}'s", released.vmid)),
+                    State::Withheld(reason) => (NetState::Reserved, reason.clone()),
                 };
                 rows.push(vec![
                     list::range(&run),
                     run.span.count().to_string(),
-                    word.to_owned(),
+                    word.as_str().to_owned(),
                     whose.clone(),
                     name.to_string(),
                 ]);
-                ranges.push(json!({
-                    "first": run.span.first, "last": run.span.last, "count": run.span.count(), "state": word, "pool": name,
-                    "vmid": if let State::Held(vmid, ..) = state { Some(*vmid) } else { None },
-                }));
+                ranges.push(NetRange {
+                    first: run.span.first,
+                    last: run.span.last,
+                    count: run.span.count(),
+                    state: word,
+                    pool: name.clone(),
+                    vmid: if let State::Held(vmid, ..) = state { Some(*vmid) } else { None },
+                });
             }
         }
         if rows.is_empty() {
@@ -308,9 +320,9 @@ impl Question<'_> {
             return self.outside(net, last, data);
         }
         held.dedup_by_key(|holding| (holding.0, holding.1, holding.3.address));
-        data["holders"] = held.into_iter().map(|holding| self.holder(holding)).collect();
-        data["ranges"] = ranges.into();
-        Output::new(table(&["address", "count", "state", "guest", "pool"], &rows), data)
+        data.holders = held.into_iter().map(|holding| self.holder(holding)).collect();
+        data.ranges = Some(ranges);
+        Output::new(table(&["address", "count", "state", "guest", "pool"], &rows), json!(data))
     }
 
     fn mac(&self, mac: MacAddr) -> Output {
@@ -333,9 +345,8 @@ impl Question<'_> {
                         "guest",
                         format!("{vmid}{} {nic}, node {}{holds}", name.unwrap_or_default(), located.node),
                     );
-                    nics.push(
-                        json!({ "vmid": vmid, "interface": nic, "node": located.node, "name": located.config.name }),
-                    );
+                    let (interface, node, name) = (*nic, located.node.clone(), located.config.name.clone());
+                    nics.push(ConfiguredNic { vmid, interface, node, name });
                 }
             }
         }
@@ -343,7 +354,7 @@ impl Question<'_> {
         for (name, pool) in &self.registry.pools.pools {
             for entry in pool.addresses.iter().filter(|entry| entry.mac == Some(mac)) {
                 facts.add("provider", format!("bound to {} of pool {name}", entry.address));
-                entries.push(json!({ "pool": name, "address": entry.address.to_string() }));
+                entries.push(BoundEntry { pool: name.clone(), address: entry.address });
             }
             if pool.allowed_macs.contains(&mac) {
                 facts.add("pool", format!("{name} lets it out to the provider (--allow-mac)"));
@@ -360,12 +371,15 @@ impl Question<'_> {
         }
         let is_known = !facts.0.is_empty() || !held.is_empty();
         let heading = if is_known { format!("{mac}:") } else { format!("{mac}: no guest, pool or router has it") };
-        let data = json!({
-            "subject": mac, "kind": "mac", "state": if is_known { "known" } else { "unknown" },
-            "holders": held.iter().map(|holding| self.holder(*holding)).collect::<Vec<_>>(),
-            "guests": nics, "entries": entries,
-        });
-        Output::new(facts.text(&heading) + &text, data)
+        let data = MacAnswer {
+            subject: mac,
+            kind: MacKind::Mac,
+            state: if is_known { MacState::Known } else { MacState::Unknown },
+            holders: held.iter().map(|holding| self.holder(*holding)).collect(),
+            guests: nics,
+            entries,
+        };
+        Output::new(facts.text(&heading) + &text, json!(data))
     }
 
     fn port(&self, port: IfName, vmid: Vmid, nic: NicId) -> Output {
@@ -391,23 +405,36 @@ impl Question<'_> {
         }
         let addresses: Vec<String> = held.iter().map(|holding| holding.3.address.to_string()).collect();
         facts.add("addresses", if addresses.is_empty() { "none".to_owned() } else { addresses.join(", ") });
-        let data = json!({
-            "subject": port, "kind": "port", "state": state, "vmid": vmid, "interface": nic, "node": node,
-            "mac": configured.and_then(|nic| nic.mac), "bridge": configured.and_then(|nic| nic.bridge),
-            "holders": held.iter().map(|holding| self.holder(*holding)).collect::<Vec<_>>(),
-        });
-        Output::new(facts.text(&format!("{port}: guest {vmid}{name} {nic}")), data)
+        let data = PortAnswer {
+            subject: port,
+            kind: PortKind::Port,
+            state,
+            vmid,
+            interface: nic,
+            node: node.cloned(),
+            mac: configured.and_then(|nic| nic.mac),
+            bridge: configured.and_then(|nic| nic.bridge),
+            holders: held.iter().map(|holding| self.holder(*holding)).collect(),
+        };
+        Output::new(facts.text(&format!("{port}: guest {vmid}{name} {nic}")), json!(data))
     }
 
-    fn holder(&self, (vmid, nic, interface, assigned): Holding<'_>) -> Value {
+    fn holder(&self, (vmid, nic, interface, assigned): Holding<'_>) -> HeldAddress {
         let located = self.inputs.guests.get(&vmid);
-        json!({
-            "vmid": vmid, "name": located.and_then(|located| located.config.name.as_ref()), "interface": nic,
-            "address": assigned.address, "mac": interface.mac,
-            "port": located.map(|located| located.config.kind.port(vmid, nic)), "pool": assigned.pool,
-            "gateway": assigned.gateway, "organization": assigned.organization, "assigned_at": assigned.assigned_at,
-            "node": located.map(|located| &located.node), "state": self.states.of_nic(vmid, nic, interface.mac),
-        })
+        HeldAddress {
+            vmid,
+            name: located.and_then(|located| located.config.name.clone()),
+            interface: nic,
+            address: assigned.address,
+            mac: interface.mac,
+            port: located.map(|located| located.config.kind.port(vmid, nic)),
+            pool: assigned.pool.clone(),
+            gateway: assigned.gateway,
+            organization: assigned.organization.clone(),
+            assigned_at: assigned.assigned_at,
+            node: located.map(|located| located.node.clone()),
+            state: self.states.of_nic(vmid, nic, interface.mac),
+        }
     }
 
     fn holder_text(&self, subject: &str, (vmid, nic, interface, assigned): Holding<'_>) -> String {
