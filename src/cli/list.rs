@@ -155,11 +155,11 @@ fn list_unassigned(registry: &Registry, only: Option<&PoolName>, state: Unheld) 
     let inventory = Inventory::of(registry, &own_addresses(), now());
     let is_wanted = |found: &State<'_>| match state {
         Unheld::Cooling => matches!(found, State::Cooling(..)),
-        _ => *found == State::Free,
+        Unheld::Free => *found == State::Free,
     };
     let headers = match state {
         Unheld::Cooling => ["pool", "address", "count", "mac", "gateway", "free again"],
-        _ => ["pool", "address", "count", "mac", "gateway", ""],
+        Unheld::Free => ["pool", "address", "count", "mac", "gateway", ""],
     };
     let columns = if state == Unheld::Cooling { headers.len() } else { headers.len() - 1 };
     let mut rows = Rows::new(columns);

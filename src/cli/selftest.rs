@@ -125,16 +125,16 @@ fn data(report: &Report) -> Selftested {
         topology: row.topology.to_string(),
         sender: row.sender.to_string(),
         group: row.group.to_string(),
-        class: row.class.to_string(),
+        class: row.class.clone(),
         expected: verdict(row.passes).to_string(),
-        got: row.got.text().to_string(),
+        got: row.got.text(),
         seen: row.got.seen.iter().map(ToString::to_string).collect(),
         leaked: row.leaked(),
         broken: row.broken(),
     };
     let not_run = report.not_run.iter().map(|entry| NotRun {
         topology: entry.topology.to_string(),
-        reason: entry.reason.to_string(),
+        reason: entry.reason.clone(),
         optional: entry.optional,
     });
     Selftested {
