@@ -44,10 +44,8 @@ fn main() {
     let begin = Instant::now();
     let client = |number: usize| {
         let (address, secret) = (address.clone(), secret.clone());
-        let calls: Vec<(String, String)> = calls
-            .chunks(2)
-            .map(|pair| (pair[0].clone(), pair[1].replace('@', &(number + 100).to_string())))
-            .collect();
+        let calls: Vec<(String, String)> =
+            calls.chunks(2).map(|pair| (pair[0].clone(), pair[1].replace('@', &(number + 100).to_string()))).collect();
         thread::spawn(move || {
             let mut stream = BufReader::new(TcpStream::connect(address).unwrap());
             stream.get_ref().set_nodelay(true).unwrap();
