@@ -320,14 +320,14 @@ impl Command {
             Self::Pool(PoolCommand::Create(command)) => &command.reason,
             Self::Pool(PoolCommand::Add(command)) => &command.reason,
             Self::Pool(PoolCommand::Set(command)) => &command.reason,
-            Self::Pool(PoolCommand::Remove { reason, .. } | PoolCommand::Import { reason, .. })
+            Self::Import { reason, .. }
+            | Self::Pool(PoolCommand::Remove { reason, .. } | PoolCommand::Import { reason, .. })
             | Self::Registry(RegistryCommand::Restore { reason, .. } | RegistryCommand::Convert { reason })
             | Self::Key(KeyCommand::Revoke { reason, .. }) => reason,
             Self::Node(NodeCommand::Set(command)) => return command.reason.as_ref(),
             Self::Setup(command) => &command.reason,
             Self::Key(KeyCommand::Add(command)) => &command.reason,
             Self::Assign(command) => &command.reason,
-            Self::Import { reason, .. } => reason,
             Self::Release(command) => &command.reason,
             Self::Set(command) => &command.reason,
             _ => return None,
