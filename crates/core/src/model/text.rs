@@ -33,11 +33,12 @@ pub fn escaped_lines(text: &str) -> Cow<'_, str> {
 /// Whether it is printable ASCII, so that [`escaped`] would leave it as it is, and each byte is one character wide. Nearly all
 /// text is so.
 pub fn is_plain(text: &str) -> bool {
-    all_at_once(text.as_bytes(), |byte| (byte >= b' ') & (byte <= b'~'))
+    all_at_once(text.as_bytes(), |byte| (b' '..=b'~').contains(&byte))
 }
 
 /// Whether it surely has no unprintable character, by its bytes alone: no control character, no first byte of the others but one,
 /// and after that one no second byte of theirs. Letters of most languages and the lines of tables pass.
+#[expect(clippy::needless_bitwise_bool, reason = "a lazy operator is a branch for each byte")]
 fn is_harmless(text: &str, has_lines: bool) -> bool {
     let bytes = text.as_bytes();
     let is_control = |byte: u8| (byte < b' ') & !(has_lines & ((byte == b'\n') | (byte == b'\t'))) | (byte == 0x7f);
