@@ -320,3 +320,82 @@ fn without_a_root_part() {
     assert_eq!(gateway.call("GetPublicIP", Some(GATEWAY), &get).0, 200);
     drop(root);
 }
+
+/// Where docs/api.md has the calls of this run.
+const BEGIN: &str = "<!-- Of a run of crates/gateway/tests/calls.rs: do not edit. -->\n";
+const END: &str = "<!-- The end of that run. -->\n";
+
+#[test]
+fn the_guide_shows_what_is_answered() {
+    let (_directory, root, gateway) = scene();
+    let header = |secret: &str| format!("x-api-secret: {secret}");
+    let mut text = String::from(BEGIN);
+    let problem = |code: &str, sentence: &str, hint: &str| json!({ "code": code, "subject": { "kind": "address", "id": "203.0.113.10" }, "sentence": sentence, "hint": hint });
+    for (method, request, refusal) in [
+        (
+            "AllocatePublicIP",
+            r#"{"vps_id": "101", "mac_address": "02:00:00:aa:bb:01", "public_ip": "203.0.113.10"}"#,
+            Some(problem(
+                "address-taken",
+                "203.0.113.10 is held by guest 102 net0",
+                "`pve-public-ip who 203.0.113.10`",
+            )),
+        ),
+        (
+            "GetPublicIP",
+            r#"{"public_ip": "203.0.113.10"}"#,
+            Some(problem("address-in-no-pool", "203.0.113.10 is in no pool", "`pve-public-ip pool list`")),
+        ),
+        ("ListPublicIPs", r#"{"page_size": 1}"#, None),
+        (
+            "ReleasePublicIP",
+            r#"{"vps_id": "101", "public_ip": "203.0.113.10", "mac_address": "02:00:00:aa:bb:01"}"#,
+            Some(problem(
+                "mac-not-of-guest",
+                "203.0.113.10 is held with the MAC 02:00:00:aa:bb:02, not with 02:00:00:aa:bb:01",
+                "`pve-public-ip who 203.0.113.10` shows the MAC",
+            )),
+        ),
+        ("GetGatewayInfo", "{}", None),
+        ("CreateVPSPublicIP", r#"{"ip_address": "203.0.113.11", "monthly_cost_cents": 199, "pool": "ovh-rbx"}"#, None),
+        ("AssignVPSPublicIP", r#"{"ip_id": "203.0.113.11", "vps_id": "101", "organization_id": "acme"}"#, None),
+        ("UnassignVPSPublicIP", r#"{"ip_id": "203.0.113.11"}"#, None),
+        ("DeleteVPSPublicIP", r#"{"ip_id": "203.0.113.11"}"#, None),
+        ("ListVPSPublicIPs", r#"{"state": "ADDRESS_STATE_FREE", "page_size": 1}"#, None),
+        ("GetVPSPublicIPHistory", r#"{"ip_id": "203.0.113.10"}"#, None),
+        (
+            "CreatePool",
+            r#"{"name": "ovh-rbx", "profile": "ovh-bridged", "bridge": "vmbr0", "addresses": ["203.0.113.0/24"]}"#,
+            None,
+        ),
+        ("SetPool", r#"{"name": "ovh-rbx", "cool_down": 7200}"#, None),
+        ("ListPools", "{}", None),
+        ("VerifySecurity", r#"{"vps_id": "101"}"#, None),
+    ] {
+        let secret = if common::path(method).contains("Superadmin") { SUPERADMIN } else { GATEWAY };
+        let secret = header(secret);
+        let (status, answer) = gateway.curl(method, &["--header", &secret], request);
+        assert_eq!(status, 200, "{method}: {answer}");
+        text += &format!("\n### {method}\n\n`POST /{}`\n\n```json\n{request}\n```\n\n", common::path(method));
+        text += &format!("```json\n{}\n```\n", serde_json::to_string_pretty(&answer).unwrap());
+        if let Some(refusal) = refusal {
+            root.set(|known| known.problem = Some(refusal.clone()));
+            let (status, answer) = gateway.curl(method, &["--header", &secret], request);
+            root.set(|known| known.problem = None);
+            let (code, message) = (answer["code"].as_str().unwrap(), answer["message"].as_str().unwrap());
+            let kind = refusal["code"].as_str().unwrap();
+            assert!(detail(&answer).contains(kind), "{answer}");
+            text += &format!("\nor, as an error, {status} `{code}`, `{kind}`:\n\n> {message}\n");
+        }
+    }
+    text += END;
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/api.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let found = page.split(BEGIN).nth(1).and_then(|rest| rest.split(END).next()).unwrap_or_default();
+    let is_same = format!("{BEGIN}{found}{END}") == text;
+    if !is_same {
+        let new = concat!(env!("CARGO_TARGET_TMPDIR"), "/api.md");
+        std::fs::write(new, text).unwrap();
+        panic!("docs/api.md shows another answer: put {new} in its place, if it is right");
+    }
+}
