@@ -1,12 +1,6 @@
 //! Text of others on its way to a terminal, a log, a mail or a shell: what it could do there is taken from it here, and
 //! nowhere else.
 
-#![expect(
-    clippy::needless_bitwise_bool,
-    clippy::manual_range_contains,
-    reason = "without branches many bytes are compared at once"
-)]
-
 use std::borrow::Cow;
 
 /// Whether a terminal could act on this character, or a reader could be shown another order of words than there is.
