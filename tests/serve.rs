@@ -1,6 +1,7 @@
 //! The root part of the API from outside: lines in, lines out, on standard input and by a socket.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test stops at the first surprise")]
+#![allow(clippy::needless_pass_by_value, reason = "`json!` where it is needed reads better than a borrow of it")]
 
 mod common;
 

@@ -431,7 +431,7 @@ fn a_set_that_is_full() {
 fn a_set_of_every_guest_that_is_full() {
     let node = node();
     start(&node, 101, "tap101i0");
-    let fill = || {
+    let crowd = || {
         let mut script = String::from("add element bridge pve-public-ip port_ip4 { ");
         for number in 0..65536 - node.net.set("port_ip4").len() {
             script += &format!("\"other\" . 02:00:00:00:00:01 . 100.64.{}.{}, ", number / 256, number % 256);
@@ -440,7 +440,7 @@ fn a_set_of_every_guest_that_is_full() {
         // What it says of so long a line is as long.
         node.net.sh(&format!("nft -f {} 2>/dev/null", node.tree.path("fill.nft").display()));
     };
-    fill();
+    crowd();
     let full = "the set `port_ip4` of table bridge pve-public-ip is full: it holds 65536 elements";
     let refused = node.run("hook 100 pre-start").fails_with(1, &[full]);
     // Who has its elements starts again.
@@ -451,7 +451,7 @@ fn a_set_of_every_guest_that_is_full() {
     start(&node, 100, "tap100i0");
     // What is missing and what is too much are dealt with at once.
     node.net.sh("nft delete element bridge pve-public-ip port_ip4 '{ tap100i0 . 02:00:00:aa:bb:00 . 192.0.2.9 }'");
-    fill();
+    crowd();
     node.run("apply").ok();
     node.is_in_line();
 }

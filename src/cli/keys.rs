@@ -52,7 +52,7 @@ fn list(node: &Node) -> anyhow::Result<Output> {
         let text = "no keys; `pve-public-ip key add NAME --role gateway` makes one";
         return Ok(Output::new(text, json!({ "keys": [] })));
     }
-    let time = |moment: Option<Moment>| moment.map(|moment| moment.to_second().to_string()).unwrap_or_default();
+    let time = |moment: Option<Moment>| moment.map(Moment::to_second).unwrap_or_default();
     let row = |key: &Key| {
         let has_expired = key.expires_at.is_some_and(|end| end <= now());
         vec![

@@ -416,6 +416,7 @@ fn waits_for_fuse(pid: Pid) -> bool {
 }
 
 /// Starts this program once more, with another standard input and output.
+#[expect(clippy::disallowed_methods, reason = "this module is the one place for it")]
 pub fn another(args: &[&OsStr], input: OwnedFd, output: OwnedFd) -> io::Result<Child> {
     Command::new("/proc/self/exe").args(args).stdin(Stdio::from(input)).stdout(Stdio::from(output)).spawn()
 }

@@ -141,11 +141,11 @@ pub fn history(node: &Node, request: &request::History, within: Option<&str>) ->
     holdings.reverse();
     let mut notes = Vec::new();
     if within.is_none() {
-        let note =
+        let gap =
             |sentence| Problem::of_node(code!("audit-log-not-read"), sentence, "`pve-public-ip audit` says the same");
-        notes.extend(found.not_searched.into_iter().map(note));
+        notes.extend(found.not_searched.into_iter().map(gap));
         if found.unreadable > 0 {
-            notes.push(note(format!("lines of the audit log that cannot be read: {}", found.unreadable)));
+            notes.push(gap(format!("lines of the audit log that cannot be read: {}", found.unreadable)));
         }
     }
     Ok(History { holdings, notes })

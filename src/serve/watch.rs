@@ -71,7 +71,7 @@ impl Watcher<'_> {
             if is_gone() {
                 return Ok(());
             }
-            let mut events: Vec<Event> = log.next()?.into_iter().filter_map(of_entry).collect();
+            let mut events: Vec<Event> = log.next()?.iter().filter_map(of_entry).collect();
             if looked.elapsed() >= ROUND {
                 looked = Instant::now();
                 let before = std::mem::replace(&mut places, node.guests.places().0);
@@ -164,7 +164,7 @@ impl Log {
 }
 
 /// What an entry is to a watcher.
-fn of_entry(entry: Entry) -> Option<Event> {
+fn of_entry(entry: &Entry) -> Option<Event> {
     let event = match entry.change.event {
         audit::Event::Assigned => EventKind::Assigned,
         audit::Event::Released => EventKind::Released,
