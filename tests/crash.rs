@@ -163,7 +163,7 @@ fn pre_start() {
             node.run("assign 100 203.0.113.10 2001:db8:0:1::10").ok();
         },
         again: None,
-        at_least: 12,
+        at_least: 9,
     });
 }
 
