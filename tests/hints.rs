@@ -70,6 +70,7 @@ fn conf(node: &Node, text: &str) {
 
 /// Every command of each hint is tried, each in a situation of its own.
 const SITUATIONS: &[Situation] = &[
+    ("a key of that name", |node| drop(node.run("key add panel --role viewer").ok()), "key add panel --role viewer"),
     (
         "another MAC",
         |node| conf(node, "net0: virtio=02:00:00:AA:BB:FF,bridge=vmbr0,firewall=0\n"),
@@ -498,16 +499,31 @@ const EXCUSED: &[(&str, &[&str])] = &[
             "pvesm status",
             "pve-public-ip setup",
             "pve-public-ip setup --yes",
-            "pvesm {}",
+            "pvesm {call}",
             "{tool} shutdown {vmid}",
             "rmdir {}",
             "systemctl edit pve-public-ip",
             "systemctl enable --now {UNIT}",
             "systemctl restart pve-cluster",
+            "systemctl start pve-public-ip",
             "systemctl status chrony",
             "systemctl status pve-cluster",
             "systemctl status {UNIT}",
             "timedatectl",
+        ],
+    ),
+    (
+        "is said to a caller of the API, who has other names, keys and pools than a test could guess",
+        &[
+            "pve-public-ip audit",
+            "pve-public-ip doctor",
+            "pve-public-ip key add",
+            "pve-public-ip key add NAME --role gateway",
+            "pve-public-ip key add billing --role gateway",
+            "pve-public-ip node set --alert-exec PROGRAM --metrics-directory DIR",
+            "pve-public-ip pool create NAME --profile PROFILE",
+            "pve-public-ip pool set",
+            "qm config VMID",
         ],
     ),
     (
