@@ -336,7 +336,7 @@ fn the_new_filter_stands_before_the_old_one_goes() {
         ("nftables", false, false, true),
     ] {
         let said = lab.ok(&format!("node set --backend {backend} --dry-run"));
-        assert!(said.contains("settings of node n1 changed"), "{said}");
+        assert!(said.contains("settings of node n1 would be changed"), "{said}");
         choose(&lab, backend);
         assert_eq!((own("legacy") > 0, own("nft") > 0, has_table()), (legacy, nft, table), "{backend}");
         lab.ok("verify");
