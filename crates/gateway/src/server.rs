@@ -97,6 +97,9 @@ const ANSWER_TIME: Duration = Duration::from_secs(180);
 /// A request takes no longer, whatever its caller says.
 const REQUEST_TIME: Duration = Duration::from_secs(120);
 
+/// So long a stop takes connections that wait.
+const LAST_CALLS: Duration = Duration::from_millis(500);
+
 /// So long a stop waits for requests.
 const STOP_TIME: Duration = Duration::from_secs(30);
 
@@ -216,17 +219,25 @@ fn open(health: Health) -> Result<ConnectRpcService, String> {
     Ok(ConnectRpcService::new(router).with_compression(CompressionRegistry::new()).with_deadline_policy(policy))
 }
 
-/// The socket, and where it is.
-fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), String> {
+/// Where it listens.
+struct Listening {
+    listener: TcpListener,
+    address: SocketAddr,
+    /// Whether systemd keeps the socket: whoever connects during a stop is served by the next daemon.
+    is_kept: bool,
+}
+
+fn listen(config: &Config) -> Result<Listening, String> {
     let given = given_listener();
     let at = given.as_ref().map(std::net::TcpListener::local_addr).transpose();
     let wanted = config.listen(at.map_err(|error| format!("error: systemd's socket is none: {error}"))?);
     let wanted = wanted.map_err(|refusal| refusal.to_string())?;
+    let is_kept = given.is_some();
     let listener = given.map_or_else(|| std::net::TcpListener::bind(wanted), Ok);
     let opened = listener.and_then(|listener| {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        Ok((TcpListener::from_std(listener)?, address))
+        Ok(Listening { listener: TcpListener::from_std(listener)?, address, is_kept })
     });
     opened.map_err(|error| {
         format!(
@@ -263,7 +274,7 @@ async fn run(config: Config) -> Result<(), String> {
         peers: Mutex::default(),
         stop: stopped,
     });
-    let (listener, address) = listen(&config)?;
+    let Listening { listener, address, is_kept } = listen(&config)?;
     let own = Backend::new(&config.api_socket, 1, Arc::clone(&metrics));
     tokio::spawn(keys::refresh(own, keyring.clone()));
 
@@ -295,8 +306,10 @@ async fn run(config: Config) -> Result<(), String> {
     supervisor.say("STOPPING=1");
     line(Level::Info, "stops: takes no more connections, and ends what has begun");
     stop.send_replace(true);
-    // Whoever has connected already was let in by the kernel, and is served.
-    while let Ok(Ok(connection)) = timeout(Duration::from_millis(50), listener.accept()).await {
+    // Whoever has connected already was let in by the kernel, and is served; of callers that never cease, for a moment.
+    let end = tokio::time::Instant::now() + if is_kept { Duration::ZERO } else { LAST_CALLS };
+    while tokio::time::Instant::now() < end {
+        let Ok(Ok(connection)) = timeout(Duration::from_millis(50), listener.accept()).await else { break };
         if let Ok(place) = Arc::clone(&connections).try_acquire_owned() {
             begin(&app, connection, place, certificates.current());
         }
