@@ -17,7 +17,7 @@ fn call(stream: &mut BufReader<TcpStream>, secret: &str, path: &str, body: &str)
         body.len()
     );
     stream.get_mut().write_all(request.as_bytes()).unwrap();
-    let (mut line, mut length, mut is_good) = (String::new(), 0, false);
+    let (mut line, mut length, mut is_good, mut is_chunked) = (String::new(), 0, false, false);
     for number in 0.. {
         line.clear();
         stream.read_line(&mut line).unwrap();
@@ -28,12 +28,19 @@ fn call(stream: &mut BufReader<TcpStream>, secret: &str, path: &str, body: &str)
         if let Some(value) = text.strip_prefix("content-length: ") {
             length = value.parse().unwrap();
         }
+        is_chunked |= text == "transfer-encoding: chunked";
         if text.is_empty() {
             break;
         }
     }
-    let mut answer = vec![0; length];
-    stream.read_exact(&mut answer).unwrap();
+    while is_chunked {
+        line.clear();
+        stream.read_line(&mut line).unwrap();
+        let part = usize::from_str_radix(line.trim_end(), 16).unwrap();
+        stream.read_exact(&mut vec![0; part + 2]).unwrap();
+        is_chunked = part > 0;
+    }
+    stream.read_exact(&mut vec![0; length]).unwrap();
     is_good
 }
 
