@@ -114,15 +114,15 @@ fn to_remove_from_a_pool_again_changes_nothing() {
         let data = node.run(&format!("{command} --output-format json")).ok().json();
         (data["changed"].clone(), data["removed"].clone(), data["absent"].clone(), data["existed"].clone())
     };
-    let (none, yes, no) = (json!([]), json!(true), json!(false));
+    let (nothing, yes, no) = (json!([]), json!(true), json!(false));
     let gone = || json!([{"address": "198.51.100.8"}]);
     let address = "pool remove lan 198.51.100.8";
     assert_eq!(
         removed(&format!("{address} --dry-run")),
-        (yes.clone(), json!(["198.51.100.8"]), none.clone(), yes.clone())
+        (yes.clone(), json!(["198.51.100.8"]), nothing.clone(), yes.clone())
     );
-    assert_eq!(removed(address), (yes.clone(), json!(["198.51.100.8"]), none.clone(), yes.clone()));
-    assert_eq!(removed(address), (no.clone(), none.clone(), gone(), yes.clone()));
+    assert_eq!(removed(address), (yes.clone(), json!(["198.51.100.8"]), nothing.clone(), yes.clone()));
+    assert_eq!(removed(address), (no.clone(), nothing.clone(), gone(), yes.clone()));
     node.changes_nothing(address).prints("198.51.100.8 is not in pool lan\n");
     node.changes_nothing("pool remove lan 203.0.113.10")
         .prints("203.0.113.10 is not in pool lan; pool ovh-rbx has it, and keeps it\n");
@@ -134,9 +134,9 @@ fn to_remove_from_a_pool_again_changes_nothing() {
             "`pve-public-ip pool show lan` lists its entries",
         );
     }
-    assert_eq!(removed("pool remove lan"), (yes.clone(), none.clone(), none.clone(), yes));
-    assert_eq!(removed("pool remove lan"), (no.clone(), none.clone(), none.clone(), no.clone()));
-    assert_eq!(removed(address), (no.clone(), none, gone(), no));
+    assert_eq!(removed("pool remove lan"), (yes.clone(), nothing.clone(), nothing.clone(), yes));
+    assert_eq!(removed("pool remove lan"), (no.clone(), nothing.clone(), nothing.clone(), no.clone()));
+    assert_eq!(removed(address), (no.clone(), nothing, gone(), no));
     // A name that was mistyped can be told from one that is done with.
     node.changes_nothing("pool remove lam")
         .prints("there is no pool lam\n  hint: `pve-public-ip pool list` shows the pools\n");

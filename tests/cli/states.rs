@@ -85,9 +85,9 @@ fn four_commands_say_one_word() {
     seen.insert(all_say(&node, 100, "203.0.113.10", GuestState::Unknown));
     all_say(&node, 301, "203.0.113.13", GuestState::Elsewhere);
     let run = node.run("list --output-format json");
-    let note = &run.json()["notes"][0];
-    assert_eq!(note["code"], "run-directory-unusable", "{run}");
-    assert!(note["sentence"].as_str().unwrap().starts_with("the states of guests are unknown, because"), "{run}");
+    let said = &run.json()["notes"][0];
+    assert_eq!(said["code"], "run-directory-unusable", "{run}");
+    assert!(said["sentence"].as_str().unwrap().starts_with("the states of guests are unknown, because"), "{run}");
     assert!(run.err.contains("warning: the states of guests are unknown"), "{run}");
 
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), GuestState::ALL, "a state is not tried here");
