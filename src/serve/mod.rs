@@ -1,6 +1,6 @@
 //! `serve`: the API of the root part. One connection, JSON lines in and out: a request a line, answered in order.
 //!
-//! systemd gives a connection on standard input and output (`Accept=yes`); [`listener`] does the same without systemd. Whoever
+//! systemd gives a connection on standard input and output (`Accept=yes`); [`listen`] does the same without systemd. Whoever
 //! is at the other end is asked of the kernel: root, or the user of the gateway. What the caller may do is the gateway's
 //! business; what is right is decided here, by the same operations as of the command line.
 

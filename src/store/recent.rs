@@ -30,7 +30,7 @@ const AGE: Duration = Duration::from_secs(5);
 const SETTLED: Duration = Duration::from_secs(2);
 
 impl Store {
-    /// As [`Self::load_known`], perhaps as it was up to [`AGE`] ago. Never what a change begins with.
+    /// As [`Self::load_known`], perhaps as it was up to five seconds ago. Never what a change begins with.
     pub fn load_recent(&self) -> Result<Registry, StoreError> {
         let mut recent = self.recent.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let stamp = self.stamp();
