@@ -135,11 +135,6 @@ impl Facts {
 }
 
 impl Question<'_> {
-    /// Whether an assignment may be in a file that cannot be read, so that "free" would be a guess.
-    fn is_partial(&self) -> bool {
-        self.registry.broken.iter().any(|error| !self.registry.recalled.contains(&error.path))
-    }
-
     fn address(&self, address: IpAddr) -> Output {
         let mut facts = Facts::default();
         let mut data = NetAnswer::about(address.to_string(), NetKind::Address);
@@ -177,7 +172,7 @@ impl Question<'_> {
                 data.reason = Some(reason.clone());
                 (NetState::Reserved, format!("never assigned, it is {reason}"))
             }
-            State::Free | State::Held(..) if self.is_partial() => {
+            State::Free | State::Held(..) if self.registry.is_partial() => {
                 (NetState::Unknown, "no file that can be read has it, and one cannot be read".to_owned())
             }
             State::Free | State::Held(..) => (NetState::Free, "free".to_owned()),
@@ -287,7 +282,7 @@ impl Question<'_> {
                 };
                 let run = Run { span, ..run };
                 let (word, whose) = match state {
-                    State::Free if self.is_partial() => (NetState::Unknown, String::new()),
+                    State::Free if self.registry.is_partial() => (NetState::Unknown, String::new()),
                     State::Free => (NetState::Free, String::new()),
                     State::Held(vmid, nic, prefix) => {
                         held.extend(

@@ -130,7 +130,6 @@ pub struct Lookup<'a> {
     places: &'a BTreeMap<Vmid, (NodeName, GuestKind)>,
     /// The organization whose addresses exist for the caller.
     within: Option<&'a str>,
-    is_partial: bool,
 }
 
 /// The free addresses of an entry with more addresses than this are listed as the entry.
@@ -146,8 +145,7 @@ impl<'a> Lookup<'a> {
         now: Moment,
     ) -> Self {
         let pools = registry.pools.pools.iter().map(|(name, pool)| (name, EntryIndex::new(pool))).collect();
-        let is_partial = registry.broken.iter().any(|error| !registry.recalled.contains(&error.path));
-        Self { registry, inventory: Inventory::of(registry, own, now), pools, places, within, is_partial }
+        Self { registry, inventory: Inventory::of(registry, own, now), pools, places, within }
     }
 
     /// Whether an assignment exists for the caller.
@@ -193,7 +191,7 @@ impl<'a> Lookup<'a> {
             return if self.is_seen(&holding) { Ok(self.held(&holding)) } else { Err(Self::unknown(address)) };
         }
         let (name, pool, entry) = found.filter(|_| self.within.is_none()).ok_or_else(|| Self::unknown(address))?;
-        if self.is_partial {
+        if self.registry.is_partial() {
             let sentence = format!("whether {address} is free cannot be said: a file of the registry cannot be read");
             let hint = "`pve-public-ip verify` names the file";
             return Err(Problem::new(code!("registry-broken"), Subject::Address(address), sentence, hint));

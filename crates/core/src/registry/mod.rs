@@ -720,6 +720,11 @@ impl Registry {
         self.pools.pools.iter().find(|(_, pool)| pool.entry(prefix).is_some())
     }
 
+    /// Whether an assignment may be in a file that cannot be read, so that "free" would be a guess.
+    pub fn is_partial(&self) -> bool {
+        self.broken.iter().any(|error| !self.recalled.contains(&error.path))
+    }
+
     /// Whether there is a pool whose addresses are routed to their guests.
     pub fn has_routed(&self) -> bool {
         self.pools.pools.values().any(|pool| pool.mode() == Mode::Routed)
