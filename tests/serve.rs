@@ -221,6 +221,7 @@ fn an_organization_sees_nothing_of_others() {
     let words =
         |vps_id: &str| refused(&node, "allocate", json!({"vps_id": vps_id, "within": "acme"})).1.replace(vps_id, "IT");
     assert_eq!(words("mail"), words("nobody"));
+    assert_eq!(words("red"), words("nobody"), "two guests have that tag, one of them is another's");
     for address in ["203.0.113.11", "203.0.113.12", "192.0.2.1"] {
         let answer = done(&node, "deallocate", json!({"address": address, "within": "acme"}));
         assert_eq!(answer, json!({"changed": false, "notes": [], "steps": []}));

@@ -27,12 +27,9 @@ pub fn allocate(
     dry_run: bool,
 ) -> Result<AddressChanged, Problem> {
     let book = Book::read(node)?;
-    let meant = book.guest(node, &request.vps_id, request.mac, request.by_mac)?;
+    let meant = book.own_guest(node, &request.vps_id, (request.mac, request.by_mac), within)?;
     let vmid = meant.vmid;
     let lookup = book.lookup(within);
-    if !lookup.is_own_guest(vmid) {
-        return Err(look::unknown_guest(&request.vps_id));
-    }
     let organization = match (within, &request.organization) {
         (Some(within), Some(named)) if within != named => {
             let sentence = format!("organization_id: this key is for `{within}` alone");

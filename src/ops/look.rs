@@ -68,16 +68,29 @@ impl Book {
         lookup::by_configuration(word, &guests, mac, by_mac)
     }
 
-    /// The same for a question within an organization: a guest of others is not there.
-    fn own_guest(&self, node: &Node, word: &str, within: Option<&str>) -> Result<Vmid, Problem> {
-        let vmid = self.guest(node, word, None, false)?.vmid;
-        if self.lookup(within).is_own_guest(vmid) { Ok(vmid) } else { Err(unknown_guest(word)) }
+    /// The guest of a question.
+    fn vmid(&self, node: &Node, word: &str, within: Option<&str>) -> Result<Vmid, Problem> {
+        self.own_guest(node, word, (None, false), within).map(|meant| meant.vmid)
+    }
+
+    /// The same within an organization: a guest of others is not there, and which of them have the same name is not said.
+    pub(super) fn own_guest(
+        &self,
+        node: &Node,
+        word: &str,
+        (mac, by_mac): (Option<MacAddr>, bool),
+        within: Option<&str>,
+    ) -> Result<Meant, Problem> {
+        let is_hidden = |problem: &Problem| within.is_some() && problem.code == code!("guest-ambiguous");
+        let meant = self.guest(node, word, mac, by_mac);
+        let meant = meant.map_err(|problem| if is_hidden(&problem) { unknown_guest(word) } else { problem })?;
+        if self.lookup(within).is_own_guest(meant.vmid) { Ok(meant) } else { Err(unknown_guest(word)) }
     }
 }
 
 /// The guest of a name, as far as it is there for the caller.
 pub fn guest_of(node: &Node, word: &str, within: Option<&str>) -> Result<Vmid, Problem> {
-    Book::recent(node)?.own_guest(node, word, within)
+    Book::recent(node)?.vmid(node, word, within)
 }
 
 /// What a caller is told of a guest that is not there for it.
@@ -109,7 +122,7 @@ pub fn address(node: &Node, request: &GetAddress, within: Option<&str>) -> Resul
 /// A page of addresses.
 pub fn addresses(node: &Node, request: &ListAddresses, within: Option<&str>) -> Result<Addresses, Problem> {
     let book = Book::recent(node)?;
-    let guest = request.vps_id.as_ref().map(|word| book.own_guest(node, word, within)).transpose()?;
+    let guest = request.vps_id.as_ref().map(|word| book.vmid(node, word, within)).transpose()?;
     let page = book.lookup(within).page(request, guest)?;
     // Which files are broken is nothing for a customer.
     Ok(Addresses { notes: if within.is_none() { book.notes() } else { Vec::new() }, ..page })
@@ -125,7 +138,7 @@ pub fn history(node: &Node, request: &request::History, within: Option<&str>) ->
     let book = Book::recent(node)?;
     let query = match (request.address, &request.vps_id) {
         (Some(address), None) => Query { address: Some(address), ..Query::default() },
-        (None, Some(word)) => Query { vmid: Some(book.own_guest(node, word, within)?), ..Query::default() },
+        (None, Some(word)) => Query { vmid: Some(book.vmid(node, word, within)?), ..Query::default() },
         _ => {
             let sentence = "the history of an address or of a guest is asked for: name one of both";
             return Err(Problem::new(code!("request-invalid"), Subject::Command, sentence, "name `ip_id` or `vps_id`"));
