@@ -222,6 +222,11 @@ fn an_organization_sees_nothing_of_others() {
         |vps_id: &str| refused(&node, "allocate", json!({"vps_id": vps_id, "within": "acme"})).1.replace(vps_id, "IT");
     assert_eq!(words("mail"), words("nobody"));
     assert_eq!(words("red"), words("nobody"), "two guests have that tag, one of them is another's");
+    let words = |vps_id: &str| {
+        let body = json!({"address": "203.0.113.10", "vps_id": vps_id, "within": "acme"});
+        refused(&node, "deallocate", body).1.replace(vps_id, "IT")
+    };
+    assert_eq!([words("mail"), words("red")], [words("nobody"), words("nobody")]);
     for address in ["203.0.113.11", "203.0.113.12", "192.0.2.1"] {
         let answer = done(&node, "deallocate", json!({"address": address, "within": "acme"}));
         assert_eq!(answer, json!({"changed": false, "notes": [], "steps": []}));

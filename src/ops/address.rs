@@ -270,10 +270,9 @@ pub fn deallocate(
         return Ok(nothing(lookup.address(request.address).ok()));
     };
     if let Some(word) = &request.vps_id {
-        let meant = book.guest(node, word, request.mac, true)?.vmid;
+        let meant = book.own_guest(node, word, (request.mac, true), within)?.vmid;
         if holders.iter().all(|(vmid, ..)| *vmid != meant) {
-            let known = lookup.is_own_guest(meant).then(|| lookup.address(request.address).ok());
-            return Ok(nothing(known.flatten()));
+            return Ok(nothing(lookup.address(request.address).ok()));
         }
     }
     if let Some(mac) = request.mac.filter(|mac| *mac != interface.mac) {
