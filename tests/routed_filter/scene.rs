@@ -1,5 +1,6 @@
 //! A node that routes for guests, what is sent there, and what must become of it.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -101,8 +102,18 @@ pub(crate) struct Ears<'a> {
 
 impl<'a> Ears<'a> {
     pub(crate) fn new(lab: &'a Lab) -> Self {
-        // Hears both families.
-        let node = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, PORT)).unwrap();
+        // Hears both families. A program that another test is just starting has a copy of the socket that was here
+        // before, until it is loaded: so the port may be taken for a moment.
+        let started = Instant::now();
+        let node = loop {
+            match UdpSocket::bind((Ipv6Addr::UNSPECIFIED, PORT)) {
+                Ok(socket) => break socket,
+                Err(error) if error.kind() == ErrorKind::AddrInUse && started.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(error) => panic!("port {PORT} of the node: {error}"),
+            }
+        };
         node.set_nonblocking(true).unwrap();
         Self { lab, node, count: 0 }
     }
