@@ -6,11 +6,50 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use super::document::{Pool, PoolAddress};
-use super::{Edit, EntryChange, Holders, Registry, RuleError, rows};
+use super::{Holders, Registry, RuleError, rows};
 use crate::model::{MacAddr, PoolName, Prefix};
 
 /// An entry as it was, if it was there, and as it is.
 pub type Changed = (Option<PoolAddress>, PoolAddress);
+
+/// What becomes of a value that may be missing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Edit<T> {
+    /// It stays as it is.
+    #[default]
+    Keep,
+    /// It is this from now on.
+    Set(T),
+    /// There is none from now on.
+    Erase,
+}
+
+impl<T> Edit<T> {
+    /// Whether nothing changes.
+    pub fn is_keep(&self) -> bool {
+        matches!(self, Self::Keep)
+    }
+
+    /// The value afterwards.
+    pub fn of(self, old: Option<T>) -> Option<T> {
+        match self {
+            Self::Keep => old,
+            Self::Set(new) => Some(new),
+            Self::Erase => None,
+        }
+    }
+}
+
+/// What becomes of what is known of a pool's entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryChange {
+    /// The provider's MAC.
+    pub mac: Edit<MacAddr>,
+    /// A gateway of its own.
+    pub gateway: Edit<IpAddr>,
+    /// What it costs.
+    pub monthly_cost_cents: Edit<u64>,
+}
 
 impl Registry {
     /// Adds an entry to a pool; the same entry again replaces what is known of it (a MAC learnt later).
@@ -156,6 +195,7 @@ pub fn csv(pool: &Pool) -> String {
 mod tests {
     use super::*;
     use crate::registry::document::Profile;
+    use crate::registry::fixtures::{A, registry};
 
     #[test]
     fn what_is_written_is_read() {
@@ -235,5 +275,40 @@ mod tests {
         }
         let error = registry.create_pool("c".parse().unwrap(), pool(&["198.51.100.0/24", "198.51.100.7"])).unwrap_err();
         assert!(matches!(error, RuleError::Overlap { is_new: true, .. }), "{error}");
+    }
+
+    #[test]
+    fn an_entry_that_is_there_keeps_what_is_not_said() {
+        let mut registry = registry();
+        let (lan, address) = ("lan".parse().unwrap(), "203.0.113.0/29".parse().unwrap());
+        let keep = EntryChange { mac: Edit::Keep, gateway: Edit::Keep, monthly_cost_cents: Edit::Keep };
+        let all = EntryChange {
+            mac: Edit::Set(A.parse().unwrap()),
+            gateway: Edit::Set("203.0.113.6".parse().unwrap()),
+            monthly_cost_cents: Edit::Set(170),
+        };
+        let (before, full) = registry.change_entries(&lan, &[(address, all)]).unwrap().remove(0);
+        assert_eq!(before, Some(PoolAddress::new(address)));
+        for (change, changed) in [
+            (keep, full.clone()),
+            (
+                EntryChange { monthly_cost_cents: Edit::Set(200), ..keep },
+                PoolAddress { monthly_cost_cents: Some(200), ..full.clone() },
+            ),
+            (
+                EntryChange { monthly_cost_cents: Edit::Erase, ..keep },
+                PoolAddress { monthly_cost_cents: None, ..full.clone() },
+            ),
+            (EntryChange { mac: Edit::Erase, ..keep }, PoolAddress { mac: None, ..full.clone() }),
+            (EntryChange { gateway: Edit::Erase, ..keep }, PoolAddress { gateway: None, ..full.clone() }),
+        ] {
+            let mut registry = registry.clone();
+            let (before, after) = registry.change_entries(&lan, &[(address, change)]).unwrap().remove(0);
+            assert_eq!((before.as_ref(), &after), (Some(&full), &changed), "{change:?}");
+            assert_eq!(registry.pools.pools[&lan].entry(address), Some(&changed));
+        }
+        let (before, after) =
+            registry.change_entries(&lan, &[("192.0.2.7/32".parse().unwrap(), keep)]).unwrap().remove(0);
+        assert_eq!((before, after), (None, PoolAddress::new("192.0.2.7/32".parse().unwrap())));
     }
 }
