@@ -1,0 +1,304 @@
+//! One look at all files, or at one: what was read before and has not changed is what it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Arc, PoisonError};
+
+use super::error::read_hint;
+use super::{Snapshot, Store, StoreError};
+use crate::host::files;
+use crate::model::{PoolName, Vmid};
+use crate::registry::Registry;
+use crate::registry::document::{
+    self, DocumentError, Fault, GuestFile, NodeFile, POOLS_VERSION, Pool, PoolFile, PoolsFile, ReleasedFile, UPGRADE,
+    VERSION,
+};
+
+/// A document as it was read: what it says or why it is unusable, and its exact bytes.
+pub type Read<T> = (Result<T, DocumentError>, Vec<u8>);
+
+impl Store {
+    /// Reads everything. Files that cannot be used are listed in [`Registry::broken`].
+    pub fn load(&self) -> Result<Snapshot, StoreError> {
+        self.load_with(None)
+    }
+
+    /// The same, with the contents of the files whose copies have other fingerprints.
+    pub(super) fn load_with(&self, copies: Option<&BTreeMap<String, u64>>) -> Result<Snapshot, StoreError> {
+        self.check_mounted()?;
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut snapshot = Snapshot::default();
+        let mut reading = Reading { store: self, known: &known, copies, snapshot: &mut snapshot };
+        reading.pools();
+        reading.released();
+        reading.node();
+        reading.guests();
+        let holds = snapshot.registry.guests.values().any(|guest| !guest.is_empty());
+        if holds && !snapshot.files.contains_key(&self.paths.pools_file()) {
+            snapshot.registry.broken.extend(self.missing_pools());
+        }
+        let missing = self.missing_files(&snapshot.registry);
+        snapshot.registry.broken.extend(missing);
+        self.know(&snapshot);
+        Ok(snapshot)
+    }
+
+    /// Keeps what was read for the next look at it.
+    pub(super) fn know(&self, snapshot: &Snapshot) {
+        let Snapshot { registry, mut files, .. } = snapshot.clone();
+        // What could not be used is looked at again.
+        files.retain(|path, _| registry.broken.iter().all(|error| error.path != *path));
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) =
+            Snapshot { registry, files, contents: BTreeMap::new() };
+    }
+
+    /// The same for a pool that has a file of its own.
+    fn missing_files(&self, registry: &Registry) -> Vec<DocumentError> {
+        let guests = registry.guests.values().flat_map(GuestFile::addresses);
+        let held: BTreeSet<&PoolName> = guests.map(|(.., assigned)| &assigned.pool).collect();
+        let gone = held.into_iter().filter(|name| !registry.pools.pools.contains_key(*name));
+        let paths = gone.map(|name| self.paths.pool_file(name));
+        let is_missing = |path: &PathBuf| {
+            let is_said =
+                registry.broken.iter().any(|error| error.path == *path || error.path == self.paths.pools_file());
+            !is_said && !path.exists() && self.last_good.read::<PoolFile>(path).is_some()
+        };
+        let reason = "does not exist, although guests hold addresses of the pool";
+        let error = |path: PathBuf| self.explained(DocumentError::new(&path, reason, document::RESTORE));
+        paths.filter(is_missing).map(error).collect()
+    }
+
+    /// Pools do not vanish as long as guests hold addresses of them: somebody has removed the file.
+    pub(super) fn missing_pools(&self) -> Option<DocumentError> {
+        let path = self.paths.pools_file();
+        let (pools, _) = self.last_good.read::<PoolsFile>(&path)?;
+        let reason = "does not exist, although guests hold addresses of its pools";
+        let error = || self.explained(DocumentError::new(&path, reason, document::RESTORE));
+        (!pools.pools.is_empty()).then(error)
+    }
+
+    /// Reads one file, and says what is wrong with it if it cannot be used; `None`: there is none.
+    pub(super) fn document<T>(
+        &self,
+        path: &Path,
+        parse: impl FnOnce(&Path, &[u8]) -> Result<T, DocumentError>,
+    ) -> Option<Read<T>> {
+        let (parsed, bytes) = match read(path) {
+            Ok(Some(bytes)) => (parse(path, &bytes), bytes),
+            Ok(None) => return None,
+            Err(source) => {
+                let error = DocumentError::new(path, format!("cannot be read: {source}"), read_hint(&source));
+                (Err(error), Vec::new())
+            }
+        };
+        Some((parsed.map_err(|error| self.explained(error)), bytes))
+    }
+
+    /// Adds to what is wrong with a file what only this node knows: whether a newer release may have written it, and whether
+    /// there is a copy.
+    pub(super) fn explained(&self, mut error: DocumentError) -> DocumentError {
+        let newer = if error.fault == Fault::UnknownKey { self.newer_release() } else { None };
+        if let Some((node, release)) = newer {
+            let own = env!("CARGO_PKG_VERSION");
+            error.reason += &format!(": written by release {release}, which node {node} runs; this is {own}");
+            UPGRADE.clone_into(&mut error.hint);
+        } else if error.fault != Fault::Newer {
+            let is_listing = [self.paths.guest_files(), self.paths.pool_files()].contains(&error.path);
+            let has_copy = |name: &String| !is_listing && self.copy_of(name).is_some();
+            if let Some(name) = self.last_good.name(&error.path).filter(has_copy) {
+                let restore = format!("`pve-public-ip registry restore {name}` puts the last known good copy back");
+                error.hint =
+                    if error.hint == document::RESTORE { restore } else { format!("{}; {restore}", error.hint) };
+            }
+        }
+        error
+    }
+
+    /// Reads this node's file; `None` if there is none.
+    pub fn load_node(&self) -> Option<Result<NodeFile, DocumentError>> {
+        self.document(&self.paths.node_file(&self.node), document::parse).map(|(node, _)| node)
+    }
+
+    /// Reads one guest's file and its exact bytes; `None` if there is none.
+    pub fn load_guest(&self, vmid: Vmid) -> Option<Read<GuestFile>> {
+        self.document(&self.paths.guest_file(vmid), |path, bytes| parse_guest(vmid, path, bytes))
+    }
+
+    pub(super) fn pool_names(&self) -> BTreeSet<PoolName> {
+        let files = Self::files_in::<PoolName>(&self.paths.pool_files()).unwrap_or_default();
+        files.into_iter().map(|(name, _)| name).collect()
+    }
+
+    fn guest_files(&self) -> Result<Vec<(Vmid, PathBuf)>, DocumentError> {
+        Self::files_in(&self.paths.guest_files())
+    }
+
+    /// The files of a directory that are named by something, sorted by that.
+    fn files_in<T: FromStr + Ord>(directory: &Path) -> Result<Vec<(T, PathBuf)>, DocumentError> {
+        let failed = |source: io::Error| {
+            DocumentError::new(directory, format!("cannot be listed: {source}"), read_hint(&source))
+        };
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(failed)?.file_name();
+            // Other names are temporary files and what FUSE leaves (`.fuse_hidden...`).
+            let named = name.to_str().and_then(|name| name.strip_suffix(".json")).and_then(|stem| stem.parse().ok());
+            if let Some(named) = named {
+                files.push((named, directory.join(name)));
+            }
+        }
+        files.sort_unstable();
+        Ok(files)
+    }
+}
+
+/// One look at all files. What was read before and has not changed is what it was.
+struct Reading<'a> {
+    store: &'a Store,
+    known: &'a Snapshot,
+    /// The fingerprints of this node's copies, if somebody asks for what these lack.
+    copies: Option<&'a BTreeMap<String, u64>>,
+    snapshot: &'a mut Snapshot,
+}
+
+impl Reading<'_> {
+    /// What a file says: `known` if that was read of the same content, else what `parse` makes of it; `None`: there is no
+    /// file, or it cannot be used.
+    fn keep<T>(
+        &mut self,
+        path: PathBuf,
+        known: Option<T>,
+        parse: impl FnOnce(&Path, &[u8]) -> Result<T, DocumentError>,
+    ) -> Option<T> {
+        let (mut print, mut is_known) = (files::fingerprint(b""), false);
+        let parse = |path: &Path, bytes: &[u8]| {
+            print = files::fingerprint(bytes);
+            is_known = self.known.had(path, print);
+            known.filter(|_| is_known).map_or_else(|| parse(path, bytes), Ok)
+        };
+        let (parsed, bytes) = self.store.document(&path, parse)?;
+        let has_copy = |copies: &BTreeMap<String, u64>| {
+            self.store.last_good.name(&path).is_some_and(|name| copies.get(&name) == Some(&print))
+        };
+        if parsed.is_err() || self.copies.is_some_and(|copies| !has_copy(copies)) {
+            self.snapshot.contents.insert(path.clone(), bytes);
+        }
+        self.snapshot.files.insert(path, print);
+        parsed.map_err(|error| self.snapshot.registry.broken.push(error)).ok()
+    }
+
+    /// Version 1 counts alone: what is below `pools/` beside it was left by a conversion that did not come to its end.
+    fn pools(&mut self) {
+        let path = self.store.paths.pools_file();
+        let known = Some(&self.known.registry.pools).filter(|pools| pools.version == VERSION).cloned();
+        match self.keep(path.clone(), known, document::parse::<PoolsFile>) {
+            Some(pools) if pools.version == VERSION => self.snapshot.registry.pools = pools,
+            None if self.snapshot.files.contains_key(&path) => {}
+            None if !self.store.paths.pool_files().exists() => {}
+            _ => self.pool_files(),
+        }
+    }
+
+    fn pool_files(&mut self) {
+        let files = match Store::files_in(&self.store.paths.pool_files()) {
+            Ok(files) => files,
+            Err(error) => {
+                self.snapshot.registry.broken.push(self.store.explained(error));
+                return;
+            }
+        };
+        self.snapshot.registry.pools.version = POOLS_VERSION;
+        let mut is_changed = false;
+        for (name, path) in files {
+            let known = self.known.registry.pools.pools.share(&name);
+            let parse = |path: &Path, bytes: &[u8]| {
+                is_changed = true;
+                parse_pool(&name, path, bytes).map(Arc::new)
+            };
+            if let Some(pool) = self.keep(path, known, parse) {
+                self.snapshot.registry.pools.pools.insert_shared(name, pool);
+            }
+        }
+        if is_changed {
+            self.apart();
+        }
+    }
+
+    /// Takes out pools that have addresses in common: nobody knows which of them is meant.
+    fn apart(&mut self) {
+        let registry = &mut self.snapshot.registry;
+        while let Some(overlap) = document::overlap(registry.pools.pools.iter()) {
+            let (reason, names) = (overlap.to_string(), overlap.pools().map(PoolName::clone));
+            for name in names {
+                let hint = "correct one of the files by hand, then run `pve-public-ip verify`";
+                let error = DocumentError::new(&self.store.paths.pool_file(&name), reason.clone(), hint);
+                registry.broken.push(self.store.explained(error));
+                registry.pools.pools.remove(&name);
+            }
+        }
+    }
+
+    fn released(&mut self) {
+        let path = self.store.paths.released_file();
+        if let Some(released) = self.keep(path, None, document::parse::<ReleasedFile>) {
+            self.snapshot.registry.released = released;
+        }
+    }
+
+    fn node(&mut self) {
+        let path = self.store.paths.node_file(&self.store.node);
+        self.snapshot.registry.node = self.keep(path, None, document::parse::<NodeFile>);
+    }
+
+    fn guests(&mut self) {
+        let files = match self.store.guest_files() {
+            Ok(files) => files,
+            Err(error) => {
+                self.snapshot.registry.broken.push(self.store.explained(error));
+                return;
+            }
+        };
+        for (vmid, path) in files {
+            let known = self.known.registry.guests.share(&vmid);
+            let parse = |path: &Path, bytes: &[u8]| parse_guest(vmid, path, bytes).map(Arc::new);
+            if let Some(guest) = self.keep(path, known, parse) {
+                self.snapshot.registry.guests.insert_shared(vmid, guest);
+            }
+        }
+    }
+}
+
+pub(super) fn parse_pool(name: &PoolName, path: &Path, bytes: &[u8]) -> Result<Pool, DocumentError> {
+    let file: PoolFile = document::parse(path, bytes)?;
+    if file.name == *name {
+        return Ok(file.pool);
+    }
+    let reason = format!("says name `{}`, but its own name says `{name}`", file.name);
+    Err(DocumentError::new(path, reason, "rename the file or correct `name`"))
+}
+
+fn parse_guest(vmid: Vmid, path: &Path, bytes: &[u8]) -> Result<GuestFile, DocumentError> {
+    let guest: GuestFile = document::parse(path, bytes)?;
+    if guest.vmid == vmid {
+        return Ok(guest);
+    }
+    let reason = format!("says vmid {}, but its name says {vmid}", guest.vmid);
+    Err(DocumentError::new(path, reason, "rename the file or correct `vmid`"))
+}
+
+/// The whole file, `None` if it does not exist. Refuses what is not a regular file.
+pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match files::read_limited(path, document::MAX_FILE_SIZE * 4) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
