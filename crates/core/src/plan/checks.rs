@@ -11,8 +11,8 @@ use crate::model::{Code, IfName, MacAddr, NicId, PoolName, Prefix, Problem, Vmid
 use crate::registry::document::{Assigned, GuestFile, Mode, PoolIndex, PoolsFile};
 use crate::registry::{Holders, Registry};
 
-use super::desired::is_segment_of;
 use super::inputs::{Inputs, Presence};
+use super::segments::is_segment_of;
 use super::support::{unfiltered, unfit};
 use crate::links::Links;
 

@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use super::desired::{
-    Places, Unbound, bridge_guard, broadcasts, hears_advertisements, infrastructure_addresses, is_uplink_name,
-    other_ports, own_nets, pool_bridges, registered_macs, segments, unbound_kinds,
-};
+use super::desired::{broadcasts, infrastructure_addresses};
+use super::guest_share::{hears_advertisements, own_nets};
 use super::inputs::{Inputs, Presence};
 use super::routers;
+use super::segments::{Places, pool_bridges, segments};
+use super::unbound::{Unbound, other_ports, unbound_kinds};
+use super::uplink_guard::{bridge_guard, registered_macs};
+use super::uplinks::is_uplink_name;
 use crate::links::{guest_of_port, is_guest_port};
 use crate::model::{IfName, Prefix, Vmid};
 use crate::oracle::{Bindings, BoundPort, Holdings, PortRole};

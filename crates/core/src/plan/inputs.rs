@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::desired::{pool_bridges, segments};
 use super::routers::{Router, Sighting};
+use super::segments::{pool_bridges, segments};
 use crate::guest::Located;
 use crate::links::Links;
 use crate::model::{IfName, MacAddr, NodeName, Vmid};

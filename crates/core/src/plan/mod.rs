@@ -7,15 +7,22 @@ mod desired;
 mod diff;
 mod event;
 pub mod explain;
+#[cfg(test)]
+mod fixtures;
 mod foreign;
+mod guest_share;
 mod guest_state;
 mod inputs;
 mod macs;
 mod routed;
 mod routers;
+mod segments;
 mod state;
 mod subject;
 mod support;
+mod unbound;
+mod uplink_guard;
+mod uplinks;
 
 pub use crate::guest::Located;
 pub use assume::{Surroundings, assume_bridge, assume_gateways};
@@ -24,21 +31,23 @@ pub use checks::{
     is_configured_beyond, is_configured_with_others,
 };
 pub use course::{Failed, Outcome, Refusal, carry_out};
-pub use desired::{
-    Desired, Stranger, desired, desired_for, hears_advertisements, is_filtered_by_chains, is_idle, is_segment_of,
-    is_uplink_name, misnamed_uplink, notes, pool_bridges, router_lans, strangers, unregistered,
-};
+pub use desired::{Desired, desired, desired_for, is_filtered_by_chains, is_idle, notes};
 pub use diff::{Step, diff};
 pub use event::{Event, LastLook, latest};
 pub use foreign::{Decided, Foreign, Obstacles, Way, decide, foreign_neighbour, settle};
+pub use guest_share::hears_advertisements;
 pub use guest_state::{GuestState, GuestStates};
 pub use inputs::{DefaultRoute, Exits, Inputs, Presence};
 pub use macs::{SharedMac, macs_of_the_node, macs_of_two_guests};
 pub use routers::{
     Learnt, Question, Router, Sighting, gateways, is_uplink_of, learn, news, questions, unknown_gateways,
 };
+pub use segments::{is_segment_of, pool_bridges};
 pub use state::{NetState, Route, Rules, Setting, Support};
 pub use subject::Subjects;
+pub use unbound::router_lans;
+pub use uplink_guard::{Stranger, strangers, unregistered};
+pub use uplinks::{is_uplink_name, misnamed_uplink};
 
 pub use crate::model::{Problem, Subject};
 pub use support::{gateways_here, outlook, problems as support_problems, support, unfiltered, unfit};

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use super::desired::{is_segment_of, present_uplinks, router_lans, segments};
 use super::inputs::{Inputs, Presence};
+use super::segments::{is_segment_of, segments};
 use super::support;
+use super::unbound::router_lans;
+use super::uplinks::present_uplinks;
 use crate::links::{Link, is_guest_port};
 use crate::model::{IfName, MacAddr, Prefix};
 use crate::registry::Registry;

@@ -8,8 +8,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use super::desired::{pool_bridges, segments, uplinks_of};
 use super::inputs::Inputs;
+use super::segments::{pool_bridges, segments};
+use super::uplinks::uplinks_of;
 use crate::code;
 use crate::links::is_guest_port;
 use crate::model::{IfName, MacAddr, Prefix, Problem};

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::checks::Index;
-use super::desired::is_segment_of;
 use super::diff::Step;
+use super::segments::is_segment_of;
 use super::state::Setting;
 use crate::links::guest_of_port;
 use crate::model::{IfName, PoolName, Subject, Vmid};

@@ -1,0 +1,149 @@
+//! What one guest's assignments mean on a node: its port's whitelist, its claims, and how it is reached.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::inputs::{Inputs, Presence};
+use super::state::{NetState, Route};
+use super::support;
+use super::uplink_guard::is_seen;
+use crate::guest::Nic;
+use crate::model::{GuestKind, IfName, NicId, Vmid};
+use crate::registry::Registry;
+use crate::registry::document::{Assigned, GuestFile, Interface, Mode};
+use crate::ruleset::{Element, SetId};
+
+/// Adds what one guest's assignments mean on this node.
+///
+/// The MAC is always the registry's: if the guest's configuration says another, its frames are dropped.
+pub(super) fn add_guest(inputs: &Inputs, guest: &GuestFile, state: &mut NetState) {
+    // Whether it runs here or not, no other guest of this node may use its MAC.
+    state.elements.extend(guest.interfaces.values().flat_map(|interface| Element::reserved_mac(interface.mac)));
+    let Some(presence) = inputs.presence.get(&guest.vmid) else { return };
+    let Some(place) = inputs.guests.get(&guest.vmid) else { return };
+    state.support.extend(support::support(inputs, guest));
+    for (id, interface) in &guest.interfaces {
+        let port = place.config.kind.port(guest.vmid, *id);
+        state.elements.extend(port_elements(port, interface));
+        if !hears_advertisements(&inputs.registry, interface) {
+            state.elements.insert(Element::port(SetId::PortNoRa, port));
+        }
+        let mut pools = interface.addresses.iter().filter_map(|one| inputs.registry.pools.pools.get(&one.pool));
+        if pools.any(is_seen) {
+            state.elements.insert(Element::mac(SetId::RegisteredMac, interface.mac));
+        }
+        if *presence == Presence::Incoming {
+            // The guest still speaks on the source node: its frames come in by the uplink.
+            continue;
+        }
+        state.elements.extend(Element::bound_mac(interface.mac));
+        state.elements.extend(own_nets(interface).into_iter().flat_map(Element::bound_address));
+        if *presence == Presence::Running {
+            let nic = place.config.nics.get(id).and_then(|nic| nic.as_ref().ok());
+            add_reachability(inputs, guest.vmid, *id, interface, nic, port, state);
+        }
+    }
+}
+
+/// The port's whitelist.
+fn port_elements(port: IfName, interface: &Interface) -> BTreeSet<Element> {
+    let mut elements = BTreeSet::from([Element::port(SetId::Ports, port)]);
+    elements.extend(Element::port_mac(port, interface.mac));
+    for net in own_nets(interface) {
+        elements.extend(Element::port_address(port, interface.mac, net));
+        elements.extend(Element::port_group_address(port, net));
+    }
+    elements.extend(interface.trunk.iter().map(|vlan| Element::trunk(port, *vlan)));
+    if interface.any_link_local {
+        elements.insert(Element::mac_on_port(SetId::PortAnyLl, port, interface.mac));
+    }
+    if !interface.any_destination {
+        elements.insert(Element::port(SetId::PortStrict, port));
+    }
+    if interface.dhcp == Some(false) {
+        elements.insert(Element::port(SetId::PortNoDhcp, port));
+    }
+    elements
+}
+
+/// Whether router advertisements are delivered to a NIC. What its guest is told says no where each of its IPv6 addresses
+/// has a gateway, or it has none: the address that it would make of the advertised prefix is not its own, and is dropped.
+pub fn hears_advertisements(registry: &Registry, interface: &Interface) -> bool {
+    let gateway = |assigned: &Assigned| {
+        let pool = registry.pools.pools.get(&assigned.pool);
+        assigned.gateway.or_else(|| pool.and_then(|pool| pool.gateway(assigned.address)))
+    };
+    let mut v6 = interface.addresses.iter().filter(|assigned| assigned.address.family() == 6);
+    interface.router_advertisements.unwrap_or_else(|| v6.any(|assigned| gateway(assigned).is_none()))
+}
+
+/// Everything that a NIC may use as a source: its addresses and its link-local ones.
+pub(super) fn own_nets(interface: &Interface) -> BTreeSet<IpNet> {
+    let link_local = interface.link_local.iter().copied().chain([interface.mac.link_local()]);
+    interface
+        .addresses
+        .iter()
+        .map(|assigned| assigned.address.net())
+        .chain(link_local.map(|address| IpNet::from(IpAddr::V6(address))))
+        .collect()
+}
+
+/// Forwarding entry, neighbour and route of a running guest.
+fn add_reachability(
+    inputs: &Inputs,
+    vmid: Vmid,
+    id: NicId,
+    interface: &Interface,
+    nic: Option<&Nic>,
+    port: IfName,
+    state: &mut NetState,
+) {
+    let links = &inputs.links;
+    for candidate in [port, GuestKind::firewall_port(vmid, id), GuestKind::firewall_link(vmid, id)] {
+        if links.get(candidate).is_some_and(|link| link.master.is_some()) {
+            state.screened_ports.insert(candidate);
+        }
+    }
+    for candidate in [port, GuestKind::firewall_port(vmid, id)] {
+        if links.get(candidate).is_some_and(|link| link.master.is_some()) {
+            state.forwarding.insert((candidate, interface.mac), interface.trunk.clone());
+        }
+    }
+    for assigned in &interface.addresses {
+        let Some(pool) = inputs.registry.pools.pools.get(&assigned.pool) else { continue };
+        let Some(device) = links.segment(pool.bridge, nic.and_then(|nic| nic.tag)) else {
+            continue;
+        };
+        let routed = pool.mode() == Mode::Routed;
+        if routed && support::unfit(links, device).is_some() {
+            continue;
+        }
+        let (net, is_v4) = (assigned.address.net(), assigned.address.family() == 4);
+        if let Some(address) = assigned.address.single() {
+            if routed || links.speaks(device, is_v4) {
+                state.neighbours.insert((device, address), interface.mac);
+            }
+        }
+        if routed {
+            let via = if assigned.address.single().is_some() { None } else { next_hop(interface, is_v4) };
+            if let Some(IpAddr::V6(hop)) = via {
+                state.neighbours.insert((device, IpAddr::V6(hop)), interface.mac);
+            }
+            state.routes.insert(net, Route { device, via });
+        }
+    }
+}
+
+/// Through which of its own addresses a guest routes a prefix.
+///
+/// IPv6: its link-local address, which it always has. IPv4: its first single address; without one the prefix is taken
+/// to be on the bridge itself.
+fn next_hop(interface: &Interface, v4: bool) -> Option<IpAddr> {
+    if !v4 {
+        return Some(IpAddr::V6(interface.mac.link_local()));
+    }
+    let mut v4 = interface.addresses.iter().filter(|assigned| assigned.address.family() == 4);
+    v4.find_map(|assigned: &Assigned| assigned.address.single())
+}
