@@ -18,7 +18,8 @@ use connectrpc::{
 };
 use connectrpc_health::{Checker, HealthExt as _, HealthService, Status};
 use connectrpc_reflection::Reflector;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -83,6 +84,12 @@ const ROOT_CONNECTIONS: usize = 16;
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 const HEADERS_TIME: Duration = Duration::from_secs(10);
 const BODY_TIME: Duration = Duration::from_secs(15);
+
+/// Of a request that is refused unread, so much is read for so long, of so many at once: whoever still writes when the connection
+/// closes does not get his answer.
+const PARTING_SIZE: usize = 1024 * 1024;
+const PARTING_TIME: Duration = Duration::from_secs(1);
+const PARTINGS: usize = 32;
 
 /// After this a connection ends that nothing can be written to.
 const STALL_TIME: Duration = Duration::from_secs(30);
@@ -163,6 +170,7 @@ struct App {
     attempts: Mutex<Attempts>,
     metrics: Arc<Metrics>,
     requests: Arc<Semaphore>,
+    partings: Semaphore,
     started: Instant,
     /// Begins the names of requests: no two runs of the daemon share one.
     run: u64,
@@ -268,6 +276,7 @@ async fn run(config: Config) -> Result<(), String> {
         attempts: Mutex::default(),
         metrics: Arc::clone(&metrics),
         requests: Arc::new(Semaphore::new(REQUESTS)),
+        partings: Semaphore::new(PARTINGS),
         started: Instant::now(),
         run: u64::try_from(now().0.as_nanos()).unwrap_or_default(),
         count: AtomicU64::new(0),
@@ -732,10 +741,14 @@ async fn called(
     is_full: bool,
 ) -> Response<Body> {
     let began = Instant::now();
-    let (mut parts, body) = request.into_parts();
-    let refuse = |error: ConnectError, headers: &HeaderMap| {
+    let (mut parts, mut body) = request.into_parts();
+    let refuse = |error: ConnectError, parts: &Parts, is_whole: bool| {
         app.metrics.answered(call.method, error.code.as_str(), began.elapsed());
-        error.into_http_response(headers).map(BodyExt::boxed_unsync)
+        let mut response = error.into_http_response(&parts.headers).map(BodyExt::boxed_unsync);
+        if !is_whole && parts.version < Version::HTTP_2 {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     };
     let caller = match admit(app, peer, &parts.headers, Some(call)) {
         Ok(caller) => caller,
@@ -744,15 +757,15 @@ async fn called(
             if error.code == ErrorCode::Unauthenticated {
                 error.response_headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-            return refuse(error, &parts.headers);
+            return refuse(error, &parts, part(app, &parts, &mut body).await);
         }
     };
     if is_full {
-        return refuse(status::error(busy("requests")), &parts.headers);
+        return refuse(status::error(busy("requests")), &parts, part(app, &parts, &mut body).await);
     }
-    let bytes = match received(body).await {
+    let bytes = match received(app, &parts, body).await {
         Ok(bytes) => bytes,
-        Err(error) => return refuse(error, &parts.headers),
+        Err(error) => return refuse(error, &parts, false),
     };
     parts.extensions.insert(Admitted { caller, peer, id: id.to_owned(), call });
     // Who was let in is known; what he proved it with is nobody's business further on.
@@ -764,8 +777,27 @@ async fn called(
     }
 }
 
+/// Reads what nobody will answer; whether that was all of it.
+async fn part(app: &App, parts: &Parts, body: &mut Incoming) -> bool {
+    // Whoever waits to be told to send has not begun. A stream of HTTP/2 ends without its connection.
+    let is_left = parts.version >= Version::HTTP_2 || parts.headers.contains_key(header::EXPECT);
+    let place = app.partings.try_acquire().ok().filter(|_| !is_left);
+    let Some(_place) = place else { return body.is_end_stream() };
+    let mut left = PARTING_SIZE;
+    let read = async {
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return false };
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            let Some(rest) = left.checked_sub(length) else { return false };
+            left = rest;
+        }
+        true
+    };
+    timeout(PARTING_TIME, read).await.unwrap_or(false)
+}
+
 /// The body of a call, if it is not too large and comes in time.
-async fn received(body: Incoming) -> Result<Bytes, ConnectError> {
+async fn received(app: &App, parts: &Parts, mut body: Incoming) -> Result<Bytes, ConnectError> {
     let limit = MESSAGE_LIMIT + FRAME_HEAD;
     let invalid = |status, sentence: String| {
         let hint = "send less at once: no call needs that much";
@@ -774,11 +806,15 @@ async fn received(body: Incoming) -> Result<Bytes, ConnectError> {
     let too_large =
         || invalid(ErrorCode::ResourceExhausted, format!("the request is larger than {MESSAGE_LIMIT} bytes"));
     if body.size_hint().lower() > limit as u64 {
+        part(app, parts, &mut body).await;
         return Err(too_large());
     }
-    match timeout(BODY_TIME, Limited::new(body, limit).collect()).await {
+    match timeout(BODY_TIME, Limited::new(&mut body, limit).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            part(app, parts, &mut body).await;
+            Err(too_large())
+        }
         Ok(Err(error)) => Err(invalid(ErrorCode::InvalidArgument, format!("the request broke off: {error}"))),
         Err(_) => {
             let sentence = format!("the request did not come whole within {} s", BODY_TIME.as_secs());

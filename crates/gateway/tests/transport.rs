@@ -55,6 +55,62 @@ fn large_requests_are_refused_and_the_next_is_served() {
     assert_eq!(gateway.call("GetPublicIP", Some(GATEWAY), &get()).0, 200);
 }
 
+/// A refused request does not cost the next one its connection, nor a client that still writes its answer.
+#[test]
+fn a_refusal_leaves_the_connection() {
+    let (_directory, _root, gateway) = scene();
+    let mut stream = TcpStream::connect(gateway.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let mut answers = BufReader::new(stream.try_clone().unwrap());
+    let mut answer = || {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(answers.read_line(&mut head).unwrap() > 0, "the connection ended after {head:?}");
+        }
+        head.make_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+        let mut body = vec![0; length.unwrap_or(0)];
+        answers.read_exact(&mut body).unwrap();
+        // Without a length it comes in chunks.
+        let mut line = String::new();
+        while length.is_none() && line != "0\r\n\r\n" {
+            if !line.starts_with('0') {
+                line.clear();
+            }
+            assert!(answers.read_line(&mut line).unwrap() > 0, "the connection ended after {line:?}");
+        }
+        head
+    };
+    let path = path("GetPublicIP");
+    for (secret, status) in [("wrong", 401), (GATEWAY, 200), ("wrong", 401), (GATEWAY, 200)] {
+        let head = format!(
+            "POST /{path} HTTP/1.1\r\nhost: x\r\nx-api-secret: {secret}\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+        );
+        // As node sends it: the body a moment after the headers.
+        stream.write_all(head.as_bytes()).unwrap();
+        thread::sleep(Duration::from_millis(50));
+        stream.write_all(b"1c\r\n{\"public_ip\":\"203.0.113.10\"}\r\n0\r\n\r\n").unwrap();
+        let head = answer();
+        assert!(head.starts_with(&format!("http/1.1 {status} ")), "{secret}: {head}");
+    }
+    // What is larger than anything is read as well, up to a point, and then the connection ends.
+    for (secret, status) in [("wrong", "401"), (GATEWAY, "429")] {
+        let body = "x".repeat(900 * 1024);
+        let large = format!("content-length: {}\r\nconnection: close\r\n", body.len());
+        let bytes = String::from_utf8(request(&large, &body)).unwrap().replace(GATEWAY, secret);
+        let answer = gateway.raw(bytes.as_bytes());
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    }
+    // Whoever never sends the rest is told that the connection ends.
+    let bytes = String::from_utf8(request("content-length: 100\r\n", "{")).unwrap().replace(GATEWAY, "wrong");
+    let answer = gateway.raw(bytes.as_bytes()).to_lowercase();
+    assert!(answer.starts_with("http/1.1 401 ") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    // Whoever asks first does not send it at all.
+    let bytes = request("expect: 100-continue\r\ncontent-length: 300000\r\n", "");
+    let answer = gateway.raw(String::from_utf8(bytes).unwrap().replace(GATEWAY, "wrong").as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+}
+
 #[test]
 fn nobody_waits_for_who_is_slow() {
     let (_directory, _root, gateway) = scene();
