@@ -449,7 +449,7 @@ fn package_ships_what_is_generated() {
         protocol.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace).collect();
     let [number, "pve-public-ip"] = entry[..] else { panic!("not one number and our name: {entry:?}") };
     assert!(
-        source("src/system/routing.rs").contains(&format!("const PROTOCOL: u8 = {number};")),
+        source("src/system/rtnetlink.rs").contains(&format!("const PROTOCOL: u8 = {number};")),
         "not the program's number"
     );
     let postrm = source("debian/pve-public-ip.postrm");

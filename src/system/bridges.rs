@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 
 use super::netlink::flags::{CREATE, REPLACE};
 use super::netlink::{NetlinkError, attribute};
-use super::routing::{
+use super::routing::{Routing, RoutingError};
+use super::rtnetlink::{
     AF_INET, AF_INET6, GET_NEIGHBOUR, LINK_ADDRESS, NEIGHBOUR_DESTINATION, NEIGHBOUR_LLADDR, NEIGHBOUR_PROTOCOL,
-    NEW_LINK, NEW_NEIGHBOUR, Routing, RoutingError, STATE_PERMANENT, neighbour, read_u16, read_u32,
+    NEW_LINK, NEW_NEIGHBOUR, STATE_PERMANENT, neighbour, read_u16, read_u32,
 };
 use crate::links::Link;
 use crate::links::Links;

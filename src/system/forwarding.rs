@@ -12,9 +12,10 @@ use nix::sys::socket::MsgFlags;
 
 use super::netlink::flags::{CREATE, REPLACE, REQUEST};
 use super::netlink::{Builder, NetlinkError, attribute, attributes};
-use super::routing::{
+use super::routing::{Routing, RoutingError, absent_is_fine, index_of};
+use super::rtnetlink::{
     AF_BRIDGE, DELETE_NEIGHBOUR, FLAG_MASTER, FLAG_SELF, FLAG_STICKY, GET_NEIGHBOUR, NEIGHBOUR_LLADDR, NEW_NEIGHBOUR,
-    Routing, RoutingError, STATE_NOARP, STATE_PERMANENT, absent_is_fine, index_of, neighbour, read_u16, read_u32,
+    STATE_NOARP, STATE_PERMANENT, neighbour, read_u16, read_u32,
 };
 use crate::links::Link;
 use crate::links::Links;

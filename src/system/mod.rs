@@ -2,6 +2,7 @@
 
 mod bridges;
 mod chains;
+mod changes;
 pub mod claims;
 mod fence;
 mod forwarding;
@@ -17,6 +18,7 @@ mod pins;
 pub mod probe;
 pub mod routers;
 mod routing;
+mod rtnetlink;
 pub mod run;
 mod settings;
 pub mod tally;

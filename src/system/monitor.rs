@@ -2,9 +2,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use super::changes::Changes;
 use super::kernel::KernelError;
 use super::nftables::Transactions;
-use super::routing::Changes;
 use crate::plan::Event;
 
 /// Hears of changes of our tables in nf_tables, and of nothing else.
