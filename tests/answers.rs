@@ -144,6 +144,10 @@ const LINES: &[&str] = &[
     "who 203.0.113.13",
     "release 101",
     "release 999",
+    "release --all --pool more",
+    "release --all --yes --dry-run",
+    "uninstall",
+    "uninstall --keep-running",
     "pool remove more",
     "pool remove more",
 ];

@@ -14,7 +14,7 @@ const WORD: &str = "h\u{1b}[31m\u{9b}2J\u{7f}\u{8}\u{202e}\u{2066}\u{200f}z";
 const LINES: &str = "h\u{1b}[31m\u{9b}2J\u{7f}\u{202e}\r\nFORGED\u{2028}z\nFORGED";
 
 /// What looks, in each form that it is asked for.
-const LOOKS: [&str; 24] = [
+const LOOKS: [&str; 26] = [
     "list",
     "list --pool ovh-rbx",
     "show 100",
@@ -39,6 +39,8 @@ const LOOKS: [&str; 24] = [
     "setup",
     "explain --port tap100i0 --src 203.0.113.10",
     "release 100 --dry-run",
+    "release --all",
+    "uninstall",
 ];
 
 /// What changes something, or tries to.

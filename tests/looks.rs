@@ -15,7 +15,7 @@ use common::{Node, Run};
 use pve_public_ip::cli::Cli;
 
 /// Commands that only show something.
-const LOOKS: [&str; 44] = [
+const LOOKS: [&str; 47] = [
     "key list",
     "pool list",
     "pool show ovh-rbx",
@@ -60,11 +60,14 @@ const LOOKS: [&str; 44] = [
     // No rules are attacked where there is no such class, but all else is made ready.
     "selftest --class none",
     "setup",
+    "uninstall",
+    "uninstall --keep-running",
+    "release --all",
     "complete-words 1 -- pve-public-ip li",
 ];
 
 /// Commands that change something, with what makes them show what they would do.
-const CHANGES: [&str; 26] = [
+const CHANGES: [&str; 28] = [
     "--dry-run key add billing --role gateway",
     "--dry-run key revoke billing",
     "--dry-run pool create more --profile generic-bridged --bridge vmbr0 --gateway4 198.51.100.1 198.51.100.8/29",
@@ -83,6 +86,8 @@ const CHANGES: [&str; 26] = [
     "--dry-run assign 101 --pool ovh-rbx",
     "--dry-run release 100",
     "--dry-run release 100 203.0.113.10",
+    "--dry-run release --all --yes",
+    "--dry-run uninstall --yes",
     "--dry-run set 100 --dhcp false",
     "--dry-run apply",
     "--dry-run doctor --fix",

@@ -18,8 +18,9 @@ use crate::model::{
 };
 use crate::ops::keys::{KeyAdded, KeyRevoked};
 use crate::ops::{
-    Acknowledged, AddressesAdded, Applied, Assigned, Converted, Done, Examined, Imported, InterfaceSet, NodeChanged,
-    PoolCreated, PoolProperties, PoolRemoved, PoolSettings, Released, Restored, SnippetStorageAdded,
+    Acknowledged, AddressesAdded, AllReleased, Applied, Assigned, Converted, Done, Examined, Imported, InterfaceSet,
+    NodeChanged, PoolCreated, PoolProperties, PoolRemoved, PoolSettings, Released, Restored, SnippetStorageAdded,
+    Uninstalled,
 };
 use crate::partition::{self, Plan, Strategy, Weight};
 use crate::plan::{GuestState, Router};
@@ -245,7 +246,7 @@ pub fn schemas() -> BTreeMap<&'static str, Value> {
         ("pool show", answer::<PoolShown>()),
         ("assign", done::<Assigned>()),
         ("import", done::<Imported>()),
-        ("release", done::<Released>()),
+        ("release", one::<Either<Done<Released>, Done<AllReleased>>>()),
         ("set", done::<InterfaceSet>()),
         ("list", one::<Either<Answer<Assignments>, Answer<Ranges>>>()),
         ("show", answer::<GuestShown>()),
@@ -275,6 +276,7 @@ pub fn schemas() -> BTreeMap<&'static str, Value> {
         ("node show", answer::<NodeShown>()),
         ("node set", done::<NodeChanged>()),
         ("setup", done::<SnippetStorageAdded>()),
+        ("uninstall", done::<Uninstalled>()),
         ("deliver", answer::<Delivered>()),
         ("hook", answer::<Nothing>()),
         ("guard", answer::<Nothing>()),

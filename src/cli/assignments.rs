@@ -98,9 +98,15 @@ fn inside_text(vmid: Vmid, inside: &Inside) -> String {
 
 pub(super) fn release(node: &Node, command: &Release, dry_run: bool) -> anyhow::Result<Output> {
     let Release { vmid, addresses, no_hookscript, .. } = command;
-    let request = request::Release { vmid: *vmid, addresses: addresses.clone(), hookscript: !no_hookscript };
+    let Some(vmid) = *vmid else { return release_all(node, command, dry_run) };
+    let request = request::Release { vmid, addresses: addresses.clone(), hookscript: !no_hookscript };
     let done = ops::release(node, &request, dry_run)?;
-    let Released { released, not_held, exists, running, hookscript, network, .. } = &done.answer;
+    Ok(Output::of(&done, &released_lines(&done.answer, dry_run), &released_parts(&done.answer)))
+}
+
+/// What became of the addresses.
+fn released_lines(answer: &Released, dry_run: bool) -> Vec<String> {
+    let Released { vmid, released, not_held, exists, running, .. } = answer;
     let verb = if dry_run { "would be released" } else { "released" };
     let mut lines: Vec<String> = released.iter().map(|address| format!("{address} {verb} from guest {vmid}")).collect();
     for Kept { address, holder } in not_held {
@@ -119,8 +125,39 @@ pub(super) fn release(node: &Node, command: &Release, dry_run: bool) -> anyhow::
             "guest {vmid} is running: it cannot use the address any more, its binding {effect} removed now"
         ));
     }
-    let parts: Vec<String> = hookscript.line("hookscript").into_iter().chain(network.lines()).collect();
-    Ok(Output::of(&done, &lines, &parts))
+    lines
+}
+
+/// What became of the guest's configuration.
+fn released_parts(answer: &Released) -> Vec<String> {
+    answer.hookscript.line("hookscript").into_iter().chain(answer.network.lines()).collect()
+}
+
+fn release_all(node: &Node, command: &Release, dry_run: bool) -> anyhow::Result<Output> {
+    let shown = dry_run || !command.yes;
+    let done = ops::release_all(node, command.pool.as_ref(), shown)?;
+    let answer = &done.answer;
+    let mut lines = Vec::new();
+    for released in &answer.guests {
+        lines.extend(released_lines(released, shown));
+        lines.extend(released_parts(released));
+    }
+    if answer.guests.is_empty() && answer.refused.is_empty() {
+        lines.push(match &command.pool {
+            Some(pool) => format!("no guest holds an address of pool {pool}: nothing to do"),
+            None => "no guest holds an address: nothing to do".to_owned(),
+        });
+    } else if shown && !dry_run {
+        let only = command.pool.as_ref().map(|pool| format!(" --pool {pool}")).unwrap_or_default();
+        lines.push(format!("nothing is changed yet: `pve-public-ip release --all{only} --yes` releases them"));
+    }
+    let mut text = lines.join("\n");
+    for problem in &answer.refused {
+        text = format!("{text}\n{}", told("problem", problem)).trim_start().to_owned();
+    }
+    let data = serde_json::to_value(&done)?;
+    let code = u8::from(!answer.refused.is_empty());
+    Ok(Output::new(text, data).with_code(code))
 }
 
 pub(super) fn cost(index: &PoolIndex<'_>, address: Prefix) -> Option<u64> {

@@ -30,6 +30,7 @@ mod setup;
 mod status;
 mod table;
 mod topology;
+mod uninstall;
 mod usage;
 mod who;
 mod whose;
@@ -135,10 +136,10 @@ pub enum Command {
         #[command(flatten)]
         reason: Reason,
     },
-    /// Take addresses from a guest
+    /// Take addresses from a guest, or from all guests (--all)
     ///
     /// Addresses that the guest does not hold are reported and are no failure. A running guest loses its addresses at
-    /// once.
+    /// once. Its former hookscript is put back with the last address.
     Release(Release),
     /// Change what a guest's NIC may do besides using its addresses
     Set(Set),
@@ -209,6 +210,11 @@ pub enum Command {
     /// Exit status 0 only if every frame was treated as expected. A topology that this kernel does not support is named
     /// and fails the test, unless nodes can do without it (VLAN-aware bridges, `br_netfilter`).
     Selftest(Selftest),
+    /// Take away what this program has put on this node: filter, routes, neighbours, settings, hookscripts
+    ///
+    /// Stops the guard first. Without --yes the command only prints what would go. Pools and assignments belong to the
+    /// cluster and stay. `apt remove` runs it with --keep-running.
+    Uninstall(Uninstall),
     /// Watch this node and repair drift (the service)
     ///
     /// The guard does what apply does whenever something changes: an interface, the filter, a neighbour, a route, the
@@ -326,6 +332,7 @@ impl Command {
             | Self::Key(KeyCommand::Revoke { reason, .. }) => reason,
             Self::Node(NodeCommand::Set(command)) => return command.reason.as_ref(),
             Self::Setup(command) => &command.reason,
+            Self::Uninstall(command) => &command.reason,
             Self::Key(KeyCommand::Add(command)) => &command.reason,
             Self::Assign(command) => &command.reason,
             Self::Release(command) => &command.reason,
@@ -383,6 +390,7 @@ impl Cli {
                     Command::Registry(command) => registry::run(&node, command, global.dry_run),
                     Command::Node(command) => settings::run(&node, command, global.dry_run),
                     Command::Setup(command) => setup::setup(&node, &command, global.dry_run),
+                    Command::Uninstall(command) => uninstall::uninstall(&node, &command, global.dry_run),
                     Command::Assign(command) => assignments::assign(&node, &command, global.dry_run),
                     Command::Import { file, no_hookscript, .. } => {
                         import::import(&node, &file, !no_hookscript, global.dry_run)

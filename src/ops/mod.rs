@@ -22,6 +22,7 @@ mod release;
 mod repair;
 pub(crate) mod settings;
 pub(crate) mod storage;
+mod uninstall;
 
 pub use address::{allocate, create_address, deallocate, delete_address};
 pub(crate) use apply::images;
@@ -40,13 +41,14 @@ pub use pools::{
     AbsentEntry, AddressesAdded, Difference, EntryAdded, PoolCreated, PoolProperties, PoolRemoved, PoolSettings,
     Rerouting, add_addresses, create_pool, remove_from_pool, set_pool,
 };
-pub use release::{Kept, Released, release};
+pub use release::{AllReleased, Kept, Released, release, release_all};
 pub use repair::{Deed, Examined, examine_node, repair, repair_node};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 pub use settings::{NodeChanged, set_node};
 pub use storage::{SnippetStorageAdded, add_snippet_storage};
+pub use uninstall::{GuestLeft, Uninstalled, uninstall};
 
 use crate::audit::Author;
 use crate::code;

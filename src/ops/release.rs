@@ -13,7 +13,7 @@ use super::{Done, change, follow, told};
 use crate::cloudinit;
 use crate::guest::GuestError;
 use crate::hookscript;
-use crate::model::{NicId, Prefix, Problem, Subject, Vmid};
+use crate::model::{NicId, PoolName, Prefix, Problem, Subject, Vmid};
 use crate::reconcile::{Node, ReconcileError};
 use crate::registry::document::GuestFile;
 use crate::registry::{Holders, Registry};
@@ -49,6 +49,52 @@ pub struct Released {
     pub hookscript: Outcome,
     /// What became of the data by which the guest learns its addresses.
     pub network: Told,
+}
+
+/// What the release of many guests' addresses came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct AllReleased {
+    /// Whether something is another than before.
+    pub changed: bool,
+    /// The guests that held addresses.
+    pub guests: Vec<Released>,
+    /// What kept a guest's addresses from being released, or left something to do.
+    pub refused: Vec<Problem>,
+}
+
+/// Takes from all guests what they hold, or what they hold of one pool. One guest's failure keeps no other's addresses.
+///
+/// # Errors
+///
+/// If the registry cannot be read, or there is no such pool.
+pub fn release_all(node: &Node, pool: Option<&PoolName>, dry_run: bool) -> Result<Done<AllReleased>, Problem> {
+    let mut registry = told(node.store.load().map_err(|error| ReconcileError::from(error).into()))?.registry;
+    // What cannot be read holds addresses, too.
+    if !registry.broken.is_empty() {
+        return told(Err(registry.broken.swap_remove(0).into()));
+    }
+    if let Some(name) = pool {
+        told(registry.pool(name).map(drop).map_err(anyhow::Error::from))?;
+    }
+    let mut all = AllReleased { changed: false, guests: Vec::new(), refused: Vec::new() };
+    for (vmid, guest) in &registry.guests {
+        let held = guest.interfaces.values().flat_map(|nic| &nic.addresses);
+        let held = held.filter(|held| pool.is_none_or(|pool| held.pool == *pool));
+        let addresses: Vec<Prefix> = held.map(|held| held.address).collect();
+        if addresses.is_empty() {
+            continue;
+        }
+        match release(node, &Release { vmid: *vmid, addresses, hookscript: true }, dry_run) {
+            Ok(done) => {
+                all.changed |= done.answer.changed;
+                all.refused.extend(done.problem.into_iter().chain(done.node.failed));
+                all.guests.push(done.answer);
+            }
+            Err(problem) => all.refused.push(problem),
+        }
+    }
+    let problem = all.refused.first().cloned();
+    Ok(Done::without_node(all, dry_run).but(problem))
 }
 
 /// Takes addresses from a guest.

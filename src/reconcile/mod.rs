@@ -13,6 +13,7 @@ mod baseline;
 pub(crate) mod fake;
 mod filter;
 mod guest;
+mod leave;
 mod look;
 mod marks;
 mod network;

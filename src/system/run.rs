@@ -239,6 +239,25 @@ impl RunState {
         }
     }
 
+    /// Removes every note, as a boot does; the lock stays until the value is dropped, and its file beyond that.
+    pub fn forget_everything(&self) -> Result<(), RunError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| RunError::Io { path, source }
+        };
+        for entry in fs::read_dir(&self.directory).map_err(io(&self.directory))? {
+            let entry = entry.map_err(io(&self.directory))?;
+            let path = entry.path();
+            if entry.file_name() == LOCK {
+                continue;
+            }
+            let is_directory = entry.file_type().map_err(io(&path))?.is_dir();
+            let removed = if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(io(&path))?;
+        }
+        Ok(())
+    }
+
     /// Where the notes are.
     pub(super) fn directory(&self) -> &Path {
         &self.directory

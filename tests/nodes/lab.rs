@@ -22,8 +22,9 @@ use pve_public_ip::system::tun::Tap;
 
 use crate::common::{Namespace, Node, Tree, need};
 
-/// How long to wait for what must come. On a busy machine everything is late, and nothing is lost by patience.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long to wait for what must come. What a killed hook leaves without a sign is found when the guard looks without one,
+/// each minute; and on a busy machine everything is late.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The nodes' names.
 pub(crate) const NODES: [&str; 2] = ["n1", "n2"];

@@ -162,6 +162,7 @@ const TABLE: &[(ErrorCode, &[&str])] = &[
             "guard-in-trouble",
             "guard-not-enabled",
             "guard-not-running",
+            "guard-running",
             "guest-ambiguous",
             "guest-elsewhere",
             "guest-other-hookscript",

@@ -124,9 +124,19 @@ pub struct Set {
 #[derive(Debug, Args)]
 pub struct Release {
     /// The guest
-    pub(in crate::cli) vmid: Vmid,
+    #[arg(required_unless_present = "all")]
+    pub(in crate::cli) vmid: Option<Vmid>,
     /// Addresses to release [default: all]
     pub(in crate::cli) addresses: Vec<Prefix>,
+    /// Release what all guests of the cluster hold; without --yes only print it
+    #[arg(long, conflicts_with_all = ["vmid", "addresses", "no_hookscript"])]
+    pub(in crate::cli) all: bool,
+    /// With --all: only addresses of this pool
+    #[arg(long, requires = "all")]
+    pub(in crate::cli) pool: Option<PoolName>,
+    /// With --all: do it
+    #[arg(long, requires = "all")]
+    pub(in crate::cli) yes: bool,
     /// Leave the guest's hookscript as it is
     #[arg(long)]
     pub(in crate::cli) no_hookscript: bool,

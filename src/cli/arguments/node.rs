@@ -212,6 +212,20 @@ pub struct Setup {
     pub(in crate::cli) reason: Reason,
 }
 
+/// `uninstall`
+#[derive(Debug, Args)]
+pub struct Uninstall {
+    /// Take it away [default: only print what would go]
+    #[arg(long)]
+    pub(in crate::cli) yes: bool,
+    /// Leave guests that run bound, and their routes and neighbours, until the node boots
+    #[arg(long)]
+    pub(in crate::cli) keep_running: bool,
+    /// Why
+    #[command(flatten)]
+    pub(in crate::cli) reason: Reason,
+}
+
 /// `doctor`
 #[derive(Debug, Args)]
 pub struct Doctor {

@@ -138,6 +138,8 @@ pub enum Event {
     Unbound,
     /// The node was not as it should be, and was put right.
     Repaired,
+    /// What the program had put on the node was taken away.
+    Uninstalled,
     /// The API got a key.
     KeyAdded,
     /// A key of the API counts no more.

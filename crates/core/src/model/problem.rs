@@ -135,6 +135,7 @@ pub const CODES: &[&str] = &[
     "guard-in-trouble",
     "guard-not-enabled",
     "guard-not-running",
+    "guard-running",
     "guest-ambiguous",
     "guest-elsewhere",
     "guest-other-hookscript",

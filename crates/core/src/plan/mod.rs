@@ -13,6 +13,7 @@ mod foreign;
 mod guest_share;
 mod guest_state;
 mod inputs;
+mod leave;
 mod macs;
 mod routed;
 mod routers;
@@ -38,6 +39,7 @@ pub use foreign::{Decided, Foreign, Obstacles, Way, decide, foreign_neighbour, s
 pub use guest_share::hears_advertisements;
 pub use guest_state::{GuestState, GuestStates};
 pub use inputs::{DefaultRoute, Exits, Inputs, Presence};
+pub use leave::{Leave, left_behind};
 pub use macs::{SharedMac, macs_of_the_node, macs_of_two_guests};
 pub use routers::{
     Learnt, Question, Router, Sighting, gateways, is_uplink_of, learn, news, questions, unknown_gateways,
