@@ -12,7 +12,7 @@ use super::{Assign, Release, Show};
 use crate::code;
 use crate::hookscript;
 use crate::model::text::escaped;
-use crate::model::{Prefix, Problem, Vmid};
+use crate::model::{Family, Prefix, Problem, Vmid};
 use crate::ops::{self, Assigned, Held, Inside, Kept, Released};
 use crate::plan::GuestState;
 use crate::reconcile::Node;
@@ -23,8 +23,8 @@ use crate::request;
 /// The request that the arguments mean.
 fn assign_request(command: &Assign) -> request::Assign {
     let families = match (command.ipv4, command.ipv6) {
-        (true, _) => BTreeSet::from([4]),
-        (_, true) => BTreeSet::from([6]),
+        (true, _) => BTreeSet::from([Family::V4]),
+        (_, true) => BTreeSet::from([Family::V6]),
         _ => BTreeSet::new(),
     };
     request::Assign {

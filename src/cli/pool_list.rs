@@ -8,7 +8,7 @@ use serde_json::json;
 use super::answers::{PoolListed, Pools};
 use super::output::{Output, table};
 use super::partial::{readable, shown};
-use crate::model::Amount;
+use crate::model::{Amount, Family};
 use crate::ops::own_addresses;
 use crate::reconcile::Node;
 use crate::registry::{Inventory, Totals};
@@ -28,11 +28,13 @@ pub(super) fn list(node: &Node) -> anyhow::Result<Output> {
         let first = [name.to_string(), pool.profile_name().to_owned(), pool.bridge.to_string()];
         let mut families = BTreeMap::new();
         let gateways = [pool.gateway4.map(|ip| ip.to_string()), pool.gateway6.map(|ip| ip.to_string())];
-        for ((family, total), (gateway, sum)) in FAMILIES.into_iter().zip(totals).zip(gateways.iter().zip(&mut sums)) {
+        for ((family, total), (gateway, sum)) in
+            Family::BOTH.into_iter().zip(totals).zip(gateways.iter().zip(&mut sums))
+        {
             let Some(total) = total else { continue };
             *sum = Some(sum.unwrap_or_default().plus(&total));
             rows.push([&first[..], &[gateway.clone().unwrap_or_default()], &cells(family, &total)].concat());
-            families.insert(family.to_lowercase(), total);
+            families.insert(family.to_string().to_lowercase(), total);
         }
         if families.is_empty() {
             let gateway = gateways.into_iter().flatten().collect::<Vec<_>>().join(" ");
@@ -51,7 +53,7 @@ pub(super) fn list(node: &Node) -> anyhow::Result<Output> {
         });
     }
     if registry.pools.pools.len() > 1 {
-        for (family, sum) in FAMILIES.into_iter().zip(sums) {
+        for (family, sum) in Family::BOTH.into_iter().zip(sums) {
             let Some(sum) = sum else { continue };
             let first = ["all pools".to_owned(), String::new(), String::new(), String::new()];
             rows.push([&first[..], &cells(family, &sum)].concat());
@@ -67,13 +69,10 @@ pub(super) fn list(node: &Node) -> anyhow::Result<Output> {
     Ok(shown(&registry, Output::new(text, json!(Pools { pools: data }))))
 }
 
-/// In the order of [`Inventory::totals`].
-const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
-
-fn cells(family: &str, total: &Totals) -> Vec<String> {
+fn cells(family: Family, total: &Totals) -> Vec<String> {
     let Totals { size, assigned, free, cooling, reserved } = total;
     let counts = [size, assigned, free, cooling, reserved].map(|amount| short(*amount));
-    std::iter::once(family.to_owned()).chain(counts).collect()
+    std::iter::once(family.to_string()).chain(counts).collect()
 }
 
 /// `12`, `2^64`, or `~2^64` for what is not exactly that: nobody compares the digits of the addresses of an IPv6 prefix.

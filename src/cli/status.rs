@@ -14,7 +14,7 @@ use crate::code;
 use crate::host::files;
 use crate::model::Subject;
 use crate::model::text::escaped;
-use crate::model::{Amount, IfName, Vmid};
+use crate::model::{Amount, Family, IfName, Vmid};
 use crate::ops;
 use crate::reconcile::Node;
 use crate::view::exposition::exposition;
@@ -206,13 +206,13 @@ fn ago(seconds: u64) -> String {
 /// `[##........] 2 of 8 IPv4`.
 fn pool_row(pool: &PoolUse) -> Vec<String> {
     let count = |number: u128| if number < 1 << 32 { number.to_string() } else { format!("2^{}", number.ilog2()) };
-    let family = |(family, Amount(used), Amount(all)): &(u8, Amount, Amount)| {
+    let family = |(family, Amount(used), Amount(all)): &(Family, Amount, Amount)| {
         let share = BAR as u128;
         // Never empty as long as anything is assigned, never full as long as anything is free.
         let filled = (used.saturating_mul(share) / all).clamp(u128::from(*used > 0), share - u128::from(used < all));
         let filled = usize::try_from(filled).unwrap_or(BAR).min(BAR);
         let bar = "#".repeat(filled) + &".".repeat(BAR - filled);
-        format!("[{bar}] {} of {} IPv{family}", count(*used), count(*all))
+        format!("[{bar}] {} of {} {family}", count(*used), count(*all))
     };
     let families: Vec<String> = pool.families.iter().map(family).collect();
     vec![

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Fix, Hit, Observation, View, listed};
 use crate::guest::Nic;
 use crate::links::{PortState, guest_of_port, is_guest_port};
-use crate::model::{IfName, NicId, Prefix, Vmid};
+use crate::model::{Family, IfName, NicId, Prefix, Vmid};
 use crate::plan::{hears_advertisements, is_segment_of, pool_bridges, unknown_gateways};
 use crate::registry::document::{Interface, Mode, UplinkGuard};
 use crate::ruleset::BaseChain;
@@ -167,7 +167,7 @@ pub(super) fn router_advertises_prefix(view: &View<'_>) -> Observation<Vec<Hit>>
             continue;
         }
         let own: Vec<Prefix> = interface.addresses.iter().map(|assigned| assigned.address).collect();
-        if !own.iter().any(|address| address.family() == 6 && address.single().is_some()) {
+        if !own.iter().any(|address| address.family() == Family::V6 && address.single().is_some()) {
             continue;
         }
         let is_near = |on: IfName| nic.bridge.is_some_and(|bridge| is_segment_of(on, bridge));

@@ -12,7 +12,7 @@ use super::{Done, assign, observe_links, pools, problem_of, release};
 use crate::cloudinit::prefix_length;
 use crate::code;
 use crate::lookup::{self, Lookup};
-use crate::model::{IfName, NodeName, PoolName, Prefix, Problem, Subject, Vmid};
+use crate::model::{Family, IfName, NodeName, PoolName, Prefix, Problem, Subject, Vmid};
 use crate::reconcile::{Node, ReconcileError};
 use crate::registry::document::{Mode, Pool, PoolAddress};
 use crate::registry::{Edit, Registry};
@@ -116,14 +116,14 @@ fn reread(
 }
 
 /// One address is asked for: of a pool with both families one of IPv4.
-fn families(registry: &Registry, request: &Allocate) -> BTreeSet<u8> {
+fn families(registry: &Registry, request: &Allocate) -> BTreeSet<Family> {
     if request.address.is_some() {
         return BTreeSet::new();
     }
     let pool = request.pool.as_ref().and_then(|name| registry.pools.pools.get(name));
     let pool = pool.or_else(|| registry.pools.pools.values().next().filter(|_| registry.pools.pools.len() == 1));
-    let has_v4 = pool.is_some_and(|pool| pool.addresses.iter().any(|entry| entry.address.family() == 4));
-    if has_v4 { BTreeSet::from([4]) } else { BTreeSet::new() }
+    let has_v4 = pool.is_some_and(|pool| pool.addresses.iter().any(|entry| entry.address.family() == Family::V4));
+    if has_v4 { BTreeSet::from([Family::V4]) } else { BTreeSet::new() }
 }
 
 /// Compares what the caller takes for gateway and netmask with what the pool has.

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::assign::{Retold, own_addresses, retold};
 use super::{Done, advice, bridges, change, follow, told};
 use crate::code;
-use crate::model::{CoolDown, IfName, MacAddr, NicId, PoolName, Prefix, Problem, Subject, Vmid};
+use crate::model::{CoolDown, Family, IfName, MacAddr, NicId, PoolName, Prefix, Problem, Subject, Vmid};
 use crate::plan::{Inputs, Surroundings, assume_bridge, assume_gateways, is_segment_of, outlook, unfit};
 use crate::reconcile::Node;
 use crate::registry::document::{Mode, Pool, PoolAddress, Probe, Profile, UplinkGuard};
@@ -90,7 +90,9 @@ fn create(node: &Node, request: CreatePool, dry_run: bool) -> anyhow::Result<Don
         cool_down: request.cool_down,
         ..Pool::new(profile, bridge, entries)
     };
-    said.extend(assume_gateways(&mut pool, &surroundings, |family| format!("name it with --gateway{family}")));
+    said.extend(assume_gateways(&mut pool, &surroundings, |family| {
+        format!("name it with --gateway{}", family.number())
+    }));
     let profile = pool.profile_name().to_owned();
     let (gateway4, gateway6) = (pool.gateway4, pool.gateway6);
     let registry = change(node, dry_run, |registry| {
@@ -246,7 +248,7 @@ fn add(node: &Node, request: &AddAddresses, dry_run: bool) -> anyhow::Result<Don
     refuse_own(&own, &entries)?;
     // Only what is assumed depends on it.
     let surroundings = bridges::surroundings(node).unwrap_or_default();
-    let naming = |family| format!("name it: `pve-public-ip pool set {name} --gateway{family} IP`");
+    let naming = |family: Family| format!("name it: `pve-public-ip pool set {name} --gateway{} IP`", family.number());
     let (changed, said, rerouted, registry) = change(node, dry_run, |registry| {
         let old = registry.change_pool(name, |pool| pool.clone())?;
         let changed = registry.change_entries(name, &wanted)?;

@@ -13,7 +13,7 @@ use super::network::{Extent, Network, Networks, Which};
 use super::{Node, ReconcileError};
 use crate::host::files;
 use crate::links::{BridgeOptions, Link, Links};
-use crate::model::{IfName, MacAddr, Vmid};
+use crate::model::{Family, IfName, MacAddr, Vmid};
 use crate::paths::Paths;
 use crate::plan::{DefaultRoute, Exits, Foreign, NetState, Refusal, Rules, Step};
 use crate::ruleset::{Backend, Element, Table};
@@ -331,7 +331,7 @@ impl Scene {
             (name("vmbr1"), bridge(4, "10.0.0.1/24")),
         ]);
         let via = Some("198.51.100.1".parse().unwrap());
-        world.exits.routes.push(DefaultRoute { device: name("vmbr0"), via, metric: 0, v4: true });
+        world.exits.routes.push(DefaultRoute { device: name("vmbr0"), via, metric: 0, family: Family::V4 });
         drop(world);
         scene
     }

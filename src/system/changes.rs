@@ -12,6 +12,7 @@ use super::rtnetlink::{
     NEW_NEIGHBOUR, NEW_NETCONF, NEW_ROUTE, PROTOCOL, STATE_NOARP, STATE_PERMANENT, address, default_routes,
     index_and_name, ip, link, lladdr, read_u16, read_u32, way,
 };
+use crate::model::Family;
 use crate::plan::{Event, Way};
 
 /// Hears of interfaces, addresses, neighbours, forwarding entries and routes.
@@ -137,7 +138,7 @@ fn event(frame: &Frame) -> Option<Event> {
             let rest = payload.get(4..)?;
             let value = |kind| attribute(rest, kind).map(|bytes| read_u32(bytes, 0));
             Some(Event::Settings {
-                v4: family == AF_INET,
+                family: if family == AF_INET { Family::V4 } else { Family::V6 },
                 index: value(NETCONF_INDEX)?,
                 forwarding: value(NETCONF_FORWARDING),
                 proxy: value(NETCONF_PROXY),

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 
 use super::netlink::{attribute, text};
 use crate::links::{BridgeOptions, BridgePort, Link, PortState};
-use crate::model::{IfName, MacAddr};
+use crate::model::{Family, IfName, MacAddr};
 use crate::plan::{DefaultRoute, Way};
 
 /// Our number among routing protocols; packaged for `ip` in `/etc/iproute2/rt_protos.d`.
@@ -193,7 +193,12 @@ pub(super) fn default_routes(frame: &[u8]) -> Vec<DefaultRoute> {
     let metric = attribute(rest, ROUTE_PRIORITY).map_or(0, |bytes| read_u32(bytes, 0));
     let found = |index: u32, attributes: &[u8]| {
         let via = attribute(attributes, ROUTE_GATEWAY).and_then(ip);
-        Some(DefaultRoute { device: name_of(index)?, via, metric, v4: frame[0] == AF_INET })
+        Some(DefaultRoute {
+            device: name_of(index)?,
+            via,
+            metric,
+            family: if frame[0] == AF_INET { Family::V4 } else { Family::V6 },
+        })
     };
     if let Some(index) = attribute(rest, ROUTE_OUTPUT) {
         return found(read_u32(index, 0), rest).into_iter().collect();

@@ -75,7 +75,7 @@ pub fn exposition(view: &View) -> String {
     let pools = |assigned: bool| {
         view.pools.iter().flat_map(move |pool| {
             pool.families.iter().map(move |(family, used, all)| {
-                let labels = vec![("pool", pool.name.clone()), ("family", format!("ipv{family}"))];
+                let labels = vec![("pool", pool.name.clone()), ("family", format!("ipv{}", family.number()))];
                 (labels, if assigned { used } else { all }.to_string())
             })
         })

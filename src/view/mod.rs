@@ -13,7 +13,7 @@ use serde::Serialize;
 pub use history::History;
 
 use crate::links::guest_of_port;
-use crate::model::{Amount, IfName, MacAddr, PoolName, Vmid};
+use crate::model::{Amount, Family, IfName, MacAddr, PoolName, Vmid};
 use crate::plan::{GuestState, GuestStates, Inputs, Problem, Router, Step, is_idle};
 use crate::registry::document::Pool;
 use crate::registry::{Registry, capacity};
@@ -43,7 +43,7 @@ pub struct PoolUse {
     /// What becomes of frames with MACs that the provider does not know.
     pub uplink_guard: &'static str,
     /// Family, addresses that are assigned, addresses that there are.
-    pub families: Vec<(u8, Amount, Amount)>,
+    pub families: Vec<(Family, Amount, Amount)>,
 }
 
 /// One NIC of a guest.
@@ -210,7 +210,7 @@ impl View {
 }
 
 fn pools(registry: &Registry) -> Vec<PoolUse> {
-    let mut used: BTreeMap<(&PoolName, u8), Amount> = BTreeMap::new();
+    let mut used: BTreeMap<(&PoolName, Family), Amount> = BTreeMap::new();
     for (.., assigned) in registry.assignments() {
         let net = assigned.address.net();
         let size = 1u128.checked_shl((net.max_prefix_len() - net.prefix_len()).into()).unwrap_or(u128::MAX);
@@ -218,7 +218,7 @@ fn pools(registry: &Registry) -> Vec<PoolUse> {
         *used = used.plus(size);
     }
     let of = |(name, pool): (&PoolName, &Pool)| {
-        let family = |family: u8| {
+        let family = |family: Family| {
             let entries = pool.addresses.iter().filter(|entry| entry.address.family() == family);
             let all = entries.map(capacity).fold(Amount::default(), Amount::plus);
             (family, used.get(&(name, family)).copied().unwrap_or_default(), all)
@@ -228,7 +228,7 @@ fn pools(registry: &Registry) -> Vec<PoolUse> {
             profile: pool.profile_name().to_owned(),
             bridge: pool.bridge,
             uplink_guard: pool.uplink_guard().as_str(),
-            families: [family(4), family(6)].into_iter().filter(|(_, _, all)| all.0 > 0).collect(),
+            families: Family::BOTH.map(family).into_iter().filter(|(_, _, all)| all.0 > 0).collect(),
         }
     };
     registry.pools.pools.iter().map(of).collect()

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::model::{GuestKind, IfName, MacAddr, NicId, Vmid};
+use crate::model::{Family, GuestKind, IfName, MacAddr, NicId, Vmid};
 
 /// Interfaces of the node by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -170,10 +170,10 @@ impl Links {
     }
 
     /// Whether the node has an address of this family on the interface, other than a link-local one.
-    pub fn speaks(&self, device: IfName, v4: bool) -> bool {
+    pub fn speaks(&self, device: IfName, family: Family) -> bool {
         let usable = |net: &IpNet| match net.addr() {
-            IpAddr::V4(_) => v4,
-            IpAddr::V6(address) => !v4 && !address.is_unicast_link_local(),
+            IpAddr::V4(_) => family == Family::V4,
+            IpAddr::V6(address) => family == Family::V6 && !address.is_unicast_link_local(),
         };
         self.get(device).is_some_and(|link| link.addresses.iter().any(usable))
     }

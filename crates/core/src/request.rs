@@ -15,7 +15,9 @@ use serde_json::{Map, Value};
 
 use crate::audit::Author;
 use crate::code;
-use crate::model::{CoolDown, IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Problem, Subject, Vmid};
+use crate::model::{
+    CoolDown, Family, IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Problem, Subject, Vmid,
+};
 use crate::registry::Edit;
 use crate::registry::document::{BackendChoice, CloudInitCheck, GuestOs, Probe, Profile, UplinkGuard};
 use crate::registry::layout::Layout;
@@ -255,7 +257,7 @@ pub struct Assign {
     pub pool: Option<PoolName>,
     /// 4, 6, or both; none: those of the pool.
     #[serde(default)]
-    pub families: BTreeSet<u8>,
+    pub families: BTreeSet<Family>,
     /// How many of each family the NIC shall hold, or get besides; absent: one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u16>,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use pve_public_ip_core::audit::Holder;
 use pve_public_ip_core::code;
 use pve_public_ip_core::model::text::escaped;
-use pve_public_ip_core::model::{CoolDown, IfName, Moment, Prefix, Problem, Subject};
+use pve_public_ip_core::model::{CoolDown, Family, IfName, Moment, Prefix, Problem, Subject};
 use pve_public_ip_core::registry::document::{Profile, UplinkGuard};
 use pve_public_ip_core::registry::{Edit, Totals};
 use pve_public_ip_core::reply;
@@ -332,7 +332,7 @@ fn problems(problems: Vec<Problem>) -> Vec<proto::Problem> {
 
 /// The mask of an IPv4 address's network.
 fn mask(address: &reply::Address) -> String {
-    if address.address.family() != 4 {
+    if address.address.family() != Family::V4 {
         return String::new();
     }
     let bits = u32::MAX.checked_shl(32_u32.saturating_sub(address.prefix_length.into())).unwrap_or(0);

@@ -8,6 +8,8 @@ use std::sync::LazyLock;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use schemars::json_schema;
 
+use super::Family;
+
 /// One public address (`203.0.113.10`) or prefix (`2001:db8:1::/64`), always without host bits.
 ///
 /// An address prints as itself, a prefix with its length; parses with or without (`203.0.113.10` means `/32`). Private ranges are accepted (a
@@ -89,12 +91,9 @@ impl Prefix {
         (self.0.prefix_len() == self.0.max_prefix_len()).then(|| self.0.addr())
     }
 
-    /// 4 or 6.
-    pub fn family(self) -> u8 {
-        match self.0 {
-            IpNet::V4(_) => 4,
-            IpNet::V6(_) => 6,
-        }
+    /// Its family.
+    pub fn family(self) -> Family {
+        Family::of_net(self.0)
     }
 
     /// Whether every address of `other` lies in `self`.

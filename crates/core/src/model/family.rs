@@ -4,9 +4,12 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use schemars::json_schema;
+use serde::{Deserialize, Serialize};
 
-/// Address family. Prints as `IPv4` or `IPv6`; IPv4 comes first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Address family. Prints as `IPv4` or `IPv6`, and is 4 or 6 in JSON; IPv4 comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
 pub enum Family {
     /// IPv4, with ARP.
     V4,
@@ -28,12 +31,53 @@ impl Family {
         Self::of(net.addr())
     }
 
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::V4 => Self::V6,
+            Self::V6 => Self::V4,
+        }
+    }
+
     /// 4 or 6, as it stands at the end of names (`ip -4`, `pve-public-ip-pool6`).
     pub fn number(self) -> u8 {
         match self {
             Self::V4 => 4,
             Self::V6 => 6,
         }
+    }
+}
+
+impl From<Family> for u8 {
+    fn from(family: Family) -> Self {
+        family.number()
+    }
+}
+
+impl TryFrom<u8> for Family {
+    type Error = String;
+
+    fn try_from(number: u8) -> Result<Self, String> {
+        match number {
+            4 => Ok(Self::V4),
+            6 => Ok(Self::V6),
+            _ => Err(format!("`{number}` is not an address family (4 or 6)")),
+        }
+    }
+}
+
+impl schemars::JsonSchema for Family {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Family".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        json_schema!({ "type": "integer", "enum": [4, 6] })
     }
 }
 
@@ -62,5 +106,13 @@ mod tests {
             );
         }
         assert!(Family::V4 < Family::V6);
+    }
+
+    #[test]
+    fn in_json_a_family_is_its_number() {
+        assert_eq!(serde_json::to_string(&Family::BOTH).unwrap(), "[4,6]");
+        assert_eq!(serde_json::from_str::<[Family; 2]>("[4,6]").unwrap(), Family::BOTH);
+        let error = serde_json::from_str::<Family>("5").unwrap_err().to_string();
+        assert!(error.starts_with("`5` is not an address family (4 or 6)"), "{error}");
     }
 }

@@ -9,7 +9,7 @@ use super::inputs::{DefaultRoute, Exits};
 use crate::interfaces::Interfaces;
 use crate::links::OPEN_VSWITCH;
 use crate::links::{Link, Links, is_guest_port};
-use crate::model::IfName;
+use crate::model::{Family, IfName};
 use crate::registry::document::{Mode, Pool, PoolAddress};
 use crate::registry::layout::GatewayRule;
 
@@ -31,7 +31,7 @@ impl Surroundings {
     /// they are not up.
     pub fn complete(&mut self, configured: &Interfaces) {
         for (name, link) in configured.links().0 {
-            let is_news = |net: &IpNet| !self.links.speaks(name, net.addr().is_ipv4());
+            let is_news = |net: &IpNet| !self.links.speaks(name, Family::of_net(*net));
             let addresses: Vec<IpNet> = link.addresses.iter().copied().filter(is_news).collect();
             if !addresses.is_empty() || self.links.get(name).is_none() {
                 self.filed.insert(name);
@@ -45,11 +45,16 @@ impl Surroundings {
                 known.kind = link.kind;
             }
         }
-        let is_known = |v4: bool| self.exits.routes.iter().any(|route| route.v4 == v4);
-        let known = [true, false].map(|v4| is_known(v4).then_some(v4));
+        let is_known = |family: &Family| self.exits.routes.iter().any(|route| route.family == *family);
+        let known: Vec<Family> = Family::BOTH.into_iter().filter(is_known).collect();
         for (device, interface) in &configured.0 {
-            for via in interface.gateways.iter().filter(|via| !known.contains(&Some(via.is_ipv4()))) {
-                self.exits.routes.push(DefaultRoute { device: *device, via: Some(*via), metric: 0, v4: via.is_ipv4() });
+            for via in interface.gateways.iter().filter(|via| !known.contains(&Family::of(**via))) {
+                self.exits.routes.push(DefaultRoute {
+                    device: *device,
+                    via: Some(*via),
+                    metric: 0,
+                    family: Family::of(*via),
+                });
                 self.filed.insert(*device);
             }
         }
@@ -91,23 +96,23 @@ pub fn assume_bridge(mode: Mode, node: &Surroundings) -> Result<(IfName, String)
 
 /// Fills in the gateways that the pool does not name, and says in a line each what was assumed, or why nothing was; `naming`
 /// says how the gateway of a family is named.
-pub fn assume_gateways(pool: &mut Pool, node: &Surroundings, naming: impl Fn(u8) -> String) -> Vec<String> {
+pub fn assume_gateways(pool: &mut Pool, node: &Surroundings, naming: impl Fn(Family) -> String) -> Vec<String> {
     let (rule4, rule6) = pool.gateway_rules();
     let mut said = Vec::new();
-    for (family, rule) in [(4, rule4), (6, rule6)] {
+    for (family, rule) in [(Family::V4, rule4), (Family::V6, rule6)] {
         let needs_one = |entry: &PoolAddress| entry.address.family() == family && entry.gateway.is_none();
         if pool.common_gateway(family).is_some() || !pool.addresses.iter().any(needs_one) {
             continue;
         }
-        match find(rule, pool, node, family == 4) {
+        match find(rule, pool, node, family) {
             Some(Ok((address, why))) => {
-                said.push(format!("assumed: IPv{family} gateway {address}, {why}"));
+                said.push(format!("assumed: {family} gateway {address}, {why}"));
                 match address {
                     IpAddr::V4(address) => pool.gateway4 = Some(address),
                     IpAddr::V6(address) => pool.gateway6 = Some(address),
                 }
             }
-            Some(Err(why)) => said.push(format!("no IPv{family} gateway: {why}; {}", naming(family))),
+            Some(Err(why)) => said.push(format!("no {family} gateway: {why}; {}", naming(family))),
             None => {}
         }
     }
@@ -142,11 +147,11 @@ fn penultimate(net: Ipv4Net) -> Option<Ipv4Addr> {
 
 type Found = Result<(IpAddr, String), String>;
 
-fn find(rule: GatewayRule, pool: &Pool, node: &Surroundings, v4: bool) -> Option<Found> {
-    let route = node.exits.routes.iter().find(|route| route.v4 == v4);
+fn find(rule: GatewayRule, pool: &Pool, node: &Surroundings, family: Family) -> Option<Found> {
+    let route = node.exits.routes.iter().find(|route| route.family == family);
     let main = || -> Result<(IpAddr, IfName), String> {
         let route = route.ok_or("the node has no default route")?;
-        let found = global(node, route.device, v4);
+        let found = global(node, route.device, family);
         found.map(|address| (address, route.device)).ok_or(format!("the node has no address on {}", route.device))
     };
     // Guests that move to another node must find their gateway there; on a bridge with an uplink it would be there twice.
@@ -173,7 +178,7 @@ fn find(rule: GatewayRule, pool: &Pool, node: &Surroundings, v4: bool) -> Option
             }
             None => Err("the node has no default route with a gateway".to_owned()),
         },
-        GatewayRule::NodeAddress => match global(node, pool.bridge, v4) {
+        GatewayRule::NodeAddress => match global(node, pool.bridge, family) {
             Some(address) => Ok((address, format!("the node's address on {}", node.shown(pool.bridge)))),
             None => shared(&IpAddr::from([169, 254, 0, 1])).map_or_else(
                 || {
@@ -208,10 +213,10 @@ fn find(rule: GatewayRule, pool: &Pool, node: &Surroundings, v4: bool) -> Option
 }
 
 /// The first address of the node on an interface that is good beyond it.
-fn global(node: &Surroundings, device: IfName, v4: bool) -> Option<IpAddr> {
+fn global(node: &Surroundings, device: IfName, family: Family) -> Option<IpAddr> {
     let fits = |address: &IpAddr| match address {
-        IpAddr::V4(address) => v4 && !address.is_link_local(),
-        IpAddr::V6(address) => !v4 && !address.is_unicast_link_local(),
+        IpAddr::V4(address) => family == Family::V4 && !address.is_link_local(),
+        IpAddr::V6(address) => family == Family::V6 && !address.is_unicast_link_local(),
     };
     node.links.get(device)?.addresses.iter().map(IpNet::addr).find(fits)
 }
@@ -222,8 +227,8 @@ mod tests {
     use crate::links::BridgeOptions;
     use crate::registry::document::Profile;
 
-    fn naming(family: u8) -> String {
-        format!("name it with --gateway{family}")
+    fn naming(family: Family) -> String {
+        format!("name it with --gateway{}", family.number())
     }
 
     fn name(text: &str) -> IfName {
@@ -247,8 +252,8 @@ mod tests {
         }
         let via = |text: &str| Some(text.parse().unwrap());
         let routes = vec![
-            DefaultRoute { device: name("vmbr0"), via: via("198.51.100.1"), metric: 0, v4: true },
-            DefaultRoute { device: name("vmbr0"), via: via("fe80::1"), metric: 1024, v4: false },
+            DefaultRoute { device: name("vmbr0"), via: via("198.51.100.1"), metric: 0, family: Family::V4 },
+            DefaultRoute { device: name("vmbr0"), via: via("fe80::1"), metric: 1024, family: Family::V6 },
         ];
         Surroundings { links, exits: Exits { routes, ..Exits::default() }, ..Surroundings::default() }
     }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::state::{NetState, Route, Rules, Setting};
-use crate::model::{IfName, MacAddr};
+use crate::model::{Family, IfName, MacAddr};
 use crate::ruleset::{Chains, Element, IpSetName, IptablesTable, Table};
 
 /// One change. Every step is idempotent: `Set` creates or replaces, `Remove` of what is absent is fine.
@@ -138,11 +138,14 @@ pub fn diff(desired: &NetState, observed: &NetState) -> Vec<Step> {
     steps.extend(lacking.settings.iter().map(|setting| Step::ChangeSetting(*setting)));
     steps.extend(lacking.gateways.iter().map(|(on, ip)| Step::SetGateway(*on, *ip)));
     // With the last IPv4 address of an interface the kernel drops its IPv4 neighbours and routes, whoever needs them.
-    let emptied = |on: IfName, v4: bool| v4 && surplus.gateways.iter().any(|(from, ip)| *from == on && ip.is_ipv4());
-    let lost = desired.neighbours.iter().filter(|((on, ip), _)| emptied(*on, ip.is_ipv4()));
+    let emptied = |on: IfName, family| {
+        let mut gone = surplus.gateways.iter();
+        family == Family::V4 && gone.any(|(from, ip)| *from == on && ip.is_ipv4())
+    };
+    let lost = desired.neighbours.iter().filter(|((on, ip), _)| emptied(*on, Family::of(*ip)));
     let neighbours: BTreeMap<_, _> = news(&desired.neighbours, &observed.neighbours).chain(lost).collect();
     steps.extend(neighbours.into_iter().map(|((on, ip), mac)| Step::SetNeighbour(*on, *ip, *mac)));
-    let lost = desired.routes.iter().filter(|(net, route)| emptied(route.device, net.addr().is_ipv4()));
+    let lost = desired.routes.iter().filter(|(net, route)| emptied(route.device, Family::of_net(**net)));
     let routes: BTreeMap<_, _> = news(&desired.routes, &observed.routes).chain(lost).collect();
     steps.extend(routes.into_iter().map(|(net, route)| Step::SetRoute(*net, *route)));
     // Last, because the provider sends as soon as somebody answers.

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::inputs::{DefaultRoute, Exits};
 use super::state::{NetState, Setting};
 use crate::links::{BridgeOptions, Link, Links};
-use crate::model::{IfName, MacAddr};
+use crate::model::{Family, IfName, MacAddr};
 
 /// In place of an interface's number, where settings of all of them are meant.
 ///
@@ -45,8 +45,8 @@ pub enum Event {
     },
     /// Kernel settings of an interface, as far as they have changed.
     Settings {
-        /// IPv4's.
-        v4: bool,
+        /// Those of IPv4 or of IPv6.
+        family: Family,
         /// Number of the interface, or `WHOLE_NODE`.
         index: u32,
         /// Whether it forwards.
@@ -121,7 +121,7 @@ enum Subject {
     Route(IpNet, bool),
     Address(u32, IpNet),
     DefaultRoute(DefaultRoute),
-    Settings(bool, u32, [bool; 3]),
+    Settings(Family, u32, [bool; 3]),
     Filter,
     Chains,
     Lost,
@@ -133,8 +133,8 @@ impl Event {
             Self::Link(name, _) | Self::LinkGone(name) => Subject::Link(*name),
             Self::Address { index, net, .. } => Subject::Address(*index, *net),
             Self::DefaultRoute { route, .. } => Subject::DefaultRoute(*route),
-            Self::Settings { v4, index, forwarding, proxy, unnamed } => {
-                Subject::Settings(*v4, *index, [forwarding.is_some(), proxy.is_some(), *unnamed])
+            Self::Settings { family, index, forwarding, proxy, unnamed } => {
+                Subject::Settings(*family, *index, [forwarding.is_some(), proxy.is_some(), *unnamed])
             }
             Self::Neighbour { index, address, .. } => Subject::Neighbour(*index, *address),
             Self::Forwarding { index, mac, .. } => Subject::Forwarding(*index, *mac),
@@ -182,19 +182,20 @@ impl LastLook<'_> {
             Event::DefaultRoute { route, present } => {
                 self.exits.is_some_and(|exits| exits.routes.contains(route) != *present)
             }
-            Event::Settings { v4, index, forwarding, proxy, unnamed } => {
+            Event::Settings { family, index, forwarding, proxy, unnamed } => {
                 let settings = &self.desired.support.settings;
                 let is_reset = |setting: Setting, value: &Option<u32>| {
                     value.is_some_and(|value| value != setting.value()) && settings.contains(&setting)
                 };
-                match (self.name(*index), v4) {
-                    (Some(name), true) => is_reset(Setting::Forwarding4(name), forwarding),
-                    (Some(name), false) => {
+                match (self.name(*index), family) {
+                    (Some(name), Family::V4) => is_reset(Setting::Forwarding4(name), forwarding),
+                    (Some(name), Family::V6) => {
                         is_reset(Setting::Router6(name), forwarding)
                             || is_reset(Setting::ProxyNdp(name), proxy)
                             || (*unnamed && settings.contains(&Setting::ForceForwarding6(name)))
                     }
-                    (None, v4) => !v4 && *index == WHOLE_NODE && is_reset(Setting::Forwarding6, forwarding),
+                    (None, Family::V4) => false,
+                    (None, Family::V6) => *index == WHOLE_NODE && is_reset(Setting::Forwarding6, forwarding),
                 }
             }
             Event::Address { index, net, present, .. } => {
@@ -250,6 +251,10 @@ mod tests {
     use super::*;
     use crate::plan::{Route, Support};
 
+    fn settings(family: Family, index: u32, [forwarding, proxy]: [Option<u32>; 2], unnamed: bool) -> Event {
+        Event::Settings { family, index, forwarding, proxy, unnamed }
+    }
+
     #[test]
     fn only_what_contradicts_matters() {
         let (bridge, tap): (IfName, IfName) = ("vmbr0".parse().unwrap(), "tap100i0".parse().unwrap());
@@ -263,7 +268,7 @@ mod tests {
             ..Link::default()
         };
         let gateway: IpAddr = "169.254.0.1".parse().unwrap();
-        let way = |device| DefaultRoute { device, via: Some(gateway), metric: 0, v4: true };
+        let way = |device| DefaultRoute { device, via: Some(gateway), metric: 0, family: Family::V4 };
         let exits = Exits { routes: vec![way(bridge)], ..Exits::default() };
         let own_mac: MacAddr = "02:00:00:00:00:09".parse().unwrap();
         let own_link = Link { mac: Some(own_mac), ..link(2, None) };
@@ -312,18 +317,18 @@ mod tests {
         let nobody = LastLook { exits: None, ..known };
         assert!(!nobody.is_contradicted_by(&default(tap, true)), "there is no routed pool");
 
-        let set = |v4, index, forwarding, proxy| Event::Settings { v4, index, forwarding, proxy, unnamed: false };
-        let unnamed = |index| Event::Settings { v4: false, index, forwarding: None, proxy: None, unnamed: true };
+        let set = |family, index, forwarding, proxy| settings(family, index, [forwarding, proxy], false);
+        let unnamed = |index| settings(Family::V6, index, [None, None], true);
         assert!(matters(unnamed(2)));
         assert!(!matters(unnamed(3)), "nobody needs it there");
-        assert!(matters(set(true, 2, Some(0), None)));
-        assert!(!matters(set(true, 2, Some(1), None)));
-        assert!(!matters(set(true, 3, Some(0), None)), "nobody needs it there");
-        assert!(!matters(set(true, WHOLE_NODE, Some(0), None)), "each interface is told of by itself");
-        assert!(matters(set(false, WHOLE_NODE, Some(0), None)));
-        assert!(!matters(set(false, 2, Some(0), None)), "not asked for");
-        assert!(matters(set(false, 2, None, Some(0))));
-        let both = vec![set(false, 2, None, Some(0)), set(false, 2, Some(1), None)];
+        assert!(matters(set(Family::V4, 2, Some(0), None)));
+        assert!(!matters(set(Family::V4, 2, Some(1), None)));
+        assert!(!matters(set(Family::V4, 3, Some(0), None)), "nobody needs it there");
+        assert!(!matters(set(Family::V4, WHOLE_NODE, Some(0), None)), "each interface is told of by itself");
+        assert!(matters(set(Family::V6, WHOLE_NODE, Some(0), None)));
+        assert!(!matters(set(Family::V6, 2, Some(0), None)), "not asked for");
+        assert!(matters(set(Family::V6, 2, None, Some(0))));
+        let both = vec![set(Family::V6, 2, None, Some(0)), set(Family::V6, 2, Some(1), None)];
         assert_eq!(latest(both.clone()), both, "two settings of one interface");
 
         let neighbour = |index, mac| Event::Neighbour { index, address, mac };

@@ -10,7 +10,7 @@ use super::state::{NetState, Route};
 use super::support;
 use super::uplink_guard::is_seen;
 use crate::guest::Nic;
-use crate::model::{GuestKind, IfName, NicId, Vmid};
+use crate::model::{Family, GuestKind, IfName, NicId, Vmid};
 use crate::registry::Registry;
 use crate::registry::document::{Assigned, GuestFile, Interface, Mode};
 use crate::ruleset::{Element, SetId};
@@ -75,7 +75,7 @@ pub fn hears_advertisements(registry: &Registry, interface: &Interface) -> bool 
         let pool = registry.pools.pools.get(&assigned.pool);
         assigned.gateway.or_else(|| pool.and_then(|pool| pool.gateway(assigned.address)))
     };
-    let mut v6 = interface.addresses.iter().filter(|assigned| assigned.address.family() == 6);
+    let mut v6 = interface.addresses.iter().filter(|assigned| assigned.address.family() == Family::V6);
     interface.router_advertisements.unwrap_or_else(|| v6.any(|assigned| gateway(assigned).is_none()))
 }
 
@@ -120,14 +120,14 @@ fn add_reachability(
         if routed && support::unfit(links, device).is_some() {
             continue;
         }
-        let (net, is_v4) = (assigned.address.net(), assigned.address.family() == 4);
+        let (net, family) = (assigned.address.net(), assigned.address.family());
         if let Some(address) = assigned.address.single() {
-            if routed || links.speaks(device, is_v4) {
+            if routed || links.speaks(device, family) {
                 state.neighbours.insert((device, address), interface.mac);
             }
         }
         if routed {
-            let via = if assigned.address.single().is_some() { None } else { next_hop(interface, is_v4) };
+            let via = if assigned.address.single().is_some() { None } else { next_hop(interface, family) };
             if let Some(IpAddr::V6(hop)) = via {
                 state.neighbours.insert((device, IpAddr::V6(hop)), interface.mac);
             }
@@ -140,10 +140,10 @@ fn add_reachability(
 ///
 /// IPv6: its link-local address, which it always has. IPv4: its first single address; without one the prefix is taken
 /// to be on the bridge itself.
-fn next_hop(interface: &Interface, v4: bool) -> Option<IpAddr> {
-    if !v4 {
+fn next_hop(interface: &Interface, family: Family) -> Option<IpAddr> {
+    if family == Family::V6 {
         return Some(IpAddr::V6(interface.mac.link_local()));
     }
-    let mut v4 = interface.addresses.iter().filter(|assigned| assigned.address.family() == 4);
+    let mut v4 = interface.addresses.iter().filter(|assigned| assigned.address.family() == Family::V4);
     v4.find_map(|assigned: &Assigned| assigned.address.single())
 }

@@ -9,7 +9,7 @@ use super::routers::{Router, Sighting};
 use super::segments::{pool_bridges, segments};
 use crate::guest::Located;
 use crate::links::Links;
-use crate::model::{IfName, MacAddr, NodeName, Vmid};
+use crate::model::{Family, IfName, MacAddr, NodeName, Vmid};
 use crate::registry::Registry;
 use crate::ruleset::Backend;
 
@@ -84,8 +84,8 @@ pub struct DefaultRoute {
     pub via: Option<IpAddr>,
     /// The lower the better.
     pub metric: u32,
-    /// Whether it is the IPv4 one.
-    pub v4: bool,
+    /// What it is for.
+    pub family: Family,
 }
 
 impl Inputs {

@@ -108,6 +108,7 @@ fn carries_uplink(inputs: &Inputs, segment: IfName) -> bool {
 mod tests {
     use super::*;
     use crate::links::Links;
+    use crate::model::Family;
     use crate::model::IfName;
     use crate::plan::{desired, desired_for};
     use crate::ruleset::{SetId, Table};
@@ -156,7 +157,7 @@ mod tests {
             device: device.parse().unwrap(),
             via: None,
             metric: 0,
-            v4: false,
+            family: Family::V6,
         };
         inputs.exits.routes = vec![to_world("vmbr3")];
         assert_eq!(kept(&inputs), ["eno1", "eno3", "vmbr2 02:00:00:00:00:02", "wg0"]);

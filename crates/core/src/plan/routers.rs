@@ -13,7 +13,7 @@ use super::segments::{pool_bridges, segments};
 use super::uplinks::uplinks_of;
 use crate::code;
 use crate::links::is_guest_port;
-use crate::model::{IfName, MacAddr, Prefix, Problem};
+use crate::model::{Family, IfName, MacAddr, Prefix, Problem};
 use crate::registry::document::{Mode, Pool, Probe};
 
 /// MACs that are remembered of one address: two routers that stand in for each other, and what was before them.
@@ -324,7 +324,7 @@ pub fn questions(inputs: &Inputs) -> Vec<Question> {
         let is_open = |address: &IpAddr| wanted.contains(&(device, *address)) && !known(device, *address);
         let addresses = addresses.filter(is_open).filter(|ip| ip.is_ipv4() || link_local.is_some()).collect();
         let mut entries = pools_on(inputs, device).flat_map(|pool| &pool.addresses);
-        let solicit = link_local.is_some() && entries.any(|entry| entry.address.family() == 6);
+        let solicit = link_local.is_some() && entries.any(|entry| entry.address.family() == Family::V6);
         questions.push(Question { bridge: device, uplinks, mac, link_local, addresses, solicit });
     }
     questions.retain(|question| question.solicit || !question.addresses.is_empty());

@@ -12,7 +12,7 @@ use super::inputs::{Inputs, Presence};
 use super::state::{Setting, Support};
 use crate::code;
 use crate::links::{Link, Links, OPEN_VSWITCH};
-use crate::model::{IfName, MacAddr, PoolName, Prefix, Problem, Subject};
+use crate::model::{Family, IfName, MacAddr, PoolName, Prefix, Problem, Subject};
 use crate::registry::document::{GuestFile, Mode, Pool};
 
 /// The node answers for each address of a prefix by itself; of a shorter one there would be a flood of entries.
@@ -30,8 +30,8 @@ struct Routed<'a> {
 }
 
 impl Routed<'_> {
-    fn v4(&self) -> bool {
-        self.address.family() == 4
+    fn family(&self) -> Family {
+        self.address.family()
     }
 }
 
@@ -85,9 +85,9 @@ pub fn gateways_here(inputs: &Inputs, guest: &GuestFile) -> BTreeSet<(IfName, Ma
 }
 
 fn add_needs(inputs: &Inputs, one: &Routed<'_>, support: &mut Support) {
-    let uplinks = uplinks(inputs, one.v4());
-    let ways = ways(inputs, one.v4()).into_iter().chain(uplinks.iter().copied()).chain([one.device]);
-    if one.v4() {
+    let uplinks = uplinks(inputs, one.family());
+    let ways = ways(inputs, one.family()).into_iter().chain(uplinks.iter().copied()).chain([one.device]);
+    if one.family() == Family::V4 {
         support.settings.extend(ways.map(Setting::Forwarding4));
         support.settings.extend(one.firewall.map(Setting::ArpIgnore));
     } else {
@@ -111,7 +111,7 @@ fn add_needs(inputs: &Inputs, one: &Routed<'_>, support: &mut Support) {
         return;
     }
     let proxies = proxies(one.address);
-    if !one.v4() && !proxies.is_empty() {
+    if one.family() == Family::V6 && !proxies.is_empty() {
         support.settings.extend([Setting::Router6(uplink), Setting::ProxyNdp(uplink)]);
     }
     support.proxies.extend(proxies.into_iter().map(|address| (uplink, address)));
@@ -121,7 +121,7 @@ fn add_needs(inputs: &Inputs, one: &Routed<'_>, support: &mut Support) {
 pub fn outlook(inputs: &Inputs, name: &PoolName) -> (Option<String>, BTreeSet<Problem>) {
     let (mut support, mut problems) = (Support::default(), BTreeSet::new());
     let pool = inputs.registry.pools.pools.get(name).filter(|pool| pool.mode() == Mode::Routed);
-    for (family, pool) in [4, 6].into_iter().filter_map(|family| pool.map(|pool| (family, pool))) {
+    for (family, pool) in Family::BOTH.into_iter().filter_map(|family| pool.map(|pool| (family, pool))) {
         let entry = pool.addresses.iter().map(|entry| entry.address).find(|prefix| prefix.family() == family);
         let Some(address) = entry.and_then(|prefix| Prefix::host(prefix.first()).ok()) else { continue };
         let one = Routed { name, pool, address, gateway: pool.gateway(address), device: pool.bridge, firewall: None };
@@ -156,22 +156,22 @@ fn in_words(support: &Support) -> Option<String> {
 
 /// The interfaces by which packets for guests may come in: all that the node's default routes lead by. A named uplink
 /// says where the node answers for guests; the provider may send by the other one all the same.
-fn ways(inputs: &Inputs, v4: bool) -> BTreeSet<IfName> {
-    inputs.exits.routes.iter().filter(|route| route.v4 == v4).map(|route| route.device).collect()
+fn ways(inputs: &Inputs, family: Family) -> BTreeSet<IfName> {
+    inputs.exits.routes.iter().filter(|route| route.family == family).map(|route| route.device).collect()
 }
 
 /// The interfaces by which IPv6 of guests comes in from the world, and goes out.
 pub(super) fn ways6(inputs: &Inputs) -> BTreeSet<IfName> {
-    ways(inputs, false).into_iter().chain(uplinks(inputs, false)).collect()
+    ways(inputs, Family::V6).into_iter().chain(uplinks(inputs, Family::V6)).collect()
 }
 
 /// Where the node answers for guests: the interfaces of its default route; more than one if it leads by several at the same
 /// metric.
-fn uplinks(inputs: &Inputs, v4: bool) -> Vec<IfName> {
+fn uplinks(inputs: &Inputs, family: Family) -> Vec<IfName> {
     if let Some(named) = named_uplink(inputs) {
         return if inputs.links.get(named).is_some() { vec![named] } else { Vec::new() };
     }
-    let routes = || inputs.exits.routes.iter().filter(|route| route.v4 == v4);
+    let routes = || inputs.exits.routes.iter().filter(|route| route.family == family);
     let best = routes().next().map(|route| route.metric);
     let devices: BTreeSet<IfName> =
         routes().filter(|route| Some(route.metric) == best).map(|route| route.device).collect();
@@ -258,34 +258,35 @@ fn add_problems(inputs: &Inputs, one: &Routed<'_>, found: &mut BTreeSet<Problem>
         if let GatewayLocation::Elsewhere(why) = gateway_location(inputs, one.device, gateway) {
             let shared = if gateway.is_ipv4() { "169.254.0.1" } else { "fe80::1" };
             let hint = format!(
-                "give it to {} here, or make the pool with `--gateway{family} {shared}`, which every node can have",
-                one.device
+                "give it to {} here, or make the pool with `--gateway{} {shared}`, which every node can have",
+                one.device,
+                family.number()
             );
             add(format!("the gateway {gateway} of pool `{name}` {why}: its guests here reach nothing"), hint);
         }
     }
-    let uplinks = uplinks(inputs, one.v4());
+    let uplinks = uplinks(inputs, one.family());
     let file = format!("nodes/{}.json", inputs.node);
     if let Some(named) = named_uplink(inputs).filter(|_| uplinks.is_empty()) {
         let hint = "`ip -br link` lists them; without the key it is that of the default route".to_owned();
         add(format!("route_uplink `{named}` in {file} is no interface of this node"), hint);
         return;
     }
-    if let Some((uplink, vrf)) = uplink_in_vrf(inputs, &uplinks, one.v4()) {
+    if let Some((uplink, vrf)) = uplink_in_vrf(inputs, &uplinks, one.family()) {
         let hint = format!(
             "take {uplink} out of {vrf} in /etc/network/interfaces, then `ifreload -a`, or name an uplink outside of it: \
              `pve-public-ip node set --route-uplink INTERFACE`"
         );
-        add(format!("the node has no IPv{family} uplink for pool `{name}`: {}", in_vrf(uplink, vrf)), hint);
+        add(format!("the node has no {family} uplink for pool `{name}`: {}", in_vrf(uplink, vrf)), hint);
         return;
     }
     if !one.pool.proxy() {
         return;
     }
-    let needs = format!("pool `{name}` needs an interface on which the node answers for its IPv{family} addresses");
+    let needs = format!("pool `{name}` needs an interface on which the node answers for its {family} addresses");
     let hint = "name it: `pve-public-ip node set --route-uplink INTERFACE` on this node".to_owned();
     match &uplinks[..] {
-        [] => drop(add(format!("{needs}, but the node has no IPv{family} default route"), hint)),
+        [] => drop(add(format!("{needs}, but the node has no {family} default route"), hint)),
         [uplink] if *uplink == one.device => drop(add(
             format!("{needs}, but its guests are on {uplink} themselves, by which the node reaches the provider"),
             "the kernel does not answer for who is on the same side: use a bridge of their own, without the uplink"
@@ -294,7 +295,7 @@ fn add_problems(inputs: &Inputs, one: &Routed<'_>, found: &mut BTreeSet<Problem>
         [_] => {}
         several => {
             let names: Vec<&str> = several.iter().map(IfName::as_str).collect();
-            let sentence = format!("{needs}, but the IPv{family} default route leads by {}", names.join(" and by "));
+            let sentence = format!("{needs}, but the {family} default route leads by {}", names.join(" and by "));
             let hint = format!(
                 "{hint}; if the provider routes the addresses to the node and asks nobody for them, make the pool with a \
                  profile file that has `\"proxy\": false`"
@@ -352,14 +353,14 @@ fn in_vrf(device: IfName, vrf: IfName) -> String {
 
 /// The uplink of routed guests that is part of a VRF: what the provider sends there does not find the guests' routes. If
 /// the node has no default route outside of VRFs, that is the interface by which it has one inside.
-fn uplink_in_vrf(inputs: &Inputs, uplinks: &[IfName], v4: bool) -> Option<(IfName, IfName)> {
+fn uplink_in_vrf(inputs: &Inputs, uplinks: &[IfName], family: Family) -> Option<(IfName, IfName)> {
     let links = &inputs.links;
     let has_vrf = |device: IfName| links.vrf_of(device).map(|vrf| (device, vrf));
-    let ways = ways(inputs, v4);
+    let ways = ways(inputs, family);
     if let Some(found) = uplinks.iter().chain(&ways).find_map(|device| has_vrf(*device)) {
         return Some(found);
     }
-    let is_way = |(device, link): &(&IfName, &Link)| link.bridge.is_none() && links.speaks(**device, v4);
+    let is_way = |(device, link): &(&IfName, &Link)| link.bridge.is_none() && links.speaks(**device, family);
     let candidates = || links.0.iter().filter(is_way).filter_map(|(device, _)| has_vrf(*device));
     if uplinks.is_empty() && ways.is_empty() { candidates().next() } else { None }
 }
@@ -416,10 +417,13 @@ mod tests {
         let bridge = || Link { bridge: Some(BridgeOptions::default()), kind: "bridge".to_owned(), ..Link::default() };
         let links = BTreeMap::from([(name("vmbr1"), bridge()), (name("eno1"), Link::default())]);
         let config = GuestConfig::parse(GuestKind::Qemu, b"net0: virtio=02:00:00:00:00:0A,bridge=vmbr1\n");
-        let way = |via: &str, metric, v4| DefaultRoute { device: name("eno1"), via: via.parse().ok(), metric, v4 };
+        let way = |via: &str, metric| {
+            let via: IpAddr = via.parse().unwrap();
+            DefaultRoute { device: name("eno1"), via: Some(via), metric, family: Family::of(via) }
+        };
         let own = ["198.51.100.7/24", "2001:db8:7::2/64", "fe80::5/64"];
         let exits = Exits {
-            routes: vec![way("198.51.100.1", 0, true), way("fe80::1", 1024, false)],
+            routes: vec![way("198.51.100.1", 0), way("fe80::1", 1024)],
             addresses: own.iter().map(|net| (name("eno1"), net.parse().unwrap())).collect(),
             advertised: BTreeSet::from([name("eno1")]),
             ..Exits::default()
@@ -526,8 +530,8 @@ mod tests {
         inputs.exits.routes[1].metric = 100;
         assert_eq!(sentences(&inputs), [""; 0], "the better one is meant");
         inputs.exits.routes.clear();
-        let lost = |family: u8| format!("{needs} IPv{family} addresses, but the node has no IPv{family} default route");
-        assert_eq!(sentences(&inputs), [lost(4), lost(6)]);
+        let lost = |family: Family| format!("{needs} {family} addresses, but the node has no {family} default route");
+        assert_eq!(sentences(&inputs), Family::BOTH.map(lost));
         inputs.registry.node = serde_json::from_str(r#"{"version":1,"route_uplink":"eno2"}"#).ok();
         assert_eq!(sentences(&inputs), ["route_uplink `eno2` in nodes/n1.json is no interface of this node"]);
         inputs.links.0.insert(name("eno2"), Link::default());
@@ -555,20 +559,20 @@ mod tests {
             "nor is it a problem: what the provider sends comes by the tunnel"
         );
         let why = "eno1 is part of the VRF vrf0, which routes by a table of its own and not by the node's";
-        let said = |family: u8| format!("the node has no IPv{family} uplink for pool `net`: {why}");
+        let said = |family: Family| format!("the node has no {family} uplink for pool `net`: {why}");
         let kind = |kind: &str| Link { kind: kind.to_owned(), ..Link::default() };
         inputs.links.0.insert(name("vrf0"), kind("vrf"));
         let member =
             Link { master: Some(name("vrf0")), addresses: vec!["198.51.100.7/24".parse().unwrap()], ..Link::default() };
         inputs.links.0.insert(name("eno1"), member);
-        assert_eq!(sentences(&inputs), [said(4), said(6)], "a route of the node by an interface of the VRF");
+        assert_eq!(sentences(&inputs), Family::BOTH.map(said), "a route of the node by an interface of the VRF");
         inputs.registry.pools.pools.values_mut().for_each(|pool| pool.profile = Profile::HetznerRouted);
-        assert_eq!(sentences(&inputs), [said(4), said(6)], "whoever answers, packets come in by that table");
+        assert_eq!(sentences(&inputs), Family::BOTH.map(said), "whoever answers, packets come in by that table");
         // The usual case: the default route is in the VRF's table, where the node's list does not have it.
         inputs.exits.routes.clear();
-        assert_eq!(sentences(&inputs), [said(4)], "and for IPv6 that interface has no address");
+        assert_eq!(sentences(&inputs), [said(Family::V4)], "and for IPv6 that interface has no address");
         // A VRF beside, for management.
-        let eno2 = DefaultRoute { device: name("eno2"), via: None, metric: 0, v4: true };
+        let eno2 = DefaultRoute { device: name("eno2"), via: None, metric: 0, family: Family::V4 };
         inputs.exits.routes.push(eno2);
         inputs.links.0.insert(name("eno2"), Link::default());
         assert_eq!(sentences(&inputs), [""; 0]);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::document::{Mode, Pool, PoolAddress};
-use crate::model::{PoolName, Prefix};
+use crate::model::{Family, PoolName, Prefix};
 
 /// What an address means in its subnet besides being one of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Busy {
         let mut sorted: [Vec<(u128, u128)>; 2] = Default::default();
         for prefix in prefixes {
             let range = (number(prefix.first()), number(prefix.net().broadcast()));
-            sorted[usize::from(prefix.family() == 6)].push(range);
+            sorted[usize::from(prefix.family() == Family::V6)].push(range);
         }
         Self(sorted.map(|mut ranges| {
             ranges.sort_unstable();
@@ -75,7 +75,7 @@ impl Busy {
 pub(super) fn free<'a>(
     pool: &'a Pool,
     entries: &'a [&'a PoolAddress],
-    family: u8,
+    family: Family,
     busy: &'a Busy,
     avoid: &'a BTreeSet<IpAddr>,
 ) -> impl Iterator<Item = Prefix> + 'a {
@@ -93,9 +93,9 @@ pub(super) fn free_in<'a>(
     busy: &'a Busy,
     avoid: &'a BTreeSet<IpAddr>,
 ) -> impl Iterator<Item = Prefix> + 'a {
-    let is_v4 = entry.address.family() == 4;
+    let family = entry.address.family();
     let net = if within.contains(entry.address) { entry.address.net() } else { within.net() };
-    let ranges = &busy.0[usize::from(!is_v4)];
+    let ranges = &busy.0[usize::from(family == Family::V6)];
     let last = number(net.broadcast());
     let mut candidate = Some(number(net.network())).filter(|_| entry.address.overlaps(within));
     let mut at_range = ranges.partition_point(|(_, end)| candidate.is_some_and(|candidate| *end < candidate));
@@ -110,7 +110,7 @@ pub(super) fn free_in<'a>(
                 continue;
             }
             candidate = at.checked_add(1);
-            let address = address(at, is_v4)?;
+            let address = address(at, family)?;
             if role(pool, entry, address).is_none() && !avoid.contains(&address) {
                 return Prefix::host(address).ok();
             }
@@ -140,8 +140,11 @@ pub(super) fn number(address: IpAddr) -> u128 {
     }
 }
 
-pub(super) fn address(number: u128, v4: bool) -> Option<IpAddr> {
-    if v4 { u32::try_from(number).ok().map(|bits| IpAddr::V4(bits.into())) } else { Some(IpAddr::V6(number.into())) }
+pub(super) fn address(number: u128, family: Family) -> Option<IpAddr> {
+    match family {
+        Family::V4 => u32::try_from(number).ok().map(|bits| IpAddr::V4(bits.into())),
+        Family::V6 => Some(IpAddr::V6(number.into())),
+    }
 }
 
 #[cfg(test)]
@@ -160,14 +163,14 @@ mod tests {
         }
     }
 
-    fn next_free(pool: &Pool, family: u8, held: &[Prefix], avoid: &[IpAddr]) -> Option<Prefix> {
+    fn next_free(pool: &Pool, family: Family, held: &[Prefix], avoid: &[IpAddr]) -> Option<Prefix> {
         let entries: Vec<&PoolAddress> = pool.addresses.iter().collect();
         let avoid = avoid.iter().copied().collect();
         free(pool, &entries, family, &Busy::of(held.iter().copied()), &avoid).next()
     }
 
     /// Hands out until nothing is left.
-    fn drain(pool: &Pool, family: u8) -> Vec<String> {
+    fn drain(pool: &Pool, family: Family) -> Vec<String> {
         let mut held = Vec::new();
         while let Some(prefix) = next_free(pool, family, &held, &[]) {
             held.push(prefix);
@@ -180,7 +183,7 @@ mod tests {
     fn an_on_link_subnet_keeps_its_ends_and_gateway() {
         let on_link = pool(Profile::GenericBridged, Some("203.0.113.9"), &["203.0.113.8/29"]);
         assert_eq!(
-            drain(&on_link, 4),
+            drain(&on_link, Family::V4),
             ["203.0.113.10", "203.0.113.11", "203.0.113.12", "203.0.113.13", "203.0.113.14"]
         );
     }
@@ -188,11 +191,11 @@ mod tests {
     #[test]
     fn of_a_routed_block_every_address_is_handed_out() {
         let outside = pool(Profile::GenericBridged, Some("198.51.100.254"), &["203.0.113.8/30"]);
-        assert_eq!(drain(&outside, 4), ["203.0.113.8", "203.0.113.9", "203.0.113.10", "203.0.113.11"]);
+        assert_eq!(drain(&outside, Family::V4), ["203.0.113.8", "203.0.113.9", "203.0.113.10", "203.0.113.11"]);
         let routed = pool(Profile::GenericRouted, None, &["203.0.113.8/30"]);
-        assert_eq!(drain(&routed, 4).len(), 4);
+        assert_eq!(drain(&routed, Family::V4).len(), 4);
         let point_to_point = pool(Profile::GenericBridged, Some("203.0.113.8"), &["203.0.113.8/31"]);
-        assert_eq!(drain(&point_to_point, 4), ["203.0.113.9"]);
+        assert_eq!(drain(&point_to_point, Family::V4), ["203.0.113.9"]);
     }
 
     #[test]
@@ -200,11 +203,11 @@ mod tests {
         let name = "p".parse().unwrap();
         // Nobody knows whether this block is a subnet of its own.
         let unknown = pool(Profile::GenericBridged, None, &["203.0.113.8/30"]);
-        assert_eq!(drain(&unknown, 4), ["203.0.113.9", "203.0.113.10"]);
+        assert_eq!(drain(&unknown, Family::V4), ["203.0.113.9", "203.0.113.10"]);
         assert_eq!(check_usable(&name, &unknown, "203.0.113.8".parse().unwrap()), Ok(()));
         // The node has its gateway out of the block, perhaps with the block's length.
         let routed = pool(Profile::GenericRouted, Some("203.0.113.9"), &["203.0.113.8/30"]);
-        assert_eq!(drain(&routed, 4), ["203.0.113.10"]);
+        assert_eq!(drain(&routed, Family::V4), ["203.0.113.10"]);
         assert_eq!(check_usable(&name, &routed, "203.0.113.11".parse().unwrap()), Ok(()));
         for (profile, gateway, first) in [
             (Profile::GenericRouted, Some("fe80::1"), "2001:db8:1::1"),
@@ -216,22 +219,22 @@ mod tests {
             for length in [64, 126] {
                 let mut v6 = pool(profile, None, &[&format!("2001:db8:1::/{length}")]);
                 v6.gateway6 = gateway.map(|text| text.parse().unwrap());
-                let found = next_free(&v6, 6, &[], &[]).unwrap().first().to_string();
+                let found = next_free(&v6, Family::V6, &[], &[]).unwrap().first().to_string();
                 assert_eq!(found, first, "{profile:?} {gateway:?} /{length}");
             }
         }
         let point_to_point = pool(Profile::GenericRouted, None, &["2001:db8:1::/127"]);
-        assert_eq!(drain(&point_to_point, 6), ["2001:db8:1::", "2001:db8:1::1"]);
+        assert_eq!(drain(&point_to_point, Family::V6), ["2001:db8:1::", "2001:db8:1::1"]);
     }
 
     #[test]
     fn a_held_prefix_is_skipped_whole_and_the_nodes_addresses_too() {
         let v6 = pool(Profile::GenericRouted, None, &["2001:db8:1::/64"]);
         let held = ["2001:db8:1::/65".parse().unwrap()];
-        assert_eq!(next_free(&v6, 6, &held, &[]).unwrap().to_string(), "2001:db8:1:0:8000::");
+        assert_eq!(next_free(&v6, Family::V6, &held, &[]).unwrap().to_string(), "2001:db8:1:0:8000::");
         let avoid = ["2001:db8:1::1".parse().unwrap()];
-        assert_eq!(next_free(&v6, 6, &[], &avoid).unwrap().to_string(), "2001:db8:1::2");
-        assert_eq!(next_free(&v6, 4, &[], &[]), None);
+        assert_eq!(next_free(&v6, Family::V6, &[], &avoid).unwrap().to_string(), "2001:db8:1::2");
+        assert_eq!(next_free(&v6, Family::V4, &[], &[]), None);
     }
 
     #[test]
@@ -258,7 +261,7 @@ mod tests {
             }).collect();
             let free = (0..=255u8).map(|last| Prefix::host(IpAddr::from([203, 0, 113, last])).unwrap())
                 .find(|prefix| !held.iter().any(|other| other.overlaps(*prefix)));
-            prop_assert_eq!(next_free(&pool, 4, &held, &[]), free);
+            prop_assert_eq!(next_free(&pool, Family::V4, &held, &[]), free);
         }
     }
 }

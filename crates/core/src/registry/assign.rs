@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::document::{Assigned, GuestFile, Interface, Pool};
 use super::search::{Next, Search};
 use super::{Registry, RuleError, allocate};
-use crate::model::{MacAddr, Moment, NicId, PoolName, Prefix, Timestamp, Vmid};
+use crate::model::{Family, MacAddr, Moment, NicId, PoolName, Prefix, Timestamp, Vmid};
 
 /// What `assign` asks for.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ pub struct AssignRequest {
     /// Pool to take from; needed when no address is named and there are several pools.
     pub pool: Option<PoolName>,
     /// Families wanted when no address is named; empty: every family of the pool.
-    pub families: BTreeSet<u8>,
+    pub families: BTreeSet<Family>,
     /// How many addresses of each of these families.
     pub quantity: Quantity,
     /// Customer.
@@ -256,7 +256,7 @@ impl Registry {
         let search = Search::new(self, request, name, pool);
         let families = if request.families.is_empty() { search.present.clone() } else { request.families.clone() };
         if families.is_empty() {
-            return Err(search.exhausted(4));
+            return Err(search.exhausted(Family::V4));
         }
         let mac = request.nics.first().map(|(_, mac)| *mac);
         let (mut chosen, mut unasked) = (Vec::new(), Vec::new());
@@ -294,7 +294,7 @@ impl Registry {
         macs.dedup();
         let has_all = |mac: &MacAddr| {
             let entries = search.fitting(Some(*mac));
-            let has_enough = |family: u8| {
+            let has_enough = |family: Family| {
                 let missing = search.missing(search.held(family).len());
                 search.free(&entries, family).take(missing).count() == missing
             };
@@ -305,9 +305,9 @@ impl Registry {
         {
             return Ok(own);
         }
-        let lacks = |family: &&u8| search.missing(search.held(**family).len()) > 0;
+        let lacks = |family: &&Family| search.missing(search.held(**family).len()) > 0;
         let refused = || families.iter().filter(lacks).map(|family| search.refusal(&[], *family)).next();
-        macs.into_iter().find(has_all).ok_or_else(|| refused().unwrap_or_else(|| search.exhausted(4)))
+        macs.into_iter().find(has_all).ok_or_else(|| refused().unwrap_or_else(|| search.exhausted(Family::V4)))
     }
 
     /// Whether a NIC holds addresses.
@@ -369,7 +369,7 @@ mod tests {
         };
         let next = |contested| {
             let pool = Some("lan".parse().unwrap());
-            AssignRequest { pool, families: BTreeSet::from([4]), contested, ..request("100", A, &[]) }
+            AssignRequest { pool, families: BTreeSet::from([Family::V4]), contested, ..request("100", A, &[]) }
         };
         let one = claimed(&["203.0.113.2", "203.0.113.4"]);
         assert_eq!(registry.clone().assign(&next(one.clone())).unwrap()[0].to_string(), "203.0.113.3");
@@ -395,7 +395,7 @@ mod tests {
         };
         let next = |vmid: &str, asked: &[&str], ahead| AssignRequest {
             pool: Some("lan".parse().unwrap()),
-            families: BTreeSet::from([4]),
+            families: BTreeSet::from([Family::V4]),
             asking: Some(asking(asked, ahead)),
             ..request(vmid, if vmid == "100" { A } else { B }, &[])
         };

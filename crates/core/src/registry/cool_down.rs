@@ -89,6 +89,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::Family;
     use crate::registry::AssignRequest;
     use crate::registry::document::{Pool, PoolAddress, Profile};
     use crate::registry::fixtures::{A, B, at, registry, request};
@@ -99,7 +100,7 @@ mod tests {
         let lan: PoolName = "lan".parse().unwrap();
         let next = |vmid, mac, now| {
             let pool = Some("lan".parse().unwrap());
-            AssignRequest { pool, families: BTreeSet::from([4]), now, ..request(vmid, mac, &[]) }
+            AssignRequest { pool, families: BTreeSet::from([Family::V4]), now, ..request(vmid, mac, &[]) }
         };
         let given = |found: Result<Vec<Prefix>, RuleError>| found.unwrap()[0].to_string();
         let vmid = "100".parse().unwrap();
@@ -152,7 +153,7 @@ mod tests {
         registry.release("104".parse().unwrap(), &[], at("10:04")).unwrap();
         let next = AssignRequest {
             pool: Some("lan".parse().unwrap()),
-            families: BTreeSet::from([4]),
+            families: BTreeSet::from([Family::V4]),
             now: at("10:05"),
             ..request("105", B, &[])
         };

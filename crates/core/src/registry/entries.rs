@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::document::{Pool, PoolAddress};
 use super::{Holders, Registry, RuleError, rows};
-use crate::model::{MacAddr, PoolName, Prefix};
+use crate::model::{Family, MacAddr, PoolName, Prefix};
 
 /// An entry as it was, if it was there, and as it is.
 pub type Changed = (Option<PoolAddress>, PoolAddress);
@@ -104,7 +104,7 @@ impl Registry {
         }
         if let Some(pool) = self.pools.pools.get_mut(name) {
             let known = std::mem::take(&mut pool.addresses).into_iter().chain(entries);
-            let by_address: BTreeMap<(u8, Prefix), PoolAddress> =
+            let by_address: BTreeMap<(Family, Prefix), PoolAddress> =
                 known.map(|entry| ((entry.address.family(), entry.address), entry)).collect();
             pool.addresses = by_address.into_values().collect();
         }
@@ -115,7 +115,7 @@ impl Registry {
 /// What can be said of an entry without the others.
 fn check_entry(entry: &PoolAddress, holders: Option<&Holders<'_>>) -> Result<(), RuleError> {
     let address = entry.address;
-    if let Some(gateway) = entry.gateway.filter(|gateway| gateway.is_ipv4() != (address.family() == 4)) {
+    if let Some(gateway) = entry.gateway.filter(|gateway| gateway.is_ipv4() != (address.family() == Family::V4)) {
         return Err(RuleError::GatewayFamily(gateway, address));
     }
     let (Some(expected), Some(holders)) = (entry.mac, holders) else { return Ok(()) };

@@ -11,7 +11,7 @@ use super::document::{Pool, PoolAddress, Released};
 use super::prefixes::Holders;
 use super::spans::{self, Span, State};
 use super::{Registry, capacity};
-use crate::model::{Amount, MacAddr, Moment, PoolName, Prefix};
+use crate::model::{Amount, Family, MacAddr, Moment, PoolName, Prefix};
 
 /// How many addresses of one family a pool has, and in which states. The states add up to the size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -97,7 +97,7 @@ impl<'a> Inventory<'a> {
     pub fn totals(&self, pool: &Pool) -> [Option<Totals>; 2] {
         let mut totals = [None::<Totals>; 2];
         for entry in &pool.addresses {
-            let total = totals[usize::from(entry.address.family() == 6)].get_or_insert_default();
+            let total = totals[usize::from(entry.address.family() == Family::V6)].get_or_insert_default();
             total.size = total.size.plus(capacity(entry));
             // Two guests may hold one address: each address counts once, in the state that comes first.
             let mut counted = None::<u128>;
@@ -156,8 +156,8 @@ impl Span<'_> {
 
     /// They one by one, the lowest first; a /64 has more than anybody can wait for.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
-        let is_v4 = self.first.is_ipv4();
-        (number(self.first)..=number(self.last)).map_while(move |at| address(at, is_v4))
+        let family = Family::of(self.first);
+        (number(self.first)..=number(self.last)).map_while(move |at| address(at, family))
     }
 }
 

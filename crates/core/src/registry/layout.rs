@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::document::{Document, Mode, Profile, UplinkGuard};
+use crate::model::Family;
 
 /// A provider that this program does not know by name, as `pool create --profile FILE` reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -47,14 +48,14 @@ impl Document for Layout {
     }
 
     fn contradiction(&self) -> Option<String> {
-        let wrong = |key: &str, rule: GatewayRule, v4: bool| match rule {
-            GatewayRule::Fixed(address) if address.is_ipv4() != v4 => {
+        let wrong = |key: &str, rule: GatewayRule, family: Family| match rule {
+            GatewayRule::Fixed(address) if Family::of(address) != family => {
                 Some(format!("{key}: {address} is of the other family"))
             }
-            GatewayRule::NodeLast254 | GatewayRule::Penultimate if !v4 => {
+            GatewayRule::NodeLast254 | GatewayRule::Penultimate if family == Family::V6 => {
                 Some(format!("{key}: `{rule}` is for IPv4 only"))
             }
-            GatewayRule::BridgeLinkLocal if v4 => Some(format!("{key}: `{rule}` is for IPv6 only")),
+            GatewayRule::BridgeLinkLocal if family == Family::V4 => Some(format!("{key}: `{rule}` is for IPv6 only")),
             _ => None,
         };
         if self.name.is_empty() || self.name.chars().any(|c| !c.is_ascii_alphanumeric() && c != '-') {
@@ -65,7 +66,7 @@ impl Document for Layout {
                 "proxy: `true` is for the mode `routed` only: bridged guests answer for themselves".to_owned(),
             );
         }
-        wrong("gateway4", self.gateway4, true).or_else(|| wrong("gateway6", self.gateway6, false))
+        wrong("gateway4", self.gateway4, Family::V4).or_else(|| wrong("gateway6", self.gateway6, Family::V6))
     }
 }
 

@@ -6,14 +6,14 @@ use ipnet::IpNet;
 
 use super::Registry;
 use super::document::{Assigned, GuestFile, Interface};
-use crate::model::{MacAddr, NicId, Prefix, Vmid};
+use crate::model::{Family, MacAddr, NicId, Prefix, Vmid};
 
 /// Values by prefix; one prefix may lie inside another. A look-up costs the logarithm of their number.
 #[derive(Debug)]
 pub(super) struct PrefixMap<T> {
     by_prefix: BTreeMap<IpNet, T>,
     /// Family and length of the prefixes that occur: around a prefix there can be no others.
-    lengths: BTreeSet<(u8, u8)>,
+    lengths: BTreeSet<(Family, u8)>,
 }
 
 impl<T> Default for PrefixMap<T> {
@@ -54,7 +54,7 @@ pub struct Holders<'a> {
     /// By address, the longer prefix last, then by guest.
     by_address: Vec<(Prefix, Holding<'a>)>,
     /// Family and length of the prefixes that occur: around a prefix there can be no others.
-    lengths: BTreeSet<(u8, u8)>,
+    lengths: BTreeSet<(Family, u8)>,
     /// The first holding of each NIC with addresses, by MAC, then by guest.
     by_mac: Vec<Holding<'a>>,
 }

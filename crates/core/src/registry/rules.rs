@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::document::{DocumentError, Released};
 use crate::code;
-use crate::model::{Code, IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Subject, Vmid};
+use crate::model::{Code, Family, IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Subject, Vmid};
 
 /// A change that the registry's rules forbid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -133,23 +133,23 @@ pub enum RuleError {
         needed: IfName,
     },
     /// Nothing left.
-    #[error("pool `{pool}` has no free IPv{family} address")]
+    #[error("pool `{pool}` has no free {family} address")]
     Exhausted {
         /// The pool.
         pool: PoolName,
-        /// 4 or 6.
-        family: u8,
+        /// The family of the addresses.
+        family: Family,
         /// Whether another family of the pool was served.
         other_family: bool,
     },
     /// Less left than was asked for.
     #[error("pool `{pool}` has only {} for guest {vmid}, but {wanted} were asked for",
-        if *free == 1 { format!("1 more IPv{family} address") } else { format!("{free} more IPv{family} addresses") })]
+        if *free == 1 { format!("1 more {family} address") } else { format!("{free} more {family} addresses") })]
     TooFew {
         /// The pool.
         pool: PoolName,
-        /// 4 or 6.
-        family: u8,
+        /// The family of the addresses.
+        family: Family,
         /// The guest.
         vmid: Vmid,
         /// How many it could have.
@@ -158,7 +158,7 @@ pub enum RuleError {
         wanted: usize,
     },
     /// What is left was released not long ago.
-    #[error("pool `{pool}` has no free IPv{} address before {}: {} was guest {}'s until {}",
+    #[error("pool `{pool}` has no free {} address before {}: {} was guest {}'s until {}",
         address.family(), free_at.to_second(), address, released.vmid, released.at.to_second())]
     Cooling {
         /// The pool.
@@ -175,7 +175,7 @@ pub enum RuleError {
         other_mac: Option<MacAddr>,
     },
     /// What is left is bound to other MACs by the provider.
-    #[error("pool `{pool}` has no free IPv{} address for guest {vmid} {nic} with MAC {actual}: {} is free, but bound to MAC {expected} by the provider",
+    #[error("pool `{pool}` has no free {} address for guest {vmid} {nic} with MAC {actual}: {} is free, but bound to MAC {expected} by the provider",
         address.family(), address)]
     OtherMac {
         /// The pool.
@@ -444,8 +444,8 @@ impl RuleError {
                 format!("move {nic} of guest {vmid} to {needed}, or name another NIC with --net")
             }
             Self::Exhausted { pool, family, other_family: true } => {
-                let other = if *family == 4 { 6 } else { 4 };
-                format!("only IPv{other}: add -{other}; more addresses: `pve-public-ip pool add {pool} PREFIX`")
+                let other = family.other();
+                format!("only {other}: add -{}; more addresses: `pve-public-ip pool add {pool} PREFIX`", other.number())
             }
             Self::TooFew { pool, .. } | Self::Exhausted { pool, .. } => format!("more addresses: `pve-public-ip pool add {pool} PREFIX`"),
             Self::Contested { id, .. } => {
@@ -506,7 +506,7 @@ impl RuleError {
             }
             Self::Broken(error) => error.hint.clone(),
             Self::GatewayFamily(_, address) => {
-                format!("give an IPv{} gateway, or leave it out to use the pool's", address.family())
+                format!("give an {} gateway, or leave it out to use the pool's", address.family())
             }
         })
     }

@@ -7,7 +7,7 @@ use super::allocate::{self, Busy};
 use super::document::{GuestFile, Pool, PoolAddress, Released};
 use super::prefixes::PrefixMap;
 use super::{Asking, AssignRequest, Holders, Quantity, Registry, RuleError};
-use crate::model::{MacAddr, Moment, PoolName, Prefix};
+use crate::model::{Family, MacAddr, Moment, PoolName, Prefix};
 
 /// A search for free addresses of a pool.
 pub(super) struct Search<'a> {
@@ -16,7 +16,7 @@ pub(super) struct Search<'a> {
     name: &'a PoolName,
     pool: &'a Pool,
     /// Families of the pool's entries.
-    pub(super) present: BTreeSet<u8>,
+    pub(super) present: BTreeSet<Family>,
     holders: Holders<'a>,
     /// What cools down for others, with the time at which it is free, the first to be free first.
     cooling: Vec<(Moment, Prefix, &'a Released)>,
@@ -58,7 +58,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    pub(super) fn exhausted(&self, family: u8) -> RuleError {
+    pub(super) fn exhausted(&self, family: Family) -> RuleError {
         RuleError::Exhausted { pool: self.name.clone(), family, other_family: self.present.len() > 1 }
     }
 
@@ -76,12 +76,16 @@ impl<'a> Search<'a> {
         self.pool.addresses.iter().filter(|entry| entry.mac == Some(mac)).map(|entry| entry.address).min()
     }
 
-    pub(super) fn free<'b>(&'b self, entries: &'b [&'b PoolAddress], family: u8) -> impl Iterator<Item = Prefix> + 'b {
+    pub(super) fn free<'b>(
+        &'b self,
+        entries: &'b [&'b PoolAddress],
+        family: Family,
+    ) -> impl Iterator<Item = Prefix> + 'b {
         allocate::free(self.pool, entries, family, &self.contested, &self.avoid)
     }
 
     /// What the NICs of the request hold of the pool, lowest first.
-    pub(super) fn held(&self, family: u8) -> BTreeSet<Prefix> {
+    pub(super) fn held(&self, family: Family) -> BTreeSet<Prefix> {
         let guest = self.registry.guests.get(&self.request.vmid).into_iter();
         let own = guest.flat_map(GuestFile::addresses);
         let own = own.filter(|(nic, ..)| self.request.nics.iter().any(|(id, _)| id == nic));
@@ -97,7 +101,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    pub(super) fn next(&self, entries: &[&PoolAddress], family: u8, count: usize) -> Result<Next, RuleError> {
+    pub(super) fn next(&self, entries: &[&PoolAddress], family: Family, count: usize) -> Result<Next, RuleError> {
         let asking = self.request.asking.as_ref().filter(|asking| asking.pools.contains(self.name));
         let found: Vec<Prefix> = if let Some(Asking { asked, ahead, .. }) = asking {
             // What was asked about was the lowest then; some of it is somebody's by now, and something lower may be free.
@@ -128,7 +132,7 @@ impl<'a> Search<'a> {
     }
 
     /// Why there is none.
-    pub(super) fn refusal(&self, entries: &[&PoolAddress], family: u8) -> RuleError {
+    pub(super) fn refusal(&self, entries: &[&PoolAddress], family: Family) -> RuleError {
         // What cools down with another MAC comes last: to be free is not all that it lacks.
         let all: Vec<&PoolAddress> = self.pool.addresses.iter().collect();
         self.first_to_cool(entries, family)
@@ -138,7 +142,7 @@ impl<'a> Search<'a> {
     }
 
     /// The address that cools down the shortest.
-    fn first_to_cool(&self, entries: &[&PoolAddress], family: u8) -> Option<RuleError> {
+    fn first_to_cool(&self, entries: &[&PoolAddress], family: Family) -> Option<RuleError> {
         let mut by_prefix = PrefixMap::<Option<usize>>::default();
         for (at, (_, prefix, _)) in self.cooling.iter().enumerate() {
             *by_prefix.entry(*prefix) = Some(at);
@@ -163,7 +167,7 @@ impl<'a> Search<'a> {
     }
 
     /// An address that is free for a NIC with another MAC, or would be if its MAC were known.
-    fn other_mac(&self, family: u8) -> Option<RuleError> {
+    fn other_mac(&self, family: Family) -> Option<RuleError> {
         let (nic, actual) = *self.request.nics.first()?;
         let registered = self.registry.registered_macs(self.request.vmid);
         let foreign: BTreeSet<MacAddr> = registered.chain(self.request.foreign.iter().copied()).collect();

@@ -44,7 +44,7 @@ pub(super) fn of<'a>(
 ) -> Vec<Span<'a>> {
     let net = entry.address.net();
     let (start, end) = (number(net.network()), number(net.broadcast()));
-    let is_v4 = entry.address.family() == 4;
+    let family = entry.address.family();
     let mut taken: Vec<(u128, u128, State<'a>)> = Vec::new();
     for (vmid, nic, _, assigned) in holders.overlapping(entry.address) {
         let held = assigned.address;
@@ -75,7 +75,7 @@ pub(super) fn of<'a>(
 
     let mut spans = Vec::new();
     let span = |first: u128, last: u128, state: State<'a>| {
-        let (first, last) = (allocate::address(first, is_v4)?, allocate::address(last, is_v4)?);
+        let (first, last) = (allocate::address(first, family)?, allocate::address(last, family)?);
         Some(Span { first, last, state })
     };
     // The first address that nothing was said of yet; `None` behind the last one of all.
@@ -102,6 +102,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::model::Family;
     use crate::registry::Registry;
     use crate::registry::inventory::tests::scene;
 
@@ -181,7 +182,7 @@ mod tests {
             prop_assert_eq!(covered.len(), 256);
             prop_assert!(spans.windows(2).all(|pair| number(pair[0].first) <= number(pair[1].first)));
             for (at, is_free) in covered {
-                let address = allocate::address(at, true).unwrap();
+                let address = allocate::address(at, Family::V4).unwrap();
                 let is_held = held.iter().any(|held| held.parse::<ipnet::IpNet>().unwrap().contains(&address));
                 let is_own = own.iter().any(|net| net.addr() == address);
                 let low = u8::try_from(at & 255).unwrap();

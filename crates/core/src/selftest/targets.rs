@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::frames::{Mac, UDP, udp};
 use super::verdicts::{Case, Scene, Sender, Table, Who, foreign_mac_inside, hidden_claims};
 use super::verdicts::{mac_claims, open_claims, unbound_port};
-use crate::model::MacAddr;
+use crate::model::{Family, MacAddr};
 use crate::oracle::{Bindings, Holdings, PortRole, Verdict, delivery, verdict};
 use crate::plan::{Inputs, explain};
 
@@ -94,12 +94,12 @@ pub fn targets(inputs: &Inputs) -> Vec<Target> {
         let owner = owners_of_macs.get(&mac).map_or(of_node, String::as_str);
         targets.push(Target { name: format!("{mac}{owner}"), what: What::Mac(mac), bindings });
     }
-    let any = |v4: bool| nets.iter().map(IpNet::network).find(|address| address.is_ipv4() == v4);
+    let any = |family| nets.iter().map(IpNet::network).find(|address| Family::of(*address) == family);
     let mut who = ATTACKER;
-    if let Some(IpAddr::V4(address)) = any(true) {
+    if let Some(IpAddr::V4(address)) = any(Family::V4) {
         who.ip4 = address;
     }
-    if let Some(IpAddr::V6(address)) = any(false) {
+    if let Some(IpAddr::V6(address)) = any(Family::V6) {
         who.ip6 = address;
     }
     let name = "a protected address".to_owned();

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Document, VERSION};
-use crate::model::{MacAddr, NicId, PoolName, Prefix, Timestamp, Vmid};
+use crate::model::{Family, MacAddr, NicId, PoolName, Prefix, Timestamp, Vmid};
 
 /// `guests/<vmid>.json`: the addresses of one guest, complete enough to bind it without any other file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -69,7 +69,7 @@ impl Document for GuestFile {
         let overlaps = self.has_overlaps();
         for (nic, interface, assigned) in self.addresses() {
             let at = || format!("interfaces.{nic}: {}", assigned.address);
-            if assigned.gateway.is_some_and(|gateway| gateway.is_ipv4() != (assigned.address.family() == 4)) {
+            if assigned.gateway.is_some_and(|gateway| gateway.is_ipv4() != (assigned.address.family() == Family::V4)) {
                 return Some(format!("{}: the gateway is of the other family", at()));
             }
             // Which of them it is, is looked for only if there is one: a guest may hold thousands.

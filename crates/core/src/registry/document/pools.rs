@@ -11,7 +11,7 @@ use serde::de::{DeserializeSeed, Error as _, IntoDeserializer as _, MapAccess, V
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Document, VERSION, overlap};
-use crate::model::{CoolDown, IfName, MacAddr, PoolName, Prefix};
+use crate::model::{CoolDown, Family, IfName, MacAddr, PoolName, Prefix};
 use crate::registry::layout::{GatewayRule, Layout};
 use crate::registry::shared::SharedMap;
 
@@ -191,7 +191,7 @@ impl Pool {
         }
         self.addresses.iter().find_map(|entry| {
             let gateway = entry.gateway?;
-            (gateway.is_ipv4() != (entry.address.family() == 4))
+            (gateway.is_ipv4() != (entry.address.family() == Family::V4))
                 .then(|| format!("{}: gateway {gateway} of {} is of the other family", key("addresses"), entry.address))
         })
     }
@@ -219,8 +219,11 @@ impl Pool {
     }
 
     /// The gateway of all entries of a family that have none of their own.
-    pub fn common_gateway(&self, family: u8) -> Option<IpAddr> {
-        if family == 4 { self.gateway4.map(IpAddr::V4) } else { self.gateway6.map(IpAddr::V6) }
+    pub fn common_gateway(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.gateway4.map(IpAddr::V4),
+            Family::V6 => self.gateway6.map(IpAddr::V6),
+        }
     }
 }
 

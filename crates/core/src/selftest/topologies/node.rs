@@ -12,7 +12,7 @@ use super::{
 };
 use crate::guest::GuestConfig;
 use crate::links::Links;
-use crate::model::{GuestKind, MacAddr, NodeName};
+use crate::model::{Family, GuestKind, MacAddr, NodeName};
 use crate::plan::{DefaultRoute, Exits, Inputs, Located, Presence};
 use crate::registry::Registry;
 use crate::registry::document::{self, DocumentError};
@@ -58,8 +58,12 @@ impl Topology {
             let config = GuestConfig::parse(GuestKind::Qemu, text.as_bytes());
             guests.insert(vmid, Located { node: node.clone(), config });
         }
-        let by_uplink = |v4| DefaultRoute { device: name(UPLINK), via: None, metric: 0, v4 };
-        let routes = if self.segment == Segment::Routed { vec![by_uplink(true), by_uplink(false)] } else { Vec::new() };
+        let by_uplink = |family| DefaultRoute { device: name(UPLINK), via: None, metric: 0, family };
+        let routes = if self.segment == Segment::Routed {
+            vec![by_uplink(Family::V4), by_uplink(Family::V6)]
+        } else {
+            Vec::new()
+        };
         let exits = Exits { routes, ..Exits::default() };
         Ok(Inputs { presence, links, exits, ..Inputs::new(node, registry, guests) })
     }
