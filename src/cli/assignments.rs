@@ -153,11 +153,11 @@ fn release_all(node: &Node, command: &Release, dry_run: bool) -> anyhow::Result<
     }
     let mut text = lines.join("\n");
     for problem in &answer.refused {
-        text = format!("{text}\n{}", told("problem", problem)).trim_start().to_owned();
+        text += &format!("\n{}", told("problem", problem));
     }
     let data = serde_json::to_value(&done)?;
     let code = u8::from(!answer.refused.is_empty());
-    Ok(Output::new(text, data).with_code(code))
+    Ok(Output::new(text.trim_start(), data).with_code(code))
 }
 
 pub(super) fn cost(index: &PoolIndex<'_>, address: Prefix) -> Option<u64> {

@@ -433,6 +433,13 @@ fn script(nic: &WantedNic, new: &[Prefix]) -> String {
             continue;
         }
         let family = if address.addr().is_ipv4() { "-4" } else { "-6" };
+        if family == "-6" {
+            // An IPv6 address is there once: where it has another length, `replace` succeeds and changes nothing.
+            let ip = address.addr();
+            lines.push(format!(
+                "ip -6 address show dev $dev to {ip} | grep -q ' {address} ' || ip -6 address flush dev $dev to {ip}"
+            ));
+        }
         lines.push(format!("ip {family} address replace {address} dev $dev"));
         if let Some(gateway) = gateway {
             if gateway.outside {

@@ -81,11 +81,11 @@ fn stop_guard(node: &Node, dry_run: bool) -> anyhow::Result<Outcome> {
     }
     let outcome = proxmox::call(node, "systemctl", &["disable", "--now", UNIT], dry_run);
     match (dry_run, runs()) {
-        (false, Some(note)) => Err(advice(
+        (false, Some(still)) => Err(advice(
             code!("guard-running"),
             Subject::Node,
-            format!("the guard still runs (process {}), and would put everything back", note.pid),
-            format!("`systemctl disable --now {UNIT}`, or `kill {}` if it was started by hand", note.pid),
+            format!("the guard still runs (process {}), and would put everything back", still.pid),
+            format!("`systemctl disable --now {UNIT}`, or `kill {}` if it was started by hand", still.pid),
         )),
         _ => Ok(outcome),
     }
