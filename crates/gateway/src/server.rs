@@ -98,6 +98,11 @@ const STALL_TIME: Duration = Duration::from_secs(30);
 const UNUSED_TIME: Duration = Duration::from_secs(30);
 const IDLE_TIME: Duration = Duration::from_secs(120);
 
+/// A connection takes no more requests, and then ends, when a stream's peer takes nothing of it for so long. Each stream has something
+/// to look at every second.
+const UNREAD_TIME: Duration = Duration::from_secs(20);
+const UNREAD_END: Duration = Duration::from_secs(40);
+
 /// After this a connection ends whose peer does not take its answer.
 const ANSWER_TIME: Duration = Duration::from_secs(180);
 
@@ -484,7 +489,8 @@ struct Use {
     begun: u64,
     /// When those began that have not ended, streams apart.
     open: BTreeMap<u64, Instant>,
-    streams: u64,
+    /// When something of each stream was last asked for, to be sent.
+    streams: BTreeMap<u64, Instant>,
     /// When the last request ended.
     ended: Instant,
 }
@@ -502,23 +508,27 @@ enum Fate {
 impl Activity {
     fn new() -> Self {
         let now = Instant::now();
-        let state = Use { opened: now, begun: 0, open: BTreeMap::new(), streams: 0, ended: now };
+        let state = Use { opened: now, begun: 0, open: BTreeMap::new(), streams: BTreeMap::new(), ended: now };
         Self { state: Mutex::new(state) }
     }
 
     fn fate(&self, stops: bool) -> Fate {
         let state = locked(&self.state);
         let is_unused = state.begun == 0;
-        let is_idle = state.open.is_empty() && state.streams == 0;
+        let is_idle = state.open.is_empty() && state.streams.is_empty();
+        // By HTTP/2 a peer can take nothing of a stream while its connection is well.
+        let unread = state.streams.values().map(Instant::elapsed).max().unwrap_or_default();
         if is_unused && state.opened.elapsed() > UNUSED_TIME
             || state.open.values().next().is_some_and(|began| began.elapsed() > ANSWER_TIME)
             || is_idle && state.ended.elapsed() > IDLE_TIME + UNUSED_TIME
+            || unread > UNREAD_END
         {
             return Fate::Ends;
         }
         // A connection that has just come brings a request as a rule.
         let may_stop = stops && (!is_unused || state.opened.elapsed() > Duration::from_secs(1));
-        if may_stop || is_idle && !is_unused && state.ended.elapsed() > IDLE_TIME { Fate::Retires } else { Fate::Goes }
+        let has_rested = is_idle && !is_unused && state.ended.elapsed() > IDLE_TIME;
+        if may_stop || has_rested || unread > UNREAD_TIME { Fate::Retires } else { Fate::Goes }
     }
 }
 
@@ -526,8 +536,8 @@ impl Activity {
 struct Open {
     activity: Arc<Activity>,
     metrics: Arc<Metrics>,
-    /// `None` for a stream.
-    number: Option<u64>,
+    number: u64,
+    streams: bool,
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -540,14 +550,19 @@ impl Open {
     ) -> Self {
         let mut state = locked(&activity.state);
         state.begun += 1;
-        let number = (!streams).then_some(state.begun);
-        match number {
-            Some(number) => drop(state.open.insert(number, Instant::now())),
-            None => state.streams += 1,
-        }
+        let number = state.begun;
+        let kind = if streams { &mut state.streams } else { &mut state.open };
+        kind.insert(number, Instant::now());
         drop(state);
         metrics.requests.up();
-        Self { activity: Arc::clone(activity), metrics: Arc::clone(metrics), number, _place: place }
+        Self { activity: Arc::clone(activity), metrics: Arc::clone(metrics), number, streams, _place: place }
+    }
+
+    /// Something of it is asked for.
+    fn asked_for(&self) {
+        if self.streams {
+            locked(&self.activity.state).streams.insert(self.number, Instant::now());
+        }
     }
 }
 
@@ -555,10 +570,8 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.metrics.requests.down();
         let mut state = locked(&self.activity.state);
-        match self.number {
-            Some(number) => drop(state.open.remove(&number)),
-            None => state.streams -= 1,
-        }
+        let kind = if self.streams { &mut state.streams } else { &mut state.open };
+        kind.remove(&self.number);
         state.ended = Instant::now();
     }
 }
@@ -566,7 +579,7 @@ impl Drop for Open {
 /// An answer's body, with what is given back when it is sent.
 struct Held {
     body: Body,
-    _open: Open,
+    open: Open,
 }
 
 impl http_body::Body for Held {
@@ -574,6 +587,7 @@ impl http_body::Body for Held {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.open.asked_for();
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
@@ -667,7 +681,7 @@ async fn answer(
         Some(call) => called(app, peer, &id, call, request, is_full).await,
         None => other(app, peer, request).await,
     };
-    let mut response = response.map(|body| Held { body, _open: open }.boxed_unsync());
+    let mut response = response.map(|body| Held { body, open }.boxed_unsync());
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

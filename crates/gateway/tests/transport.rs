@@ -346,6 +346,169 @@ fn watchers_are_told_what_is_theirs_until_their_key_is_revoked() {
     all.wait("the gateway stops");
 }
 
+/// HTTP/2 by hand: what no client does.
+struct Frames(TcpStream);
+
+impl Frames {
+    /// Begins with these settings.
+    fn begin(gateway: &Gateway, settings: &[(u16, u32)]) -> Self {
+        let mut stream = TcpStream::connect(gateway.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        stream.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        let mut frames = Self(stream);
+        let payload: Vec<u8> =
+            settings.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat()).collect();
+        assert!(frames.send(4, 0, 0, &payload), "the connection is open");
+        frames
+    }
+
+    /// Whether it could be sent.
+    fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let frame = [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat();
+        self.0.write_all(&frame).is_ok()
+    }
+
+    /// The headers of a call, as literals that no table knows.
+    fn call(&mut self, method: &str, stream: u32) -> bool {
+        let path = format!("/{}", path(method));
+        let mut block = Vec::new();
+        for (name, value) in [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", path.as_str()),
+            (":authority", "x"),
+            ("content-type", "application/connect+json"),
+            ("x-api-secret", GATEWAY),
+        ] {
+            block.push(0);
+            for text in [name, value] {
+                block.push(u8::try_from(text.len()).unwrap());
+                block.extend(text.bytes());
+            }
+        }
+        self.send(1, 4, stream, &block)
+    }
+
+    /// Answers what keeps the connection alive, and nothing else; whether it ended.
+    fn keeps_alive(&mut self) -> bool {
+        let mut head = [0; 9];
+        match self.0.read_exact(&mut head) {
+            Ok(()) => {}
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+                return false;
+            }
+            Err(_) => return true,
+        }
+        let mut payload = vec![0; usize::try_from(u32::from_be_bytes([0, head[0], head[1], head[2]])).unwrap()];
+        self.0.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        if self.0.read_exact(&mut payload).is_err() {
+            return true;
+        }
+        self.0.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        match (head[3], head[4] & 1) {
+            (4, 0) => !self.send(4, 1, 0, &[]),
+            (6, 0) => !self.send(6, 1, 0, &payload),
+            _ => false,
+        }
+    }
+}
+
+/// Of HTTP/2 a peer can be alive and take nothing of a stream: it does not keep its place.
+#[test]
+fn a_watcher_that_takes_nothing_is_ended() {
+    let (_directory, _root, gateway) = scene();
+    // Streams begin with no room at all.
+    let mut frames = Frames::begin(&gateway, &[(4, 0)]);
+    assert!(frames.call("WatchPublicIPs", 1));
+    assert!(frames.send(0, 1, 1, framed("{}").as_bytes()));
+    until("it watches", || gateway.get("/metrics").contains("pve_public_ip_gateway_streams 1"));
+    let reader = Watcher::begin(&gateway, GATEWAY, "{}");
+    reader.wait("ready");
+    let began = Instant::now();
+    while !frames.keeps_alive() {
+        assert!(began.elapsed() < Duration::from_secs(180), "it keeps its place");
+    }
+    until("its place is free", || gateway.get("/metrics").contains("pve_public_ip_gateway_streams 1"));
+    // Whoever reads is told on.
+    let alive = reader.text.lock().unwrap().matches("alive").count();
+    until("the other one hears more", || reader.text.lock().unwrap().matches("alive").count() > alive);
+}
+
+/// Floods of what costs the sender nothing: the connection ends or they are borne, and others are served meanwhile.
+#[test]
+fn floods_of_frames_hold_up_nobody() {
+    let (_directory, root, mut gateway) = scene();
+    let memory = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap().to_owned();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    let before = memory();
+    let served = || assert_eq!(gateway.call("GetPublicIP", Some(GATEWAY), &get()).0, 200);
+    let large = vec![b'x'; 16 * 1024];
+    let flood = |what: &str, count: u32, mut send: Box<dyn FnMut(&mut Frames, u32) -> bool>| {
+        let mut frames = Frames::begin(&gateway, &[]);
+        let sent = (0..count).take_while(|number| send(&mut frames, *number)).count();
+        served();
+        assert!(sent > 0, "{what}");
+        // What it is told is not read: the connection is given up.
+    };
+    flood(
+        "calls that are taken back at once",
+        20_000,
+        Box::new(|frames, number| {
+            frames.call("GetPublicIP", 2 * number + 1) && frames.send(3, 0, 2 * number + 1, &[0, 0, 0, 8])
+        }),
+    );
+    flood("settings", 50_000, Box::new(|frames, _| frames.send(4, 0, 0, &[])));
+    flood("pings", 50_000, Box::new(|frames, _| frames.send(6, 0, 0, &[0; 8])));
+    flood(
+        "empty data",
+        50_000,
+        Box::new(|frames, number| if number == 0 { frames.call("GetPublicIP", 1) } else { frames.send(0, 0, 1, &[]) }),
+    );
+    flood(
+        "headers without an end",
+        4_000,
+        Box::new(
+            move |frames, number| {
+                if number == 0 { frames.send(1, 0, 1, &large) } else { frames.send(9, 0, 1, &large) }
+            },
+        ),
+    );
+    flood("streams without a body", 10_000, Box::new(|frames, number| frames.call("AllocatePublicIP", 2 * number + 1)));
+    flood("frames of unknown kinds", 20_000, Box::new(|frames, number| frames.send(200, 255, number & 0xff, &[7; 64])));
+    flood("windows that overflow", 100, Box::new(|frames, _| frames.send(8, 0, 0, &0x7fff_ffff_u32.to_be_bytes())));
+    let after = memory();
+    assert!(after < before + 64 * 1024, "it takes {after} kB and took {before}");
+    assert!(root.requests().iter().all(|request| request["op"] == "get-address"), "{:?}", root.requests());
+    assert!(gateway.child.try_wait().unwrap().is_none(), "it died");
+    assert!(!gateway.log.lock().unwrap().contains("panicked"));
+}
+
+/// Whoever asks for much and reads nothing does not keep others from their answers.
+#[test]
+fn nobody_waits_for_who_does_not_read() {
+    let (_directory, root, gateway) = scene();
+    // Each answer has a kilobyte or more of it back.
+    let one = request("", "").len();
+    let calls = String::from_utf8(request("content-length: 28\r\n", r#"{"public_ip":"203.0.113.10"}"#)).unwrap();
+    let mut deaf: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(gateway.address).unwrap()).collect();
+    for stream in &mut deaf {
+        stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+        // Until nothing more is taken.
+        let many = calls.repeat(2_000_000 / one);
+        drop(stream.write_all(many.as_bytes()));
+    }
+    let asked = root.requests().len();
+    for _ in 0..5 {
+        assert_eq!(gateway.call("GetPublicIP", Some(GATEWAY), &get()).0, 200);
+    }
+    assert!(root.requests().len() >= asked + 5);
+}
+
 #[test]
 fn secrets_are_changed_without_a_gap() {
     let directory = tempfile::tempdir().unwrap();
