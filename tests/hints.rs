@@ -70,6 +70,14 @@ fn conf(node: &Node, text: &str) {
 
 /// Every command of each hint is tried, each in a situation of its own.
 const SITUATIONS: &[Situation] = &[
+    (
+        "the guests' files are gone with their directory",
+        |node| {
+            node.run("apply").ok();
+            fs::remove_dir_all(node.tree.path("etc/pve/public-ip/guests")).unwrap();
+        },
+        "hook 100 pre-start",
+    ),
     ("a key of that name", |node| drop(node.run("key add panel --role viewer").ok()), "key add panel --role viewer"),
     (
         "another MAC",
@@ -402,8 +410,9 @@ const NOT_RUN: &[(&str, &str)] = &[
 ];
 
 /// Programs with which a command in a hint begins.
-const PROGRAMS: [&str; 38] = [
+const PROGRAMS: [&str; 39] = [
     "pve-public-ip",
+    "mkdir",
     "qm",
     "pct",
     "{tool}",

@@ -17,7 +17,7 @@ use common::Node;
 fn asked(node: &Node, request: &Value) -> Result<Value, Problem> {
     let mut line = request.clone();
     line["version"] = json!(1);
-    let envelope = Envelope::parse(&line.to_string()).unwrap();
+    let envelope = Envelope::parse(line.to_string().as_bytes()).unwrap();
     let opened = pve_public_ip::reconcile::Node::open(Paths::new(node.tree.root())).unwrap();
     node.net.inside(|| ops::carry_out(&opened, envelope))
 }

@@ -200,6 +200,48 @@ fn the_guest_of_a_name() {
 }
 
 #[test]
+fn what_cannot_be_the_name_of_a_customer_is_refused() {
+    let node = node();
+    for (organization, why) in [
+        ("", "it is empty"),
+        (" ", "it is empty"),
+        ("a\u{1b}[31m", "it has a line break or another control character"),
+        ("a\u{202e}", "it has a line break or another control character"),
+        (&"x".repeat(501), "it has 501 characters; 500 are allowed"),
+    ] {
+        for (op, body) in [
+            ("allocate", json!({"vps_id": "shop", "address": "203.0.113.10", "organization": organization})),
+            ("assign", json!({"vmid": 101, "addresses": ["203.0.113.10"], "organization": organization})),
+        ] {
+            let (code, sentence) = refused(&node, op, body);
+            assert_eq!(code, "request-invalid");
+            assert!(sentence.ends_with(&format!("organization: {why}")), "{sentence}");
+        }
+    }
+    assert!(!node.tree.path("etc/pve/public-ip/guests/101.json").exists());
+}
+
+#[test]
+fn what_would_be_read_otherwise_than_it_was_written_does_nothing() {
+    let node = node();
+    node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    node.net.sh("nft flush ruleset");
+    for line in [
+        &br#"{"version":1,"id":7,"op":"apply","dryrun":true}"#[..],
+        br#"{"version":1,"id":7,"op":"list-pools","op":"apply"}"#,
+        br#"{"version":1,"id":7,"op":"apply","dry_run":true,"dry_run":false}"#,
+        b"{\"version\":1,\"id\":7,\"op\":\"apply\",\"author\":{\"why\":\"caf\xe9\"}}",
+        br#"{"version":1,"id":7,"op":"apply","author":{"because":"x"}}"#,
+    ] {
+        let answers = raw(&node, line);
+        assert_eq!(answers.len(), 1);
+        assert_eq!(answers[0]["id"], 7);
+        assert_eq!(answers[0]["problem"]["code"], "request-invalid", "{answers:?}");
+    }
+    node.net.sh("! nft list table bridge pve-public-ip 2>/dev/null");
+}
+
+#[test]
 fn an_organization_sees_nothing_of_others() {
     let node = node();
     done(&node, "allocate", json!({"vps_id": "shop", "address": "203.0.113.10", "within": "acme"}));
@@ -265,7 +307,10 @@ fn what_is_no_request_is_said_and_the_next_one_is_answered() {
     // The rest of a line that is too long is not taken for the next one.
     let answers = raw(&node, format!("{long}\n{{\"version\":1,\"op\":\"list-pools\"}}\n").as_bytes());
     assert_eq!(answers.len(), 1, "{answers:?}");
-    assert!(answers[0]["problem"]["sentence"].as_str().unwrap().contains("262144 are allowed"), "{answers:?}");
+    assert!(
+        answers[0]["problem"]["sentence"].as_str().unwrap().contains("more bytes than the 262144 that are allowed"),
+        "{answers:?}"
+    );
     // Half a line is one without its end.
     let answers = raw(&node, b"{\"version\":1,\"op\":\"list-po");
     assert_eq!(answers[0]["problem"]["code"], "request-invalid");

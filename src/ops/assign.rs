@@ -17,6 +17,7 @@ use crate::cloudinit;
 use crate::code;
 use crate::guest::{Located, NicChange};
 use crate::hookscript;
+use crate::model::text::unfit_name;
 use crate::model::{MacAddr, NicId, PoolName, Prefix, Problem, Subject, Vmid};
 use crate::reconcile::{Node, ReconcileError, presence_of};
 use crate::registry::document::{Assigned as Entry, GuestFile, Interface, PoolIndex, PoolsFile};
@@ -99,6 +100,10 @@ pub fn assign(node: &Node, request: &Assign, dry_run: bool) -> Result<Done<Assig
 
 fn give(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Result<Done<Assigned>> {
     let vmid = command.vmid;
+    if let Some(why) = command.organization.as_deref().and_then(unfit_name) {
+        let hint = "leave it out, or name a customer, such as `acme`";
+        return Err(advice(code!("request-invalid"), Subject::Command, format!("organization: {why}"), hint));
+    }
     // The registry's own trouble first: without it nothing can be said about the guest.
     node.store.check_mounted().map_err(ReconcileError::from)?;
     let mut located = node.guests.find(vmid, None).map_err(ReconcileError::from)?;

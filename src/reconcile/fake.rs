@@ -183,6 +183,7 @@ impl Network for Fake {
         Ok(match which {
             Which::All => world.links.clone(),
             Which::Named(names) | Which::Around(names) => some(names),
+            Which::Holding(addresses) => some(&world.links.holding(addresses)),
         })
     }
 

@@ -83,7 +83,9 @@ impl Reconciler<'_> {
         let kind = inputs.guests[&vmid].config.kind;
         let known = run.mark(vmid);
         guest.look_around(run, self.network, inputs, file, phase)?;
-        if let Some(Problem { sentence, hint, .. }) = check_own(&inputs.links.by_address(), file) {
+        let held = file.addresses().filter_map(|(.., assigned)| assigned.address.single()).collect();
+        let own = self.network.links(Which::Holding(&held))?.by_address();
+        if let Some(Problem { sentence, hint, .. }) = check_own(&own, file) {
             return Err(ReconcileError::Refused(Refusal { sentence, hint }));
         }
         let mut mark = Mark::now(phase, kind, file.clone());

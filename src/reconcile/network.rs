@@ -27,6 +27,8 @@ pub enum Which<'a> {
     Named(&'a BTreeSet<IfName>),
     /// These bridges with what they are part of, and with their VXLAN ports.
     Around(&'a BTreeSet<IfName>),
+    /// Those that have one of these addresses.
+    Holding(&'a BTreeSet<IpAddr>),
 }
 
 /// How much of the state to read.
@@ -125,6 +127,7 @@ impl Network for Kernel {
             Which::All => Self::links(self),
             Which::Named(names) => self.links_named(names),
             Which::Around(bridges) => self.links_around(bridges),
+            Which::Holding(addresses) => self.links_holding(addresses),
         }
     }
 

@@ -48,12 +48,12 @@ pub fn serve(paths: &Paths, user: &str) -> io::Result<()> {
             return Ok(());
         }
         let is_whole = line.ends_with(b"\n");
-        let text = String::from_utf8_lossy(&line);
-        if text.trim().is_empty() {
+        let text = line.trim_ascii();
+        if text.is_empty() {
             continue;
         }
-        let id = id_of(&text);
-        match Envelope::parse(text.trim_end_matches('\n')) {
+        let id = id_of(text);
+        match Envelope::parse(line.strip_suffix(b"\n").unwrap_or(&line)) {
             Ok(Envelope { request: Request::Watch(watch), within, .. }) => {
                 let watcher = watch::Watcher { id: id.as_ref(), request: &watch, within: within.as_deref() };
                 return watcher.run(paths, &mut output);

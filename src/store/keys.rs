@@ -52,12 +52,12 @@ impl Store {
             let outcome = change(&mut keys)?;
             keys.sort_by(|one, two| one.name.cmp(&two.name));
             let path = self.paths.keys_file();
-            let refused = |source: io::Error| StoreError::Keys { path: path.clone(), source };
+            let refused = |source: io::Error| StoreError::Save { path: path.clone(), source };
             if let Some(directory) = path.parent() {
                 files::directories(directory).map_err(refused)?;
             }
-            let mut bytes =
-                serde_json::to_vec(&KeysFile { version: VERSION, keys }).map_err(|error| refused(error.into()))?;
+            let rendered = serde_json::to_vec(&KeysFile { version: VERSION, keys });
+            let mut bytes = rendered.map_err(|source| StoreError::Render { path: path.clone(), source })?;
             bytes.push(b'\n');
             files::replace_as(&path, &bytes, self.node.as_str()).map_err(refused)?;
             Ok(outcome)

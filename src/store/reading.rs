@@ -62,8 +62,8 @@ impl Store {
         let gone = held.into_iter().filter(|name| !registry.pools.pools.contains_key(*name));
         let paths = gone.map(|name| self.paths.pool_file(name));
         let is_missing = |path: &PathBuf| {
-            let is_said =
-                registry.broken.iter().any(|error| error.path == *path || error.path == self.paths.pools_file());
+            let said = [path, &self.paths.pools_file(), &self.paths.pool_files()];
+            let is_said = registry.broken.iter().any(|error| said.contains(&&error.path));
             !is_said && !path.exists() && self.last_good.read::<PoolFile>(path).is_some()
         };
         let reason = "does not exist, although guests hold addresses of the pool";
@@ -124,7 +124,28 @@ impl Store {
 
     /// Reads one guest's file and its exact bytes; `None` if there is none.
     pub fn load_guest(&self, vmid: Vmid) -> Option<Read<GuestFile>> {
-        self.document(&self.paths.guest_file(vmid), |path, bytes| parse_guest(vmid, path, bytes))
+        let read = self.document(&self.paths.guest_file(vmid), |path, bytes| parse_guest(vmid, path, bytes));
+        read.or_else(|| {
+            self.last_guest(vmid)?;
+            Some((Err(self.gone(&self.paths.guest_files())?), Vec::new()))
+        })
+    }
+
+    /// A directory of files that is gone as a whole, although this node has copies of what was in it: a release takes a file
+    /// away, and never the directory.
+    fn gone(&self, directory: &Path) -> Option<DocumentError> {
+        let name = self.last_good.name(directory)?;
+        if directory.symlink_metadata().is_ok() || self.last_good.names(&name).is_empty() {
+            return None;
+        }
+        let copies = self.paths.last_good().join(&name);
+        let hint = format!(
+            "`cp -r {} {}` puts the last known good copies back; if all of it is meant to be gone: `mkdir {}`",
+            copies.display(),
+            self.paths.registry().display(),
+            directory.display()
+        );
+        Some(DocumentError::new(directory, "does not exist any more", &hint))
     }
 
     pub(super) fn pool_names(&self) -> BTreeSet<PoolName> {
@@ -208,6 +229,10 @@ impl Reading<'_> {
     }
 
     fn pool_files(&mut self) {
+        if let Some(error) = self.store.gone(&self.store.paths.pool_files()) {
+            self.snapshot.registry.broken.push(error);
+            return;
+        }
         let files = match Store::files_in(&self.store.paths.pool_files()) {
             Ok(files) => files,
             Err(error) => {
@@ -259,6 +284,13 @@ impl Reading<'_> {
     }
 
     fn guests(&mut self) {
+        // Without pools nothing of the registry is there: it was removed, and not a part of it lost.
+        let has_pools = self.snapshot.files.contains_key(&self.store.paths.pools_file())
+            || !self.snapshot.registry.pools.pools.is_empty();
+        if let Some(error) = self.store.gone(&self.store.paths.guest_files()).filter(|_| has_pools) {
+            self.snapshot.registry.broken.push(error);
+            return;
+        }
         let files = match self.store.guest_files() {
             Ok(files) => files,
             Err(error) => {

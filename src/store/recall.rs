@@ -117,7 +117,7 @@ impl Store {
         is_any.then_some(Recalled::All(PoolsFile { version: POOLS_VERSION, pools }))
     }
 
-    fn last_guest(&self, vmid: Vmid) -> Option<GuestFile> {
+    pub(super) fn last_guest(&self, vmid: Vmid) -> Option<GuestFile> {
         self.last_good.read::<GuestFile>(&self.paths.guest_file(vmid)).map(|(guest, _)| guest)
     }
 

@@ -164,6 +164,18 @@ impl Kernel {
         Ok(links)
     }
 
+    /// The interfaces that have one of these addresses. The kernel is asked for each address, and only then for interfaces: a
+    /// hook asks, and a node can have thousands of them.
+    pub fn links_holding(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<Links, KernelError> {
+        if !addresses.iter().any(|address| self.routing.is_own(*address)) {
+            return Ok(Links::default());
+        }
+        let mut links = self.routing.links()?;
+        let holding = links.holding(addresses);
+        links.0.retain(|name, _| holding.contains(name));
+        Ok(links)
+    }
+
     /// Behind which port of a bridge these stations were heard last, each asked for on the device that it is reached by.
     pub fn heard_behind(
         &mut self,

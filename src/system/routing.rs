@@ -22,8 +22,8 @@ use super::rtnetlink::{
     LINK_NAME, NEIGHBOUR_DESTINATION, NEIGHBOUR_LLADDR, NEIGHBOUR_PROTOCOL, NEW_ADDRESS, NEW_LINK, NEW_NEIGHBOUR,
     NEW_ROUTE, NEXT_HOP_ON_LINK, NO_LINK_LOCAL_LEARN, PORT_GROUP_FORWARD, PROTOCOL, PROTOCOL_ADVERTISED,
     ROUTE_DESTINATION, ROUTE_GATEWAY, ROUTE_OUTPUT, ROUTE_VIA, SCOPE_LINK, SCOPE_UNIVERSE, STATE_PERMANENT,
-    STATES_FOUND, VXLAN, WHOLE_ROUTE, address, default_routes, entry, family, index_and_name, ip, link, lladdr,
-    name_of, neighbour, octets, own_address, read_u16, read_u32, route, way,
+    STATES_FOUND, TYPE_LOCAL, VXLAN, WHOLE_ROUTE, address, default_routes, entry, family, index_and_name, ip, link,
+    lladdr, name_of, neighbour, octets, own_address, read_u16, read_u32, route, way,
 };
 use crate::links::Links;
 use crate::model::{IfName, MacAddr};
@@ -460,6 +460,19 @@ impl Routing {
         let found = frames.first().and_then(|frame| way(&frame.payload, |_| None));
         // A longer one of a part, or another table by a rule, is not about this destination.
         found.is_none_or(|(to, _, way)| to != net || way.ours)
+    }
+
+    /// Whether the node takes what is sent to an address for its own.
+    pub(super) fn is_own(&mut self, address: IpAddr) -> bool {
+        let sequence = self.socket.next_sequence();
+        let mut fixed = [0; 12];
+        (fixed[0], fixed[1]) = (family(address), if address.is_ipv4() { 32 } else { 128 });
+        let mut builder = Builder::default();
+        builder.message(GET_ROUTE, REQUEST | ACKNOWLEDGE, sequence, &fixed);
+        builder.attribute(ROUTE_DESTINATION, &octets(address)).end_message();
+        // To what is not reachable at all the answer is an error.
+        let found = self.socket.request(builder.bytes(), sequence, "look up an address").unwrap_or_default();
+        found.first().is_some_and(|frame| frame.payload.get(7) == Some(&TYPE_LOCAL))
     }
 
     /// One entry of the neighbour table, without reading all of it.

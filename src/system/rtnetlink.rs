@@ -100,6 +100,7 @@ pub(super) const SCOPE_UNIVERSE: u8 = 0;
 pub(super) const SCOPE_LINK: u8 = 253;
 pub(super) const PROTOCOL_ADVERTISED: u8 = 9;
 pub(super) const TYPE_UNICAST: u8 = 1;
+pub(super) const TYPE_LOCAL: u8 = 2;
 /// What the kernel says if there is no such entry, interface or way.
 pub(super) const ABSENT: [Errno; 7] = [
     Errno::ENOENT,

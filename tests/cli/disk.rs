@@ -32,6 +32,11 @@ fn a_full_disk_leaves_the_registry_as_it_was() {
         &format!("cannot assign to guest 100: cannot save the registry at `{path}/guests/100.json`: {full}"),
         hint,
     );
+    mount(&node, "etc/pve/priv/public-ip", "size=16k");
+    let keys = node.tree.path("etc/pve/priv/public-ip").display().to_string();
+    node.net.sh(&format!("dd if=/dev/zero of={keys}/filler bs=4k 2>/dev/null || true"));
+    let sentence = format!("cannot save the registry at `{keys}/keys.json`: {full}");
+    node.run("key add panel --role viewer").fails(5, &sentence, hint);
     node.run("pool add ovh-rbx 203.0.113.20").fails(
         5,
         &format!("cannot add 203.0.113.20 to pool `ovh-rbx`: cannot save the registry at `{path}/pools.json`: {full}"),

@@ -353,4 +353,17 @@ fn what_has_another_meaning_is_no_guests() {
     node.run("apply").ok();
     let verify = node.run("verify");
     assert_eq!((verify.code, verify.out.as_str()), (1, &*format!("problem: {sentence}\n  hint: {hint}\n")), "{verify}");
+    // Wherever on the node it is, and of a routed pool, too.
+    node.net.sh("ip addr del 203.0.113.10/24 dev vmbr0");
+    node.run("pool create far --profile generic-routed --bridge vmbr0 192.0.2.65 2001:db8:7::65").ok();
+    node.run("assign 101 192.0.2.65 2001:db8:7::65 --no-hookscript").ok();
+    for (vmid, address, length) in [(100, "203.0.113.10", 32), (101, "192.0.2.65", 32), (101, "2001:db8:7::65", 128)] {
+        node.net.sh(&format!("ip addr add {address}/{length} dev lo"));
+        let sentence = format!("{address} of guest {vmid} is an address of this node (lo)");
+        let hint = format!("take it off the node, or `pve-public-ip release {vmid} {address}`");
+        node.run(&format!("hook {vmid} pre-start")).fails_with(1, &[&format!("error: {sentence}\nhint: {hint}\n")]);
+        node.net.sh(&format!("ip addr del {address}/{length} dev lo"));
+        node.run(&format!("hook {vmid} pre-start")).ok();
+        node.run(&format!("hook {vmid} post-stop")).ok();
+    }
 }

@@ -91,6 +91,11 @@ fn a_guest_file_that_is_not_understood_stops_its_guest_and_says_why() {
         ),
         (replaced("203.0.113.11\"", "203.0.113.11/24\""), "is not valid: interfaces.net0.addresses[0].address: `203.0.113.11/24` has host bits set".to_owned(), CORRECT.to_owned()),
         (replaced("203.0.113.11\"", "224.0.0.1/32\""), "is not valid: interfaces.net0.addresses[0].address: `224.0.0.1/32` is or contains multicast".to_owned(), CORRECT.to_owned()),
+        (
+            replaced("\"interfaces\": {", "\"interfaces\": {\"net0\": {\"mac\": \"02:00:00:aa:bb:77\", \"addresses\": []}, "),
+            "is not valid: interfaces: the key `net0` is there twice".to_owned(),
+            CORRECT.to_owned(),
+        ),
         (replaced("\"vmid\": 101", "\"vmid\": 102"), "says vmid 102, but its name says 101".to_owned(), "rename the file or correct `vmid`".to_owned()),
         (replaced("\"net0\"", "\"net99\""), "is not valid: interfaces".to_owned(), CORRECT.to_owned()),
         (replaced("203.0.113.1\"", "fe80::1\""), "interfaces.net0: 203.0.113.11: the gateway is of the other family".to_owned(), "correct the file by hand, then run `pve-public-ip verify`".to_owned()),
@@ -184,7 +189,7 @@ fn a_spoilt_pools_file_opens_nothing() {
         ("", "is empty", restore.to_owned()),
         (
             "{\"version\": 7}",
-            "has version 7, but pve-public-ip 0.2.0 reads version 2: it was written by a newer release",
+            "has version 7, but pve-public-ip 0.2.0 reads versions 1 to 2: it was written by a newer release",
             UPGRADE.to_owned(),
         ),
         (
@@ -229,6 +234,11 @@ fn overlapping_pools_and_unknown_profiles_by_hand_are_refused() {
             "203.0.113.11",
             "203.0.113.10/31",
             "has overlapping addresses: 203.0.113.10/31 in pool `ovh-rbx` and 203.0.113.10 in pool `ovh-rbx`",
+        ),
+        (
+            "\"pools\": {",
+            "\"pools\": {\"ovh-rbx\": {\"profile\": \"generic-bridged\", \"bridge\": \"vmbr0\"}, ",
+            "is not valid: pools: the key `ovh-rbx` is there twice",
         ),
         ("generic-bridged", "generic", "is not valid: pools.ovh-rbx.profile: unknown variant `generic`"),
         (
@@ -314,5 +324,67 @@ fn spoilt_notes_under_run_are_no_authority() {
     node.run("verify").ok();
     node.run("hook 100 post-start").ok();
     assert!(node.net.filter() == good);
+    node.is_in_line();
+}
+
+/// A release takes a file away. Without its directory nothing was released, whatever happened to it.
+#[test]
+fn files_that_are_gone_with_their_directory_are_not_released() {
+    for (directory, convert) in [("guests", false), ("guests", true), ("pools", true)] {
+        let node = two_guests();
+        if convert {
+            node.run("registry convert").ok();
+        }
+        node.run("hook 101 pre-start").ok();
+        node.is_in_line();
+        let good = node.net.filter();
+        let list = node.run("list").ok().out.clone();
+        let path = node.tree.path(&format!("etc/pve/public-ip/{directory}"));
+        fs::remove_dir_all(&path).unwrap();
+
+        let copies = node.tree.path(&format!("var/lib/pve-public-ip/last-good/{directory}"));
+        let restore = format!("cp -r {} {}", copies.display(), path.parent().unwrap().display());
+        let (sentence, hint) = (
+            format!("`{}` does not exist any more", path.display()),
+            format!(
+                "`{restore}` puts the last known good copies back; if all of it is meant to be gone: `mkdir {}`",
+                path.display()
+            ),
+        );
+        let verify = node.run("verify");
+        let counts = "; as long as it is so, its last known good copy counts";
+        assert_eq!(verify.out, format!("problem: {sentence}{counts}\n  hint: {hint}\n"), "{verify}");
+        assert_eq!(verify.code, 4);
+        assert_eq!(node.run("registry check").code, 4);
+        node.net.sh("nft flush set bridge pve-public-ip bound_ip4");
+        assert_eq!(node.run("apply").code, 4);
+        assert_eq!(node.net.filter(), good);
+        let listed = node.run("list");
+        assert_eq!((listed.code, &listed.out), (4, &list), "{listed}");
+        node.changes_nothing("assign 200 203.0.113.11 --no-hookscript").fails(
+            4,
+            &format!("cannot assign to guest 200: {sentence}"),
+            &hint,
+        );
+        if directory == "guests" {
+            node.run("hook 101 pre-start").fails(1, &sentence, &hint);
+        }
+        node.net.sh(&restore);
+        node.is_in_line();
+        assert_eq!(node.run("list").ok().out, list);
+    }
+}
+
+#[test]
+fn a_registry_without_guests_that_never_had_any_is_whole() {
+    let node = Node::with_pool();
+    node.is_in_line();
+    let guests = node.tree.path("etc/pve/public-ip/guests");
+    let _ = fs::remove_dir_all(&guests);
+    node.is_in_line();
+    // What was released is gone, and its directory stays.
+    node.run("assign 101 203.0.113.11 --no-hookscript").ok();
+    node.run("release 101 --no-hookscript").ok();
+    assert!(guests.is_dir());
     node.is_in_line();
 }

@@ -188,6 +188,11 @@ impl Links {
         self.addresses().map(|(name, address)| (address, name)).collect()
     }
 
+    /// The interfaces that have one of these addresses.
+    pub fn holding(&self, addresses: &BTreeSet<IpAddr>) -> BTreeSet<IfName> {
+        self.addresses().filter(|(_, address)| addresses.contains(address)).map(|(name, _)| name).collect()
+    }
+
     /// Every address of the node that others could take it for: all but loopback addresses and, on other interfaces than
     /// these, link-local ones of IPv6, which every interface has for itself.
     pub fn own_addresses(&self, segments: &BTreeSet<IfName>) -> Vec<IpAddr> {

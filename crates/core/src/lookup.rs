@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use crate::cloudinit::prefix_length;
 use crate::code;
+use crate::model::text::escaped;
 use crate::model::{GuestKind, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Problem, Subject, Vmid};
 use crate::registry::document::{EntryIndex, GuestFile, Mode, Pool, PoolAddress};
 use crate::registry::{Holding, Inventory, Registry, State, capacity};
@@ -46,7 +47,7 @@ pub fn check_name(word: &str) -> Result<(), Problem> {
         word if word.len() > NAME_LIMIT => {
             format!("`vps_id` has {} bytes; {NAME_LIMIT} are allowed", word.len())
         }
-        word if word.chars().any(char::is_control) => "`vps_id` has a control character".to_owned(),
+        word if *word != *escaped(word) => "`vps_id` has a control character".to_owned(),
         _ => return Ok(()),
     };
     Err(Problem::new(code!("request-invalid"), Subject::Command, sentence, "a VMID, the guest's name, or a tag of it"))

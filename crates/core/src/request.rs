@@ -11,10 +11,11 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::audit::Author;
 use crate::code;
+use crate::model::once::Once;
 use crate::model::{
     CoolDown, Family, IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Problem, Subject, Vmid,
 };
@@ -46,7 +47,7 @@ pub struct Envelope {
 
 /// What may be asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "op", rename_all = "kebab-case")]
+#[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// Create a pool.
     CreatePool(CreatePool),
@@ -615,26 +616,38 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Edit<T> {
 }
 
 /// The `id` of a line, as far as there is one: it comes back whatever else is wrong with the line.
-pub fn id_of(line: &str) -> Option<Value> {
+pub fn id_of(line: &[u8]) -> Option<Value> {
     #[derive(Deserialize)]
     struct Id {
         id: Option<Value>,
     }
-    serde_json::from_str::<Id>(line).ok()?.id
+    serde_json::from_slice::<Id>(line).ok()?.id
+}
+
+/// A key that what was read does not have, wherever it stands.
+fn left_out<'a>(given: &'a Value, read: &Value) -> Option<&'a str> {
+    let (given, read) = (given.as_object()?, read.as_object()?);
+    let mut named = given.iter().filter(|(_, value)| !value.is_null());
+    named.find_map(|(key, value)| read.get(key).map_or(Some(key.as_str()), |read| left_out(value, read)))
 }
 
 impl Envelope {
-    /// Reads one line.
-    pub fn parse(line: &str) -> Result<Self, Problem> {
+    /// Reads one line. What would be left out, or be read otherwise than it was written, is refused.
+    pub fn parse(line: &[u8]) -> Result<Self, Problem> {
         let refused = |sentence: String| {
             let hint = "one JSON object a line: {\"version\":1,\"id\":1,\"op\":\"assign\",\"vmid\":100}";
             Problem::new(code!("request-invalid"), Subject::Command, sentence, hint)
         };
         if line.len() > LIMIT {
-            return Err(refused(format!("the request has {} bytes; {LIMIT} are allowed", line.len())));
+            return Err(refused(format!("the request has more bytes than the {LIMIT} that are allowed")));
         }
-        let mut map: Map<String, Value> =
-            serde_json::from_str(line).map_err(|error| refused(format!("the request is no JSON object: {error}")))?;
+        let line = std::str::from_utf8(line).map_err(|error| refused(format!("the request is no text: {error}")))?;
+        let no_object = |why: String| refused(format!("the request is no JSON object: {why}"));
+        let mut map = match serde_json::from_str(line) {
+            Ok(Once(Value::Object(map))) => map,
+            Ok(Once(other)) => return Err(no_object(format!("it is `{other}`"))),
+            Err(error) => return Err(no_object(error.to_string())),
+        };
         match map.remove("version") {
             Some(version) if version == VERSION => {}
             Some(version) => {
@@ -655,8 +668,18 @@ impl Envelope {
             Some(Value::String(organization)) => Some(organization),
             Some(other) => return Err(refused(format!("within: {other} is no name of an organization"))),
         };
-        let author = map.remove("author").map(serde_json::from_value).transpose();
-        let author = author.map_err(|error| refused(format!("author: {error}")))?.unwrap_or_default();
+        let author = match map.remove("author") {
+            None => Author::default(),
+            Some(given) => {
+                let of_author = |error: serde_json::Error| refused(format!("author: {error}"));
+                let author = Author::deserialize(&given).map_err(of_author)?;
+                let read = serde_json::to_value(&author).map_err(of_author)?;
+                if let Some(key) = left_out(&given, &read) {
+                    return Err(refused(format!("author: unknown field `{key}`")));
+                }
+                author
+            }
+        };
         let request = serde_json::from_value(Value::Object(map)).map_err(|error| refused(error.to_string()))?;
         Ok(Self { id, author, dry_run, within, request })
     }
@@ -684,7 +707,7 @@ mod tests {
     #[test]
     fn a_line_is_a_request() {
         let line = r#"{"version":1,"id":"a","author":{"why":"ticket 12"},"op":"assign","vmid":100,"pool":"ovh-rbx"}"#;
-        let Envelope { id, author, dry_run, request, .. } = Envelope::parse(line).unwrap();
+        let Envelope { id, author, dry_run, request, .. } = Envelope::parse(line.as_bytes()).unwrap();
         assert_eq!((id, author.why.as_deref(), dry_run), (Some("a".into()), Some("ticket 12"), false));
         let Request::Assign(assign) = request else { panic!("{request:?}") };
         assert_eq!((assign.vmid.to_string().as_str(), assign.hookscript, assign.more), ("100", true, false));
@@ -729,7 +752,7 @@ mod tests {
     fn what_is_absent_stays_and_null_erases() {
         let entry = r#"{"address":"203.0.113.7","mac":null,"gateway":"203.0.113.1"}"#;
         let line = format!(r#"{{"version":1,"op":"add-addresses","pool":"a","entries":[{entry}]}}"#);
-        let Request::AddAddresses(add) = Envelope::parse(&line).unwrap().request else { panic!() };
+        let Request::AddAddresses(add) = Envelope::parse(line.as_bytes()).unwrap().request else { panic!() };
         let add = add.entries[0].clone();
         assert_eq!(
             (add.mac, add.gateway, add.monthly_cost_cents),
@@ -747,9 +770,9 @@ mod tests {
             r#"{"version":1,"op":"list-addresses","state":"cooling","page_size":7}"#,
             r#"{"version":1,"op":"list-keys"}"#,
         ] {
-            let envelope = Envelope::parse(line).unwrap();
+            let envelope = Envelope::parse(line.as_bytes()).unwrap();
             let again = envelope.line().unwrap();
-            assert_eq!(Envelope::parse(&again).unwrap(), envelope, "{again}");
+            assert_eq!(Envelope::parse(again.as_bytes()).unwrap(), envelope, "{again}");
         }
     }
 
@@ -768,13 +791,47 @@ mod tests {
             (r#"{"version":1,"op":"release","vmid":100,"dry_run":1}"#, "dry_run: 1 is not true or false"),
             (r#"{"version":1,"op":"release","vmid":100,"within":1}"#, "within: 1 is no name of an organization"),
             (r#"{"version":1,"op":"release","vmid":100,"author":[1]}"#, "author: "),
+            (r#"{"version":1,"op":"list-pools","op":"apply"}"#, "the key `op` is there twice"),
+            (r#"{"version":1,"op":"info","author":{"why":"a","why":"b"}}"#, "the key `why` is there twice"),
             (r#"{"version":1,"op":"release","vmid":100,"addresses":["203.0.113.10/24"]}"#, "has host bits set"),
         ] {
-            let problem = Envelope::parse(line).unwrap_err();
+            let problem = Envelope::parse(line.as_bytes()).unwrap_err();
             assert!(problem.sentence.contains(reason), "{line} gave {problem}");
             assert_eq!(problem.code.as_str(), "request-invalid");
         }
         let long = format!(r#"{{"version":1,"id":"{}"}}"#, "x".repeat(LIMIT));
-        assert!(Envelope::parse(&long).unwrap_err().sentence.contains("262144 are allowed"));
+        assert!(
+            Envelope::parse(long.as_bytes())
+                .unwrap_err()
+                .sentence
+                .contains("more bytes than the 262144 that are allowed")
+        );
+        let problem = Envelope::parse(b"{\"version\":1,\"op\":\"info\",\"within\":\"caf\xe9\"}").unwrap_err();
+        assert!(problem.sentence.contains("the request is no text: invalid utf-8"), "{problem}");
+    }
+
+    /// What an operation has no key for is refused, also where it has none at all: `dryrun` would act.
+    #[test]
+    fn no_operation_takes_a_key_that_it_does_not_know() {
+        let schema = serde_json::to_value(schemars::schema_for!(Request)).unwrap();
+        let operations: Vec<&str> = schema["oneOf"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["properties"]["op"]["const"].as_str().unwrap())
+            .collect();
+        assert!(operations.len() > 20, "{operations:?}");
+        for op in operations {
+            let line = format!(r#"{{"version":1,"op":"{op}","dryrun":true}}"#);
+            let problem = Envelope::parse(line.as_bytes()).unwrap_err();
+            assert!(problem.sentence.contains("unknown field `dryrun`"), "{op}: {problem}");
+        }
+        for author in [r#"{"because":"x"}"#, r#"{"who":{"user":"root","name":"x"}}"#] {
+            let line = format!(r#"{{"version":1,"op":"info","author":{author}}}"#);
+            let problem = Envelope::parse(line.as_bytes()).unwrap_err();
+            assert!(problem.sentence.contains("author: unknown field `"), "{problem}");
+        }
+        let line = br#"{"version":1,"op":"info","author":{"who":{"user":"a","login":null},"command":null,"why":"b"}}"#;
+        Envelope::parse(line).unwrap();
     }
 }

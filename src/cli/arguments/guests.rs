@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use clap::Args;
 
-use super::{Reason, plain_text};
+use super::{Reason, name};
 use crate::cli::{list, who};
 use crate::hook::Phase;
 use crate::model::{NicId, NodeName, PoolName, Prefix, Vmid};
@@ -54,7 +54,7 @@ pub struct Assign {
     #[arg(long, conflicts_with = "addresses")]
     pub(in crate::cli) more: bool,
     /// Customer or department; also recorded for addresses that the guest already holds
-    #[arg(long, value_name = "ORG", value_parser = plain_text)]
+    #[arg(long, value_name = "ORG", value_parser = name)]
     pub(in crate::cli) organization: Option<String>,
     /// Set the NIC's MAC to the one that the provider bound to the addresses; the guest must be stopped
     #[arg(long)]

@@ -13,7 +13,7 @@ pub use network::*;
 pub use node::*;
 pub use pools::*;
 
-use crate::model::text::escaped;
+use crate::model::text::{unfit_line, unfit_name};
 
 /// `complete-words`
 #[derive(Debug, Args)]
@@ -35,9 +35,10 @@ pub struct Reason {
 
 /// A line for a log and a terminal.
 fn plain_text(text: &str) -> Result<String, String> {
-    if *text != *escaped(text) {
-        return Err("it has a line break or another control character".to_owned());
-    }
-    let length = text.chars().count();
-    if length > 500 { Err(format!("it has {length} characters; 500 are allowed")) } else { Ok(text.to_owned()) }
+    unfit_line(text).map_or_else(|| Ok(text.to_owned()), Err)
+}
+
+/// What somebody is called.
+fn name(text: &str) -> Result<String, String> {
+    unfit_name(text).map_or_else(|| Ok(text.to_owned()), Err)
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{Reason, plain_text};
+use super::{Reason, name, plain_text};
 use crate::audit::Span;
 use crate::model::{IfName, PoolName, Prefix, Vmid};
 use crate::registry::document::BackendChoice;
@@ -48,7 +48,7 @@ pub struct KeyAdd {
     #[arg(long, value_enum)]
     pub(in crate::cli) role: Role,
     /// Only the addresses of this organization can be seen and touched with it
-    #[arg(long, value_name = "ORG", value_parser = plain_text)]
+    #[arg(long, value_name = "ORG", value_parser = name)]
     pub(in crate::cli) organization: Option<String>,
     /// From when on it counts no more: a time (2027-01-31T00:00:00Z), the end of a day (2027-01-31), or a span from now
     /// on (90d)

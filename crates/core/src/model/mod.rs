@@ -11,6 +11,7 @@ mod mac;
 mod missing;
 mod moment;
 mod names;
+pub mod once;
 pub mod problem;
 mod severity;
 pub mod text;

@@ -24,6 +24,23 @@ pub fn escaped_lines(text: &str) -> Cow<'_, str> {
     escaped_but(text, true)
 }
 
+/// No line of text that somebody gives is longer, in characters.
+const LINE_LIMIT: usize = 500;
+
+/// What keeps a text that somebody gives from being stored and shown as a line of text; `None`: nothing.
+pub fn unfit_line(text: &str) -> Option<String> {
+    if *text != *escaped(text) {
+        return Some("it has a line break or another control character".to_owned());
+    }
+    let length = text.chars().count();
+    (length > LINE_LIMIT).then(|| format!("it has {length} characters; {LINE_LIMIT} are allowed"))
+}
+
+/// The same for what somebody or something is called.
+pub fn unfit_name(text: &str) -> Option<String> {
+    if text.trim().is_empty() { Some("it is empty".to_owned()) } else { unfit_line(text) }
+}
+
 /// Whether it is printable ASCII, so that [`escaped`] would leave it as it is, and each byte is one character wide. Nearly all
 /// text is so.
 pub fn is_plain(text: &str) -> bool {

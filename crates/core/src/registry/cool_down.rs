@@ -76,8 +76,11 @@ impl Registry {
         now: Moment,
     ) -> Option<(Prefix, &'a Released, Moment)> {
         let pool = self.pools.pools.get(&released.pool)?;
-        let free_at = released.at.after(pool.cool_down().0);
-        (free_at > now).then_some((*prefix, released, free_at))
+        let cool_down = pool.cool_down().0;
+        let free_at = released.at.after(cool_down);
+        // What is further ahead than that was noted by a clock that was put right since, and would cool for years.
+        let is_credible = released.at <= now.after(cool_down);
+        (is_credible && free_at > now).then_some((*prefix, released, free_at))
     }
 }
 
@@ -134,6 +137,28 @@ mod tests {
         assert_eq!(given(registry.clone().assign(&next("104", A, at("10:30")))), "203.0.113.2");
         registry.release("101".parse().unwrap(), &[], at("12:00")).unwrap();
         assert_eq!(registry.released.addresses, BTreeMap::new(), "what has cooled down is forgotten");
+    }
+
+    /// The clock was ahead when it was released, and was put right since.
+    #[test]
+    fn nothing_cools_longer_than_twice_its_time() {
+        let mut registry = registry();
+        let (first, second) = (request("100", A, &["203.0.113.2"]), request("101", B, &["203.0.113.3"]));
+        registry.assign(&first).unwrap();
+        registry.assign(&second).unwrap();
+        registry.release(first.vmid, &[], at("10:59")).unwrap();
+        registry.release(second.vmid, &[], at("11:01")).unwrap();
+        let cooling = |registry: &Registry, now| {
+            let holders = Holders::of(registry);
+            registry
+                .all_cooling(&holders, at(now))
+                .into_iter()
+                .map(|(prefix, ..)| prefix.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(cooling(&registry, "11:30"), ["203.0.113.2", "203.0.113.3"]);
+        assert_eq!(cooling(&registry, "10:00"), ["203.0.113.2"], "an hour ahead may be another node's clock");
+        assert_eq!(cooling(&registry, "09:00"), [] as [&str; 0]);
     }
 
     /// An address that cools down and is held again is not free at any time.

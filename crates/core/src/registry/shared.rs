@@ -9,6 +9,8 @@ use std::sync::Arc;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::model::once;
+
 /// As a [`BTreeMap`], but for what a copy costs: a pointer for each value. A value that is changed in one copy is copied
 /// then, and stays as it is in the others. Two values that are still one are equal without a look at them.
 #[derive(PartialEq, Eq)]
@@ -220,9 +222,9 @@ impl<K: Serialize, V: Serialize> Serialize for SharedMap<K, V> {
     }
 }
 
-impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Deserialize<'de> for SharedMap<K, V> {
+impl<'de, K: Deserialize<'de> + Ord + fmt::Display, V: Deserialize<'de>> Deserialize<'de> for SharedMap<K, V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(BTreeMap::<K, V>::deserialize(deserializer)?.into_iter().collect())
+        Ok(once::map::<K, V, D>(deserializer)?.into_iter().collect())
     }
 }
 

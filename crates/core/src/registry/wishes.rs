@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::rows;
+use crate::model::text::unfit_name;
 use crate::model::{NicId, Prefix, Vmid};
 
 /// An address that a guest shall hold.
@@ -49,8 +50,8 @@ pub fn read_wishes(text: &str) -> Result<Vec<Wish>, String> {
             let whose = if other == vmid { String::new() } else { format!(", for guest {other}") };
             return Err(format!("{place}: {address} is in {first} already{whose}"));
         }
-        if organization.as_ref().is_some_and(|text| text.chars().any(char::is_control)) {
-            return Err(format!("{place}: organization: it has control characters"));
+        if let Some(why) = organization.as_deref().and_then(unfit_name) {
+            return Err(format!("{place}: organization: {why}"));
         }
         wishes.push(Wish { place, vmid, address, interface, organization });
     }
@@ -103,7 +104,7 @@ mod tests {
             (r#"[{"vmid":100,"adress":"203.0.113.10"}]"#, "entry 1: unknown field `adress`"),
             (
                 r#"[{"vmid":100,"address":"203.0.113.10","organization":"a\u0007"}]"#,
-                "entry 1: organization: it has control",
+                "entry 1: organization: it has a line break or another control character",
             ),
             ("{}", "neither a list of entries nor an object with `assignments`"),
         ] {

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Document, VERSION};
-use crate::model::{Family, MacAddr, NicId, PoolName, Prefix, Timestamp, Vmid};
+use crate::model::{Family, MacAddr, NicId, PoolName, Prefix, Timestamp, Vmid, once};
 
 /// `guests/<vmid>.json`: the addresses of one guest, complete enough to bind it without any other file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -18,7 +18,7 @@ pub struct GuestFile {
     /// The guest; must agree with the file's name.
     pub vmid: Vmid,
     /// NICs that have addresses.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "once::map")]
     pub interfaces: BTreeMap<NicId, Interface>,
     /// Hookscript volume that the guest had before; called from ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -169,7 +169,7 @@ pub struct CloudInit {
     #[serde(default, skip_serializing_if = "is_default")]
     pub os: GuestOs,
     /// `ipconfigN` (of a container: the same keys of `netN`) as it was before; empty if there was none.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "once::map")]
     pub before: BTreeMap<NicId, String>,
 }
 

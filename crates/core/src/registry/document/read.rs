@@ -114,17 +114,25 @@ fn check_version<T: Document>(bytes: &[u8]) -> Result<(), (String, Option<&'stat
     struct Versioned {
         version: Option<serde_json::Value>,
     }
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        return Err(("begins with a byte order mark, which is no JSON: save it as UTF-8 without one".to_owned(), None));
+    }
+    if !bytes.trim_ascii_start().starts_with(b"{") && serde_json::from_slice::<IgnoredAny>(bytes).is_ok() {
+        return Err(("has something else than a JSON object in it".to_owned(), None));
+    }
     let versioned: Versioned =
         serde_json::from_slice(bytes).map_err(|cause| (format!("is not valid JSON: {cause}"), None))?;
     let Some(value) = versioned.version else {
         return Err(("is not a file of this program: it has no key `version`".to_owned(), None));
     };
-    let known = *T::READ.end();
+    let (oldest, newest) = T::READ.into_inner();
+    let known = if oldest == newest { newest.to_string() } else { format!("{oldest} to {newest}") };
+    let s = if oldest == newest { "" } else { "s" };
     match value.as_u64() {
         Some(version) if T::READ.contains(&version) => Ok(()),
-        Some(newer) if newer > known => {
+        Some(newer) if newer > newest => {
             let reason = format!(
-                "has version {newer}, but pve-public-ip {} reads version {known}: it was written by a newer release",
+                "has version {newer}, but pve-public-ip {} reads version{s} {known}: it was written by a newer release",
                 env!("CARGO_PKG_VERSION")
             );
             Err((reason, Some(UPGRADE)))
@@ -193,7 +201,17 @@ mod tests {
         for (text, reason) in [
             (String::new(), "`100.json` is empty"),
             ("{".to_owned(), "is not valid JSON"),
-            ("[]".to_owned(), "is not valid JSON"),
+            ("[]".to_owned(), "has something else than a JSON object in it"),
+            ("null".to_owned(), "has something else than a JSON object in it"),
+            (format!("\u{feff}{GUEST}"), "begins with a byte order mark, which is no JSON"),
+            ("[1".to_owned(), "is not valid JSON"),
+            (
+                edited(
+                    "\"interfaces\":{",
+                    "\"interfaces\":{\"net0\":{\"mac\":\"02:00:00:00:00:09\",\"addresses\":[]},",
+                ),
+                "interfaces: the key `net0` is there twice",
+            ),
             ("{}".to_owned(), "has no key `version`"),
             (edited("\"version\":1", "\"version\":7"), "has version 7, but pve-public-ip 0.2.0 reads version 1"),
             (edited("\"version\":1", "\"version\":\"1\""), "version: `\"1\"` is not 1"),

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Document, VERSION};
-use crate::model::{Moment, PoolName, Prefix, Vmid};
+use crate::model::{Moment, PoolName, Prefix, Vmid, once};
 
 /// `released.json`: addresses that were taken back not long ago. May be removed: it only keeps them from being handed out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -15,7 +15,7 @@ pub struct ReleasedFile {
     /// Format version, 1.
     pub version: u64,
     /// When which guest gave back what.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "once::map")]
     pub addresses: BTreeMap<Prefix, Released>,
 }
 
