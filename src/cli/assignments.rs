@@ -66,7 +66,11 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
             (_, false) => "is already assigned to",
         };
         let Held { address, interface, mac, pool, .. } = held;
-        lines.push(format!("{address} {verb} guest {vmid} {interface} ({mac}), pool {pool}{gateway}"));
+        let named = command.organization.as_ref().filter(|_| done.answer.changed && !held.new);
+        let customer = named.map_or_else(String::new, |name| {
+            format!("; its organization {} {name}", if dry_run { "would be" } else { "is now" })
+        });
+        lines.push(format!("{address} {verb} guest {vmid} {interface} ({mac}), pool {pool}{gateway}{customer}"));
     }
     lines.extend(remarks.iter().filter(|note| !is_first(note)).map(|note| told("note", note)));
     let parts: Vec<String> = hookscript.line("hookscript").into_iter().chain(network.lines()).collect();

@@ -175,3 +175,23 @@ fn to_set_the_mac_again_changes_nothing() {
     assert_eq!(outcome(&node, "assign 100 --set-mac"), (false.into(), json!([])));
     assert_eq!(outcome(&node, "assign 100 198.51.100.7 --set-mac"), (false.into(), json!([])));
 }
+
+/// What is held already can still be somebody else's from now on, and that is said.
+#[test]
+fn another_organization_of_what_is_held_is_said() {
+    let node = Node::with_pool();
+    node.run("assign 100 203.0.113.10 --no-hookscript").ok();
+    let held =
+        "203.0.113.10 is already assigned to guest 100 net0 (02:00:00:aa:bb:00), pool ovh-rbx, gateway 203.0.113.1";
+    let first = |run: crate::common::Run| run.ok().out.lines().next().unwrap().to_owned();
+    let assign = "assign 100 203.0.113.10 --no-hookscript --organization acme";
+    let tried = node.run(&format!("{assign} --dry-run"));
+    assert_eq!(first(tried), format!("{held}; its organization would be acme"));
+    assert_eq!(first(node.run(assign)), format!("{held}; its organization is now acme"));
+    assert_eq!(first(node.run(assign)), held, "nothing is another than before");
+    for name in ["", " "] {
+        let output = node.command(&["assign", "100", "203.0.113.10", "--organization", name]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && said.contains("for '--organization <ORG>': it is empty"), "{said}");
+    }
+}
