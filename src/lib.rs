@@ -32,7 +32,7 @@
 //! | [`inspect`] | compares the image of a guest's cloud-init drive with what it has to find | reads |
 //! | [`survey`] | looks at the node for [`doctor`]; what cannot be looked at is the reason why | through `system`; reads |
 //! | [`hook`] | checks one guest at each phase of its life, and has `reconcile` do the rest | through `reconcile` |
-//! | [`guard`] | `reconcile` for the node whenever something changes, as a service; `schedule`, `sayings`, `alerts` decide when to look and what to say | through `system`; `files` reads, `courier` sends, `page` serves |
+//! | [`guard`] | `reconcile` for the node whenever something changes, as a service; `schedule`, `sayings`, `alerts` decide when to look and what to say | through `system`; `files` reads, `courier` sends |
 //! | [`ops`] | what may be done, one file a use case: a request in, what became of it out | through all below |
 //! | [`serve`] | requests of programs: JSON lines by a socket, carried out by `ops` | reads and writes its connection |
 //! | [`cli`] | arguments in, text or JSON out | prints |

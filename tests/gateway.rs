@@ -231,6 +231,13 @@ fn from_a_call_to_frames_and_back() {
     assert_eq!(secure["secure"], true, "{secure}");
     let states: Vec<&Value> = secure["checks"].as_array().unwrap().iter().map(|check| &check["state"]).collect();
     assert!(!states.is_empty() && states.iter().all(|state| **state == "protected"), "{secure}");
+    let metrics = get(gateway.address, "/metrics");
+    let metrics = metrics.split_once("\r\n\r\n").unwrap().1;
+    for line in ["pve_public_ip_gateway_root_part_up 1", "pve_public_ip_in_line 1"] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in {metrics}");
+    }
+    let names: Vec<&str> = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    assert_eq!(names.len(), names.iter().collect::<BTreeSet<_>>().len(), "a name is there twice: {names:?}");
     // What the probes sent with others' addresses was counted at the port.
     let dropped: Vec<u64> = secure["counters"]
         .as_array()

@@ -87,6 +87,7 @@ const CRATES: [(&str, &[&str]); 3] = [
             "log",
             "supervisor",
             "backend",
+            "node",
             "keys",
             "service",
             "tls",

@@ -280,6 +280,7 @@ fn an_organization_sees_nothing_of_others() {
         ("list-pools", json!({})),
         ("info", json!({})),
         ("list-keys", json!({})),
+        ("metrics", json!({})),
         ("release", json!({"vmid": 102})),
         ("delete-address", json!({"address": "203.0.113.12"})),
     ] {

@@ -158,7 +158,15 @@ pub(super) fn guard(node: Node, command: &GuardOptions, dry_run: bool) -> anyhow
             "`pve-public-ip plan` shows what it would do now",
         ));
     }
-    guard::run(node, command.listen)?;
+    if let Some(address) = &command.listen {
+        // It ran with this before an upgrade: the guests are to be protected whatever became of the metrics.
+        log::warn!("--listen {address}: the guard serves no metrics any more, and goes on without");
+        log::warn!(
+            "hint: pve-public-ip-gateway has them at http://127.0.0.1:1537/metrics; then \
+             `rm /etc/systemd/system/pve-public-ip.service.d/listen.conf; systemctl daemon-reload`"
+        );
+    }
+    guard::run(node)?;
     Ok(Output::new("", Value::Null))
 }
 

@@ -1,11 +1,9 @@
 //! What the guard leaves for Prometheus: the counters of the rules with all else that there is to know.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::page::Page;
 use super::reporter::{Reporter, say};
 use crate::conflict::{Conflict, Files, in_files};
 use crate::model::problem::chain;
@@ -28,8 +26,6 @@ pub const ATTEMPTS: u64 = 1000;
 /// Where metrics go, and what they were.
 #[derive(Debug)]
 pub(super) struct Metrics {
-    /// Where they are served.
-    page: Option<Page>,
     /// What the rules had counted before.
     history: History,
     /// Who claims what somebody else has, by this edition of the files.
@@ -39,16 +35,10 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// Serves them at this address, if one is given.
-    pub(super) fn new(node: &Node, listen: Option<SocketAddr>) -> Self {
-        let page = listen.and_then(|address| {
-            // Nobody is protected less because nobody can look.
-            let failed =
-                |error: &io::Error| log::error!("cannot listen at {address} ({error}): the metrics are not served");
-            Page::serve(address).inspect_err(failed).ok()
-        });
+    /// As they were before the guard began anew.
+    pub(super) fn new(node: &Node) -> Self {
         let history = RunState::note(&node.paths, "history").unwrap_or_default();
-        Self { page, history, in_files: (0, Vec::new()), unwritten: None }
+        Self { history, in_files: (0, Vec::new()), unwritten: None }
     }
 
     /// How often they are gathered.
@@ -117,9 +107,6 @@ impl Metrics {
 
     fn publish(&mut self, node: &Node, directory: Option<PathBuf>, view: &View) {
         let text = exposition(view);
-        if let Some(page) = &self.page {
-            page.show(&text);
-        }
         let textfiles = || Some(node.paths.textfiles()).filter(|directory| directory.is_dir()).unwrap_or_default();
         let directory = directory.unwrap_or_else(textfiles);
         if directory.as_os_str().is_empty() {

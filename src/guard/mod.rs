@@ -13,7 +13,6 @@ pub mod courier;
 pub mod files;
 pub mod listener;
 mod metrics;
-pub mod page;
 mod repair;
 mod reporter;
 pub mod sayings;
@@ -24,7 +23,6 @@ mod tests;
 mod timers;
 
 use std::io;
-use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
@@ -76,7 +74,7 @@ fn failed<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> GuardEr
 }
 
 /// Runs until a signal ends it.
-pub fn run(node: Node, listen: Option<SocketAddr>) -> Result<(), GuardError> {
+pub fn run(node: Node) -> Result<(), GuardError> {
     let signals = Signals::take().map_err(failed("wait for signals"))?;
     let manager = ServiceManager::of_environment().map_err(failed("talk to the service manager"))?;
     let monitor = Monitor::open()?;
@@ -88,7 +86,7 @@ pub fn run(node: Node, listen: Option<SocketAddr>) -> Result<(), GuardError> {
         listener: None,
         timers: Timers::new(),
         repairer: Repairer::new(node.clone()),
-        metrics: Metrics::new(&node, listen),
+        metrics: Metrics::new(&node),
         reporter: Reporter::new(&node, manager),
         node,
     };

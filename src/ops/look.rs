@@ -14,12 +14,13 @@ use crate::plan::GuestState;
 use crate::reconcile::{Node, Sources};
 use crate::registry::Registry;
 use crate::registry::document::DocumentError;
-use crate::reply::{Address, Addresses, Check, Counter, History, Info, Pools, Verified};
+use crate::reply::{Address, Addresses, Check, Counter, History, Info, Metrics, Pools, Verified};
 use crate::request::{self, GetAddress, ListAddresses, VerifyGuest};
 use crate::store::StoreError;
 use crate::store::journal::now;
 use crate::system::run::RunState;
 use crate::system::{Kernel, Reference};
+use crate::view::exposition::exposition;
 use crate::view::{Comparison, GuardStatus, GuestNic, NodeFacts, View};
 
 /// What a caller's questions are answered from.
@@ -244,6 +245,11 @@ pub fn verify_guest(node: &Node, request: &VerifyGuest) -> Result<Verified, Prob
         counters: counters.collect(),
         problems,
     })
+}
+
+/// How this node is, for Prometheus.
+pub fn metrics(node: &Node) -> Metrics {
+    Metrics { text: exposition(&status(node)) }
 }
 
 /// How this node is, in short.

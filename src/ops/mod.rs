@@ -34,7 +34,7 @@ pub use files::{Converted, Restored, convert_registry, restore_file};
 pub use follow::Followed;
 pub use import::{Given, Imported, Registered, import};
 pub use interface::{InterfaceSet, set_interface};
-pub use look::{address, addresses, guest_of, history, info, pools as list_pools, status, verify_guest};
+pub use look::{address, addresses, guest_of, history, info, metrics, pools as list_pools, status, verify_guest};
 pub use network::Told;
 pub(crate) use pools::money;
 pub use pools::{
@@ -150,6 +150,7 @@ pub fn carry_out(node: &Node, envelope: Envelope) -> Result<Value, Problem> {
         Request::History(request) => value(history(node, &request, within)?),
         Request::VerifyGuest(request) => value(verify_guest(node, &request)?),
         Request::Info {} => value(info(node)?),
+        Request::Metrics {} => value(metrics(node)),
         Request::ListKeys {} => value(keys::list(node)?),
         Request::Watch(_) => {
             let sentence = "`watch` is answered until the connection ends";

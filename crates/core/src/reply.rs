@@ -285,6 +285,13 @@ pub struct Info {
     pub problems: Vec<Problem>,
 }
 
+/// What `pve-public-ip metrics` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Metrics {
+    /// Numbers with their names, as Prometheus reads them.
+    pub text: String,
+}
+
 /// What a watcher is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {

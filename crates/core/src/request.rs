@@ -97,6 +97,8 @@ pub enum Request {
     VerifyGuest(VerifyGuest),
     /// Say how this node is.
     Info {},
+    /// Say what monitoring of this node reads.
+    Metrics {},
     /// Say what happens from now on, until the caller closes the connection.
     Watch(Watch),
     /// List the keys of the API.
@@ -769,6 +771,7 @@ mod tests {
             r#"{"version":1,"op":"create-pool","pool":"a","profile":"ovh-vrack","cool_down":"2h"}"#,
             r#"{"version":1,"op":"list-addresses","state":"cooling","page_size":7}"#,
             r#"{"version":1,"op":"list-keys"}"#,
+            r#"{"version":1,"op":"metrics"}"#,
         ] {
             let envelope = Envelope::parse(line.as_bytes()).unwrap();
             let again = envelope.line().unwrap();

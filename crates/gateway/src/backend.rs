@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use pve_public_ip_core::audit::{Author, Who};
 use pve_public_ip_core::code;
 use pve_public_ip_core::model::Problem;
 use pve_public_ip_core::reply::{Event, Outcome, Reply};
@@ -183,6 +184,13 @@ fn internal(sentence: &str) -> Problem {
     Problem::of_node(code!("internal-error"), sentence, "please report this")
 }
 
+/// What the gateway asks by itself.
+pub fn own(request: Request) -> Envelope {
+    let who = Who { user: "api".to_owned(), ..Who::default() };
+    let author = Author { who: Some(who), command: Some("the gateway".to_owned()), why: None };
+    Envelope { id: None, author, dry_run: false, within: None, request }
+}
+
 /// Whether a request changes nothing, whatever comes of it.
 fn only_looks(request: &Request) -> bool {
     matches!(
@@ -193,6 +201,7 @@ fn only_looks(request: &Request) -> bool {
             | Request::History(_)
             | Request::VerifyGuest(_)
             | Request::Info {}
+            | Request::Metrics {}
             | Request::Watch(_)
             | Request::ListKeys {}
     )

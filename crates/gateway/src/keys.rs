@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pve_public_ip_core::audit::{Author, Who};
 use pve_public_ip_core::model::Problem;
 use pve_public_ip_core::reply::Keys;
-use pve_public_ip_core::request::{Envelope, Request};
+use pve_public_ip_core::request::Request;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::auth::Keyring;
-use crate::backend::Backend;
+use crate::backend::{Backend, own};
 use crate::convert;
 use crate::log::{Level, line};
 
@@ -60,8 +59,5 @@ pub async fn refresh(backend: Backend, keyring: watch::Sender<Arc<Keyring>>) {
 }
 
 async fn keys(backend: &Backend) -> Result<Keys, Problem> {
-    let who = Who { user: "api".to_owned(), ..Who::default() };
-    let author = Author { who: Some(who), command: Some("the gateway".to_owned()), why: None };
-    let envelope = Envelope { id: None, author, dry_run: false, within: None, request: Request::ListKeys {} };
-    convert::read(backend.ask(envelope).await?)
+    convert::read(backend.ask(own(Request::ListKeys {})).await?)
 }

@@ -12,6 +12,7 @@
 //! | [`log`] | lines for the journal |
 //! | [`supervisor`] | what is said to systemd |
 //! | [`backend`] | connections to the root part |
+//! | [`node`] | the metrics of the node |
 //! | [`keys`] | the keys of the root part, read again every second |
 //! | [`service`] | the calls |
 //! | [`tls`] | certificates, loaded again when they change |
@@ -28,6 +29,7 @@ pub mod convert;
 pub mod keys;
 pub mod log;
 pub mod metrics;
+pub mod node;
 pub mod server;
 pub mod service;
 pub mod stall;

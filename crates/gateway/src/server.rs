@@ -45,6 +45,7 @@ use crate::contract::{self, Call};
 use crate::keys;
 use crate::log::{Level, line};
 use crate::metrics::Metrics;
+use crate::node::NodeMetrics;
 use crate::service::{Admitted, Gate, Service, now};
 use crate::stall::Stall;
 use crate::status;
@@ -74,10 +75,10 @@ const CONNECTIONS_OF_A_PEER: usize = 256;
 const REQUESTS: usize = 256;
 const REQUESTS_OF_A_CONNECTION: u32 = 128;
 
-/// So many watchers at once. With the connections below they are less than the root part takes, which is 64.
+/// So many watchers at once. With the connections below, and one each for keys and metrics, they are less than the root part takes, which is 64.
 const WATCHERS: usize = 40;
 
-/// So many connections to the root part at once, watchers and the keys not counted.
+/// So many connections to the root part at once, those of watchers, keys and metrics not counted.
 const ROOT_CONNECTIONS: usize = 16;
 
 /// What a peer may take for the handshake of TLS, its headers, its body.
@@ -174,6 +175,7 @@ struct App {
     keyring: watch::Receiver<Arc<Keyring>>,
     attempts: Mutex<Attempts>,
     metrics: Arc<Metrics>,
+    node: NodeMetrics,
     requests: Arc<Semaphore>,
     partings: Semaphore,
     started: Instant,
@@ -280,6 +282,7 @@ async fn run(config: Config) -> Result<(), String> {
         keyring: keys,
         attempts: Mutex::default(),
         metrics: Arc::clone(&metrics),
+        node: NodeMetrics::new(Backend::new(&config.api_socket, 1, Arc::clone(&metrics))),
         requests: Arc::new(Semaphore::new(REQUESTS)),
         partings: Semaphore::new(PARTINGS),
         started: Instant::now(),
@@ -706,12 +709,20 @@ async fn other(app: &Arc<App>, peer: SocketAddr, request: Request<Incoming>) -> 
             page(status, "text/plain; charset=utf-8", text.to_owned())
         }
         "/metrics" if reads => {
-            let allowed = peer.ip().to_canonical().is_loopback() || admit(app, peer, request.headers(), None).is_ok();
-            if !allowed {
+            let headers = request.headers();
+            // A proxy on this machine asks for somebody else.
+            let is_forwarded = ["forwarded", "x-forwarded-for", "via"].iter().any(|name| headers.contains_key(*name));
+            let is_local = peer.ip().to_canonical().is_loopback() && !is_forwarded;
+            let caller = (!is_local).then(|| admit(app, peer, headers, None));
+            if let Some(Err(_)) = caller {
                 let text = "metrics are for this machine, or for whoever has a key\n";
                 return page(StatusCode::UNAUTHORIZED, "text/plain; charset=utf-8", text.to_owned());
             }
-            let text = app.metrics.render(app.keyring.borrow().is_complete(), env!("CARGO_PKG_VERSION"));
+            let mut text = app.metrics.render(app.keyring.borrow().is_complete(), env!("CARGO_PKG_VERSION"));
+            // Those of the node are about all guests.
+            if caller.is_none_or(|caller| caller.is_ok_and(|caller| caller.organization.is_none())) {
+                text.push_str(&app.node.text().await);
+            }
             page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
         }
         // The library answers what is neither with 404, in the words of the protocol that was spoken.

@@ -346,6 +346,34 @@ fn watchers_are_told_what_is_theirs_until_their_key_is_revoked() {
     all.wait("the gateway stops");
 }
 
+#[test]
+fn metrics_are_for_this_machine_and_whole_keys() {
+    let (_directory, root, gateway) = scene();
+    root.set(|known| {
+        known.keys = vec![
+            key("prometheus", "whole-secret", "viewer", &json!({})),
+            key("acme", "acme-secret", "viewer", &json!({ "organization": "acme" })),
+        ];
+    });
+    until("the keys are known", || gateway.call("GetPublicIP", Some("acme-secret"), &get()).0 == 200);
+    let found = gateway.get("/metrics");
+    assert!(
+        found.contains("\npve_public_ip_gateway_root_part_up 1\n") && found.contains("\npve_public_ip_in_line 1\n"),
+        "{found}"
+    );
+    // As by a proxy on this machine, for somebody elsewhere.
+    let forwarded = |secret: &str| {
+        let text = format!(
+            "GET /metrics HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 192.0.2.1\r\nauthorization: Bearer {secret}\r\nconnection: close\r\n\r\n"
+        );
+        gateway.raw(text.as_bytes())
+    };
+    assert!(forwarded("wrong").starts_with("HTTP/1.1 401 "));
+    assert!(forwarded("whole-secret").contains("\npve_public_ip_in_line 1\n"));
+    let own = forwarded("acme-secret");
+    assert!(own.contains("\npve_public_ip_gateway_connections ") && !own.contains("pve_public_ip_in_line"), "{own}");
+}
+
 /// HTTP/2 by hand: what no client does.
 struct Frames(TcpStream);
 

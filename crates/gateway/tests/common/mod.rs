@@ -36,7 +36,7 @@ pub struct Known {
     pub keys: Vec<Value>,
     /// Who holds what.
     pub held: BTreeMap<String, String>,
-    /// The requests that came, those for keys apart.
+    /// The requests that came, those for keys and metrics apart.
     pub requests: Vec<Value>,
     /// What is done with the next change: `Some("close")` before the answer, `Some("garbage")`, `Some("silence")`.
     pub trick: Option<&'static str>,
@@ -111,6 +111,11 @@ fn serve(stream: UnixStream, known: &Mutex<Known>) -> std::io::Result<()> {
         if op == "list-keys" {
             let keys = known.lock().unwrap().keys.clone();
             writeln!(writer, "{}", json!({ "id": request["id"], "done": { "keys": keys } }))?;
+            continue;
+        }
+        if op == "metrics" {
+            let text = "# TYPE pve_public_ip_in_line gauge\npve_public_ip_in_line 1\n";
+            writeln!(writer, "{}", json!({ "id": request["id"], "done": { "text": text } }))?;
             continue;
         }
         let (trick, problem, pause) = {
