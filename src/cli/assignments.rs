@@ -134,7 +134,8 @@ fn released_lines(answer: &Released, dry_run: bool) -> Vec<String> {
 
 /// What became of the guest's configuration.
 fn released_parts(answer: &Released) -> Vec<String> {
-    answer.hookscript.line("hookscript").into_iter().chain(answer.network.lines()).collect()
+    let macs = answer.mac.iter().filter_map(|outcome| outcome.line("MAC"));
+    macs.chain(answer.hookscript.line("hookscript")).chain(answer.network.lines()).collect()
 }
 
 fn release_all(node: &Node, command: &Release, dry_run: bool) -> anyhow::Result<Output> {

@@ -285,6 +285,7 @@ pub fn deallocate(
     let Done { answer, node: followed, problem, .. } = &done;
     let state = if answer.released.is_empty() { StepState::Unchanged } else { StepState::Done };
     let mut steps = vec![step(StepName::Registry, state)];
+    steps.extend(answer.mac.iter().filter_map(|mac| outcome_step(StepName::Mac, *holder, mac)));
     steps.extend(outcome_step(StepName::Hookscript, *holder, &answer.hookscript));
     steps.push(told_step(*holder, &answer.network));
     if let Ok(located) = node.guests.find(*holder, None) {

@@ -21,7 +21,7 @@ use crate::model::text::unfit_name;
 use crate::model::{MacAddr, NicId, PoolName, Prefix, Problem, Subject, Vmid};
 use crate::reconcile::{Node, ReconcileError, presence_of};
 use crate::registry::document::{Assigned as Entry, GuestFile, Interface, PoolIndex, PoolsFile};
-use crate::registry::{AssignRequest, Quantity, Registry, RuleError};
+use crate::registry::{AssignRequest, Quantity, Registry, RuleError, releases};
 use crate::request::Assign;
 use crate::store::StoreError;
 use crate::store::journal::now;
@@ -264,6 +264,7 @@ fn book(
     let vmid = command.vmid;
     let mut attempts = 0;
     let mut given = Vec::new();
+    let former = macs_of(located, &command.interfaces);
     loop {
         if command.set_mac {
             given.extend(set_mac(node, command, located, request, dry_run)?);
@@ -275,6 +276,9 @@ fn book(
                 check_bridges(registry, vmid, located, request)?;
                 keep_hookscript(registry, vmid, located, !command.hookscript);
                 keep_network(registry, vmid, located, command);
+                if command.set_mac && node.store.is_read_everywhere(releases::FORMER_MAC, registry) {
+                    keep_macs(registry, vmid, &former);
+                }
                 let guest = registry.guests.get(&vmid).cloned();
                 notes.extend(guest.iter().flat_map(|guest| twins(guest, &registry.pools)));
                 Ok(Booked {
@@ -304,6 +308,21 @@ fn book(
             Some(RuleError::OtherMac { .. } | RuleError::MacTaken { .. }) if is_chosen && attempts < MAC_ATTEMPTS => {}
             _ => return booked.map(|booked| Booked { mac: given, ..booked }),
         }
+    }
+}
+
+/// The MACs that these NICs have in the guest's configuration.
+fn macs_of(located: &Located, nics: &[NicId]) -> BTreeMap<NicId, MacAddr> {
+    let mac = |nic: &NicId| Some((*nic, located.config.nics.get(nic)?.as_ref().ok()?.mac?));
+    nics.iter().filter_map(mac).collect()
+}
+
+/// Remembers the MACs that NICs had before they were given the provider's: the first ones, whatever they were given since.
+fn keep_macs(registry: &mut Registry, vmid: Vmid, former: &BTreeMap<NicId, MacAddr>) {
+    let Some(guest) = registry.guests.get_mut(&vmid) else { return };
+    for (nic, interface) in &mut guest.interfaces {
+        let former = former.get(nic).filter(|former| **former != interface.mac);
+        interface.former_mac = interface.former_mac.or(former.copied());
     }
 }
 

@@ -1,5 +1,7 @@
 //! `assign --set-mac`: gives a guest's NIC the MAC that the provider bound to the addresses.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context as _;
 use serde_json::json;
 
@@ -8,9 +10,11 @@ use super::proxmox::{self, Outcome};
 use crate::audit::{Change, Event};
 use crate::code;
 use crate::guest::{Located, NicChange};
+use crate::model::text::command_line;
 use crate::model::{MacAddr, NicId, Prefix, Subject, Vmid};
 use crate::reconcile::{Node, ReconcileError};
 use crate::registry::Registry;
+use crate::registry::document::Interface;
 use crate::store::journal::Durability;
 
 /// Sets the MAC of the NICs, and returns what was done for each that did not have it. The guest must be stopped: what
@@ -72,6 +76,62 @@ pub(crate) fn give(
         }
     }
     Ok(given)
+}
+
+/// Gives NICs back the MACs that they had before, after their last addresses were released. What somebody has changed since
+/// stays.
+pub(crate) fn give_back(
+    node: &Node,
+    vmid: Vmid,
+    former: &BTreeMap<NicId, Interface>,
+    running: bool,
+    dry_run: bool,
+) -> anyhow::Result<Vec<Outcome>> {
+    let nics: Vec<NicId> = former.keys().copied().collect();
+    let mut outcomes = Vec::new();
+    for (nic, interface) in former {
+        // The configuration may be another one by now.
+        let located = node.guests.find(vmid, None).map_err(ReconcileError::from)?;
+        outcomes.push(give_one_back(node, vmid, &located, (*nic, interface, &nics), running, dry_run)?);
+    }
+    Ok(outcomes)
+}
+
+fn give_one_back(
+    node: &Node,
+    vmid: Vmid,
+    located: &Located,
+    (nic, interface, nics): (NicId, &Interface, &[NicId]),
+    running: bool,
+    dry_run: bool,
+) -> anyhow::Result<Outcome> {
+    let known = located.config.nics.get(&nic).and_then(|nic| nic.as_ref().ok()).and_then(|nic| nic.mac);
+    let (Some(former), Some(mac)) = (interface.former_mac, known) else { return Ok(Outcome::AsWanted) };
+    if mac != interface.mac {
+        return Ok(Outcome::AsWanted);
+    }
+    if let Some((other, id, _)) = holder(node, former, vmid, nics)? {
+        let reason = format!("{nic} keeps {mac}: its former MAC {former} is that of guest {other} {id} by now");
+        return Ok(Outcome::LeftToDo { reason, command: located.config.change_nic(vmid, nic, NicChange::FreshMac) });
+    }
+    let value = located.config.lines.get(&nic.to_string()).map(|value| replaced(value, mac, former));
+    let options = [format!("--{nic}"), value.unwrap_or_default()];
+    let is_away = located.node != node.name;
+    if running || is_away {
+        let number = vmid.to_string();
+        let words = [located.config.kind.tool(), "set", &number, &options[0], &options[1]];
+        let reason = if is_away {
+            format!("guest {vmid} is on node {}, where it may be running, and {nic} keeps {mac}", located.node)
+        } else {
+            format!("guest {vmid} is running, and {nic} keeps {mac} as long as it does")
+        };
+        return Ok(Outcome::LeftToDo { reason, command: command_line(words) });
+    }
+    let outcome = proxmox::set(node, vmid, located, &[&options[0], &options[1]], dry_run);
+    if matches!(outcome, Outcome::Done { .. }) {
+        node.store.journal.record(vec![mac_given(vmid, nic, mac, former)], Durability::Synced);
+    }
+    Ok(outcome)
 }
 
 fn mac_given(vmid: Vmid, nic: NicId, old: MacAddr, mac: MacAddr) -> Change {

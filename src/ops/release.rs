@@ -1,6 +1,6 @@
 //! Takes addresses from a guest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use schemars::JsonSchema;
@@ -9,13 +9,13 @@ use serde::Serialize;
 use super::assign::{is_running, joined};
 use super::network::{self, Changed, Told};
 use super::proxmox::{self, Outcome};
-use super::{Done, change, follow, told};
+use super::{Done, change, follow, provider_mac, told};
 use crate::cloudinit;
 use crate::guest::GuestError;
 use crate::hookscript;
 use crate::model::{NicId, PoolName, Prefix, Problem, Subject, Vmid};
 use crate::reconcile::{Node, ReconcileError};
-use crate::registry::document::GuestFile;
+use crate::registry::document::{GuestFile, Interface};
 use crate::registry::{Holders, Registry};
 use crate::request::Release;
 use crate::store::journal::now;
@@ -45,6 +45,8 @@ pub struct Released {
     pub exists: bool,
     /// Whether it runs on this node.
     pub running: bool,
+    /// What became of the MACs of NICs that had been given the provider's.
+    pub mac: Vec<Outcome>,
     /// What became of the hookscript.
     pub hookscript: Outcome,
     /// What became of the data by which the guest learns its addresses.
@@ -113,7 +115,7 @@ fn take(node: &Node, command: &Release, dry_run: bool) -> anyhow::Result<Done<Re
     };
     let has_ours =
         located.as_ref().is_some_and(|guest| guest.config.hookscript.as_deref().is_some_and(hookscript::is_ours));
-    let (released, not_held, left, pools) = change(node, dry_run, |registry| {
+    let (released, not_held, former, left, pools) = change(node, dry_run, |registry| {
         let before = registry.guests.get(&vmid).cloned().unwrap_or_else(|| GuestFile::new(vmid));
         let released = registry.release(vmid, &command.addresses, now())?;
         let not_held: Vec<Kept> = {
@@ -123,17 +125,21 @@ fn take(node: &Node, command: &Release, dry_run: bool) -> anyhow::Result<Done<Re
             others.map(|address| Kept { address: *address, holder: holder(*address) }).collect()
         };
         let left = registry.guests.get(&vmid).cloned();
+        let stays = |nic: &NicId| left.as_ref().is_some_and(|guest| guest.interfaces.contains_key(nic));
+        let former = before.interfaces.iter().filter(|(nic, known)| known.former_mac.is_some() && !stays(nic));
+        let former: BTreeMap<NicId, Interface> = former.map(|(nic, known)| (*nic, known.clone())).collect();
         // Without its file, a guest that still has our hookscript would look like a clone and not start; and what its NICs
         // had before is needed until they have it again.
         let traces = located.as_ref().is_some_and(|located| cloudinit::has_traces(&before, &located.config));
         if left.as_ref().is_some_and(GuestFile::is_empty) && !has_ours && !traces {
             registry.guests.remove(&vmid);
         }
-        Ok((released, not_held, left, registry.pools.clone()))
+        Ok((released, not_held, former, left, registry.pools.clone()))
     })?;
 
     let running = located.as_ref().is_some_and(|guest| is_running(node, vmid, guest));
     let mut outcome = Outcome::AsWanted;
+    let mut mac = Vec::new();
     let mut network = Told::default();
     let left = left.unwrap_or_else(|| GuestFile::new(vmid));
     let (left, turn) = network::turn(node, vmid, left, dry_run);
@@ -156,19 +162,24 @@ fn take(node: &Node, command: &Release, dry_run: bool) -> anyhow::Result<Done<Re
         network::sweep(node, vmid);
     }
     drop(turn);
+    if exists {
+        mac = provider_mac::give_back(node, vmid, &former, running, dry_run)?;
+    }
     let answer = Released {
         vmid,
-        changed: !released.is_empty() || outcome.is_done() || network.changed,
+        changed: !released.is_empty() || outcome.is_done() || network.changed || mac.iter().any(Outcome::is_done),
         released,
         not_held,
         exists,
         running,
+        mac,
         hookscript: outcome,
         network,
     };
     let done = follow::follow(node, dry_run, &Subject::Guest(vmid), answer);
     let failures = [done.answer.hookscript.failure(vmid), done.answer.network.failure.clone()];
-    Ok(done.but(joined(failures.into_iter().flatten())))
+    let macs: Vec<Problem> = done.answer.mac.iter().filter_map(|outcome| outcome.failure(vmid)).collect();
+    Ok(done.but(joined(failures.into_iter().flatten().chain(macs))))
 }
 
 /// Forgets what NICs without assignments had before, now that they have it again; and the guest, if nothing is left of it.

@@ -38,6 +38,12 @@ impl Store {
         Ok(())
     }
 
+    /// Whether every node of the cluster reads this key of a registry like that; one that is not known yet does not.
+    pub fn is_read_everywhere(&self, path: &str, registry: &Registry) -> bool {
+        let mut keys = releases::KEYS.iter().filter(|key| key.path == path);
+        keys.all(|key| self.all_read(key.name(), key.since, registry).is_ok())
+    }
+
     /// Refuses what only nodes with this release or a later one can read.
     fn all_read(&self, key: &'static str, since: &'static str, registry: &Registry) -> Result<(), RuleError> {
         let noted: BTreeMap<String, String> = self.releases().into_iter().collect();

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::common::{Node, Run};
+use crate::common::{Node, Run, Tree};
 
 /// A node as the installer leaves it: the card in vmbr0, and a bridge for private networks.
 fn node() -> Node {
@@ -276,6 +276,54 @@ fn a_nic_gets_the_mac_of_the_provider() {
     assert!(node.calls().contains(&command.trim_start_matches("MAC: ").to_owned()), "{:?}", node.calls());
     let run = node.run("assign 100 203.0.113.10 --set-mac").ok();
     assert!(run.out.starts_with("203.0.113.10 is already assigned to guest 100 net0 (00:50:56:00:01:02)"), "{run}");
+}
+
+/// An address passes from one customer to the next, with its MAC.
+#[test]
+fn a_nic_gets_its_former_mac_back() {
+    let node = node();
+    node.stand_in_proxmox();
+    for (vmid, mac) in [(100, "02:00:00:AA:BB:00"), (101, "02:00:00:AA:BB:01")] {
+        node.tree.qemu(vmid, format!("name: g\nnet0: virtio={mac},bridge=vmbr0,tag=7\n"));
+    }
+    node.run("pool create rbx --profile ovh-bridged --bridge vmbr0 --cool-down 0s").ok();
+    node.run("pool add rbx 203.0.113.10 --mac 00:50:56:00:01:02").ok();
+    node.run("pool add rbx 203.0.113.11 --mac 00:50:56:00:01:02").ok();
+    node.run("assign 100 --pool rbx -4 --set-mac").ok();
+    node.run("assign 100 203.0.113.11 --set-mac").ok();
+    assert!(node.tree.read(&Tree::guest_file(100)).contains(r#""former_mac": "02:00:00:aa:bb:00""#));
+    let first = node.run("release 100 203.0.113.10").ok();
+    assert!(!first.out.contains("MAC:"), "the NIC has another address of this MAC: {first}");
+
+    let back = "MAC: qm set 100 --net0 virtio=02:00:00:AA:BB:00,bridge=vmbr0,tag=7";
+    let run = node.changes_nothing("release 100 --dry-run").ok();
+    assert!(run.out.contains(&format!("{back} (not run)\n")), "{run}");
+    let run = node.run("release 100").ok();
+    assert!(run.out.contains(&format!("203.0.113.11 released from guest 100\n{back}\n")), "{run}");
+    assert!(node.run("audit --vmid 100").ok().out.contains("mac-given"));
+    // The next customer gets address and MAC at once.
+    node.run("assign 101 --pool rbx -4 --set-mac").ok();
+
+    // What runs keeps its MAC, and it is said what is left to do.
+    node.plug("tap101i0");
+    let run = node.run("release 101").ok();
+    let words = "MAC: guest 101 is running, and net0 keeps 00:50:56:00:01:02 as long as it does; do it by hand: \
+        qm set 101 --net0 virtio=02:00:00:AA:BB:01,bridge=vmbr0,tag=7\n";
+    assert!(run.out.contains(words), "{run}");
+    node.unplug("tap101i0");
+    node.tree.qemu(101, "name: g\nnet0: virtio=02:00:00:AA:BB:01,bridge=vmbr0,tag=7\n");
+
+    // Another guest has the former MAC by now, or somebody has given the NIC a third one.
+    node.run("assign 100 --pool rbx -4 --set-mac").ok();
+    node.tree.qemu(101, "name: g\nnet0: virtio=02:00:00:AA:BB:00,bridge=vmbr0,tag=7\n");
+    let run = node.run("release 100").ok();
+    let words = "MAC: net0 keeps 00:50:56:00:01:02: its former MAC 02:00:00:aa:bb:00 is that of guest 101 net0 by now";
+    assert!(run.out.contains(words), "{run}");
+    node.tree.qemu(100, "name: g\nnet0: virtio=02:00:00:AA:BB:05,bridge=vmbr0,tag=7\n");
+    node.run("assign 100 --pool rbx -4 --set-mac").ok();
+    node.tree.qemu(100, "name: g\nnet0: virtio=02:00:00:AA:BB:06,bridge=vmbr0,tag=7\n");
+    let run = node.run("release 100").ok();
+    assert!(!run.out.contains("MAC:"), "{run}");
 }
 
 /// The natural order: a pool, then its addresses with what the provider says of them.

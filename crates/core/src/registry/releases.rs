@@ -30,10 +30,14 @@ pub struct Key {
     pub since: &'static str,
 }
 
+/// Where the MAC stands that a NIC had before.
+pub const FORMER_MAC: &str = "interfaces.*.former_mac";
+
 /// What has come after release 0.1.0.
 pub const KEYS: &[Key] = &[
     Key { file: File::Guest, path: "interfaces.*.router_advertisements", since: "0.2.0" },
     Key { file: File::Guest, path: "interfaces.*.addresses.*.vps_id", since: "0.2.0" },
+    Key { file: File::Guest, path: FORMER_MAC, since: "0.2.0" },
 ];
 
 impl Key {

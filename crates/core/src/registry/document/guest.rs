@@ -132,6 +132,9 @@ pub struct Interface {
     /// Further IPv6 link-local addresses of the guest (the one made of its MAC is always allowed).
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub link_local: BTreeSet<Ipv6Addr>,
+    /// The MAC that the NIC had before it was given the provider's; it gets it back with the release of the last address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_mac: Option<MacAddr>,
     /// The NIC's own addresses.
     #[serde(default)]
     pub addresses: Vec<Assigned>,
