@@ -142,6 +142,7 @@ impl Node {
             .arg(&task.root)
             .arg("guard")
             .env("MALLOC_ARENA_MAX", "1")
+            .env("MALLOC_TRIM_THRESHOLD_", "131072")
             .env("NOTIFY_SOCKET", &path)
             .stdin(Stdio::null())
             .stderr(File::create(task.root.join("guard.log"))?)

@@ -1,15 +1,18 @@
 //! Where the configurations of guests lie in every phase of their life, and how they are read. What they say is the core's
 //! business.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use pve_public_ip_core::guest::*;
 
 use crate::code;
 use crate::host::files;
+use crate::host::witness::Witness;
 use crate::model::{Code, GuestKind, NodeName, Vmid};
 use crate::paths::Paths;
 use storage::Storages;
@@ -73,6 +76,22 @@ impl GuestError {
 pub struct Guests {
     paths: Paths,
     node: NodeName,
+    /// Where they were at the last look, if changes are noticed.
+    known: Arc<Mutex<Option<Known>>>,
+    /// Whether they shall be.
+    attends: Arc<AtomicBool>,
+}
+
+/// Where the configuration of each guest of the cluster lies, and of which kind it is.
+pub type Places = BTreeMap<Vmid, (NodeName, GuestKind)>;
+
+/// Where the guests were at the last look.
+#[derive(Debug)]
+struct Known {
+    witness: Witness,
+    /// A node that comes has directories that are not watched yet.
+    nodes: PathBuf,
+    places: Arc<Places>,
 }
 
 /// Larger than any configuration: pmxcfs has no larger files.
@@ -81,7 +100,13 @@ const LIMIT: usize = 1024 * 1024;
 impl Guests {
     /// The guests as seen by `node`.
     pub fn new(paths: &Paths, node: &NodeName) -> Self {
-        Self { paths: paths.clone(), node: node.clone() }
+        let (known, attends) = (Arc::default(), Arc::default());
+        Self { paths: paths.clone(), node: node.clone(), known, attends }
+    }
+
+    /// As [`crate::store::Store::attend`], for where the guests are.
+    pub fn attend(&self) {
+        self.attends.store(true, Ordering::Relaxed);
     }
 
     /// Finds one guest: here, on `migrated_from`, where `.vmlist` says, anywhere; in this order.
@@ -98,10 +123,10 @@ impl Guests {
         if vmids.is_empty() {
             return Vec::new();
         }
-        let (mut places, mut is_whole) = self.places();
+        let (mut places, mut is_whole) = self.list_places();
         if vmids.iter().any(|vmid| !places.contains_key(vmid)) {
             // One that moves meanwhile may be in neither of two directories.
-            let (again, is_whole_again) = self.places();
+            let (again, is_whole_again) = self.list_places();
             is_whole &= is_whole_again;
             for (vmid, place) in again {
                 places.entry(vmid).or_insert(place);
@@ -119,9 +144,33 @@ impl Guests {
         vmids.into_iter().map(one).collect()
     }
 
+    /// Where the guests of the cluster are. For whoever attends, a look for what has changed.
+    pub fn places(&self) -> Arc<Places> {
+        if !self.attends.load(Ordering::Relaxed) {
+            return Arc::new(self.list_places().0);
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(places) = known.as_mut().and_then(Known::still) {
+            return places;
+        }
+        let own = self.nodes().into_iter().chain([self.node.clone()]);
+        let of_kinds = |node| [GuestKind::Qemu, GuestKind::Lxc].map(|kind| self.paths.local_config_dirs(&node, kind));
+        let directories: BTreeSet<PathBuf> = own.flat_map(of_kinds).flatten().chain([self.paths.nodes()]).collect();
+        // Before they are listed, so that nothing can be missed.
+        let witness = Witness::of(directories);
+        let (places, is_whole) = self.list_places();
+        let places = Arc::new(places);
+        *known = witness.filter(|_| is_whole).map(|witness| Known {
+            witness,
+            nodes: self.paths.nodes(),
+            places: Arc::clone(&places),
+        });
+        places
+    }
+
     /// Where the configuration of each guest of the cluster lies and of which kind it is, this node's first; and whether every
     /// directory could be listed.
-    pub fn places(&self) -> (BTreeMap<Vmid, (NodeName, GuestKind)>, bool) {
+    fn list_places(&self) -> (Places, bool) {
         let (mut found, mut is_whole) = (BTreeMap::new(), true);
         for node in std::iter::once(self.node.clone()).chain(self.nodes()) {
             for kind in [GuestKind::Qemu, GuestKind::Lxc] {
@@ -271,6 +320,16 @@ impl Guests {
             }
         }
         None
+    }
+}
+
+impl Known {
+    /// The places, if they are what they were: what is in a configuration does not matter.
+    fn still(&mut self) -> Option<Arc<Places>> {
+        let changed = self.witness.changed()?;
+        let is_config = |path: &Path| path.extension().is_some_and(|extension| extension == "conf");
+        let tells = |path: &PathBuf| is_config(path) || path.parent() == Some(&self.nodes);
+        (!changed.iter().any(tells)).then(|| Arc::clone(&self.places))
     }
 }
 

@@ -242,7 +242,7 @@ impl Hook<'_> {
         // Of pools that were not read only the whole registry knows.
         let is_part = inputs.registry.pools.version == POOLS_VERSION && is_configured_with_others(&file, config);
         if is_part || is_configured_beyond(&inputs.registry.pools, &file, config) {
-            let whole = self.node.store.load_known()?.0.registry;
+            let whole = self.node.store.load_usable()?;
             if let Some((sentence, hint)) = check_configured(&Index::new(&whole), &file, config) {
                 return Err(HookError::Refused { sentence, hint });
             }
@@ -368,7 +368,7 @@ impl Hook<'_> {
 
     /// A guest without assignments is none of our business, unless it poses as one that has some.
     fn stranger(&self, located: &Located) -> Result<(), HookError> {
-        let registry = self.node.store.load_known()?.0.registry;
+        let registry = self.node.store.load_usable()?;
         let ours = located.config.hookscript.as_deref().is_some_and(hookscript::is_ours);
         match check_stranger(&Index::new(&registry), self.vmid, &located.config, ours) {
             Some(problem) => Err(HookError::Refused { sentence: problem.sentence, hint: problem.hint }),

@@ -266,7 +266,7 @@ fn look_at_files(paths: &Paths) -> Result<Files, Unreadable> {
         }
         Err(error) => return Err(format!("cannot look at `{}`: {error}", etc_pve.display()).into()),
     }
-    let registry = node.store.load_known().map_err(out_of_reach)?.0.registry;
+    let registry = node.store.load_usable().map_err(out_of_reach)?;
     let (mut guests, mut unreadable) = (BTreeMap::new(), BTreeMap::new());
     for (vmid, found) in node.guests.all() {
         match found {

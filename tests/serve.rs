@@ -426,6 +426,58 @@ fn the_socket_serves_many_and_a_crash_costs_one() {
     assert_eq!(again.connect().ask("list-keys", json!({}))["done"]["keys"], json!([]));
 }
 
+/// A connection keeps what it has read. Whatever others do to the files between two of its requests counts for the next one.
+#[test]
+fn a_connection_stands_on_what_others_have_written_since() {
+    let node = node();
+    let listener = Listener::start(&node, &[]);
+    let (mut one, mut two) = (listener.connect(), listener.connect());
+    let give = |guest: &str| json!({"vps_id": guest, "address": "203.0.113.12"});
+    let take = || json!({"address": "203.0.113.12"});
+    let holder = |answer: &Value| answer["done"]["address"]["holder"]["vmid"].clone();
+    let code = |answer: &Value| answer["problem"]["code"].clone();
+    assert_eq!(holder(&one.ask("allocate", give("shop"))), 101);
+    // Another connection, in both directions.
+    assert_eq!(code(&two.ask("allocate", give("mail"))), "address-taken");
+    assert_eq!(two.ask("deallocate", take())["done"]["changed"], true);
+    assert_eq!(one.ask("deallocate", take())["done"]["changed"], false);
+    assert_eq!(holder(&two.ask("allocate", give("mail"))), 102);
+    assert_eq!(code(&one.ask("allocate", give("shop"))), "address-taken");
+    // The command line.
+    node.run("release 102 --no-hookscript").ok();
+    assert_eq!(holder(&one.ask("allocate", give("shop"))), 101);
+    // An editor that writes in place, keeping size and time.
+    let path = node.tree.path("etc/pve/public-ip/guests/101.json");
+    let time = fs::metadata(&path).unwrap().modified().unwrap();
+    let text = fs::read_to_string(&path).unwrap().replace("203.0.113.12", "203.0.113.13");
+    fs::write(&path, text).unwrap();
+    fs::File::open(&path).unwrap().set_modified(time).unwrap();
+    assert_eq!(one.ask("deallocate", take())["done"]["changed"], false);
+    assert_eq!(two.ask("deallocate", json!({"address": "203.0.113.13"}))["done"]["changed"], true);
+    assert_eq!(holder(&one.ask("allocate", give("mail"))), 102);
+    // A file that goes, one that cannot be read, and one that is there again.
+    let pools = node.tree.path("etc/pve/public-ip/pools.json");
+    let known = fs::read(&pools).unwrap();
+    fs::remove_file(&pools).unwrap();
+    assert_eq!(code(&two.ask("allocate", json!({"vps_id": "shop", "address": "203.0.113.13"}))), "registry-broken");
+    fs::write(&pools, "{").unwrap();
+    assert_eq!(code(&one.ask("allocate", json!({"vps_id": "shop", "address": "203.0.113.13"}))), "registry-broken");
+    fs::write(&pools, known).unwrap();
+    assert_eq!(holder(&one.ask("allocate", json!({"vps_id": "shop", "address": "203.0.113.13"}))), 101);
+    // A guest that is renamed, and another one that comes.
+    node.tree.qemu(102, "name: post\nnet0: virtio=02:00:00:AA:BB:02,bridge=vmbr0\n");
+    assert_eq!(code(&two.ask("deallocate", json!({"address": "203.0.113.12", "vps_id": "mail"}))), "unknown-guest");
+    node.tree.qemu(103, "name: late\nnet0: virtio=02:00:00:AA:BB:03,bridge=vmbr0\n");
+    assert_eq!(two.ask("deallocate", json!({"address": "203.0.113.12", "vps_id": "post"}))["done"]["changed"], true);
+    assert_eq!(holder(&two.ask("allocate", give("103"))), 103);
+    // The audit log has each change once, whoever made it.
+    let audit = node.run("audit --output-format json").ok().json();
+    let is_given = |entry: &&Value| entry["event"] == "assigned" && entry["address"] == "203.0.113.12";
+    let given: Vec<&Value> = audit["entries"].as_array().unwrap().iter().filter(is_given).collect();
+    let vmids: Vec<&Value> = given.iter().map(|entry| &entry["vmid"]).collect();
+    assert_eq!(vmids, [101, 102, 101, 102, 103], "{audit}");
+}
+
 impl Connection {
     fn ends_or_answers(&mut self) -> bool {
         let line = format!("{}\n", request("list-pools", json!({})));

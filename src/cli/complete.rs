@@ -172,12 +172,13 @@ impl Kind {
 
     fn candidates(self, line: &Line) -> Option<Vec<CompletionCandidate>> {
         let node = Node::open(Paths::new(std::path::absolute(&line.root).ok()?)).ok()?;
-        let registry = || node.store.load_known().ok().map(|(contents, ..)| contents.registry);
+        let registry = || node.store.load_usable().ok();
         let described = |value: String, help: String| CompletionCandidate::new(value).help(Some(help.into()));
         Some(match self {
             Self::Guest => {
-                let guests = node.guests.places().0.into_iter();
+                let guests = node.guests.places();
                 guests
+                    .iter()
                     .map(|(vmid, (node, kind))| described(vmid.to_string(), format!("{} on {node}", kind.noun())))
                     .collect()
             }
@@ -201,7 +202,7 @@ impl Kind {
                     .collect()
             }
             Self::Node => {
-                let nodes: BTreeSet<NodeName> = node.guests.places().0.into_values().map(|(node, _)| node).collect();
+                let nodes: BTreeSet<NodeName> = node.guests.places().values().map(|(node, _)| node.clone()).collect();
                 nodes.into_iter().map(|node| CompletionCandidate::new(node.to_string())).collect()
             }
             Self::Organization => {

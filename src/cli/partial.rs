@@ -11,7 +11,7 @@ use crate::store::StoreError;
 
 /// The registry for looking at. Of files that cannot be used, what was known of them last is in it.
 pub(super) fn readable(node: &Node) -> Result<Registry, StoreError> {
-    let registry = node.store.load_known()?.0.registry;
+    let registry = node.store.load_usable()?;
     warn_of_broken(&registry);
     Ok(registry)
 }

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
@@ -25,6 +25,19 @@ pub fn read_limited(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(size + 1);
     file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// The last `limit` bytes of a regular file, and whether these are all that it has.
+pub fn read_end(path: &Path, limit: u64) -> io::Result<(Vec<u8>, bool)> {
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let begin = meta.len().saturating_sub(limit);
+    let mut bytes = vec![0; usize::try_from(meta.len() - begin).unwrap_or_default()];
+    file.read_exact_at(&mut bytes, begin)?;
+    Ok((bytes, begin == 0))
 }
 
 /// By which the content of a file is known again.
@@ -84,7 +97,8 @@ pub fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_with(path, bytes, "local", readable)
 }
 
-/// As [`replace`], for this user only, and left to the disk for later: whoever reads it finds out if it is not whole.
+/// As [`replace`], for this user only, and left to the disk for later: whoever reads it finds out if it is not whole, or it lies
+/// under /run, which no power failure leaves.
 pub fn replace_soon(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_with(path, bytes, "local", |_| Ok(()))
 }

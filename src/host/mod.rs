@@ -4,3 +4,4 @@ pub mod command;
 pub mod files;
 pub mod service;
 pub mod users;
+pub mod witness;

@@ -112,7 +112,7 @@ fn reread(
         // A free one is not there for a customer until it is the customer's.
         return before.lookup(within).address(address).or_else(|_| before.lookup(None).address(address));
     }
-    Book::read(node)?.lookup(within).address(address)
+    Book::changed(node)?.lookup(within).address(address)
 }
 
 /// One address is asked for: of a pool with both families one of IPv4.
@@ -334,7 +334,7 @@ pub fn create_address(node: &Node, request: &CreateAddress, dry_run: bool) -> Re
         (done.answer.changed, done.node.notes.iter().filter(is_own).cloned().collect())
     };
     let state = if changed { StepState::Done } else { StepState::Unchanged };
-    let now = Book::read(node)?;
+    let now = Book::changed(node)?;
     // A dry run of a new one has nothing to show.
     let shown = now.lookup(None).address(address).ok();
     Ok(AddressChanged { changed, address: shown, steps: vec![step(StepName::Registry, state)], notes, dry_run })

@@ -46,7 +46,7 @@ pub fn acknowledge_conflicts(
 }
 
 fn acknowledge(node: &Node, request: AcknowledgeConflicts, dry_run: bool) -> anyhow::Result<Acknowledged> {
-    let (conflicts, _) = all(node, node.store.load_known()?.0.registry, &BTreeMap::new());
+    let (conflicts, _) = all(node, node.store.load_usable()?, &BTreeMap::new());
     let AcknowledgeConflicts { conflicts: mut ids, all: everything } = request;
     if everything {
         ids.extend(conflicts.iter().filter(|conflict| !conflict.acknowledged).map(|conflict| conflict.id.clone()));
@@ -110,8 +110,8 @@ pub fn claimed(node: &Node) -> Vec<Conflict> {
     if claims.is_empty() {
         return Vec::new();
     }
-    let Ok((snapshot, _)) = node.store.load_known() else { return Vec::new() };
-    let mut conflicts = claims.conflicts(&snapshot.registry, &BTreeSet::new(), now());
+    let Ok(registry) = node.store.load_usable() else { return Vec::new() };
+    let mut conflicts = claims.conflicts(&registry, &BTreeSet::new(), now());
     claims.mark(&mut conflicts);
     conflicts.retain(|conflict| !conflict.acknowledged);
     conflicts

@@ -8,8 +8,9 @@ use crate::code;
 use crate::model::problem::chain;
 use crate::model::{Problem, Subject};
 use crate::plan::{Failed, Inputs, Refusal, notes};
-use crate::reconcile::{Node, Report};
+use crate::reconcile::{Follow, Node, Report};
 use crate::registry::Registry;
+use crate::system::run::Shared;
 
 /// What this node did to follow a change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -34,8 +35,11 @@ pub(crate) fn follow<T>(node: &Node, dry_run: bool, about: &Subject, answer: T) 
     if dry_run {
         return done;
     }
-    match node.reconcile_and_ask() {
-        Ok(report) => done.node = followed(report, about),
+    match node.follow(about) {
+        Ok(Follow::Own(report)) => done.node = followed(report, about),
+        Ok(Follow::Shared(Shared { failed, notes, .. })) => {
+            done.node = Followed { failed, notes, ..Followed::default() }
+        }
         Err(error) => {
             let apply = "`pve-public-ip apply`";
             let hint = match error.hint() {

@@ -1,15 +1,16 @@
 //! Looks at the registry for callers of the API: the guest of a name, addresses, pools, the past.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::{conflicts, own_addresses, problem_of};
 use crate::audit::{Query, holders};
 use crate::code;
-use crate::guest::Located;
+use crate::guest::{Located, Places};
 use crate::lookup::{self, Lookup, Meant, Named};
-use crate::model::{GuestKind, MacAddr, NodeName, Problem, Subject, Vmid};
+use crate::model::{MacAddr, Problem, Subject, Vmid};
 use crate::plan::GuestState;
 use crate::reconcile::{Node, Sources};
 use crate::registry::Registry;
@@ -26,24 +27,29 @@ use crate::view::{Comparison, GuardStatus, GuestNic, NodeFacts, View};
 /// What a caller's questions are answered from.
 pub(super) struct Book {
     pub(super) registry: Registry,
-    places: BTreeMap<Vmid, (NodeName, GuestKind)>,
+    places: Arc<Places>,
     own: Vec<IpNet>,
 }
 
 impl Book {
     /// Reads it now: what changes something begins with this.
     pub(super) fn read(node: &Node) -> Result<Self, Problem> {
-        Self::of(node, node.store.load_known().map(|(snapshot, _)| snapshot.registry))
+        Self::of(node, node.store.load_usable())
     }
 
-    /// The same, perhaps as it was a moment ago.
+    /// As a change that was just made has left it.
+    pub(super) fn changed(node: &Node) -> Result<Self, Problem> {
+        node.store.last_read().map_or_else(|| Self::read(node), |registry| Self::of(node, Ok(registry)))
+    }
+
+    /// As [`Self::read`], perhaps as it was a moment ago.
     fn recent(node: &Node) -> Result<Self, Problem> {
         Self::of(node, node.store.load_recent())
     }
 
     fn of(node: &Node, registry: Result<Registry, StoreError>) -> Result<Self, Problem> {
         let registry = registry.map_err(|error| problem_of(&error.into()))?;
-        Ok(Self { registry, places: node.guests.places().0, own: own_addresses() })
+        Ok(Self { registry, places: node.guests.places(), own: own_addresses() })
     }
 
     pub(super) fn lookup<'a>(&'a self, within: Option<&'a str>) -> Lookup<'a> {

@@ -223,13 +223,17 @@ pub(crate) fn change<T>(
         let before = registry.clone();
         let outcome = change(registry)?;
         room::check(&before, registry)?;
-        node.store.admits(&before, registry)?;
         Ok(outcome)
     };
     if dry_run {
-        let mut registry = node.store.load()?.registry;
-        return Ok(checked(&mut registry)?);
+        let before = node.store.load()?.registry;
+        let mut after = before.clone();
+        let outcome = checked(&mut after)?;
+        node.store.admits(&before, &after)?;
+        return Ok(outcome);
     }
+    // Whoever changes something reads all once more to follow.
+    node.store.attend();
     node.store.change(|registry| checked(registry).map_err(StoreError::from))
 }
 

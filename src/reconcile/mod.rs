@@ -46,11 +46,11 @@ use crate::model::problem::chain;
 use crate::model::{Code, NodeName, Vmid};
 use crate::paths::Paths;
 use crate::plan::{
-    Failed, Inputs, NetState, Obstacles, Outcome, Presence, Problem, Refusal, Step, carry_out, questions,
+    Failed, Inputs, NetState, Obstacles, Outcome, Presence, Problem, Refusal, Step, Subject, carry_out, questions,
 };
 use crate::registry::Registry;
 use crate::store::{Store, StoreError};
-use crate::system::run::{RunError, RunState};
+use crate::system::run::{RunError, RunState, Shared, Tick};
 use crate::system::{FilterError, KernelError};
 
 /// What is said of a cluster file system that hangs.
@@ -115,6 +115,15 @@ pub struct Report {
     pub unreadable: usize,
     /// What guests were told of their gateways, by port.
     pub greetings: Greetings,
+}
+
+/// How a node followed a change.
+#[derive(Debug)]
+pub enum Follow {
+    /// By this reconciliation.
+    Own(Report),
+    /// By one that somebody else began after the change was written.
+    Shared(Shared),
 }
 
 /// Why the node could not be brought to its desired state, or looked at.
@@ -282,6 +291,12 @@ impl Node {
         Self { paths, name, store, guests, networks: Arc::new(Kernels) }
     }
 
+    /// For whoever goes on asking and changing: what has not changed is not read again, as far as the file system tells.
+    pub fn attend(&self) {
+        self.store.attend();
+        self.guests.attend();
+    }
+
     /// A connection for changes.
     pub(crate) fn network(&self, run: &RunState) -> Result<Box<dyn Network>, ReconcileError> {
         self.networks.to_change(run, self.store.node_file().and_then(|file| file.log_group))
@@ -302,13 +317,41 @@ impl Node {
     /// not know by itself, and takes in who answers. To ask needs no lock, and takes a second at most; nothing is asked that
     /// was asked a while ago, so that the files are read once as a rule.
     pub fn reconcile_and_ask(&self) -> Result<Report, ReconcileError> {
-        let (mut report, questions) = {
-            let run = RunState::lock(&self.paths, NODE_LOCK_LIMIT)?;
-            let mut sources = self.read_sources_in_time()?;
-            let report = self.reconcile_by(&run, &mut sources, Mode::Apply)?;
-            (report, questions(sources.inputs()))
+        let run = RunState::lock(&self.paths, NODE_LOCK_LIMIT)?;
+        self.reconcile_locked(run, |_, _, _| {})
+    }
+
+    /// As [`Self::reconcile_and_ask`] for a change that was written before. If it had to wait for the node's lock, a
+    /// reconciliation for other changes may have begun after that, and has taken this one in: many changes at once cost little
+    /// more than one. That does not count if something of it failed for the node or for `about`.
+    pub fn follow(&self, about: &Subject) -> Result<Follow, ReconcileError> {
+        let written = Tick::now();
+        let run = RunState::lock(&self.paths, NODE_LOCK_LIMIT)?;
+        let shared = written.and_then(|written| run.followed_since(&written));
+        let is_own = |failed: &Problem| failed.subject == Subject::Node || failed.subject == *about;
+        if let Some(shared) = shared.filter(|shared| !shared.failed.iter().any(is_own)) {
+            return Ok(Follow::Shared(shared));
+        }
+        let note = |run: &RunState, sources: &Sources, report: &Report| {
+            if let Some(began) = sources.began.clone().filter(|_| sources.are_whole()) {
+                let failed = report.failed.iter().map(Failed::problem).collect();
+                run.set_followed(&Shared { began, failed, notes: report.notes.clone() });
+            }
         };
-        if !ask_routers(&self.paths, &questions) {
+        self.reconcile_locked(run, note).map(Follow::Own)
+    }
+
+    /// Does it with the node's lock, of which nothing is left when routers are asked.
+    fn reconcile_locked(
+        &self,
+        run: RunState,
+        note: impl FnOnce(&RunState, &Sources, &Report),
+    ) -> Result<Report, ReconcileError> {
+        let mut sources = self.read_sources_in_time()?;
+        let mut report = self.reconcile_by(&run, &mut sources, Mode::Apply)?;
+        note(&run, &sources, &report);
+        drop(run);
+        if !ask_routers(&self.paths, &questions(sources.inputs())) {
             return Ok(report);
         }
         let again = self.reconcile(Mode::Apply)?;

@@ -14,7 +14,7 @@ use crate::registry::Registry;
 use crate::ruleset::Backend;
 use crate::store::News;
 use crate::system::KernelError;
-use crate::system::run::{Mark, RunState};
+use crate::system::run::{Mark, RunState, Tick};
 
 /// How long the cluster file system may take for all files before it is said what is waited for; a cluster of 100,000
 /// addresses takes a second.
@@ -26,6 +26,8 @@ const GIVEN_UP: Duration = Duration::from_secs(10);
 /// What lies under `/etc/pve`, as it was read at one moment.
 #[derive(Debug)]
 pub struct Sources {
+    /// When the first of it was read.
+    pub(super) began: Option<Tick>,
     pub(super) inputs: Inputs,
     pub(super) pools_source: BTreeMap<String, u64>,
     /// The fingerprint of each guest's file in the registry.
@@ -119,8 +121,9 @@ impl Node {
 
     /// Reads what lies under `/etc/pve`: pools, assignments, guests' configurations.
     pub fn read_sources(&self) -> Result<Sources, ReconcileError> {
+        let began = Tick::now();
         let (snapshot, news) = self.store.load_known()?;
-        let (pools_source, prints) = (snapshot.pools_source(&self.paths), snapshot.guests().collect());
+        let (pools_source, prints) = (snapshot.pools_source(), snapshot.guests().collect());
         let registry = snapshot.registry;
         let local = self.guests.local()?.into_iter();
         let mut guests: BTreeMap<Vmid, Located> =
@@ -144,7 +147,7 @@ impl Node {
         // What was read while the file system went away is not what it says.
         self.store.check_mounted()?;
         let inputs = Inputs::new(self.name.clone(), registry, guests);
-        Ok(Sources { inputs, pools_source, prints, unreadable, news })
+        Ok(Sources { began, inputs, pools_source, prints, unreadable, news })
     }
 
     /// As [`Self::read_sources`], without the cluster's files: by the copies of the registry and the marks of the guests that run
@@ -159,7 +162,7 @@ impl Node {
         }
         let inputs = Inputs::new(self.name.clone(), registry, guests);
         let (pools_source, prints, unreadable) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
-        Some(Sources { inputs, pools_source, prints, unreadable, news: News::default() })
+        Some(Sources { began: None, inputs, pools_source, prints, unreadable, news: News::default() })
     }
 
     /// Who runs here, by marks and ports; says which guests' configurations could not be read.

@@ -282,3 +282,73 @@ fn a_kept_baseline_misses_nothing() {
         assert_eq!(scene.net.world().reads > reads, is_read, "{change:?}");
     }
 }
+
+/// One reconciliation does for all changes that were written before it began, and for no other.
+#[test]
+fn many_changes_are_followed_at_once() {
+    let scene = Scene::running();
+    let about = Subject::Guest(vmid(100));
+    let own = |followed: Follow| match followed {
+        Follow::Own(report) => Some(report.steps.len()),
+        Follow::Shared(shared) => {
+            assert_eq!(shared.failed.len(), 1);
+            None
+        }
+    };
+    let follow = || own(scene.node.follow(&about).unwrap());
+    assert!(follow().is_some_and(|steps| steps > 0));
+    // What was reconciled before this change began before it was written.
+    assert_eq!(follow(), Some(0));
+    let failed = |subject: Subject| vec![crate::model::Problem::new(crate::code!("failed"), subject, "no", "")];
+    let share = |later: bool, subject: Subject| {
+        let mut began = Tick::now().unwrap();
+        if later {
+            began = began.later(Duration::from_secs(3600));
+        }
+        let run = RunState::lock(&scene.node.paths, NODE_LOCK_LIMIT).unwrap();
+        run.set_followed(&Shared { began, failed: failed(subject), notes: Vec::new() });
+    };
+    share(true, Subject::Guest(vmid(102)));
+    assert_eq!(follow(), None, "somebody else's trouble is told");
+    share(false, Subject::Guest(vmid(102)));
+    assert_eq!(follow(), Some(0));
+    for subject in [about.clone(), Subject::Node] {
+        share(true, subject);
+        assert_eq!(follow(), Some(0), "what failed for this guest is tried again");
+    }
+    share(true, Subject::Guest(vmid(102)));
+    let note = scene.node.paths.run().join("followed");
+    let text = crate::host::files::read_limited(&note, 1 << 16).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    let boot = crate::host::files::read_kernel(std::path::Path::new("/proc/sys/kernel/random/boot_id")).unwrap();
+    crate::host::files::replace(&note, text.replace(boot.trim(), "another boot").as_bytes()).unwrap();
+    assert_eq!(follow(), Some(0));
+}
+
+/// While the lock is waited for, somebody else does it.
+#[test]
+fn who_waits_for_the_lock_is_followed_by_whoever_has_it() {
+    let scene = Scene::running();
+    let node = scene.node.clone();
+    node.reconcile(Mode::Apply).unwrap();
+    let run = RunState::lock(&node.paths, NODE_LOCK_LIMIT).unwrap();
+    let waiter = {
+        let node = node.clone();
+        std::thread::spawn(move || {
+            node.follow(&Subject::Guest(vmid(100))).map(|follow| matches!(follow, Follow::Shared(_)))
+        })
+    };
+    // It is in the kernel's queue.
+    let locks = || crate::host::files::read_kernel(std::path::Path::new("/proc/locks")).unwrap();
+    let inode = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(node.paths.run().join("node.lock")).unwrap());
+    let is_waiting = || locks().lines().any(|line| line.contains("->") && line.contains(&format!(":{inode} ")));
+    while !is_waiting() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    node.reconcile_locked(run, |run, sources, report| {
+        let began = sources.began.clone().unwrap();
+        run.set_followed(&Shared { began, failed: Vec::new(), notes: report.notes.clone() });
+    })
+    .unwrap();
+    assert!(waiter.join().unwrap().unwrap());
+}

@@ -83,7 +83,10 @@ fn answered(node: &mut Option<Node>, paths: &Paths, peer: &str, envelope: Envelo
     let node = match (node, Node::open(paths.clone())) {
         // Its name may be another one by now.
         (Some(known), Ok(now)) if known.name == now.name => known,
-        (node, Ok(now)) => node.insert(now),
+        (node, Ok(now)) => {
+            now.attend();
+            node.insert(now)
+        }
         (_, Err(error)) => return Outcome::Problem(ops::problem_of(&error.into())),
     };
     ops::act_for(node, &author(peer, &envelope.author));

@@ -60,7 +60,7 @@ impl Watcher<'_> {
                 Err(refusal) => return problem(refusal),
             };
         let mut log = Log::at_end(paths.audit_log())?;
-        let mut places = node.guests.places().0;
+        let mut places = node.guests.places();
         let mut claims = claims(&node);
         let (mut told, mut looked) = (Instant::now(), Instant::now());
         let mut tell = |event: Event| send(output, self.id.cloned(), Outcome::Event(event));
@@ -74,14 +74,14 @@ impl Watcher<'_> {
             let mut events: Vec<Event> = log.next()?.iter().filter_map(of_entry).collect();
             if looked.elapsed() >= ROUND {
                 looked = Instant::now();
-                let before = std::mem::replace(&mut places, node.guests.places().0);
+                let before = std::mem::replace(&mut places, node.guests.places());
                 events.extend(moves(&before, &places));
                 let before = std::mem::replace(&mut claims, self::claims(&node));
                 let new = claims.iter().filter(|(id, _)| !before.contains_key(*id));
                 events.extend(new.flat_map(|(_, events)| events.clone()));
             }
             if !events.is_empty() {
-                let registry = node.store.load_known().map(|(snapshot, _)| snapshot.registry).unwrap_or_default();
+                let registry = node.store.load_usable().unwrap_or_default();
                 for event in events.into_iter().flat_map(|event| completed(event, &registry)) {
                     let is_meant = wanted.is_none_or(|vmid| event.vmid == Some(vmid));
                     let is_seen = self.within.is_none_or(|within| event.organization.as_deref() == Some(within));

@@ -142,6 +142,9 @@ type Identified<'a> = (&'a Registry, Option<u64>);
 /// When there are more bytes of lines than this, the whole is written again.
 const LINES: u64 = 1 << 20;
 
+/// In so many bytes the last line is looked for first.
+const END: u64 = 16 << 10;
+
 impl Journal {
     /// The log under `paths`.
     pub fn new(paths: &Paths, node: &NodeName) -> Self {
@@ -162,8 +165,7 @@ impl Journal {
     /// Writes down what this process made of the registry, and what others did that has no entry yet. The registry must be
     /// locked against other processes of this node.
     pub fn follow(&self, (before, was): Identified<'_>, (after, is): Identified<'_>) {
-        let lines = self.lines();
-        let is_known = was.is_some() && lines.last().and_then(|line| line.files) == was;
+        let is_known = was.is_some() && self.last_files() == was;
         if is_known && is.is_some() {
             let mut mine = self.entries(changes(before, after), false).peekable();
             let is_nothing = mine.peek().is_none();
@@ -176,7 +178,7 @@ impl Journal {
             said(logged.and_then(|()| added()));
             return;
         }
-        let known = self.known(lines);
+        let known = self.known(self.lines());
         let seen = self.seen(before, &known);
         let found = self.entries(changes(&known, &seen), true);
         let mut entries = found.chain(self.entries(changes(before, after), false)).peekable();
@@ -209,6 +211,18 @@ impl Journal {
         let line = [b"\n", serde_json::to_vec(line)?.as_slice(), b"\n"].concat();
         file.write_all(&line)?;
         file.sync_data()
+    }
+
+    /// By which the registry's files were recognised at the last line; `None`: it does not say, or was cut off. The lines before
+    /// it are as good as never needed, and may be a megabyte.
+    fn last_files(&self) -> Option<u64> {
+        let (end, is_whole) = files::read_end(&self.paths.audited_since(), END).ok()?;
+        let mut lines = end.split(|byte| *byte == b'\n').rev().filter(|line| !line.is_empty());
+        let last = lines.next()?;
+        if is_whole || lines.next().is_some() {
+            return serde_json::from_slice::<Line>(last).ok()?.files;
+        }
+        self.lines().pop()?.files
     }
 
     fn lines(&self) -> Vec<Line> {
@@ -563,8 +577,17 @@ mod tests {
         journal.follow((&states[3], Some(3)), (&states[3], Some(3)));
         journal.follow((&states[2], Some(9)), (&states[2], Some(9)));
         assert_eq!(entries()[3..], ["assigned 203.0.113.1 found"]);
-        // Half a line, as a process leaves that is killed.
+        // A last line of which only a part lies at the end of the file.
         let path = journal.paths.audited_since();
+        assert_eq!(journal.last_files(), Some(9));
+        let long = format!("\n{{\"files\":9,\"later\":\"{}\"}}\n", "x".repeat(usize::try_from(END).unwrap()));
+        let mut longer = fs::read(&path).unwrap();
+        longer.extend_from_slice(long.replace(":9,", ":10,").as_bytes());
+        let before = fs::read(&path).unwrap();
+        files::replace(&path, &longer).unwrap();
+        assert_eq!(journal.last_files(), Some(10));
+        files::replace(&path, &before).unwrap();
+        // Half a line, as a process leaves that is killed.
         let mut torn = fs::read(&path).unwrap();
         journal.follow((&states[2], Some(9)), (&states[3], Some(3)));
         let line = fs::read(&path).unwrap();

@@ -41,8 +41,8 @@ impl LastGood {
     }
 
     /// How a file of the registry is called in it: `guests/100.json`.
-    pub(super) fn name(&self, path: &Path) -> Option<String> {
-        Some(path.strip_prefix(&self.registry).ok()?.to_str()?.to_owned())
+    pub(super) fn name<'a>(&self, path: &'a Path) -> Option<&'a str> {
+        path.to_str()?.strip_prefix(self.registry.to_str()?)?.strip_prefix('/')
     }
 
     /// The copy of a file of the registry.
@@ -66,27 +66,28 @@ impl LastGood {
         files::names(&self.directory.join(directory))
     }
 
-    /// What of these files, which can be used, has no copy: each with its fingerprint and, unless its copy has the same, its
-    /// content. `known` are the fingerprints of the copies, `gone` says which of these have no file any more.
+    /// What of these files, which can be used, has no copy: each by name and fingerprint; `content` has what is in it, unless its
+    /// copy has the same. `known` are the fingerprints of the copies, `gone` says which of these have no file any more.
     pub(super) fn news<'a>(
         &self,
         known: BTreeMap<String, u64>,
-        good: impl Iterator<Item = (&'a Path, u64, Option<&'a [u8]>)>,
-        gone: impl Fn(&Path) -> bool,
+        good: impl Iterator<Item = (&'a str, u64)>,
+        content: impl Fn(&str) -> Option<&'a [u8]>,
+        gone: impl Fn(&str) -> bool,
     ) -> News {
         let mut news = News::default();
-        for (path, hash, content) in good {
-            let Some(name) = self.name(path) else { continue };
-            if let Some(content) = content.filter(|_| known.get(&name) != Some(&hash)) {
-                news.write.push((self.directory.join(&name), content.to_vec()));
+        for (name, hash) in good {
+            let is_known = known.get(name) == Some(&hash);
+            if let Some(content) = (!is_known).then(|| content(name)).flatten() {
+                news.write.push((self.directory.join(name), content.to_vec()));
             }
-            news.index.insert(name, hash);
+            news.index.insert(name.to_owned(), hash);
         }
         for (name, hash) in known {
             if news.index.contains_key(&name) {
                 continue;
             }
-            if gone(&self.registry.join(&name)) {
+            if gone(&name) {
                 news.remove.push(self.directory.join(&name));
             } else {
                 news.index.insert(name, hash);

@@ -80,7 +80,7 @@ impl RegistryLock {
         let mut asked = None::<Instant>;
         loop {
             // Before and after: whenever this process dies, the next one of this node knows whose the directory is.
-            let _ = files::replace(&mark, attempt().as_bytes());
+            let _ = files::replace_soon(&mark, attempt().as_bytes());
             let made = fs::create_dir(&directory);
             if made.is_err() {
                 let _ = fs::remove_file(&mark);
@@ -100,7 +100,7 @@ impl RegistryLock {
             sleep(Duration::from_millis(50));
         }
         if let Some(identity) = identity(&directory) {
-            let _ = files::replace(&mark, identity.as_bytes());
+            let _ = files::replace_soon(&mark, identity.as_bytes());
         }
         Ok(Self { directory, mark, since: Instant::now(), _local: local })
     }

@@ -8,6 +8,7 @@ mod caller;
 mod error;
 pub mod journal;
 pub mod keys;
+mod known;
 mod last_good;
 mod lock;
 mod reading;
@@ -20,7 +21,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,11 +34,12 @@ use crate::registry::Registry;
 use crate::registry::document::{self, POOLS_VERSION, PoolsFile, VERSION};
 pub use error::StoreError;
 use journal::Journal;
+use known::Known;
 use last_good::LastGood;
 pub use last_good::News;
 pub use lock::LockError;
 pub use reading::Read;
-use reading::read;
+use reading::{named, read};
 
 /// How long a command waits for other writers.
 const LOCK_LIMIT: Duration = Duration::from_secs(30);
@@ -47,7 +51,9 @@ pub struct Store {
     node: NodeName,
     last_good: LastGood,
     /// What was read last: a file that has the same content is not read into a document once more.
-    known: Arc<Mutex<Snapshot>>,
+    known: Arc<Mutex<Known>>,
+    /// Whether changes of what was read are noticed.
+    attends: Arc<AtomicBool>,
     /// The same for questions that may be answered from a moment ago.
     recent: Arc<Mutex<Option<recent::Recent>>>,
     /// Where its changes are written down.
@@ -59,8 +65,8 @@ pub struct Store {
 pub struct Snapshot {
     /// What the files say.
     pub registry: Registry,
-    /// The fingerprint of each file that is there.
-    files: BTreeMap<PathBuf, u64>,
+    /// The fingerprint of each file that is there, by its name in the registry: `guests/100.json`.
+    files: Arc<BTreeMap<String, u64>>,
     /// The content of those of which this node has no copy, or that cannot be used; kept only where somebody asks for it.
     contents: BTreeMap<PathBuf, Vec<u8>>,
 }
@@ -68,27 +74,26 @@ pub struct Snapshot {
 impl Snapshot {
     /// The fingerprint of every guest's file that can be used.
     pub fn guests(&self) -> impl Iterator<Item = (Vmid, u64)> {
-        let vmid = |path: &Path| path.file_stem()?.to_str()?.parse().ok();
-        let guests = self.files.iter().filter_map(move |(path, print)| Some((vmid(path)?, *print)));
+        let guests = self.below(reading::GUESTS).filter_map(|(name, print)| Some((named(name)?, print)));
         guests.filter(|(vmid, _)| self.registry.guests.contains_key(vmid))
     }
 
     /// As [`Store::pools_source`] of all pools, by what was read. What was recalled in the place of a file counts for nothing.
-    pub fn pools_source(&self, paths: &Paths) -> BTreeMap<String, u64> {
-        let directory = paths.pool_files();
-        let of_pools = self.files.iter().filter(|(path, _)| path.parent() == Some(&directory));
-        let named = of_pools.filter_map(|(path, print)| Some((path.file_stem()?.to_str()?.to_owned(), *print)));
+    pub fn pools_source(&self) -> BTreeMap<String, u64> {
+        let named = self.below(reading::POOLS);
+        let named = named.filter_map(|(name, print)| Some((name.strip_suffix(".json")?.to_owned(), print)));
         let sources: BTreeMap<String, u64> = named.collect();
         if sources.is_empty() {
-            let print = self.files.get(&paths.pools_file()).copied();
+            let print = self.files.get("pools.json").copied();
             return BTreeMap::from([("pools.json".to_owned(), print.unwrap_or_else(|| files::fingerprint(b"")))]);
         }
         sources
     }
 
-    /// Whether a file was the same at that time.
-    fn had(&self, path: &Path, print: u64) -> bool {
-        self.files.get(path) == Some(&print)
+    /// The files whose names begin so, by the rest of their names.
+    fn below(&self, directory: &'static str) -> impl Iterator<Item = (&str, u64)> {
+        let names = self.files.range::<str, _>((Bound::Included(directory), Bound::Unbounded));
+        names.map_while(move |(name, print)| Some((name.strip_prefix(directory)?, *print)))
     }
 }
 
@@ -96,8 +101,8 @@ impl Store {
     /// The registry of the node `node` under `paths`.
     pub fn new(paths: &Paths, node: &NodeName) -> Self {
         let (last_good, journal) = (LastGood::new(paths), Journal::new(paths, node));
-        let known = Arc::new(Mutex::new(Snapshot::default()));
-        Self { paths: paths.clone(), node: node.clone(), last_good, known, recent: Arc::default(), journal }
+        let (known, attends, recent) = (Arc::default(), Arc::default(), Arc::default());
+        Self { paths: paths.clone(), node: node.clone(), last_good, known, attends, recent, journal }
     }
 
     /// By which the pools of these names are known again, file by file: what does not exist or cannot be read is nothing. Of
@@ -125,9 +130,8 @@ impl Store {
     }
 
     /// By which the files that the audit log knows are told from others; `None`: not all of them can be used.
-    fn identity(&self, snapshot: &Snapshot) -> Option<u64> {
-        let is_audited = |path: &Path| *path != self.paths.released_file();
-        let files = snapshot.files.iter().filter(|(path, _)| is_audited(path));
+    fn identity(snapshot: &Snapshot) -> Option<u64> {
+        let files = snapshot.files.iter().filter(|(name, _)| *name != "released.json");
         snapshot.registry.broken.is_empty().then(|| {
             let mut hasher = DefaultHasher::new();
             files.for_each(|file| file.hash(&mut hasher));

@@ -5,11 +5,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::error::read_hint;
 use super::{Snapshot, Store, StoreError};
 use crate::host::files;
+use crate::host::witness::is_plain;
 use crate::model::{PoolName, Vmid};
 use crate::registry::Registry;
 use crate::registry::document::{
@@ -23,44 +24,19 @@ pub type Read<T> = (Result<T, DocumentError>, Vec<u8>);
 impl Store {
     /// Reads everything. Files that cannot be used are listed in [`Registry::broken`].
     pub fn load(&self) -> Result<Snapshot, StoreError> {
-        self.load_with(None)
-    }
-
-    /// The same, with the contents of the files whose copies have other fingerprints.
-    pub(super) fn load_with(&self, copies: Option<&BTreeMap<String, u64>>) -> Result<Snapshot, StoreError> {
         self.check_mounted()?;
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut snapshot = Snapshot::default();
-        let mut reading = Reading { store: self, known: &known, copies, snapshot: &mut snapshot };
-        reading.pools();
-        reading.released();
-        reading.node();
-        reading.guests();
-        let holds = snapshot.registry.guests.values().any(|guest| !guest.is_empty());
-        if holds && !snapshot.files.contains_key(&self.paths.pools_file()) {
-            snapshot.registry.broken.extend(self.missing_pools());
-        }
-        let missing = self.missing_files(&snapshot.registry);
-        snapshot.registry.broken.extend(missing);
-        self.know(&snapshot);
-        Ok(snapshot)
+        Ok(self.read_files(None))
     }
 
-    /// Keeps what was read for the next look at it.
-    pub(super) fn know(&self, snapshot: &Snapshot) {
-        let Snapshot { registry, mut files, .. } = snapshot.clone();
-        // What could not be used is looked at again.
-        files.retain(|path, _| registry.broken.iter().all(|error| error.path != *path));
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) =
-            Snapshot { registry, files, contents: BTreeMap::new() };
-    }
-
-    /// The same for a pool that has a file of its own.
-    fn missing_files(&self, registry: &Registry) -> Vec<DocumentError> {
-        let guests = registry.guests.values().flat_map(GuestFile::addresses);
-        let held: BTreeSet<&PoolName> = guests.map(|(.., assigned)| &assigned.pool).collect();
-        let gone = held.into_iter().filter(|name| !registry.pools.pools.contains_key(*name));
-        let paths = gone.map(|name| self.paths.pool_file(name));
+    /// Files of pools that guests hold addresses of, and that are not there. Only these guests are looked at.
+    fn missing_files(&self, registry: &Registry, is_meant: impl Fn(Vmid) -> bool) -> Vec<DocumentError> {
+        let guests = registry.guests.iter().filter(|(vmid, _)| is_meant(**vmid));
+        let assigned = guests.flat_map(|(_, guest)| guest.addresses());
+        let mut last = None;
+        // Hundreds in a row are of one pool.
+        let held = assigned.map(|(.., assigned)| &assigned.pool).filter(|pool| last.replace(*pool) != Some(*pool));
+        let gone: BTreeSet<&PoolName> = held.filter(|name| !registry.pools.pools.contains_key(*name)).collect();
+        let paths = gone.into_iter().map(|name| self.paths.pool_file(name));
         let is_missing = |path: &PathBuf| {
             let said = [path, &self.paths.pools_file(), &self.paths.pool_files()];
             let is_said = registry.broken.iter().any(|error| said.contains(&&error.path));
@@ -107,7 +83,7 @@ impl Store {
             UPGRADE.clone_into(&mut error.hint);
         } else if error.fault != Fault::Newer {
             let is_listing = [self.paths.guest_files(), self.paths.pool_files()].contains(&error.path);
-            let has_copy = |name: &String| !is_listing && self.copy_of(name).is_some();
+            let has_copy = |name: &&str| !is_listing && self.copy_of(name).is_some();
             if let Some(name) = self.last_good.name(&error.path).filter(has_copy) {
                 let restore = format!("`pve-public-ip registry restore {name}` puts the last known good copy back");
                 error.hint =
@@ -135,10 +111,10 @@ impl Store {
     /// away, and never the directory.
     fn gone(&self, directory: &Path) -> Option<DocumentError> {
         let name = self.last_good.name(directory)?;
-        if directory.symlink_metadata().is_ok() || self.last_good.names(&name).is_empty() {
+        if directory.symlink_metadata().is_ok() || self.last_good.names(name).is_empty() {
             return None;
         }
-        let copies = self.paths.last_good().join(&name);
+        let copies = self.paths.last_good().join(name);
         let hint = format!(
             "`cp -r {} {}` puts the last known good copies back; if all of it is meant to be gone: `mkdir {}`",
             copies.display(),
@@ -170,9 +146,7 @@ impl Store {
         let mut files = Vec::new();
         for entry in entries {
             let name = entry.map_err(failed)?.file_name();
-            // Other names are temporary files and what FUSE leaves (`.fuse_hidden...`).
-            let named = name.to_str().and_then(|name| name.strip_suffix(".json")).and_then(|stem| stem.parse().ok());
-            if let Some(named) = named {
+            if let Some(named) = name.to_str().and_then(named) {
                 files.push((named, directory.join(name)));
             }
         }
@@ -181,16 +155,75 @@ impl Store {
     }
 }
 
+/// What a file of this name in a directory is about: other names are temporary files and what FUSE leaves
+/// (`.fuse_hidden...`).
+pub(super) fn named<T: FromStr>(name: &str) -> Option<T> {
+    name.strip_suffix(".json")?.parse().ok()
+}
+
 /// One look at all files. What was read before and has not changed is what it was.
-struct Reading<'a> {
-    store: &'a Store,
-    known: &'a Snapshot,
+pub(super) struct Reading<'a> {
+    pub(super) store: &'a Store,
+    pub(super) known: &'a Snapshot,
     /// The fingerprints of this node's copies, if somebody asks for what these lack.
-    copies: Option<&'a BTreeMap<String, u64>>,
-    snapshot: &'a mut Snapshot,
+    pub(super) copies: Option<&'a BTreeMap<String, u64>>,
+    /// Files whose changes nobody tells, where that matters.
+    pub(super) hidden: Option<BTreeSet<PathBuf>>,
+    pub(super) snapshot: Snapshot,
 }
 
 impl Reading<'_> {
+    pub(super) fn all(&mut self) {
+        self.pools();
+        self.released();
+        self.node();
+        self.guests();
+        self.missing(|_| true);
+    }
+
+    /// As [`Self::all`], where only these may read otherwise than what is known.
+    pub(super) fn again(&mut self, changed: &BTreeSet<PathBuf>) {
+        self.snapshot = self.known.clone();
+        if changed.is_empty() {
+            return;
+        }
+        let (store, paths) = (self.store, &self.store.paths);
+        if changed.iter().any(|path| paths.is_of_pools(path)) {
+            let is_other = |name: &String| name != "pools.json" && !name.starts_with(POOLS);
+            Arc::make_mut(&mut self.snapshot.files).retain(|name, _| is_other(name));
+            self.snapshot.registry.pools = PoolsFile::default();
+            self.pools();
+        }
+        if changed.contains(&paths.released_file()) {
+            self.forget(&paths.released_file());
+            self.snapshot.registry.released = ReleasedFile::default();
+            self.released();
+        }
+        if changed.contains(&paths.node_file(&store.node)) {
+            self.forget(&paths.node_file(&store.node));
+            self.node();
+        }
+        let directory = paths.guest_files();
+        let mut guests = BTreeSet::new();
+        for path in changed.iter().filter(|path| path.parent() == Some(&directory)) {
+            let Some(vmid) = path.file_name().and_then(|name| named(name.to_str()?)) else { continue };
+            guests.insert(vmid);
+            // `0100.json` is not how it is called.
+            let path = paths.guest_file(vmid);
+            self.forget(&path);
+            self.snapshot.registry.guests.remove(&vmid);
+            self.guest(vmid, path);
+        }
+        let are_pools_same = !changed.iter().any(|path| paths.is_of_pools(path));
+        self.missing(|vmid| !are_pools_same || guests.contains(&vmid));
+    }
+
+    fn forget(&mut self, path: &Path) {
+        if let Some(name) = self.store.last_good.name(path) {
+            Arc::make_mut(&mut self.snapshot.files).remove(name);
+        }
+    }
+
     /// What a file says: `known` if that was read of the same content, else what `parse` makes of it; `None`: there is no
     /// file, or it cannot be used.
     fn keep<T>(
@@ -199,20 +232,26 @@ impl Reading<'_> {
         known: Option<T>,
         parse: impl FnOnce(&Path, &[u8]) -> Result<T, DocumentError>,
     ) -> Option<T> {
+        let name = self.store.last_good.name(&path)?.to_owned();
+        if let Some(hidden) = &mut self.hidden {
+            // Before it is read: it may be made one meanwhile.
+            if is_plain(&path) {
+                hidden.remove(&path)
+            } else {
+                hidden.insert(path.clone())
+            };
+        }
         let (mut print, mut is_known) = (files::fingerprint(b""), false);
         let parse = |path: &Path, bytes: &[u8]| {
             print = files::fingerprint(bytes);
-            is_known = self.known.had(path, print);
+            is_known = self.known.files.get(&name) == Some(&print);
             known.filter(|_| is_known).map_or_else(|| parse(path, bytes), Ok)
         };
         let (parsed, bytes) = self.store.document(&path, parse)?;
-        let has_copy = |copies: &BTreeMap<String, u64>| {
-            self.store.last_good.name(&path).is_some_and(|name| copies.get(&name) == Some(&print))
-        };
-        if parsed.is_err() || self.copies.is_some_and(|copies| !has_copy(copies)) {
-            self.snapshot.contents.insert(path.clone(), bytes);
+        if parsed.is_err() || self.copies.is_some_and(|copies| copies.get(&name) != Some(&print)) {
+            self.snapshot.contents.insert(path, bytes);
         }
-        self.snapshot.files.insert(path, print);
+        Arc::make_mut(&mut self.snapshot.files).insert(name, print);
         parsed.map_err(|error| self.snapshot.registry.broken.push(error)).ok()
     }
 
@@ -220,9 +259,9 @@ impl Reading<'_> {
     fn pools(&mut self) {
         let path = self.store.paths.pools_file();
         let known = Some(&self.known.registry.pools).filter(|pools| pools.version == VERSION).cloned();
-        match self.keep(path.clone(), known, document::parse::<PoolsFile>) {
+        match self.keep(path, known, document::parse::<PoolsFile>) {
             Some(pools) if pools.version == VERSION => self.snapshot.registry.pools = pools,
-            None if self.snapshot.files.contains_key(&path) => {}
+            None if self.snapshot.files.contains_key("pools.json") => {}
             None if !self.store.paths.pool_files().exists() => {}
             _ => self.pool_files(),
         }
@@ -273,7 +312,8 @@ impl Reading<'_> {
 
     fn released(&mut self) {
         let path = self.store.paths.released_file();
-        if let Some(released) = self.keep(path, None, document::parse::<ReleasedFile>) {
+        let known = self.known.files.contains_key("released.json").then(|| self.known.registry.released.clone());
+        if let Some(released) = self.keep(path, known, document::parse::<ReleasedFile>) {
             self.snapshot.registry.released = released;
         }
     }
@@ -285,8 +325,8 @@ impl Reading<'_> {
 
     fn guests(&mut self) {
         // Without pools nothing of the registry is there: it was removed, and not a part of it lost.
-        let has_pools = self.snapshot.files.contains_key(&self.store.paths.pools_file())
-            || !self.snapshot.registry.pools.pools.is_empty();
+        let has_pools =
+            self.snapshot.files.contains_key("pools.json") || !self.snapshot.registry.pools.pools.is_empty();
         if let Some(error) = self.store.gone(&self.store.paths.guest_files()).filter(|_| has_pools) {
             self.snapshot.registry.broken.push(error);
             return;
@@ -299,14 +339,35 @@ impl Reading<'_> {
             }
         };
         for (vmid, path) in files {
-            let known = self.known.registry.guests.share(&vmid);
-            let parse = |path: &Path, bytes: &[u8]| parse_guest(vmid, path, bytes).map(Arc::new);
-            if let Some(guest) = self.keep(path, known, parse) {
-                self.snapshot.registry.guests.insert_shared(vmid, guest);
-            }
+            self.guest(vmid, path);
         }
     }
+
+    fn guest(&mut self, vmid: Vmid, path: PathBuf) {
+        let known = self.known.registry.guests.share(&vmid);
+        let parse = |path: &Path, bytes: &[u8]| parse_guest(vmid, path, bytes).map(Arc::new);
+        if let Some(guest) = self.keep(path, known, parse) {
+            self.snapshot.registry.guests.insert_shared(vmid, guest);
+        }
+    }
+
+    /// What should be there and is not; as far as these guests need it, for the others it was looked for before.
+    fn missing(&mut self, is_meant: impl Fn(Vmid) -> bool) {
+        let Snapshot { registry, files, .. } = &mut self.snapshot;
+        let holds = registry.guests.values().any(|guest: &GuestFile| !guest.is_empty());
+        if holds && !files.contains_key("pools.json") {
+            registry.broken.extend(self.store.missing_pools());
+        }
+        let missing = self.store.missing_files(registry, is_meant);
+        registry.broken.extend(missing);
+    }
 }
+
+/// How the names of the pools' files begin.
+pub(super) const POOLS: &str = "pools/";
+
+/// How the names of the guests' files begin.
+pub(super) const GUESTS: &str = "guests/";
 
 pub(super) fn parse_pool(name: &PoolName, path: &Path, bytes: &[u8]) -> Result<Pool, DocumentError> {
     let file: PoolFile = document::parse(path, bytes)?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::last_good::News;
 use super::lock::RegistryLock;
-use super::reading::{parse_pool, read};
+use super::reading::{GUESTS, POOLS, parse_pool, read};
 use super::{LOCK_LIMIT, Snapshot, Store, StoreError};
 use crate::host::files;
 use crate::model::{IfName, PoolName, Vmid};
@@ -21,27 +21,33 @@ impl Store {
     /// What of it has no copy yet is for [`Self::remember`].
     pub fn load_known(&self) -> Result<(Snapshot, News), StoreError> {
         let copies = self.last_good.index();
-        let mut snapshot = self.load_with(Some(&copies))?;
+        self.check_mounted()?;
+        let mut snapshot = self.read_files(Some(&copies));
         let bad: BTreeSet<PathBuf> = snapshot.registry.broken.iter().map(|error| error.path.clone()).collect();
+        let is_bad: BTreeSet<&str> = bad.iter().filter_map(|path| self.last_good.name(path)).collect();
         let mut contents = std::mem::take(&mut snapshot.contents);
-        let good = snapshot.files.iter().filter(|(path, _)| !bad.contains(*path));
-        let good = good.map(|(path, print)| (path.as_path(), *print, contents.get(path).map(Vec::as_slice)));
-        let guests = self.paths.guest_files();
-        let pools = self.paths.pool_files();
-        let is_well = |directory: &PathBuf| !bad.contains(directory);
-        let are_pools_well = is_well(&pools) && is_well(&self.paths.pools_file());
-        let is_gone = |path: &Path| {
+        let content = |name: &str| contents.get(&self.paths.registry().join(name)).map(Vec::as_slice);
+        let good = snapshot.files.iter().filter(|(name, _)| !is_bad.contains(name.as_str()));
+        let are_pools_well = !is_bad.contains("pools") && !is_bad.contains("pools.json");
+        let is_gone = |name: &str| {
             let is_listed =
-                path.parent() == Some(&guests) && is_well(&guests) || path.parent() == Some(&pools) && are_pools_well;
-            is_listed && !bad.contains(path)
+                name.starts_with(GUESTS) && !is_bad.contains("guests") || name.starts_with(POOLS) && are_pools_well;
+            is_listed && !is_bad.contains(name)
         };
-        let news = self.last_good.news(copies, good, is_gone);
+        let news = self.last_good.news(copies, good.map(|(name, print)| (name.as_str(), *print)), content, is_gone);
         contents.retain(|path, _| bad.contains(path));
         snapshot.contents = contents;
         for path in &bad {
             self.recall(&mut snapshot, path);
         }
         Ok((snapshot, news))
+    }
+
+    /// The registry by which guests are protected, for whoever keeps no copies: these are looked at only in the place of what cannot
+    /// be used.
+    pub fn load_usable(&self) -> Result<Registry, StoreError> {
+        let registry = self.load()?.registry;
+        if registry.broken.is_empty() { Ok(registry) } else { Ok(self.load_known()?.0.registry) }
     }
 
     /// The registry as this node knew it last, without a look at the files: for when `/etc/pve` does not answer, or is not there.
@@ -236,7 +242,7 @@ impl Store {
         let written = files::directories(path.parent().unwrap_or(&path));
         written.and_then(|()| files::replace_as(&path, copy, self.node.as_str())).map_err(failed(&path))?;
         let after = self.load()?;
-        self.journal.follow((&before, None), (&after.registry, self.identity(&after)));
+        self.journal.follow((&before, None), (&after.registry, Self::identity(&after)));
         Ok(aside)
     }
 }

@@ -40,7 +40,7 @@ impl Store {
             }
         }
         let at = Instant::now();
-        let registry = self.load_known()?.0.registry;
+        let registry = self.load_usable()?;
         // Not the time after the load: what changed meanwhile may be missing in it.
         let is_same = stamp.is_some() && stamp == self.stamp();
         *recent = stamp.filter(|_| is_same && registry.broken.is_empty()).map(|stamp| Recent {

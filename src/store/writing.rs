@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::lock::RegistryLock;
 use super::reading::read;
@@ -23,7 +24,7 @@ impl Store {
         self.check_mounted()?;
         let lock = RegistryLock::take(&self.paths, LOCK_LIMIT).map_err(StoreError::from)?;
         let mut snapshot = self.load()?;
-        let was = self.identity(&snapshot);
+        let was = Self::identity(&snapshot);
         let before = snapshot.registry.clone();
         let outcome = match change(&mut snapshot.registry) {
             Ok(outcome) => outcome,
@@ -33,15 +34,18 @@ impl Store {
                 return Err(error);
             }
         };
-        for (path, bytes) in self.save(&before, &snapshot, &lock)? {
+        let written = self.save(&before, &snapshot, &lock)?;
+        let files = Arc::make_mut(&mut snapshot.files);
+        for (path, bytes) in &written {
+            let Some(name) = self.last_good.name(path) else { continue };
             match bytes {
-                Some(bytes) => drop(snapshot.files.insert(path, files::fingerprint(&bytes))),
-                None => drop(snapshot.files.remove(&path)),
+                Some(bytes) => drop(files.insert(name.to_owned(), files::fingerprint(bytes))),
+                None => drop(files.remove(name)),
             }
         }
-        self.know(&snapshot);
+        self.known().keep(snapshot.clone(), self);
         // Still under the lock, so that the order of the entries is that of the changes.
-        self.journal.follow((&before, was), (&snapshot.registry, self.identity(&snapshot)));
+        self.journal.follow((&before, was), (&snapshot.registry, Self::identity(&snapshot)));
         Ok(outcome)
     }
 
@@ -80,7 +84,7 @@ impl Store {
     pub fn audit(&self) -> Result<bool, StoreError> {
         let Some(_lock) = RegistryLock::of_this_node(&self.paths)? else { return Ok(false) };
         let snapshot = self.load()?;
-        let now = (&snapshot.registry, self.identity(&snapshot));
+        let now = (&snapshot.registry, Self::identity(&snapshot));
         self.journal.follow(now, now);
         Ok(true)
     }
@@ -108,7 +112,8 @@ impl Store {
         let is_left = |path: &Path| before.pools.version == VERSION && path.parent() == Some(&self.paths.pool_files());
         for (path, _) in writes.iter().filter(|(path, _)| !is_left(path)) {
             let now = read(path).map_err(|source| StoreError::Read { path: path.clone(), source })?;
-            if now.as_deref().map(files::fingerprint).as_ref() != snapshot.files.get(path) {
+            let known = self.last_good.name(path).and_then(|name| snapshot.files.get(name));
+            if now.as_deref().map(files::fingerprint).as_ref() != known {
                 return Err(StoreError::Changed { path: path.clone() });
             }
         }

@@ -16,13 +16,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::nftables::Reference;
 use crate::code;
 use crate::host::files;
-use crate::model::{Code, GuestKind, Vmid};
+use crate::model::{Code, GuestKind, Problem, Vmid};
 use crate::paths::Paths;
 use crate::plan::Support;
 use crate::registry::document::{BackendChoice, GuestFile, PoolsFile};
@@ -158,6 +159,47 @@ fn wait(mut file: fs::File, limit: Duration) -> Option<Result<Flock<fs::File>, (
     turn.recv_timeout(limit).ok()
 }
 
+/// A moment of this node since it booted, to be compared with those of other processes. No clock that somebody sets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tick {
+    /// The boot that it is counted from.
+    boot: String,
+    since_boot: Duration,
+}
+
+impl Tick {
+    /// Now; `None`: the kernel does not say.
+    pub fn now() -> Option<Self> {
+        let boot = files::read_kernel(Path::new("/proc/sys/kernel/random/boot_id")).ok()?;
+        let time = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?;
+        Some(Self { boot: boot.trim().to_owned(), since_boot: time.into() })
+    }
+
+    fn is_before(&self, other: &Self) -> bool {
+        self.boot == other.boot && self.since_boot < other.since_boot
+    }
+
+    /// So much later.
+    #[cfg(test)]
+    pub(crate) fn later(self, by: Duration) -> Self {
+        Self { since_boot: self.since_boot + by, ..self }
+    }
+}
+
+/// What a reconciliation of the whole node came to, for those whose changes it has taken in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shared {
+    /// When it began to read the files.
+    pub began: Tick,
+    /// What failed of it.
+    pub failed: Vec<Problem>,
+    /// What may surprise.
+    pub notes: Vec<Problem>,
+}
+
+/// The note of what was reconciled last for somebody who had changed the registry.
+const SHARED: &str = "followed";
+
 impl RunError {
     /// Its kind.
     pub fn code(&self) -> Code {
@@ -285,7 +327,7 @@ impl RunState {
         let path = self.mark_path(vmid);
         let failed = |source| RunError::Io { path: path.clone(), source };
         let bytes = serde_json::to_vec(mark).map_err(|error| failed(error.into()))?;
-        files::replace(&path, &bytes).map_err(failed)
+        files::replace_soon(&path, &bytes).map_err(failed)
     }
 
     /// Forgets a guest; after the kernel has.
@@ -322,7 +364,7 @@ impl RunState {
     /// Notes which files were compared with each other; what was noted before did not see them.
     pub fn set_compared(&self, prints: impl Iterator<Item = (Vmid, u64)>) {
         let lines: String = prints.map(|(vmid, print)| comparison(vmid, print) + "\n").collect();
-        let _ = files::replace(&self.directory.join("compared"), lines.as_bytes());
+        let _ = files::replace_soon(&self.directory.join("compared"), lines.as_bytes());
     }
 
     /// The part of the pools that was read for this guest, if one was kept.
@@ -346,7 +388,7 @@ impl RunState {
     /// Keeps it.
     pub fn set_pools_part(&self, vmid: Vmid, part: &PoolsPart) {
         let Ok(bytes) = serde_json::to_vec(part) else { return };
-        let _ = files::replace(&self.directory.join("pools").join(vmid.to_string()), &bytes);
+        let _ = files::replace_soon(&self.directory.join("pools").join(vmid.to_string()), &bytes);
     }
 
     /// The fingerprints that the rules of the text with this hash have in this node's kernel, if they were taken.
@@ -376,7 +418,7 @@ impl RunState {
             return;
         }
         let line = format!("{text_hash:016x} {bridge:016x} {inet:016x}\n");
-        let _ = files::replace(&self.directory.join("rules"), line.as_bytes());
+        let _ = files::replace_soon(&self.directory.join("rules"), line.as_bytes());
     }
 
     /// What the guard noted last; `None`: it has not run since the node booted.
@@ -393,7 +435,19 @@ impl RunState {
     /// Notes something of the guard's; needs no lock, because there is one guard, and helps only those who look.
     pub fn set_note<T: Serialize>(paths: &Paths, name: &str, note: &T) {
         let Ok(bytes) = serde_json::to_vec(note) else { return };
-        let _ = files::replace(&paths.run().join(name), &bytes);
+        let _ = files::replace_soon(&paths.run().join(name), &bytes);
+    }
+
+    /// What came of a reconciliation that began after this moment: whatever was written before it is taken in.
+    pub fn followed_since(&self, written: &Tick) -> Option<Shared> {
+        let bytes = files::read_note(&self.directory.join(SHARED), 16 << 20)?;
+        serde_json::from_slice::<Shared>(&bytes).ok().filter(|shared| written.is_before(&shared.began))
+    }
+
+    /// Notes it for those who wait for the node's lock meanwhile.
+    pub fn set_followed(&self, shared: &Shared) {
+        let Ok(bytes) = serde_json::to_vec(shared) else { return };
+        let _ = files::replace_soon(&self.directory.join(SHARED), &bytes);
     }
 
     /// What this kernel has shown that it can do since it booted.
@@ -405,7 +459,7 @@ impl RunState {
     /// Notes that; helps only whoever asks next.
     pub fn set_proven_features(paths: &Paths, features: &BTreeSet<String>) {
         let lines: String = features.iter().map(|feature| format!("{feature}\n")).collect();
-        let _ = files::replace(&paths.run().join("features"), lines.as_bytes());
+        let _ = files::replace_soon(&paths.run().join("features"), lines.as_bytes());
     }
 
     /// What filters routed traffic since the node booted, if that was decided.
@@ -419,7 +473,7 @@ impl RunState {
         let path = self.directory.join("backend");
         let failed = |source| RunError::Io { path: path.clone(), source };
         let bytes = serde_json::to_vec(note).map_err(|error| failed(error.into()))?;
-        files::replace(&path, &bytes).map_err(failed)
+        files::replace_soon(&path, &bytes).map_err(failed)
     }
 
     /// Has it decided once more, at the next look.
@@ -445,7 +499,7 @@ impl RunState {
     /// Notes that it was, if that is news.
     pub fn set_node_applied(&self, basis: &[u8]) {
         if self.noted_basis().as_deref() != Some(basis) {
-            let _ = files::replace(&self.directory.join("node"), basis);
+            let _ = files::replace_soon(&self.directory.join("node"), basis);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a caller of the API means and sees: the guest of a name, what is known of an address, pages of addresses.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::str::FromStr as _;
@@ -126,8 +127,12 @@ pub fn nics(guest: &Named, interface: Option<NicId>, mac: Option<MacAddr>) -> Re
 #[derive(Debug)]
 pub struct Lookup<'a> {
     registry: &'a Registry,
-    inventory: Inventory<'a>,
-    pools: BTreeMap<&'a PoolName, EntryIndex<'a>>,
+    own: &'a [IpNet],
+    now: Moment,
+    /// The states of all addresses, made when they are needed: one address is found sooner than all are sorted.
+    inventory: OnceCell<Inventory<'a>>,
+    /// The entries of each pool, sorted when they are needed.
+    pools: BTreeMap<&'a PoolName, OnceCell<EntryIndex<'a>>>,
     places: &'a BTreeMap<Vmid, (NodeName, GuestKind)>,
     /// The organization whose addresses exist for the caller.
     within: Option<&'a str>,
@@ -140,13 +145,22 @@ impl<'a> Lookup<'a> {
     /// `own` are the node's own addresses; `places` says where guests are.
     pub fn of(
         registry: &'a Registry,
-        own: &[IpNet],
+        own: &'a [IpNet],
         places: &'a BTreeMap<Vmid, (NodeName, GuestKind)>,
         within: Option<&'a str>,
         now: Moment,
     ) -> Self {
-        let pools = registry.pools.pools.iter().map(|(name, pool)| (name, EntryIndex::new(pool))).collect();
-        Self { registry, inventory: Inventory::of(registry, own, now), pools, places, within }
+        let pools = registry.pools.pools.keys().map(|name| (name, OnceCell::new())).collect();
+        Self { registry, own, now, inventory: OnceCell::new(), pools, places, within }
+    }
+
+    fn inventory(&self) -> &Inventory<'a> {
+        self.inventory.get_or_init(|| Inventory::of(self.registry, self.own, self.now))
+    }
+
+    fn entry(&self, pool: &PoolName, address: Prefix) -> Option<&'a PoolAddress> {
+        let contents = self.registry.pools.pools.get(pool)?;
+        self.pools.get(pool)?.get_or_init(|| EntryIndex::new(contents)).entry(address)
     }
 
     /// Whether an assignment exists for the caller.
@@ -172,22 +186,19 @@ impl<'a> Lookup<'a> {
 
     /// The holders of an address, as far as the caller may know them.
     pub fn holders(&self, address: Prefix) -> Vec<Holding<'a>> {
-        self.inventory.holders().overlapping(address).filter(|holding| self.is_seen(holding)).collect()
+        self.registry.overlapping(address).into_iter().filter(|holding| self.is_seen(holding)).collect()
     }
 
     /// Whether somebody whom the caller must not know of holds the address.
     pub fn is_foreign(&self, address: Prefix) -> bool {
-        self.inventory.holders().overlapping(address).any(|holding| !self.is_seen(&holding))
+        self.registry.overlapping(address).iter().any(|holding| !self.is_seen(holding))
     }
 
     /// What is known of an address or of a prefix as it was created.
     pub fn address(&self, address: Prefix) -> Result<Address, Problem> {
         // The same work whether it exists for the caller or not.
-        let held = self.inventory.holders().overlapping(address).next();
-        let found = self.registry.pools.pools.iter().find_map(|(name, pool)| {
-            let entry = self.pools.get(name)?.entry(address)?;
-            Some((name, pool, entry))
-        });
+        let held = self.registry.overlapping(address).into_iter().next();
+        let found = self.registry.pool_of(address).and_then(|(name, pool)| Some((name, pool, pool.entry(address)?)));
         if let Some(holding) = held {
             return if self.is_seen(&holding) { Ok(self.held(&holding)) } else { Err(Self::unknown(address)) };
         }
@@ -197,14 +208,14 @@ impl<'a> Lookup<'a> {
             let hint = "`pve-public-ip verify` names the file";
             return Err(Problem::new(code!("registry-broken"), Subject::Address(address), sentence, hint));
         }
-        let spans = self.inventory.spans(pool, entry);
+        let spans = self.inventory().spans(pool, entry);
         let span = spans.iter().find(|span| (span.first..=span.last).contains(&address.first()));
         let state = span.map_or(&State::Free, |span| &span.state);
         Ok(unheld(name, pool, entry, address, state))
     }
 
     fn held(&self, (vmid, interface, nic, assigned): &Holding<'_>) -> Address {
-        let entry = self.pools.get(&assigned.pool).and_then(|index| index.entry(assigned.address));
+        let entry = self.entry(&assigned.pool, assigned.address);
         let bridged = self.registry.pools.pools.get(&assigned.pool).is_some_and(|pool| pool.mode() == Mode::Bridged);
         let whole = entry.map_or(assigned.address, |entry| entry.address);
         Address {
@@ -238,7 +249,7 @@ impl<'a> Lookup<'a> {
     }
 
     fn summary(&self, name: &PoolName, pool: &Pool) -> PoolSummary {
-        let totals = self.inventory.totals(pool).into_iter().zip([4, 6]);
+        let totals = self.inventory().totals(pool).into_iter().zip([4, 6]);
         PoolSummary {
             name: name.clone(),
             profile: pool.profile_name().to_owned(),
@@ -322,7 +333,7 @@ impl<'a> Lookup<'a> {
         entries.sort_by_key(|(.., entry)| entry.address);
         let full = found.len() + wanted;
         for (name, pool, entry) in entries {
-            let spans = self.inventory.spans(pool, entry);
+            let spans = self.inventory().spans(pool, entry);
             let mut put = |prefix: Prefix, state: &State<'_>| {
                 let position = Position { prefix, holder: None };
                 if after.is_none_or(|after| position > after) && found.len() < full {

@@ -56,9 +56,8 @@ fn is_harmless(text: &str, has_lines: bool) -> bool {
     // U+0080 to U+00BF, U+0600 to U+063F, U+F000 to U+FFFF, U+C0000 and more.
     let is_first = |byte: u8| (byte == 0xc2) | (byte == 0xd8) | (byte == 0xef) | (byte >= 0xf3);
     // U+2000 to U+207F.
-    let mut pairs = bytes.iter().zip(bytes.iter().skip(1));
-    all_at_once(bytes, |byte| !is_control(byte) & !is_first(byte))
-        && !pairs.any(|(first, second)| (*first == 0xe2) & (*second <= 0x81))
+    let is_second = |at: usize| bytes.get(at + 1).is_some_and(|second| *second <= 0x81);
+    all_at_once(bytes, |byte| !is_control(byte) & !is_first(byte)) && !memchr::memchr_iter(0xe2, bytes).any(is_second)
 }
 
 /// A table of a hundred thousand addresses is much text: it is looked at in pieces, without a branch for each byte, so that the

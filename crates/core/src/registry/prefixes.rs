@@ -123,6 +123,21 @@ impl<'a> Holders<'a> {
     }
 }
 
+impl Registry {
+    /// As [`Holders::overlapping`], for whoever asks once: looks at all that is assigned, which is sooner done than to sort it.
+    pub fn overlapping(&self, prefix: Prefix) -> Vec<Holding<'_>> {
+        let mut found: Vec<Holding<'_>> =
+            self.assignments().filter(|(.., assigned)| assigned.address.overlaps(prefix)).collect();
+        // Those around it first, the widest before the others, as they are shorter.
+        found.sort_by_key(|(vmid, nic, _, assigned)| {
+            let around = assigned.address != prefix && assigned.address.contains(prefix);
+            let length = assigned.address.net().prefix_len();
+            (!around, if around { length } else { 0 }, assigned.address, *vmid, *nic)
+        });
+        found
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
@@ -155,6 +170,33 @@ mod tests {
             let found: BTreeSet<Prefix> = map.overlapping(asked).flatten().copied().collect();
             let expected: BTreeSet<Prefix> = known.into_iter().filter(|known| known.overlaps(asked)).collect();
             prop_assert_eq!(found, expected);
+        }
+
+        /// One pass finds the same as the sorted list, in the same order.
+        #[test]
+        fn one_look_finds_what_the_sorted_list_finds(
+            held in proptest::collection::vec((any::<bool>(), 0u8..32, 0u8..6, 100u32..104), 0..30),
+            asked in (any::<bool>(), 0u8..32, 0u8..6),
+        ) {
+            let mut registry = Registry::default();
+            for (v4, low, length, vmid) in held {
+                let vmid: Vmid = vmid.to_string().parse().unwrap();
+                let assigned = serde_json::json!({"address": prefix(v4, low, length), "pool": "a",
+                    "assigned_at": "2026-11-22T10:00:00Z"});
+                let interface = serde_json::json!({"mac": "02:00:00:00:00:01", "addresses": []});
+                let guest = registry.guests.get_or_insert_with(vmid, || GuestFile::new(vmid));
+                let interface = guest.interfaces.entry(NicId::FIRST)
+                    .or_insert_with(|| serde_json::from_value(interface).unwrap());
+                let assigned: Assigned = serde_json::from_value(assigned).unwrap();
+                if interface.addresses.iter().all(|known| known.address != assigned.address) {
+                    interface.addresses.push(assigned);
+                }
+            }
+            let asked = prefix(asked.0, asked.1, asked.2);
+            let shown = |(vmid, nic, _, assigned): &Holding<'_>| (*vmid, *nic, assigned.address);
+            let sorted: Vec<_> = Holders::of(&registry).overlapping(asked).map(|holding| shown(&holding)).collect();
+            let found: Vec<_> = registry.overlapping(asked).iter().map(shown).collect();
+            prop_assert_eq!(found, sorted);
         }
     }
 }
