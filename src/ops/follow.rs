@@ -36,7 +36,7 @@ pub(crate) fn follow<T>(node: &Node, dry_run: bool, about: &Subject, answer: T) 
         return done;
     }
     match node.follow(about) {
-        Ok(Follow::Own(report)) => done.node = followed(report, about),
+        Ok(Follow::Own(report)) => done.node = followed(*report, about),
         Ok(Follow::Shared(Shared { failed, notes, .. })) => {
             done.node = Followed { failed, notes, ..Followed::default() }
         }

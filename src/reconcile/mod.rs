@@ -121,7 +121,7 @@ pub struct Report {
 #[derive(Debug)]
 pub enum Follow {
     /// By this reconciliation.
-    Own(Report),
+    Own(Box<Report>),
     /// By one that somebody else began after the change was written.
     Shared(Shared),
 }
@@ -338,7 +338,7 @@ impl Node {
                 run.set_followed(&Shared { began, failed, notes: report.notes.clone() });
             }
         };
-        self.reconcile_locked(run, note).map(Follow::Own)
+        self.reconcile_locked(run, note).map(|report| Follow::Own(Box::new(report)))
     }
 
     /// Does it with the node's lock, of which nothing is left when routers are asked.

@@ -289,7 +289,9 @@ mod tests {
             let wanted = if turn == 0 { 10 } else { 99 + turn };
             assert_eq!(seen.unwrap(), format!("203.0.113.{wanted}"));
         }
-        stores.iter().for_each(|store| assert_eq!(store.load().unwrap().registry, kept.fresh()));
+        for store in &stores {
+            assert_eq!(store.load().unwrap().registry, kept.fresh());
+        }
         // Nothing is written by a change that fails, and nothing of it is known.
         let failed = stores[0].change(|registry| {
             registry.guests.remove(&vmid);
@@ -307,7 +309,7 @@ mod tests {
             fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
         let (one, two) = (kept.at("guests/1.tmp"), kept.at("guests/2.tmp"));
         fs::write(&one, "").unwrap();
-        for _ in 0..limit / 4 + 1 {
+        for _ in 0..=limit / 4 {
             fs::rename(&one, &two).unwrap();
             fs::rename(&two, &one).unwrap();
         }
