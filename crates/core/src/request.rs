@@ -647,7 +647,7 @@ impl Envelope {
         let no_object = |why: String| refused(format!("the request is no JSON object: {why}"));
         let mut map = match serde_json::from_str(line) {
             Ok(Once(Value::Object(map))) => map,
-            Ok(Once(other)) => return Err(no_object(format!("it is `{other}`"))),
+            Ok(_) => return Err(no_object("it is another value".to_owned())),
             Err(error) => return Err(no_object(error.to_string())),
         };
         match map.remove("version") {
