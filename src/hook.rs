@@ -22,6 +22,7 @@ use crate::hookscript;
 use crate::host::{command, files};
 use crate::inspect::{self, Moment};
 use crate::model::{Code, GuestKind, MacAddr, NodeName, PoolName, Prefix, Vmid};
+use crate::plan::watch::enforce_of;
 use crate::plan::{
     Index, Inputs, Presence, check_configured, check_filtered, check_guest, check_stranger, is_configured_beyond,
     is_configured_with_others,
@@ -30,7 +31,7 @@ use crate::reconcile::{
     Baseline, GuestScope, Mode, Network, Node, ReconcileError, Reconciler, Scope, Transition, Which,
     announce_addresses, compare,
 };
-use crate::registry::document::{CloudInitCheck, DocumentError, GuestFile, POOLS_VERSION, Pool};
+use crate::registry::document::{CloudInitCheck, DocumentError, Enforce, GuestFile, POOLS_VERSION, Pool};
 use crate::store::StoreError;
 use crate::system::run::{MarkPhase, PoolsPart, RunError, RunState, fingerprint};
 use crate::system::{FilterError, KernelError};
@@ -257,7 +258,9 @@ impl Hook<'_> {
         self.check_conflicts(&run, &bytes)?;
         let phase = if presence == Presence::Incoming { MarkPhase::Incoming } else { MarkPhase::Starting };
         self.bind(&run, &mut *self.node.network(&run)?, &mut inputs, &file, phase, &pools)?;
-        log::info!("guest {} is protected: {}", self.vmid, summary(&file, inputs.guests[&self.vmid].config.kind));
+        let is_enforced = file.interfaces.values().all(|one| enforce_of(&inputs.registry, one) == Enforce::On);
+        let how = if is_enforced { "protected" } else { "only watched, as its pool is" };
+        log::info!("guest {} is {how}: {}", self.vmid, summary(&file, inputs.guests[&self.vmid].config.kind));
         Ok(())
     }
 

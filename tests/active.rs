@@ -23,7 +23,7 @@ fn node() -> Node {
     node.tree.qemu(102, "name: vpn\nnet0: virtio=02:00:00:AA:BB:03,bridge=vmbr1\n");
     node.run("pool create routed --profile generic-routed --bridge vmbr1 --gateway4 203.0.113.250 198.51.100.0/30")
         .ok();
-    node.run("pool set ovh-rbx --uplink-guard enforce").ok();
+    node.run("pool set ovh-rbx --uplink-guard enforce --yes").ok();
     node.run("assign 100 203.0.113.10 2001:db8:0:1::10 --no-hookscript").ok();
     node.run("assign 101 203.0.113.11 --no-hookscript").ok();
     node.run("assign 102 198.51.100.2 --no-hookscript").ok();

@@ -12,7 +12,10 @@ mod differential {
     use std::time::{Duration, Instant, SystemTime};
 
     use ipnet::IpNet;
+    use pve_public_ip::model::PoolName;
     use pve_public_ip::oracle::{Bindings, PortRole, Verdict, delivery, verdict};
+    use pve_public_ip::plan::explain::Judge;
+    use pve_public_ip::registry::document::Enforce;
     use pve_public_ip::ruleset::Table;
     use pve_public_ip::selftest::{frames, verdicts};
     use pve_public_ip::system::Nftables;
@@ -71,6 +74,8 @@ mod differential {
         local: Vec<Mac>,
         fences: u64,
         sink: Sink,
+        /// If pools are only watched: what judges then.
+        judge: Option<Judge>,
     }
 
     /// The port by which everything leaves the bridge.
@@ -112,6 +117,11 @@ mod differential {
         }
 
         fn with_sink(sink: Sink) -> Self {
+            Self::watching(sink, &[])
+        }
+
+        /// With pools that are only watched.
+        fn watching(sink: Sink, watched: &[&str]) -> Self {
             let mut lab = Lab::new();
             let own = |port: &'static str, mac: Mac| (port, mac);
             let mut ports = BOUND.map(|(port, vmid, nic, _)| own(port, guest_mac(vmid, nic))).to_vec();
@@ -142,7 +152,13 @@ mod differential {
             let node_mac = link_mac("vmbr0");
             let mut nftables = Nftables::open().expect("nf_tables");
             nftables.declare_sets(Table::Bridge).expect("load the sets");
-            nftables.change_elements(&scene::elements(node_mac, sink.delivers), &[]).expect("add the elements");
+            let mut inputs = scene::inputs(node_mac, sink.delivers);
+            for name in watched {
+                inputs.registry.pools.pools.get_mut(&name.parse::<PoolName>().unwrap()).unwrap().enforce =
+                    Some(Enforce::Watch);
+            }
+            let judge = (!watched.is_empty()).then(|| Judge::of(&inputs));
+            nftables.change_elements(&scene::elements(&inputs), &[]).expect("add the elements");
             nftables.load_rules(Table::Bridge, None).expect("load the rules");
 
             let mut local = vec![node_mac];
@@ -168,11 +184,20 @@ mod differential {
                     words.own.extend(port.own.iter().map(IpNet::addr));
                 }
             }
-            Self { lab, players, bindings, words, local, fences: 0, sink }
+            Self { lab, players, bindings, words, local, fences: 0, sink, judge }
         }
 
         /// What must become of a frame on its way to the sink.
-        fn wanted(&self, frame: &[u8], from: &PortRole) -> Verdict {
+        fn wanted(&self, frame: &[u8], player: &Player) -> Verdict {
+            let from = &player.role;
+            if let Some(judge) = &self.judge {
+                // The router's port is one by the test's own word: that it is not for the pools.
+                let from = judge.roles(player.port.parse().unwrap());
+                let sent = judge.sent(frame, &from).verdict;
+                let to = judge.roles(self.sink.port.parse().unwrap());
+                let is_sent = sent == Verdict::Pass && self.sink.delivers;
+                return if is_sent { judge.delivered(frame, &from, &to).verdict } else { sent };
+            }
             match verdict(frame, from, &self.bindings) {
                 Verdict::Pass if self.sink.delivers => delivery(frame, from, &self.sink.role, &self.bindings),
                 verdict => verdict,
@@ -357,9 +382,9 @@ mod differential {
     impl Tally {
         fn play(&mut self, arena: &mut Arena, player: usize, frames: &[Vec<u8>]) {
             let arrived = arena.play(player, frames);
-            let Player { port, role, .. } = &arena.players[player];
+            let Player { port, .. } = &arena.players[player];
             for (frame, arrived) in frames.iter().zip(arrived) {
-                let wanted = arena.wanted(frame, role);
+                let wanted = arena.wanted(frame, &arena.players[player]);
                 let (column, agrees) = match wanted {
                     Verdict::Pass => (0, arrived),
                     Verdict::Drop(_) => (1, !arrived),
@@ -767,6 +792,21 @@ mod differential {
         ] {
             for seed in [FIXED_SEED, seed()] {
                 run(&mut Arena::with_sink(sink.clone()), seed, FRAMES / 8, None);
+            }
+        }
+    }
+
+    /// What is dropped because of a pool that is only watched passes, and nothing else does.
+    #[test]
+    fn a_watched_pool_stops_nothing_and_the_others_do() {
+        for watched in [&["public"][..], &["returning"], &["public", "returning"]] {
+            for (port, role) in [(SINK, None), ("tap100i0", Some(scene::bound_role(100, 0, 10)))] {
+                let sink = role.map_or_else(Sink::open, |role| Sink::to(port, role));
+                for seed in [FIXED_SEED, seed()] {
+                    let mut arena = Arena::watching(sink.clone(), watched);
+                    arena.players.retain(|player| player.port != "tap202i0");
+                    run(&mut arena, seed, FRAMES / 10, None);
+                }
             }
         }
     }

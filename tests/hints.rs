@@ -85,6 +85,28 @@ const SITUATIONS: &[Situation] = &[
         "hook 100 pre-start",
     ),
     ("another bridge", |node| conf(node, "net0: virtio=02:00:00:AA:BB:00,bridge=vmbr1\n"), "hook 100 pre-start"),
+    (
+        "an address that is in use and not assigned",
+        |node| {
+            let conf = "name: mail\nnet0: virtio=02:00:00:AA:BB:01,bridge=vmbr0\nipconfig0: ip=203.0.113.11/24\n";
+            node.run("pool set ovh-rbx --enforce watch").ok();
+            node.tree.qemu(101, conf);
+        },
+        "pool set ovh-rbx --enforce on",
+    ),
+    (
+        "an address that is in use, for a pool that is enforced",
+        |node| {
+            let conf = "name: mail\nnet0: virtio=02:00:00:AA:BB:01,bridge=vmbr0\nipconfig0: ip=203.0.113.20/24\n";
+            node.tree.qemu(101, conf);
+        },
+        "pool add ovh-rbx 203.0.113.20",
+    ),
+    (
+        "MACs that the provider may know",
+        |node| drop(node.net.sh("ip link add eno1 type veth peer name p0; ip link set eno1 master vmbr0 up")),
+        "pool set ovh-rbx --uplink-guard enforce",
+    ),
     ("no bridge", |node| conf(node, "net0: virtio=02:00:00:AA:BB:00\n"), "verify"),
     ("no MAC", |node| conf(node, "net0: virtio,bridge=vmbr0\n"), "hook 100 pre-start"),
     ("no NIC", |node| conf(node, "memory: 512\n"), "hook 100 pre-start"),
@@ -200,7 +222,7 @@ fn provider(node: &Node) {
     node.net.sh(
         "ip link add eno1 type veth peer name provider && ip link set eno1 master vmbr0 up && ip link set provider up",
     );
-    node.run("pool create hz --profile hetzner-bridged --bridge vmbr0 --gateway4 203.0.113.1").ok();
+    node.run("pool create hz --profile hetzner-bridged --bridge vmbr0 --gateway4 203.0.113.1 --yes").ok();
     node.run("pool add hz 203.0.113.40 --mac 02:00:00:aa:bb:77").ok();
 }
 
@@ -455,6 +477,10 @@ const PROGRAMS: [&str; 39] = [
 /// Commands of hints that no situation runs, as they stand in the sources, each kind with its reason.
 const EXCUSED: &[(&str, &[&str])] = &[
     ("says what was cut off, and cures nothing", &["pve-public-ip {command} --all"]),
+    (
+        "says how to go on when nothing is lost by it",
+        &["pve-public-ip pool set {name} --enforce on", "pve-public-ip pool set {pool} --enforce on{yes}"],
+    ),
     (
         "says where to read on, and cures nothing",
         &[

@@ -586,7 +586,7 @@ except TimeoutError:
         let key = format!("tap200i0 . {}", text(other.mac));
         assert!(filled("unregistered").contains_key(&key), "{:?}", filled("unregistered"));
         sh("ip link del tap201i0; nft flush set bridge pve-public-ip unregistered");
-        let said = lab.ok("pool set public --uplink-guard enforce");
+        let said = lab.ok("pool set public --uplink-guard enforce --yes");
         let note =
             format!("note: guest 200 net0 does not reach the provider: no pool knows its MAC {}\n", text(me.mac));
         assert!(said.contains(&note), "{said}");
@@ -599,7 +599,7 @@ except TimeoutError:
         lab.ok("pool set public --uplink-guard off");
         assert!(reaches_provider(&lab, "tap200i0", me));
         // An assigned guest's MAC is known from the moment of its start, without any `apply`.
-        lab.ok("pool set public --uplink-guard enforce");
+        lab.ok("pool set public --uplink-guard enforce --yes");
         sh("nft delete element bridge pve-public-ip uplink_registered { eno1 . 02:00:00:00:00:64 }");
         sh("nft delete element bridge pve-public-ip registered_mac { 02:00:00:00:00:64 }");
         assert!(!reaches_provider(&lab, "tap100i0", own));
@@ -813,6 +813,7 @@ except TimeoutError:
             "router_",
             "spanning",
             "uplink_mac",
+            "watch",
         ];
         let skipped: Vec<_> =
             empty.iter().filter(|name| !unused.iter().any(|prefix| name.starts_with(prefix))).collect();

@@ -115,11 +115,11 @@ fn guarded() -> Node {
     );
     node.tree.qemu(666, "net0: virtio=02:00:00:AA:BB:66,bridge=vmbr0\n");
     node.run(
-        "pool create hz --profile hetzner-bridged --bridge vmbr0 --gateway4 203.0.113.1 203.0.113.10 203.0.113.11",
+        "pool create hz --profile hetzner-bridged --bridge vmbr0 --gateway4 203.0.113.1 203.0.113.10 203.0.113.11 --yes",
     )
     .ok();
     for (vmid, mac) in [(100, "02:00:00:aa:bb:00"), (101, "02:00:00:aa:bb:01")] {
-        node.run(&format!("pool add hz 203.0.113.{} --mac {mac}", vmid - 90)).ok();
+        node.run(&format!("pool add hz 203.0.113.{} --mac {mac} --yes", vmid - 90)).ok();
         node.run(&format!("assign {vmid} 203.0.113.{} --no-hookscript --cloud-init off", vmid - 90)).ok();
     }
     node.run("hook 100 pre-start").ok();
@@ -384,8 +384,9 @@ fn who_is_routed_or_has_no_uplink_is_not_kept_back() {
         node.run("pool remove net").ok();
     }
     // On a bridge with an uplink a guest that is routed is meant to go by way of the node; others are named.
-    let run =
-        node.run("pool create net --profile hetzner-routed --bridge vmbr0 --gateway4 203.0.113.250 198.18.0.8/29").ok();
+    let run = node
+        .run("pool create net --profile hetzner-routed --bridge vmbr0 --gateway4 203.0.113.250 198.18.0.8/29 --yes")
+        .ok();
     assert!(run.out.contains("note: guest 100 net0 does not reach the provider"), "{run}");
     node.run("assign 100 198.18.0.9 --no-hookscript --cloud-init off").ok();
     let verify = node.run("verify").ok();
@@ -396,8 +397,9 @@ fn who_is_routed_or_has_no_uplink_is_not_kept_back() {
 fn the_pool_that_enforces_is_named() {
     let node = with_uplink();
     node.run("pool create aaa --profile generic-bridged --bridge vmbr0 --gateway4 198.18.0.1 198.18.0.5").ok();
-    let run =
-        node.run("pool create zzz --profile hetzner-bridged --bridge vmbr0 --gateway4 203.0.113.1 203.0.113.9").ok();
+    let run = node
+        .run("pool create zzz --profile hetzner-bridged --bridge vmbr0 --gateway4 203.0.113.1 203.0.113.9 --yes")
+        .ok();
     assert!(run.out.contains("`pve-public-ip pool set zzz --allow-mac 02:00:00:aa:bb:00`"), "{run}");
     node.run("pool set zzz --allow-mac 02:00:00:aa:bb:00").ok();
     let verify = node.run("verify").ok();
@@ -411,7 +413,7 @@ fn of_many_notes_ten_are_shown() {
         node.tree
             .qemu(number, format!("net0: virtio=02:00:00:00:{:02x}:{:02x},bridge=vmbr0\n", number / 256, number % 256));
     }
-    let create = "pool create hz --profile hetzner-bridged --bridge vmbr0 --gateway4 203.0.113.1 203.0.113.9";
+    let create = "pool create hz --profile hetzner-bridged --bridge vmbr0 --gateway4 203.0.113.1 203.0.113.9 --yes";
     let count = |run: &common::Run| run.out.lines().filter(|line| line.starts_with("note: guest")).count();
     let more = "... and 50 more: notes\n... `pve-public-ip verify --all` shows all\n";
     for command in
@@ -474,7 +476,7 @@ fn a_vlan_of_which_no_pool_speaks_is_left_alone() {
         ip link add eno1.$tag type veth peer name p$tag && ip link set eno1.$tag master vmbr0v$tag up; done");
     node.tree.qemu(300, "net0: virtio=02:00:00:AA:BB:30,bridge=vmbr0,tag=10\n");
     node.tree.qemu(301, "net0: virtio=02:00:00:AA:BB:31,bridge=vmbr0,tag=77\n");
-    node.run("pool create hz --profile ovh-routed --bridge vmbr0 --gateway4 203.0.113.250 198.18.0.8/29 --uplink-guard enforce").ok();
+    node.run("pool create hz --profile ovh-routed --bridge vmbr0 --gateway4 203.0.113.250 198.18.0.8/29 --uplink-guard enforce --yes").ok();
     assert_eq!(node.net.set("guard_enforce"), ["\"eno1\""]);
     let verify = node.run("verify").ok();
     assert!(!verify.out.contains("guest 301"), "{verify}");

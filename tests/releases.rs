@@ -113,7 +113,7 @@ fn nothing_newer_is_written_unless_somebody_says_so() {
         "set 100 --dhcp false --trunk 10 --any-destination true --link-local fe80::5 --any-link-local true",
         "set 101 --dhcp true",
         "pool add ovh-rbx 203.0.113.20 --mac 02:00:00:00:00:99 --gateway 203.0.113.1 --monthly-cost-cents 200",
-        "pool set ovh-rbx --allow-mac 02:00:00:00:00:77 --uplink-guard enforce --probe never --cool-down 2h --guest-routers true",
+        "pool set ovh-rbx --allow-mac 02:00:00:00:00:77 --uplink-guard enforce --probe never --cool-down 2h --guest-routers true --yes",
         "pool set ovh-rbx --gateway-mac 02:00:00:00:00:01",
         "pool create hz --profile hetzner-routed --bridge vmbr0 --gateway4 169.254.0.1 198.18.0.0/29",
         "node set --log-group 9 --alert-mail root --metrics-seconds 60 --backend nftables",

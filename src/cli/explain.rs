@@ -16,8 +16,9 @@ use crate::code;
 use crate::links::guest_of_port;
 use crate::model::Subject;
 use crate::model::{IfName, MacAddr};
-use crate::oracle::{Bindings, PortRole, Reason, Useless, Verdict, delivery, verdict};
-use crate::plan::{Inputs, explain};
+use crate::oracle::{PortRole, Reason, Useless, Verdict};
+use crate::plan::Inputs;
+use crate::plan::explain::{Judge, Roles};
 use crate::reconcile::Node;
 use crate::selftest::frames::{
     ALL_NODES, ARP, Arp, BROADCAST, ICMP6, IP4, IP6, UDP, ether, group_mac, icmp6, ip4, ip6, lladdr_option, nd_body,
@@ -30,7 +31,7 @@ const MOST_BYTES: u64 = 64 << 20;
 
 pub(super) fn explain(node: &Node, command: &Explain) -> anyhow::Result<Output> {
     let inputs = node.inputs()?;
-    let bindings = explain::bindings(&inputs);
+    let judge_of_node = Judge::of(&inputs);
     if let Some(answer) = unfiltered(&inputs, command.port) {
         let text = format!("from {}: {}\n{}\n", command.port, answer.role, answer.sentence);
         let data = ExplainedFrames {
@@ -43,30 +44,30 @@ pub(super) fn explain(node: &Node, command: &Explain) -> anyhow::Result<Output> 
         };
         return Ok(Output::new(text, json!(data)));
     }
-    let waiting = explain::role_when_started(&inputs, command.port);
+    let waiting = judge_of_node.roles_when_started(command.port);
     let caveat =
         waiting.as_ref().map(|(vmid, _)| format!("guest {vmid} does not run; what is said holds as soon as it does\n"));
-    let from = waiting.map_or_else(|| explain::role(&inputs, command.port), |(_, role)| role);
-    let frames = frames(command, &from)?;
-    let to = command.to.map(|port| (port, explain::role(&inputs, port)));
-    let mut text = caveat.unwrap_or_default() + &format!("from {}\n", described(&inputs, command.port, &from));
-    if let Some((port, role)) = &to {
-        text += &format!("to {}\n", described(&inputs, *port, role));
+    let from = waiting.map_or_else(|| judge_of_node.roles(command.port), |(_, roles)| roles);
+    let frames = frames(command, &from.with)?;
+    let to = command.to.map(|port| (port, judge_of_node.roles(port)));
+    let mut text = caveat.unwrap_or_default() + &format!("from {}\n", described(&inputs, command.port, &from.with));
+    if let Some((port, roles)) = &to {
+        text += &format!("to {}\n", described(&inputs, *port, &roles.with));
     }
     let held = [Some(command.port), command.to];
     let held: Vec<String> = held.into_iter().flatten().filter_map(|port| held_up(&inputs, port)).collect();
     text += &held.iter().map(|line| format!("{line}\n")).collect::<String>();
-    let to = to.map(|(_, role)| role);
+    let to = to.map(|(_, roles)| roles);
     let mut data = Vec::new();
     for (number, frame) in frames.iter().enumerate() {
-        let judged = judge(frame, &from, to.as_ref(), &bindings);
+        let judged = judge(frame, &from, to.as_ref(), &judge_of_node);
         let number = if frames.len() == 1 { String::new() } else { format!("{}: ", number + 1) };
         text += &format!("{number}{}\n  {}\n", decoded(frame), judged.text);
         data.push(JudgedFrame { frame: hex(frame), verdict: judged.verdict.to_string(), reason: judged.text });
     }
     let data = ExplainedFrames {
         port: command.port,
-        role: role_name(&from).to_string(),
+        role: role_name(&from.with).to_string(),
         to: command.to,
         frames: data,
         reason: None,
@@ -110,14 +111,24 @@ struct Judged {
     text: String,
 }
 
-fn judge(frame: &[u8], from: &PortRole, to: Option<&PortRole>, bindings: &Bindings) -> Judged {
-    let sent = verdict(frame, from, bindings);
-    let (at, found) = match (sent, to) {
-        (Verdict::Pass, Some(to)) => (" there", delivery(frame, from, to, bindings)),
-        (sent, _) => ("", sent),
+fn judge(frame: &[u8], from: &Roles, to: Option<&Roles>, judge: &Judge) -> Judged {
+    let sent = judge.sent(frame, from);
+    let (at, found) = match (sent.verdict, to) {
+        (Verdict::Pass, Some(to)) => (" there", judge.delivered(frame, from, to)),
+        _ => ("", sent),
     };
-    match found {
-        Verdict::Pass => Judged { verdict: "pass", text: "passes".to_owned() },
+    match found.verdict {
+        Verdict::Pass => {
+            let watched = found.watched.map(|reason| (at, reason)).or(sent.watched.map(|reason| ("", reason)));
+            let text = match watched {
+                Some((at, reason)) => format!(
+                    "passes, and is counted, because the pool is only watched. Enforced, it is dropped{at}: {}",
+                    reason.sentence()
+                ),
+                None => "passes".to_owned(),
+            };
+            Judged { verdict: "pass", text }
+        }
         Verdict::Drop(reason) => {
             let advice = what_works(reason, frame).map(|advice| format!(" {advice}")).unwrap_or_default();
             Judged { verdict: "drop", text: format!("is dropped{at}: {}{advice}", reason.sentence()) }

@@ -38,7 +38,8 @@ pub(super) fn import(node: &Node, name: &PoolName, path: &Path, dry_run: bool) -
         let EntryChange { mac, gateway, monthly_cost_cents } = change;
         request::Entry { address, mac, gateway, monthly_cost_cents }
     };
-    let request = request::AddAddresses { pool: name.clone(), entries: read.into_iter().map(entry).collect() };
+    let request =
+        request::AddAddresses { pool: name.clone(), entries: read.into_iter().map(entry).collect(), yes: false };
     let done = ops::add_addresses(node, &request, &trying, dry_run)?;
     let entries = &done.answer.entries;
     let row = |entry: &EntryAdded| {

@@ -11,6 +11,7 @@ use super::partial::{readable, shown};
 use crate::model::{Amount, Family};
 use crate::ops::own_addresses;
 use crate::reconcile::Node;
+use crate::registry::document::Enforce;
 use crate::registry::{Inventory, Totals};
 use crate::store::journal::now;
 
@@ -25,7 +26,11 @@ pub(super) fn list(node: &Node) -> anyhow::Result<Output> {
     let mut sums = [None::<Totals>; 2];
     for (name, pool) in &registry.pools.pools {
         let totals = inventory.totals(pool);
-        let first = [name.to_string(), pool.profile_name().to_owned(), pool.bridge.to_string()];
+        let profile = match pool.enforce() {
+            Enforce::On => pool.profile_name().to_owned(),
+            mode => format!("{} (on {})", pool.profile_name(), mode.as_str()),
+        };
+        let first = [name.to_string(), profile, pool.bridge.to_string()];
         let mut families = BTreeMap::new();
         let gateways = [pool.gateway4.map(|ip| ip.to_string()), pool.gateway6.map(|ip| ip.to_string())];
         for ((family, total), (gateway, sum)) in
@@ -49,6 +54,7 @@ pub(super) fn list(node: &Node) -> anyhow::Result<Output> {
             gateway4: pool.gateway4.map(IpAddr::from),
             gateway6: pool.gateway6.map(IpAddr::from),
             entries: pool.addresses.len(),
+            enforce: pool.enforce(),
             totals: families,
         });
     }

@@ -13,14 +13,14 @@ use super::pool_import;
 use super::pool_list;
 use super::{PoolAdd, PoolCommand, PoolCreate, PoolSet, ProfileOrFile};
 use crate::host::files;
-use crate::model::{PoolName, Prefix};
+use crate::model::{PoolName, Prefix, Problem};
 use crate::ops::{
     self, AbsentEntry, AddressesAdded, Difference, Done, EntryAdded, PoolCreated, PoolProperties, PoolRemoved,
     PoolSettings, Rerouting, Retold, money, own_addresses,
 };
 use crate::plan::is_segment_of;
 use crate::reconcile::Node;
-use crate::registry::document::{self, MAX_FILE_SIZE, Mode, Pool, Profile};
+use crate::registry::document::{self, Enforce, MAX_FILE_SIZE, Mode, Pool, Profile};
 use crate::registry::layout::Layout;
 use crate::registry::{Edit, Holders, Span, State};
 use crate::request;
@@ -62,16 +62,50 @@ fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Out
         allowed_macs: command.allow_mac.into_iter().collect(),
         probe: command.probe,
         cool_down: command.cool_down,
+        enforce: command.enforce,
+        yes: command.yes,
         addresses: command.addresses,
     };
     let done = ops::create_pool(node, request, dry_run)?;
-    let PoolCreated { pool, profile, bridge, entries, assumptions, withheld, outlook, problems, .. } = &done.answer;
+    let PoolCreated { pool, profile, bridge, entries, assumptions, withheld, outlook, problems, losses, .. } =
+        &done.answer;
     let verb = if dry_run { "would be created" } else { "created" };
     let entries = if *entries == 1 { "1 entry".to_owned() } else { format!("{entries} entries") };
     let mut lines = vec![format!("pool {pool} {verb}: {profile}, bridge {bridge}, {entries}")];
     lines.extend(assumptions.iter().chain(withheld).chain(outlook).cloned());
     lines.extend(problems.iter().map(|problem| told("problem", problem)));
+    lines.extend(watched_lines(pool, done.answer.enforce, losses));
     Ok(Output::of(&done, &lines, &[]))
+}
+
+/// That a pool is only watched, who would lose what if it were enforced, and how it is.
+fn watched_lines(pool: &PoolName, enforce: Enforce, losses: &[Problem]) -> Vec<String> {
+    if enforce == Enforce::On {
+        // Whom the guard keeps back is noted already.
+        let lost: Vec<&Problem> = losses.iter().filter(|loss| !loss.hint.contains("--allow-mac")).collect();
+        let is_lost = !lost.is_empty();
+        let lost = lost.into_iter().map(|loss| told("note", loss));
+        return is_lost.then(|| "from now on:".to_owned()).into_iter().chain(lost).collect();
+    }
+    let mut lines: Vec<String> = losses.iter().map(|loss| told("note", loss)).collect();
+    let yes = if losses.is_empty() { "" } else { " --yes" };
+    let mode = enforce.as_str();
+    let what = if enforce == Enforce::Off {
+        "nothing is filtered because of it"
+    } else {
+        "what is against its rules is counted, and passes"
+    };
+    lines.push(format!("pool {pool} is on {mode}: {what}"));
+    if losses.iter().any(|loss| loss.hint.contains("--allow-mac")) {
+        lines.push(format!("  to allow all MACs that are there: `pve-public-ip pool set {pool} --allow-present`"));
+    }
+    let who = if losses.is_empty() {
+        "nobody that is known would lose anything"
+    } else {
+        "the guests above lose what is named"
+    };
+    lines.push(format!("  to enforce it: `pve-public-ip pool set {pool} --enforce on{yes}` ({who})"));
+    lines
 }
 
 /// A file of the caller's, wherever it is.
@@ -82,7 +116,7 @@ fn read_layout(path: &Path) -> anyhow::Result<Layout> {
 }
 
 fn add(node: &Node, command: &PoolAdd, dry_run: bool) -> anyhow::Result<Output> {
-    let PoolAdd { name, addresses, mac, gateway, monthly_cost_cents, .. } = command;
+    let PoolAdd { name, addresses, mac, gateway, monthly_cost_cents, yes, .. } = command;
     let entry = |address: &Prefix| request::Entry {
         address: *address,
         mac: edit(*mac, command.no_mac),
@@ -91,7 +125,8 @@ fn add(node: &Node, command: &PoolAdd, dry_run: bool) -> anyhow::Result<Output> 
     };
     let listed = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let trying = format!("cannot add {listed} to pool `{name}`");
-    let request = request::AddAddresses { pool: name.clone(), entries: addresses.iter().map(entry).collect() };
+    let request =
+        request::AddAddresses { pool: name.clone(), entries: addresses.iter().map(entry).collect(), yes: *yes };
     let done = ops::add_addresses(node, &request, &trying, dry_run)?;
     let line = |entry: &EntryAdded| {
         let EntryAdded { address, added, .. } = entry;
@@ -114,6 +149,9 @@ pub(super) fn added(done: &Done<AddressesAdded>, mut lines: Vec<String>) -> Outp
     let AddressesAdded { assumptions, withheld, rerouted, retold, .. } = &done.answer;
     lines.extend(assumptions.iter().chain(withheld).cloned());
     lines.extend(rerouted_lines(rerouted, retold));
+    if done.answer.now_watched {
+        lines.extend(watched_lines(&done.answer.pool, Enforce::Watch, &done.answer.losses));
+    }
     Output::of(done, &lines, &[])
 }
 
@@ -164,9 +202,12 @@ fn set(node: &Node, command: PoolSet, dry_run: bool) -> anyhow::Result<Output> {
         forbid_macs: command.forbid_mac.into_iter().collect(),
         probe: command.probe,
         cool_down: command.cool_down,
+        enforce: command.enforce,
+        allow_present: command.allow_present,
+        yes: command.yes,
     };
     let done = ops::set_pool(node, &request, dry_run)?;
-    let PoolSettings { pool, properties: now, problems, rerouted, retold, .. } = &done.answer;
+    let PoolSettings { pool, properties: now, problems, rerouted, retold, losses, .. } = &done.answer;
     let verb = if dry_run { "would be changed" } else { "changed" };
     let mut lines = vec![format!("pool {pool} {verb}: {}", properties(now))];
     let named = problems.iter().take(NAMED);
@@ -175,12 +216,14 @@ fn set(node: &Node, command: PoolSet, dry_run: bool) -> anyhow::Result<Output> {
         lines.push(format!("and {} more guests", problems.len() - NAMED));
     }
     lines.extend(rerouted_lines(rerouted, retold));
+    lines.extend(watched_lines(pool, now.enforce, losses));
     Ok(Output::of(&done, &lines, &[]))
 }
 
 /// What holds for all addresses of a pool, apart from profile, bridge and gateways.
 fn properties(pool: &PoolProperties) -> String {
     let mut words = vec![format!("uplink guard {}", pool.uplink_guard.as_str())];
+    words.extend((pool.enforce != Enforce::On).then(|| format!("enforce {}", pool.enforce.as_str())));
     words.push(format!("probe {}, cool-down {}", pool.probe.as_str(), pool.cool_down));
     let macs: Vec<String> = pool.allowed_macs.iter().map(ToString::to_string).collect();
     words.extend((!macs.is_empty()).then(|| format!("MACs allowed besides: {}", macs.join(" "))));

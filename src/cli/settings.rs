@@ -13,7 +13,7 @@ use crate::ops;
 use crate::ops::settings::defaults;
 use crate::plan::{Router, unknown_gateways};
 use crate::reconcile::{Mode, Node};
-use crate::registry::document::NodeFile;
+use crate::registry::document::{Enforce, NodeFile};
 use crate::registry::{Edit, Registry};
 use crate::request::SetNode;
 use crate::system::routers;
@@ -42,10 +42,15 @@ fn show(node: &Node) -> anyhow::Result<Output> {
         |names| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     );
     let route = file.route_uplink.map_or_else(|| "that of the default route".to_owned(), |device| device.to_string());
+    let enforce = match file.enforce.unwrap_or_default() {
+        Enforce::Off => "off, whatever the pools say",
+        Enforce::Watch => "counting only, whatever the pools say",
+        Enforce::On => "as the pools say",
+    };
     let listener = if file.watch == Some(false) { ", left to others" } else { ", watched for conflicts" };
     let log_group = file.log_group.map_or_else(|| "none".to_owned(), |group| format!("{group}{listener}"));
     let text = format!(
-        "node          {}\nuplinks       {uplinks}\nroute uplink  {route}\nlog group     {log_group}\nbackend       {}\n\
+        "node          {}\nuplinks       {uplinks}\nroute uplink  {route}\nlog group     {log_group}\nuplink guard  {enforce}\nbackend       {}\n\
          routed by     {in_force}\nalerts        {}\nmetrics       {}\n",
         node.name,
         choice.as_str(),
@@ -65,6 +70,7 @@ fn show(node: &Node) -> anyhow::Result<Output> {
         route_uplink: file.route_uplink,
         log_group: file.log_group,
         watch: file.watch != Some(false),
+        enforce: file.enforce.unwrap_or_default(),
         backend: choice,
         routed_traffic_is_filtered_by: in_force,
         alert_mail: file.alert_mail,
@@ -117,6 +123,7 @@ fn request(command: NodeSet) -> SetNode {
         backend: edit(command.backend),
         log_group: command.log_group.map_or(Edit::Keep, |LogGroup(group)| group.map_or(Edit::Erase, Edit::Set)),
         watch: edit(command.watch),
+        enforce: edit(command.enforce),
         uplinks: if or_any(uplinks.is_some()) { Edit::Erase } else { edit(uplinks) },
         route_uplink: if or_any(command.route_uplink.is_some()) { Edit::Erase } else { edit(command.route_uplink) },
         alert_mail: edit(command.alert_mail),

@@ -17,8 +17,9 @@ use crate::model::text::escaped;
 use crate::model::{Amount, Family, IfName, Vmid};
 use crate::ops;
 use crate::reconcile::Node;
+use crate::registry::document::Enforce;
 use crate::view::exposition::exposition;
-use crate::view::{GuardStatus, PoolUse, View, seconds};
+use crate::view::{GuardStatus, PoolUse, View, Watched, seconds};
 
 /// Rows and notes of a kind that are shown: guests decide how many there are.
 const SHOWN: usize = 10;
@@ -72,6 +73,9 @@ pub(super) fn status(node: &Node, command: &Status, format: OutputFormat) -> any
     }
 }
 
+/// So many destinations are named of a port.
+const DESTINATIONS: usize = 3;
+
 /// What the text is shown on.
 struct Screen {
     width: usize,
@@ -117,6 +121,17 @@ fn text(view: &View, width: usize, all: bool) -> String {
         vec![whose(entry.vmid, entry.port), hour, all, ago, entry.sentence.to_owned()]
     });
     add(&["dropped from", "last hour", "in all", "last", "because"], dropped.collect(), &rest);
+    let rest = more(view.watched.len(), shown, "rows of frames that would be dropped");
+    let watched = in_turn(&view.watched, shown, |entry| entry.frames.port).into_iter().map(|entry| {
+        let Watched { frames, to } = entry;
+        let mut to: Vec<String> = to.iter().take(DESTINATIONS + 1).map(ToString::to_string).collect();
+        if to.len() > DESTINATIONS {
+            to[DESTINATIONS] = "...".to_owned();
+        }
+        let (all, ago) = (frames.count.packets.to_string(), ago(frames.seconds_ago));
+        vec![whose(frames.vmid, frames.port), all, ago, frames.sentence.to_owned(), to.join(" ")]
+    });
+    add(&["would be dropped from", "in all", "last", "because", "its destinations"], watched.collect(), &rest);
     let rest = more(view.unregistered.len(), shown, "MACs that the provider does not know");
     let strangers = in_turn(&view.unregistered, shown, |entry| entry.port).into_iter().map(|entry| {
         let mac = entry.mac.map(|mac| mac.to_string()).unwrap_or_default();
@@ -220,6 +235,9 @@ fn pool_row(pool: &PoolUse) -> Vec<String> {
         pool.profile.clone(),
         pool.bridge.to_string(),
         families.join(", "),
-        pool.uplink_guard.to_owned(),
+        match pool.enforce {
+            Enforce::On => pool.uplink_guard.to_owned(),
+            mode => format!("{}, pool on {}", pool.uplink_guard, mode.as_str()),
+        },
     ]
 }

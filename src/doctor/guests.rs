@@ -10,7 +10,7 @@ use crate::plan::{
     Located, Stranger, check_guest, check_own, check_pending, check_stranger, macs_of_the_node, macs_of_two_guests,
     strangers,
 };
-use crate::registry::document::{GuestFile, Pool, UplinkGuard};
+use crate::registry::document::{Enforce, GuestFile, Pool, UplinkGuard};
 
 /// Guests that hold something, with their configurations, if these are there.
 fn holders(files: &Files) -> impl Iterator<Item = (&GuestFile, Option<&Located>)> {
@@ -184,7 +184,7 @@ pub(super) fn mac_unknown_to_provider(view: &View<'_>) -> Observation<Vec<Hit>> 
     let punishes = |stranger: &Stranger<'_>| {
         let bridge = pools[stranger.pool].bridge;
         let mut shared = pools.values().filter(|pool| pool.bridge == bridge);
-        let advised = |pool: &Pool| pool.usual_guard() == UplinkGuard::Enforce;
+        let advised = |pool: &Pool| pool.enforce() == Enforce::On && pool.usual_guard() == UplinkGuard::Enforce;
         stranger.guard != UplinkGuard::Enforce && shared.any(advised)
     };
     let hit = |Stranger { vmid, nic, mac, pool, .. }: Stranger<'_>| {

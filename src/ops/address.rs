@@ -328,7 +328,7 @@ pub fn create_address(node: &Node, request: &CreateAddress, dry_run: bool) -> Re
             gateway,
             monthly_cost_cents: set(request.monthly_cost_cents),
         };
-        let add = request::AddAddresses { pool: pool.clone(), entries: vec![entry] };
+        let add = request::AddAddresses { pool: pool.clone(), entries: vec![entry], yes: false };
         let done = pools::add_addresses(node, &add, &format!("cannot add {address} to pool `{pool}`"), dry_run)?;
         let is_own = |note: &&Problem| note.subject == Subject::Pool(pool.clone());
         (done.answer.changed, done.node.notes.iter().filter(is_own).cloned().collect())

@@ -61,6 +61,8 @@ pub(super) fn follow_pool<T>(node: &Node, dry_run: bool, about: &Subject, regist
         let inputs = node.inputs();
         done.node.notes = inputs.map_or_else(|_| Vec::new(), |inputs| notes(&Inputs { registry, ..inputs }));
     }
+    // The command itself says it of the pool that it is about.
+    done.node.notes.retain(|note| note.code != code!("pool-not-enforced"));
     done.node.shows_notes = true;
     done
 }

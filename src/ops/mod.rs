@@ -7,6 +7,7 @@ mod apply;
 mod assign;
 pub(crate) mod bridges;
 pub(crate) mod conflicts;
+mod enforce;
 pub(crate) mod files;
 pub mod follow;
 mod import;

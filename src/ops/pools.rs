@@ -9,12 +9,14 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::assign::{Retold, own_addresses, retold};
+use super::enforce::{self, Present};
 use super::{Done, advice, bridges, change, follow, told};
 use crate::code;
 use crate::model::{CoolDown, Family, IfName, MacAddr, NicId, PoolName, Prefix, Problem, Subject, Vmid};
+use crate::plan::present::Lost;
 use crate::plan::{Inputs, Surroundings, assume_bridge, assume_gateways, is_segment_of, outlook, unfit};
 use crate::reconcile::Node;
-use crate::registry::document::{Mode, Pool, PoolAddress, Probe, Profile, UplinkGuard};
+use crate::registry::document::{Enforce, Mode, Pool, PoolAddress, Probe, Profile, UplinkGuard};
 use crate::registry::{EntryChange, PoolLoss, Registry, Rerouted};
 use crate::request::{self, AddAddresses, CreatePool, RemoveFromPool, SetPool};
 
@@ -47,6 +49,10 @@ pub struct PoolCreated {
     pub outlook: Option<String>,
     /// What stands in their way.
     pub problems: Vec<Problem>,
+    /// Whether it is enforced.
+    pub enforce: Enforce,
+    /// What guests of any node would lose if it were enforced, or lose because it is.
+    pub losses: Vec<Problem>,
 }
 
 fn concerned(rerouted: &[Rerouted]) -> BTreeSet<Vmid> {
@@ -88,6 +94,7 @@ fn create(node: &Node, request: CreatePool, dry_run: bool) -> anyhow::Result<Don
         allowed_macs: request.allowed_macs,
         probe: request.probe,
         cool_down: request.cool_down,
+        enforce: request.enforce,
         ..Pool::new(profile, bridge, entries)
     };
     said.extend(assume_gateways(&mut pool, &surroundings, |family| {
@@ -95,10 +102,19 @@ fn create(node: &Node, request: CreatePool, dry_run: bool) -> anyhow::Result<Don
     }));
     let profile = pool.profile_name().to_owned();
     let (gateway4, gateway6) = (pool.gateway4, pool.gateway6);
-    let registry = change(node, dry_run, |registry| {
+    let present = Present::look(node);
+    let (registry, losses) = change(node, dry_run, |registry| {
         registry.create_pool(name.clone(), pool)?;
         registry.check_gateways(&name, None)?;
-        Ok(registry.clone())
+        let losses = present.losses(registry, &name);
+        // Nobody is cut off by what has not said whether it shall be enforced.
+        if request.enforce.is_none() && !request.yes && !losses.is_empty() {
+            registry.change_pool(&name, |pool| pool.enforce = Some(Enforce::Watch))?;
+        }
+        if registry.pool(&name)?.enforce() == Enforce::On {
+            enforce::refuse(&name, &losses, request.yes, true)?;
+        }
+        Ok((registry.clone(), losses))
     })?;
     let withheld = withheld(&registry, &name, &own);
     let guests = BTreeMap::new();
@@ -108,7 +124,6 @@ fn create(node: &Node, request: CreatePool, dry_run: bool) -> anyhow::Result<Don
     problems.extend(missing);
     let about = Subject::Pool(name.clone());
     let answer = PoolCreated {
-        pool: name,
         changed: true,
         profile,
         bridge,
@@ -119,6 +134,9 @@ fn create(node: &Node, request: CreatePool, dry_run: bool) -> anyhow::Result<Don
         withheld,
         outlook,
         problems: problems.into_iter().collect(),
+        enforce: registry.pool(&name).map(Pool::enforce).unwrap_or_default(),
+        losses: losses.iter().map(|loss| loss.problem(&name)).collect(),
+        pool: name,
     };
     Ok(follow::follow_pool(node, dry_run, &about, registry, answer))
 }
@@ -224,6 +242,10 @@ pub struct AddressesAdded {
     pub rerouted: Vec<Rerouting>,
     /// What became of them.
     pub retold: Vec<Retold>,
+    /// Whether the pool is only watched from now on: guests use its addresses, and it had none before.
+    pub now_watched: bool,
+    /// What guests of any node would lose if it were enforced, or lose because it is.
+    pub losses: Vec<Problem>,
 }
 
 /// Adds addresses to a pool, or changes what is known of them: all or none.
@@ -237,7 +259,7 @@ pub fn add_addresses(
 }
 
 fn add(node: &Node, request: &AddAddresses, dry_run: bool) -> anyhow::Result<Done<AddressesAdded>> {
-    let AddAddresses { pool: name, entries } = request;
+    let AddAddresses { pool: name, entries, yes } = request;
     let entry_change = |entry: &request::Entry| {
         let request::Entry { address, mac, gateway, monthly_cost_cents } = *entry;
         (address, EntryChange { mac, gateway, monthly_cost_cents })
@@ -249,13 +271,24 @@ fn add(node: &Node, request: &AddAddresses, dry_run: bool) -> anyhow::Result<Don
     // Only what is assumed depends on it.
     let surroundings = bridges::surroundings(node).unwrap_or_default();
     let naming = |family: Family| format!("name it: `pve-public-ip pool set {name} --gateway{} IP`", family.number());
-    let (changed, said, rerouted, registry) = change(node, dry_run, |registry| {
+    let present = Present::look(node);
+    let (changed, said, rerouted, (now_watched, losses), registry) = change(node, dry_run, |registry| {
+        let before = registry.clone();
         let old = registry.change_pool(name, |pool| pool.clone())?;
         let changed = registry.change_entries(name, &wanted)?;
         let said = registry.change_pool(name, |pool| assume_gateways(pool, &surroundings, naming))?;
         registry.check_gateways(name, Some(&old))?;
         let rerouted = registry.follow_gateways(name, &old);
-        Ok((changed, said, rerouted, registry.clone()))
+        let losses = present.lost_by(&before, registry, name);
+        // A pool that is filled for the first time is one that is made.
+        let is_new = old.addresses.is_empty() && old.enforce.is_none();
+        let now_watched = is_new && !losses.is_empty() && !yes;
+        if now_watched {
+            registry.change_pool(name, |pool| pool.enforce = Some(Enforce::Watch))?;
+        } else {
+            enforce::refuse(name, &losses, *yes, false)?;
+        }
+        Ok((changed, said, rerouted, (now_watched, losses), registry.clone()))
     })?;
     let entry = |(before, after): &(Option<PoolAddress>, PoolAddress)| EntryAdded {
         address: after.address,
@@ -272,6 +305,8 @@ fn add(node: &Node, request: &AddAddresses, dry_run: bool) -> anyhow::Result<Don
         withheld: withheld(&registry, name, &own),
         rerouted: rerouted.iter().map(Rerouting::from).collect(),
         retold: retold(node, &registry, concerned(&rerouted), dry_run),
+        now_watched,
+        losses: losses.iter().map(|loss| loss.problem(name)).collect(),
     };
     Ok(follow::follow_pool(node, dry_run, &Subject::Pool(name.clone()), registry, answer))
 }
@@ -323,6 +358,8 @@ pub struct PoolProperties {
     pub probe: Probe,
     /// For how long a released address is not handed out by itself.
     pub cool_down: CoolDown,
+    /// What becomes of frames that are against the rules because of it.
+    pub enforce: Enforce,
 }
 
 impl From<&Pool> for PoolProperties {
@@ -340,6 +377,7 @@ impl From<&Pool> for PoolProperties {
             allowed_macs: pool.allowed_macs.clone(),
             probe: pool.probe(),
             cool_down: pool.cool_down(),
+            enforce: pool.enforce(),
         }
     }
 }
@@ -359,6 +397,8 @@ pub struct PoolSettings {
     pub rerouted: Vec<Rerouting>,
     /// What became of them.
     pub retold: Vec<Retold>,
+    /// What guests of any node would lose if it were enforced, or lose by this change.
+    pub losses: Vec<Problem>,
 }
 
 /// Changes what holds for all addresses of a pool.
@@ -380,6 +420,7 @@ fn set(node: &Node, request: &SetPool, dry_run: bool) -> anyhow::Result<Done<Poo
         pool.guest_routers = request.guest_routers.unwrap_or(pool.guest_routers);
         pool.probe = request.probe.or(pool.probe);
         pool.cool_down = request.cool_down.or(pool.cool_down);
+        pool.enforce = request.enforce.or(pool.enforce);
         pool.clone()
     };
     let mut problems = Vec::new();
@@ -389,12 +430,32 @@ fn set(node: &Node, request: &SetPool, dry_run: bool) -> anyhow::Result<Done<Poo
         problems.extend(bridges::check(node, &surroundings, bridge)?);
         refuse_unfit(&surroundings, bridge, mode)?;
     }
-    let (old, pool, rerouted, registry) = change(node, dry_run, |registry| {
+    let present = Present::look(node);
+    let (old, pool, rerouted, losses, registry) = change(node, dry_run, |registry| {
+        let before = registry.clone();
         let old = registry.change_pool(name, |pool| pool.clone())?;
-        let pool = registry.change_pool(name, set)?;
+        let mut pool = registry.change_pool(name, set)?;
         registry.check_gateways(name, Some(&old))?;
         let rerouted = registry.follow_gateways(name, &old);
-        Ok((old, pool, rerouted, registry.clone()))
+        if request.allow_present {
+            let macs = present.losses(registry, name).into_iter().filter_map(|loss| match loss.what {
+                Lost::Uplink(mac) => Some(mac),
+                _ => None,
+            });
+            let macs: Vec<MacAddr> = macs.collect();
+            pool = registry.change_pool(name, |pool| {
+                pool.allowed_macs.extend(macs);
+                pool.clone()
+            })?;
+        }
+        let mut lost = present.lost_by(&before, registry, name);
+        // Who names a MAC knows whose it is.
+        lost.retain(|loss| !matches!(loss.what, Lost::Uplink(mac) if request.forbid_macs.contains(&mac)));
+        enforce::refuse(name, &lost, request.yes, true)?;
+        if pool.enforce() != Enforce::On {
+            lost = present.losses(registry, name);
+        }
+        Ok((old, pool, rerouted, lost, registry.clone()))
     })?;
     if old.bridge != pool.bridge {
         problems.extend(left_behind(node, &registry, name, pool.bridge));
@@ -406,6 +467,7 @@ fn set(node: &Node, request: &SetPool, dry_run: bool) -> anyhow::Result<Done<Poo
         problems,
         rerouted: rerouted.iter().map(Rerouting::from).collect(),
         retold: retold(node, &registry, concerned(&rerouted), dry_run),
+        losses: losses.iter().map(|loss| loss.problem(name)).collect(),
     };
     Ok(follow::follow_pool(node, dry_run, &Subject::Pool(name.clone()), registry, answer))
 }

@@ -8,7 +8,7 @@ use crate::code;
 use crate::model::{NodeName, Problem, Subject};
 use crate::plan::misnamed_uplink;
 use crate::reconcile::{NODE_LOCK_LIMIT, Node};
-use crate::registry::document::{Document as _, NodeFile, VERSION};
+use crate::registry::document::{Document as _, Enforce, NodeFile, VERSION};
 use crate::request::SetNode;
 use crate::system::run::RunState;
 
@@ -38,6 +38,7 @@ fn edit(file: &mut NodeFile, request: SetNode) {
     file.log_group = request.log_group.of(file.log_group);
     // The default does not stand in the file.
     file.watch = request.watch.of(file.watch).filter(|watch| !watch);
+    file.enforce = request.enforce.of(file.enforce).filter(|enforce| *enforce != Enforce::On);
     file.uplinks = request.uplinks.of(file.uplinks.take());
     file.route_uplink = request.route_uplink.of(file.route_uplink);
     file.alert_mail = request.alert_mail.of(file.alert_mail.take());

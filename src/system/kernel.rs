@@ -14,6 +14,7 @@ use crate::code;
 use crate::links::Link;
 use crate::links::Links;
 use crate::model::{Code, IfName, MacAddr};
+use crate::plan::present::Neighbour;
 use crate::plan::{Exits, Foreign, NetState, Refusal, Rules, Setting, Step, Support, Surroundings};
 use crate::ruleset::{Backend, Element, Table, Variant};
 
@@ -132,6 +133,11 @@ impl Kernel {
     /// Interfaces and default routes: by what a new pool is completed.
     pub fn surroundings(&mut self) -> Result<Surroundings, KernelError> {
         Ok(Surroundings { links: self.routing.links()?, exits: self.exits()?, ..Surroundings::default() })
+    }
+
+    /// What the node's neighbour table knows.
+    pub fn neighbours(&mut self) -> Result<Vec<Neighbour>, KernelError> {
+        Ok(self.routing.neighbours()?)
     }
 
     /// The node's ways to the world.

@@ -27,6 +27,7 @@ use super::rtnetlink::{
 };
 use crate::links::Links;
 use crate::model::{IfName, MacAddr};
+use crate::plan::present::Neighbour;
 use crate::plan::{Decided, Exits, Foreign, NetState, Refusal, Route, decide, foreign_neighbour};
 
 /// Why routing state could not be read or changed.
@@ -177,6 +178,20 @@ impl Routing {
             message.attribute(NEIGHBOUR_DESTINATION, &octets(address));
         })?;
         Ok(found.filter(|frame| read_u16(frame, 8) & STATES_FOUND != 0).and_then(|frame| lladdr(&frame)))
+    }
+
+    /// What the neighbour table knows, by whichever way it came there.
+    pub(super) fn neighbours(&mut self) -> Result<Vec<Neighbour>, NetlinkError> {
+        let mut found = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            for frame in self.dump(GET_NEIGHBOUR, &neighbour(family, 0, 0, 0), "list the neighbours")? {
+                let Some(Entry { index, address, mac: Some(mac), permanent, ours }) = entry(&frame) else { continue };
+                let is_found = read_u16(&frame, 8) & STATES_FOUND != 0;
+                let Some(device) = name_of(index).filter(|_| is_found) else { continue };
+                found.push(Neighbour { device, address, mac, is_static: permanent && !ours });
+            }
+        }
+        Ok(found)
     }
 
     /// Interface and next hop of what the node itself sends to the world. One route is looked up: all routes of a node may

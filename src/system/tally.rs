@@ -3,6 +3,7 @@
 //! Source of the message layouts: Linux `include/uapi/linux/netfilter/nf_tables.h`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::netlink::{attribute, text};
@@ -60,6 +61,8 @@ pub struct Tallies {
     pub ports: Vec<(&'static str, Entry)>,
     /// MACs that the provider does not know.
     pub unregistered: Vec<Entry>,
+    /// Where to what would be dropped wants to go, if its pool were enforced.
+    pub destinations: Vec<(IpAddr, Entry)>,
 }
 
 impl Nftables {
@@ -80,6 +83,10 @@ impl Nftables {
             }
         }
         tallies.unregistered = self.entries(Table::Bridge, "unregistered")?;
+        for set in ["watched_to4", "watched_to6"] {
+            let items = self.dump_raw(Table::Bridge, set)?;
+            tallies.destinations.extend(items.iter().filter_map(|item| Some((destination(item)?, entry(item)?))));
+        }
         Ok(tallies)
     }
 
@@ -88,6 +95,13 @@ impl Nftables {
         // Nobody is to be alarmed by our own attacks.
         Ok(entries.filter(|entry| !is_test_port(entry.port.as_str())).collect())
     }
+}
+
+/// The address behind the port in a key.
+fn destination(item: &[u8]) -> Option<IpAddr> {
+    let key = attribute(attribute(item, ELEMENT_KEY)?, DATA_VALUE)?;
+    let four = || <[u8; 4]>::try_from(key.get(16..)?).ok().map(IpAddr::from);
+    four().or_else(|| <[u8; 16]>::try_from(key.get(16..)?).ok().map(IpAddr::from))
 }
 
 fn entry(item: &[u8]) -> Option<Entry> {

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{View, seconds};
+use super::{View, Watched, seconds};
 use crate::model::text::escaped;
 use crate::plan::GuestState;
+use crate::registry::document::Enforce;
 
 /// Gathers the samples of one metric under its help and type.
 struct Text(String);
@@ -104,6 +105,25 @@ pub fn exposition(view: &View) -> String {
     });
     let help = "Frames dropped from a port, by reason; the series goes a day after the last one.";
     text.metric("pve_public_ip_port_dropped_packets_total", "counter", help, ports);
+    let watched = view.watched_reasons.iter().map(|(reason, count)| {
+        (vec![("reason", reason.trim_start_matches("watch_").to_owned())], count.packets.to_string())
+    });
+    let help =
+        "Frames that would have been dropped since the table was loaded if their pools were enforced, by reason.";
+    text.metric("pve_public_ip_watched_packets_total", "counter", help, watched);
+    let ports = view.watched.iter().map(|Watched { frames, .. }| {
+        let vmid = frames.vmid.map(|vmid| vmid.to_string()).unwrap_or_default();
+        let reason = frames.reason.trim_start_matches("watch_").to_owned();
+        (vec![("port", frames.port.to_string()), ("vmid", vmid), ("reason", reason)], frames.count.packets.to_string())
+    });
+    let help = "The same by port; the series goes a day after the last frame.";
+    text.metric("pve_public_ip_port_watched_packets_total", "counter", help, ports);
+    let pools = view
+        .pools
+        .iter()
+        .map(|pool| (vec![("pool", pool.name.clone())], u8::from(pool.enforce == Enforce::On).to_string()));
+    let help = "Whether a pool is enforced: what is against its rules is dropped, not only counted.";
+    text.metric("pve_public_ip_pool_enforced", "gauge", help, pools);
     let help = "MACs that a guest sends to the provider, and that no pool knows.";
     text.single("pve_public_ip_unregistered_macs", "gauge", help, &view.unregistered.len());
     let help = "When these metrics were gathered.";

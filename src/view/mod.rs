@@ -6,6 +6,7 @@ mod history;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -14,10 +15,10 @@ pub use history::History;
 
 use crate::links::guest_of_port;
 use crate::model::{Amount, Family, IfName, MacAddr, PoolName, Vmid};
-use crate::plan::{GuestState, GuestStates, Inputs, Problem, Router, Step, is_idle};
-use crate::registry::document::Pool;
+use crate::plan::{GuestState, GuestStates, Inputs, Problem, Router, Step, guard_of, is_idle};
+use crate::registry::document::{Enforce, Pool};
 use crate::registry::{Registry, capacity};
-use crate::ruleset::reasons;
+use crate::ruleset::{is_watched, reasons};
 use crate::system::run::GuardNote;
 use crate::system::tally::{Count, Tallies};
 
@@ -42,6 +43,8 @@ pub struct PoolUse {
     pub bridge: IfName,
     /// What becomes of frames with MACs that the provider does not know.
     pub uplink_guard: &'static str,
+    /// Whether it is enforced.
+    pub enforce: Enforce,
     /// Family, addresses that are assigned, addresses that there are.
     pub families: Vec<(Family, Amount, Amount)>,
 }
@@ -81,6 +84,16 @@ pub struct Dropped {
     pub count: Count,
     /// Since the last one.
     pub seconds_ago: u64,
+}
+
+/// Frames that would be dropped if the pool were enforced, with where to they want to go.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub struct Watched {
+    /// By reason and port, as what is dropped.
+    #[serde(flatten)]
+    pub frames: Dropped,
+    /// Where to this port sends what would be dropped, whatever the reason; most frames first.
+    pub to: Vec<IpAddr>,
 }
 
 /// A MAC that the provider does not know.
@@ -150,6 +163,10 @@ pub struct View {
     pub dropped: Vec<Dropped>,
     /// Frames dropped since the table was made.
     pub reasons: BTreeMap<&'static str, Count>,
+    /// Frames that would have been dropped in the last day if their pools were enforced.
+    pub watched: Vec<Watched>,
+    /// The same since the table was made.
+    pub watched_reasons: BTreeMap<&'static str, Count>,
     /// MACs that the provider does not know.
     pub unregistered: Vec<Stranger>,
     /// Routers behind the uplinks whose MACs were learnt, and are protected.
@@ -186,8 +203,10 @@ impl View {
             guard,
             pools: inputs.map(|inputs| pools(&inputs.registry)).unwrap_or_default(),
             guests: inputs.map(|inputs| guest_nics(inputs, comparison)).unwrap_or_default(),
-            dropped: dropped(tallies, history),
-            reasons: tallies.reasons.clone(),
+            dropped: dropped(tallies, history).into_iter().filter(|entry| !is_watched(entry.reason)).collect(),
+            reasons: reasons_of(tallies, false),
+            watched: watched(tallies, history),
+            watched_reasons: reasons_of(tallies, true),
             unregistered: strangers(tallies),
             routers: inputs.map(|inputs| inputs.routers.clone()).unwrap_or_default(),
             conflicts,
@@ -227,7 +246,8 @@ fn pools(registry: &Registry) -> Vec<PoolUse> {
             name: name.to_string(),
             profile: pool.profile_name().to_owned(),
             bridge: pool.bridge,
-            uplink_guard: pool.uplink_guard().as_str(),
+            uplink_guard: guard_of(registry, pool).as_str(),
+            enforce: pool.enforce(),
             families: Family::BOTH.map(family).into_iter().filter(|(_, _, all)| all.0 > 0).collect(),
         }
     };
@@ -268,6 +288,25 @@ fn dropped(tallies: &Tallies, history: &History) -> Vec<Dropped> {
     let mut dropped: Vec<Dropped> = entries.collect();
     dropped.sort_by_key(|entry| (entry.seconds_ago, entry.port, entry.reason));
     dropped
+}
+
+fn reasons_of(tallies: &Tallies, watched: bool) -> BTreeMap<&'static str, Count> {
+    let reasons = tallies.reasons.iter().filter(|(reason, _)| is_watched(reason) == watched);
+    reasons.map(|(reason, count)| (*reason, *count)).collect()
+}
+
+fn watched(tallies: &Tallies, history: &History) -> Vec<Watched> {
+    let mut destinations: BTreeMap<IfName, Vec<(u64, IpAddr)>> = BTreeMap::new();
+    for (address, entry) in &tallies.destinations {
+        destinations.entry(entry.port).or_default().push((entry.count.packets, *address));
+    }
+    destinations.values_mut().for_each(|to| to.sort_unstable_by_key(|(packets, _)| std::cmp::Reverse(*packets)));
+    let frames = dropped(tallies, history).into_iter().filter(|entry| is_watched(entry.reason));
+    let with = |frames: Dropped| {
+        let to = destinations.get(&frames.port).into_iter().flatten().map(|(_, address)| *address).collect();
+        Watched { frames, to }
+    };
+    frames.map(with).collect()
 }
 
 fn strangers(tallies: &Tallies) -> Vec<Stranger> {

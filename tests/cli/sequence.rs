@@ -187,9 +187,9 @@ fn pools_are_shown_in_every_form() {
     assert_eq!(
         data,
         json!({"notes": [], "pools": [{"name": "lan", "profile": "generic-bridged", "mode": "bridged", "bridge": "vmbr0",
-                "gateway4": "203.0.113.9", "gateway6": "fe80::1", "entries": 2, "totals": lan},
+                "gateway4": "203.0.113.9", "gateway6": "fe80::1", "entries": 2, "enforce": "on", "totals": lan},
             {"name": "routed", "profile": "hetzner-routed", "mode": "routed", "bridge": "vmbr1", "entries": 1,
-                "totals": {"ipv4": totals(json!(16), 0, json!(16), 0)}}]})
+                "enforce": "on", "totals": {"ipv4": totals(json!(16), 0, json!(16), 0)}}]})
     );
     let (text, data) = in_every_form(&node, "pool show lan");
     assert_eq!(
@@ -505,7 +505,7 @@ fn what_a_pool_and_a_nic_may_do_is_changed_by_command() {
         "cannot change pool `wan`: there is no pool `wan`",
         "did you mean `lan`?",
     );
-    node.run("pool set lan --uplink-guard enforce --allow-mac 02:00:00:00:00:01 --allow-mac 02:00:00:aa:bb:01 --allow-mac 02:00:00:aa:bb:02").ok();
+    node.run("pool set lan --uplink-guard enforce --allow-mac 02:00:00:00:00:01 --allow-mac 02:00:00:aa:bb:01 --allow-mac 02:00:00:aa:bb:02 --yes").ok();
     node.run("pool set lan --forbid-mac 02:00:00:00:00:01 --guest-routers true").prints(
         "pool lan changed: uplink guard enforce, probe assign, cool-down 1h, MACs allowed besides: 02:00:00:aa:bb:01 02:00:00:aa:bb:02, guest routers\n\
          note: guest 100 net0 does not reach the provider: no pool knows its MAC 02:00:00:aa:bb:00\n  \

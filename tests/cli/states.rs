@@ -72,6 +72,11 @@ fn four_commands_say_one_word() {
     node.run("apply").ok();
     all_say(&node, 100, "203.0.113.10", GuestState::Protected);
 
+    node.tree.write("etc/pve/public-ip/releases/n2.json", r#"{"release":"0.2.0","hookscript":true}"#);
+    node.run("pool set ovh-rbx --enforce watch").ok();
+    seen.insert(all_say(&node, 100, "203.0.113.10", GuestState::Watched));
+    node.run("pool set ovh-rbx --enforce on").ok();
+
     // Another MAC than the one in the registry.
     node.tree.qemu(101, "name: mail\nnet0: virtio=02:00:00:AA:BB:99,bridge=vmbr0\n");
     seen.insert(all_say(&node, 101, "203.0.113.11", GuestState::Problem));

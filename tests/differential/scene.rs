@@ -55,7 +55,7 @@ const TRUNK_PREFIX: &str = "198.51.100.16/29";
 
 /// The inputs of the program, as if read from a node with `node_mac` on its bridge.
 #[expect(clippy::too_many_lines, reason = "a line for each thing in the scene")]
-fn inputs(node_mac: Mac, guarded: bool) -> Inputs {
+pub(crate) fn inputs(node_mac: Mac, guarded: bool) -> Inputs {
     let single = |last: u8| {
         let who = who([0; 6], last);
         [format!("{}/32", who.ip4), format!("{}/128", who.ip6)]
@@ -165,8 +165,8 @@ fn inputs(node_mac: Mac, guarded: bool) -> Inputs {
 
 /// Everything that goes into the sets: what the program decides, and one port that may be a router, for the pool's
 /// other ports may not.
-pub(crate) fn elements(node_mac: Mac, guarded: bool) -> Vec<Element> {
-    let desired = plan::desired(&inputs(node_mac, guarded));
+pub(crate) fn elements(inputs: &Inputs) -> Vec<Element> {
+    let desired = plan::desired(inputs);
     let mut elements = desired.state.elements;
     elements.insert(Element::port(SetId::RouterPorts, "tap202i0".parse().unwrap()));
     elements.into_iter().collect()

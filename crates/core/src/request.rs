@@ -20,7 +20,7 @@ use crate::model::{
     CoolDown, Family, IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Problem, Subject, Vmid,
 };
 use crate::registry::Edit;
-use crate::registry::document::{BackendChoice, CloudInitCheck, GuestOs, Probe, Profile, UplinkGuard};
+use crate::registry::document::{BackendChoice, CloudInitCheck, Enforce, GuestOs, Probe, Profile, UplinkGuard};
 use crate::registry::layout::Layout;
 use crate::reply::AddressState;
 
@@ -143,6 +143,12 @@ pub struct CreatePool {
     /// For how long a released address is not handed out by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cool_down: Option<CoolDown>,
+    /// Whether it is enforced; absent: yes, unless a guest would lose something by that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforce: Option<Enforce>,
+    /// Whether it is enforced even if guests lose something by that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub yes: bool,
     /// Addresses and prefixes.
     #[serde(default)]
     pub addresses: Vec<Prefix>,
@@ -156,6 +162,9 @@ pub struct AddAddresses {
     pub pool: PoolName,
     /// The addresses and prefixes, with what is known of them.
     pub entries: Vec<Entry>,
+    /// Whether they are added even if guests lose something by that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub yes: bool,
 }
 
 /// An address of a pool. What is absent stays as it is, `null` takes it away.
@@ -217,6 +226,15 @@ pub struct SetPool {
     /// For how long a released address is not handed out by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cool_down: Option<CoolDown>,
+    /// Whether it is enforced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforce: Option<Enforce>,
+    /// Whether the MACs of all guests on the bridge are allowed that its guard would keep back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_present: bool,
+    /// Whether it is changed even if guests lose something by that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub yes: bool,
 }
 
 /// What a pool loses.
@@ -380,6 +398,10 @@ pub struct SetNode {
     #[serde(default, skip_serializing_if = "Edit::is_keep")]
     #[schemars(with = "Option<bool>")]
     pub watch: Edit<bool>,
+    /// The most that the uplink guards of the node do; `null`: what the pools say.
+    #[serde(default, skip_serializing_if = "Edit::is_keep")]
+    #[schemars(with = "Option<Enforce>")]
+    pub enforce: Edit<Enforce>,
     /// Bridge ports that lead to the provider; `null`: they are known by their names.
     #[serde(default, skip_serializing_if = "Edit::is_keep")]
     #[schemars(with = "Option<BTreeSet<IfName>>")]

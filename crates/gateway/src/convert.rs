@@ -272,6 +272,8 @@ pub fn create_pool(message: &proto::CreatePoolRequest) -> Result<Request, Proble
         allowed_macs: std::collections::BTreeSet::new(),
         probe: None,
         cool_down: None,
+        enforce: None,
+        yes: false,
         addresses: addresses.collect::<Result<_, _>>()?,
     }))
 }
@@ -298,6 +300,9 @@ pub fn set_pool(message: &proto::SetPoolRequest) -> Result<Request, Problem> {
         forbid_macs: std::collections::BTreeSet::new(),
         probe: None,
         cool_down: cool_down.transpose()?,
+        enforce: None,
+        allow_present: false,
+        yes: false,
     }))
 }
 

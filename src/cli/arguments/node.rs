@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::{Reason, name, plain_text};
 use crate::audit::Span;
 use crate::model::{IfName, PoolName, Prefix, Vmid};
-use crate::registry::document::BackendChoice;
+use crate::registry::document::{BackendChoice, Enforce};
 use crate::reply::Role;
 
 /// `serve`
@@ -152,6 +152,10 @@ pub struct NodeSet {
     /// Whether the guard listens to the nflog group for conflicts; a group has one listener [default: true]
     #[arg(long, value_name = "BOOL")]
     pub(in crate::cli) watch: Option<bool>,
+    /// The most that the uplink guards of this node do, whatever the pools say: watch counts what they would drop
+    /// [default: on]
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub(in crate::cli) enforce: Option<Enforce>,
     /// Why, for the audit log
     #[arg(long, value_name = "TEXT", value_parser = plain_text)]
     pub(in crate::cli) reason: Option<String>,

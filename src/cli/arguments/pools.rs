@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::Reason;
 use crate::model::{CoolDown, IfName, MacAddr, PoolName, Prefix};
-use crate::registry::document::{Probe, Profile, UplinkGuard};
+use crate::registry::document::{Enforce, Probe, Profile, UplinkGuard};
 
 /// `pool ...`
 #[derive(Debug, Subcommand)]
@@ -98,6 +98,13 @@ pub struct PoolCreate {
     /// How long next-free allocation leaves out a released address: 30m, 1h, 2days; 0: not at all [default: 1h]
     #[arg(long, value_name = "TIME")]
     pub(in crate::cli) cool_down: Option<CoolDown>,
+    /// What becomes of frames that are against the rules because of this pool: on drops them, watch counts them and lets
+    /// them pass, off does nothing [default: on; watch if a guest of any node would lose something]
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub(in crate::cli) enforce: Option<Enforce>,
+    /// Enforce it, whoever loses something by that
+    #[arg(long)]
+    pub(in crate::cli) yes: bool,
     /// Why
     #[command(flatten)]
     pub(in crate::cli) reason: Reason,
@@ -183,6 +190,16 @@ pub struct PoolSet {
     /// How long next-free allocation leaves out a released address: 30m, 1h, 2days; 0: not at all
     #[arg(long, value_name = "TIME")]
     pub(in crate::cli) cool_down: Option<CoolDown>,
+    /// What becomes of frames that are against the rules because of this pool: on drops them, watch counts them and lets
+    /// them pass, off does nothing
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub(in crate::cli) enforce: Option<Enforce>,
+    /// Allow the MACs of all guests that are on the bridge now
+    #[arg(long)]
+    pub(in crate::cli) allow_present: bool,
+    /// Change it, whoever loses something by that
+    #[arg(long)]
+    pub(in crate::cli) yes: bool,
     /// Why
     #[command(flatten)]
     pub(in crate::cli) reason: Reason,
@@ -214,6 +231,9 @@ pub struct PoolAdd {
     /// Remove the cost
     #[arg(long, conflicts_with = "monthly_cost_cents")]
     pub(in crate::cli) no_monthly_cost: bool,
+    /// Add them, whoever loses something by that
+    #[arg(long)]
+    pub(in crate::cli) yes: bool,
     /// Why
     #[command(flatten)]
     pub(in crate::cli) reason: Reason,

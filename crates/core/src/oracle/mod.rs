@@ -127,6 +127,26 @@ pub struct Bindings {
     pub broadcasts: BTreeSet<Ipv4Addr>,
 }
 
+/// What must become of a frame on a node on which not every pool is enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Judgement {
+    /// Whether it passes.
+    pub verdict: Verdict,
+    /// Why it would be dropped if the pools that are only watched were enforced: it passes, and is counted.
+    pub watched: Option<Reason>,
+}
+
+impl Judgement {
+    /// From the verdicts with all pools and without those that are only watched.
+    pub fn of(with: Verdict, without: Verdict) -> Self {
+        match (with, without) {
+            (Verdict::Drop(reason), Verdict::Pass) => Self { verdict: Verdict::Pass, watched: Some(reason) },
+            (Verdict::Drop(_), without) => Self { verdict: without, watched: None },
+            (with, _) => Self { verdict: with, watched: None },
+        }
+    }
+}
+
 /// The verdict for a frame that comes in by a port.
 pub fn verdict(frame: &[u8], port: &PortRole, bindings: &Bindings) -> Verdict {
     let Some(frame) = Frame::parse(frame) else { return Verdict::Drop(Reason::Runt) };

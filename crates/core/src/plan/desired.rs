@@ -17,11 +17,12 @@ use super::support;
 use super::unbound::{other_vlans, unbound_elements};
 use super::uplink_guard::{guard_elements, unregistered};
 use super::uplinks::{keeps_mac, misnamed_uplinks, present_uplinks, uplink_elements};
+use super::watch;
 use crate::code;
 use crate::links::{BridgeOptions, guest_of_port, is_guest_port, is_test_port};
 use crate::model::address::{ranges4, ranges6};
 use crate::model::{IfName, Prefix, Problem, Subject};
-use crate::registry::document::{DocumentError, GuestFile, Pool};
+use crate::registry::document::{DocumentError, Enforce, GuestFile, Pool};
 use crate::registry::{Registry, conflicts_among, room};
 use crate::ruleset::{Backend, Element, Routed, SetId};
 
@@ -41,7 +42,7 @@ pub fn is_idle(registry: &Registry) -> bool {
 
 /// The whole node.
 pub fn desired(inputs: &Inputs) -> Desired {
-    let mut desired = Desired { state: node_state(inputs), problems: Vec::new() };
+    let mut desired = Desired { state: state(inputs), problems: Vec::new() };
     desired.problems.extend(unreadable(inputs));
     for name in room::left_out(&inputs.registry) {
         let sentence =
@@ -55,28 +56,62 @@ pub fn desired(inputs: &Inputs) -> Desired {
         let subject = guests.last().map_or(Subject::Node, |vmid| Subject::Guest(*vmid));
         desired.problems.push(Problem::new(code!("registry-conflict"), subject, sentence, hint));
     }
-    let is_routing = inputs.registry.has_routed();
-    let mut routed = if is_routing { routed::node_share(inputs) } else { Routed::default() };
     for guest in inputs.registry.guests.values() {
-        add_guest(inputs, guest, &mut desired.state);
-        routed::guest_share(inputs, guest, &mut routed);
         desired.problems.extend(check_guest(inputs, &index, guest));
         desired.problems.extend(check_own(&own, guest));
-    }
-    match inputs.backend {
-        _ if !is_routing => {}
-        Backend::Nftables => {
-            desired.state.routed_rules = Rules::Loaded;
-            desired.state.elements.extend(routed.elements());
-        }
-        Backend::Iptables { variant, ipset, ipv6 } => {
-            (desired.state.chains, desired.state.ipsets) = routed.chains(variant, ipset, ipv6);
-        }
     }
     desired.problems.extend(support::problems(inputs));
     desired.problems.extend(routers::problems(inputs));
     desired.problems.extend(misnamed_uplinks(inputs));
     desired
+}
+
+/// The state of the node and all its guests.
+fn state(inputs: &Inputs) -> NetState {
+    let mut state = filter(inputs);
+    // What a pool is there for is done even if nothing is filtered because of it.
+    if let Some(shown) = watch::limited(inputs, Enforce::Watch) {
+        let all = std::mem::replace(&mut state, filter(&shown));
+        state = NetState { neighbours: all.neighbours, routes: all.routes, support: all.support, ..state };
+    }
+    let enforced = watch::limited(inputs, Enforce::On);
+    if let Some(enforced) = &enforced {
+        let shown = watch::limited(inputs, Enforce::Watch);
+        let shown = (shown.as_ref().unwrap_or(inputs), &state);
+        let watched = watch::elements(shown, (enforced, &filter(enforced)));
+        state.elements.extend(watched);
+        if watch::is_nothing(&enforced.registry) {
+            // Frames to the bridge's own groups stay the bridge's, as before.
+            state.screened_ports.clear();
+        }
+    }
+    if !inputs.registry.has_routed() {
+        return state;
+    }
+    let mut routed = routed::node_share(inputs);
+    if let Some(enforced) = &enforced {
+        // What the node forwards for guests only is kept from others all the same.
+        routed = Routed { kept6: routed.kept6, ..routed::node_share(enforced) };
+    }
+    let enforced = enforced.as_ref().unwrap_or(inputs);
+    enforced.registry.guests.values().for_each(|guest| routed::guest_share(enforced, guest, &mut routed));
+    match inputs.backend {
+        Backend::Nftables => {
+            state.routed_rules = Rules::Loaded;
+            state.elements.extend(routed.elements());
+        }
+        Backend::Iptables { variant, ipset, ipv6 } => {
+            (state.chains, state.ipsets) = routed.chains(variant, ipset, ipv6);
+        }
+    }
+    state
+}
+
+/// The node's share and that of every guest, but for what filters routed traffic.
+fn filter(inputs: &Inputs) -> NetState {
+    let mut state = node_state(inputs);
+    inputs.registry.guests.values().for_each(|guest| add_guest(inputs, guest, &mut state));
+    state
 }
 
 /// Files of the registry that cannot be used, and what counts as long as it is so.
@@ -106,8 +141,26 @@ fn unreadable(inputs: &Inputs) -> Vec<Problem> {
 pub fn desired_for(inputs: &Inputs, guest: &GuestFile) -> NetState {
     let mut state = NetState { rules: Rules::Loaded, ..NetState::default() };
     add_guest(inputs, guest, &mut state);
+    let limited = |least| {
+        let limited = watch::limited(inputs, least)?;
+        let guest = limited.registry.guests.get(&guest.vmid).cloned().unwrap_or_else(|| GuestFile::new(guest.vmid));
+        Some((limited, guest))
+    };
+    if let Some((shown, guest)) = limited(Enforce::Watch) {
+        let mut filter = NetState::default();
+        add_guest(&shown, &guest, &mut filter);
+        state.elements = filter.elements;
+        (state.screened_ports, state.forwarding) = (filter.screened_ports, filter.forwarding);
+    }
+    let enforced = limited(Enforce::On);
+    if enforced.as_ref().is_some_and(|(enforced, _)| watch::is_nothing(&enforced.registry)) {
+        state.screened_ports.clear();
+    }
     let mut routed = Routed::default();
-    routed::guest_share(inputs, guest, &mut routed);
+    match &enforced {
+        Some((enforced, guest)) => routed::guest_share(enforced, guest, &mut routed),
+        None => routed::guest_share(inputs, guest, &mut routed),
+    }
     // Chains have an order, so that one guest's share of them cannot be told from the whole.
     if routed != Routed::default() && inputs.backend == Backend::Nftables {
         state.routed_rules = Rules::Loaded;
@@ -249,7 +302,8 @@ pub(super) fn infrastructure_addresses(
 
 /// What is as it should be, and may still surprise.
 pub fn notes(inputs: &Inputs) -> Vec<Problem> {
-    pending(inputs).into_iter().chain(unregistered(inputs)).chain(support::notes(inputs)).collect()
+    let own = pending(inputs).into_iter().chain(unregistered(inputs)).chain(support::notes(inputs));
+    own.chain(watch::notes(&inputs.registry)).collect()
 }
 
 /// Changes that wait for the next start of a guest of this node, and keep it from starting.

@@ -13,10 +13,88 @@ use super::segments::{Places, pool_bridges, segments};
 use super::unbound::{Unbound, other_ports, unbound_kinds};
 use super::uplink_guard::{bridge_guard, registered_macs};
 use super::uplinks::is_uplink_name;
+use super::watch;
 use crate::links::{guest_of_port, is_guest_port};
 use crate::model::{IfName, Prefix, Vmid};
-use crate::oracle::{Bindings, BoundPort, Holdings, PortRole};
-use crate::registry::document::{Interface, UplinkGuard};
+use crate::oracle::{Bindings, BoundPort, Holdings, Judgement, PortRole, delivery, verdict};
+use crate::registry::document::{Enforce, Interface, UplinkGuard};
+
+/// The node with all pools that its filter speaks of, and without those that are only watched.
+#[derive(Debug)]
+pub struct Judge {
+    with: Inputs,
+    with_all: Bindings,
+    /// `None`: all of them are enforced.
+    without: Option<(Inputs, Bindings)>,
+}
+
+/// What a port is, with all pools and without those that are only watched.
+#[derive(Debug, Clone)]
+pub struct Roles {
+    /// With all.
+    pub with: PortRole,
+    /// Without.
+    without: PortRole,
+}
+
+impl Judge {
+    /// Of this node.
+    pub fn of(inputs: &Inputs) -> Self {
+        let with = watch::limited(inputs, Enforce::Watch).unwrap_or_else(|| inputs.clone());
+        let without = watch::limited(inputs, Enforce::On).map(|limited| {
+            let bindings = bindings(&limited);
+            (limited, bindings)
+        });
+        Self { with_all: bindings(&with), with, without }
+    }
+
+    /// Whether no frame is dropped because of a pool.
+    fn is_nothing_enforced(&self) -> bool {
+        self.without.as_ref().is_some_and(|(limited, _)| watch::is_nothing(&limited.registry))
+    }
+
+    fn roles_by(&self, role: impl Fn(&Inputs) -> PortRole) -> Roles {
+        let with = role(&self.with);
+        let without = match &self.without {
+            // Then no rule applies to anybody.
+            Some(_) if self.is_nothing_enforced() => PortRole::Free,
+            Some((limited, _)) => role(limited),
+            None => with.clone(),
+        };
+        Roles { with, without }
+    }
+
+    /// What a port is.
+    pub fn roles(&self, port: IfName) -> Roles {
+        self.roles_by(|inputs| role(inputs, port))
+    }
+
+    /// What the port of a guest will be that has assignments and does not run; and whose it is.
+    pub fn roles_when_started(&self, port: IfName) -> Option<(Vmid, Roles)> {
+        let (vmid, _) = role_when_started(&self.with, port)?;
+        let role =
+            |inputs: &Inputs| role_when_started(inputs, port).map_or_else(|| role(inputs, port), |(_, role)| role);
+        Some((vmid, self.roles_by(role)))
+    }
+
+    /// What becomes of a frame that comes in by a port.
+    pub fn sent(&self, frame: &[u8], from: &Roles) -> Judgement {
+        let with = verdict(frame, &from.with, &self.with_all);
+        match &self.without {
+            Some((_, bindings)) => Judgement::of(with, verdict(frame, &from.without, bindings)),
+            None => Judgement { verdict: with, watched: None },
+        }
+    }
+
+    /// What becomes of one that has passed there, and leaves by another.
+    pub fn delivered(&self, frame: &[u8], from: &Roles, to: &Roles) -> Judgement {
+        let with = delivery(frame, &from.with, &to.with, &self.with_all);
+        match &self.without {
+            Some((_, bindings)) => Judgement::of(with, delivery(frame, &from.without, &to.without, bindings)),
+            None => Judgement { verdict: with, watched: None },
+        }
+    }
+}
 
 /// Everything that is protected on the node.
 pub fn bindings(inputs: &Inputs) -> Bindings {

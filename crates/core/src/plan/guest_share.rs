@@ -9,10 +9,11 @@ use super::inputs::{Inputs, Presence};
 use super::state::{NetState, Route};
 use super::support;
 use super::uplink_guard::is_seen;
+use super::watch;
 use crate::guest::Nic;
 use crate::model::{Family, GuestKind, IfName, NicId, Vmid};
 use crate::registry::Registry;
-use crate::registry::document::{Assigned, GuestFile, Interface, Mode};
+use crate::registry::document::{Assigned, Enforce, GuestFile, Interface, Mode};
 use crate::ruleset::{Element, SetId};
 
 /// Adds what one guest's assignments mean on this node.
@@ -27,6 +28,9 @@ pub(super) fn add_guest(inputs: &Inputs, guest: &GuestFile, state: &mut NetState
     for (id, interface) in &guest.interfaces {
         let port = place.config.kind.port(guest.vmid, *id);
         state.elements.extend(port_elements(port, interface));
+        if watch::enforce_of(&inputs.registry, interface) != Enforce::On {
+            state.elements.insert(Element::port(SetId::WatchedBound, port));
+        }
         if !hears_advertisements(&inputs.registry, interface) {
             state.elements.insert(Element::port(SetId::PortNoRa, port));
         }
@@ -106,7 +110,9 @@ fn add_reachability(
             state.screened_ports.insert(candidate);
         }
     }
-    for candidate in [port, GuestKind::firewall_port(vmid, id)] {
+    // Where it is not enforced, MAC and address may move to another port, as they do with virtual routers.
+    let stays = watch::enforce_of(&inputs.registry, interface) == Enforce::On;
+    for candidate in [port, GuestKind::firewall_port(vmid, id)].into_iter().filter(|_| stays) {
         if links.get(candidate).is_some_and(|link| link.master.is_some()) {
             state.forwarding.insert((candidate, interface.mac), interface.trunk.clone());
         }
@@ -122,7 +128,7 @@ fn add_reachability(
         }
         let (net, family) = (assigned.address.net(), assigned.address.family());
         if let Some(address) = assigned.address.single() {
-            if routed || links.speaks(device, family) {
+            if routed || stays && links.speaks(device, family) {
                 state.neighbours.insert((device, address), interface.mac);
             }
         }

@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::diff::Step;
 use super::inputs::{Inputs, Presence};
+use super::watch::enforce_of;
 use crate::code;
 use crate::model::{GuestKind, IfName, MacAddr, NicId, Problem, Vmid};
+use crate::registry::document::Enforce;
 
 /// Declares the states once: name, word in JSON and options, meaning.
 macro_rules! states {
@@ -42,6 +44,7 @@ states! {
     Unknown "unknown" "The kernel could not be compared";
     Starting "starting" "The guest is being started, and its port does not exist yet";
     Arriving "arriving" "The guest arrives by live migration and still runs on the other node";
+    Watched "watched" "The guest runs, and its pool is not enforced: what is against the rules is counted at most";
     Protected "protected" "The guest runs, and the filter has all elements that protect the NIC";
     Reserved "reserved" "The guest is on this node and stopped; nobody else can use its addresses";
     Elsewhere "elsewhere" "The guest is on another node";
@@ -97,6 +100,7 @@ impl<'a> GuestStates<'a> {
         match self.inputs.presence.get(&vmid) {
             _ if troubled.contains(&vmid) => GuestState::Problem,
             Some(_) if lacking.concerns(port, mac) => GuestState::NotProtected,
+            Some(Presence::Running) if self.is_watched(vmid, nic) => GuestState::Watched,
             Some(Presence::Running) => GuestState::Protected,
             Some(Presence::Starting) => GuestState::Starting,
             Some(Presence::Incoming) => GuestState::Arriving,
@@ -104,6 +108,12 @@ impl<'a> GuestStates<'a> {
             None if located.is_some() => GuestState::Elsewhere,
             None => GuestState::Missing,
         }
+    }
+
+    fn is_watched(&self, vmid: Vmid, nic: NicId) -> bool {
+        let registry = &self.inputs.registry;
+        let interface = registry.guests.get(&vmid).and_then(|guest| guest.interfaces.get(&nic));
+        interface.is_some_and(|interface| enforce_of(registry, interface) != Enforce::On)
     }
 
     /// The state of a guest with addresses: that of its NICs which comes first.

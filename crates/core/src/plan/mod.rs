@@ -15,6 +15,7 @@ mod guest_state;
 mod inputs;
 mod leave;
 mod macs;
+pub mod present;
 mod routed;
 mod routers;
 mod segments;
@@ -24,6 +25,7 @@ mod support;
 mod unbound;
 mod uplink_guard;
 mod uplinks;
+pub mod watch;
 
 pub use crate::guest::Located;
 pub use assume::{Surroundings, assume_bridge, assume_gateways};
@@ -48,7 +50,7 @@ pub use segments::{is_segment_of, pool_bridges};
 pub use state::{NetState, Route, Rules, Setting, Support};
 pub use subject::Subjects;
 pub use unbound::router_lans;
-pub use uplink_guard::{Stranger, strangers, unregistered};
+pub use uplink_guard::{Stranger, guard_of, strangers, unregistered};
 pub use uplinks::{is_uplink_name, misnamed_uplink};
 
 pub use crate::model::{Problem, Subject};

@@ -9,7 +9,7 @@ use super::uplinks::is_uplink_name;
 use crate::guest::Nic;
 use crate::links::is_guest_port;
 use crate::model::{GuestKind, IfName, Vmid};
-use crate::registry::document::UplinkGuard;
+use crate::registry::document::{Pool, UplinkGuard};
 use crate::ruleset::{Element, SetId};
 
 /// A NIC of one of this node's guests that holds no address.
@@ -71,8 +71,10 @@ pub(super) fn unbound_kinds(inputs: &Inputs, places: &Places) -> Vec<(IfName, Op
         if places.lost || !on_pool {
             return None;
         }
-        let mut pools = inputs.registry.pools.pools.values().filter(|pool| is_segment_of(port.bridge, pool.bridge));
-        // Of two pools on one bridge both must allow it.
+        let pools = || inputs.registry.pools.pools.values().filter(|pool| is_segment_of(port.bridge, pool.bridge));
+        // Of two pools on one bridge both must allow it; one that is not enforced has no say against one that is.
+        let strictest = pools().map(Pool::enforce).max();
+        let mut pools = pools().filter(|pool| Some(pool.enforce()) == strictest);
         pools.all(|pool| pool.guest_routers).then_some(Unbound::Router)
     };
     ports.iter().map(|port| (port.port, kind_of(port))).collect()

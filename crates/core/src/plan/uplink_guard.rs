@@ -46,7 +46,7 @@ pub(super) fn guard_elements(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BT
 /// The strictest guard that a pool asks for on this bridge.
 pub(super) fn bridge_guard(registry: &Registry, bridge: IfName) -> UplinkGuard {
     let pools = registry.pools.pools.values().filter(|pool| pool.bridge == bridge);
-    pools.map(Pool::uplink_guard).max().unwrap_or(UplinkGuard::Off)
+    pools.map(|pool| guard_of(registry, pool)).max().unwrap_or(UplinkGuard::Off)
 }
 
 /// MACs that the provider knows, each with the bridge of its pool.
@@ -75,6 +75,13 @@ pub(super) fn is_seen(pool: &Pool) -> bool {
     pool.mode() == Mode::Bridged
 }
 
+/// What the guard that a pool asks for does on this node: no more than the pool's rules are enforced, and than the node lets
+/// it.
+pub fn guard_of(registry: &Registry, pool: &Pool) -> UplinkGuard {
+    let on_node = registry.node.as_ref().and_then(|node| node.enforce).unwrap_or_default();
+    pool.uplink_guard().min(pool.enforce().min(on_node).into())
+}
+
 /// A NIC of one of this node's guests whose MAC no pool of its bridge knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stranger<'a> {
@@ -95,7 +102,7 @@ pub fn strangers(inputs: &Inputs) -> Vec<Stranger<'_>> {
     let registered = registered_macs(&inputs.registry);
     let mut pools: BTreeMap<IfName, (&PoolName, UplinkGuard)> = BTreeMap::new();
     for (name, pool) in &inputs.registry.pools.pools {
-        let guard = pool.uplink_guard();
+        let guard = guard_of(&inputs.registry, pool);
         let strictest = pools.entry(pool.bridge).or_insert((name, guard));
         if guard > strictest.1 {
             *strictest = (name, guard);
@@ -136,7 +143,7 @@ fn is_only_routed(inputs: &Inputs, guest: &GuestFile, nic: NicId) -> bool {
 pub fn unregistered(inputs: &Inputs) -> Vec<Problem> {
     let pools = &inputs.registry.pools.pools;
     // Every look comes here: what most nodes do not need is not worked out.
-    if pools.values().all(|pool| pool.uplink_guard() != UplinkGuard::Enforce) {
+    if pools.values().all(|pool| guard_of(&inputs.registry, pool) != UplinkGuard::Enforce) {
         return Vec::new();
     }
     let kept_back = strangers(inputs).into_iter().filter(|stranger| stranger.guard == UplinkGuard::Enforce);

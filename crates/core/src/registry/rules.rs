@@ -12,6 +12,16 @@ pub enum RuleError {
     /// `pool create` of a name that exists.
     #[error("pool `{0}` exists already")]
     PoolExists(PoolName),
+    /// Guests of some node would lose what they use.
+    #[error("{}", .losses.join("; "))]
+    WouldCutOff {
+        /// The pool that would be enforced.
+        pool: PoolName,
+        /// Who would lose what, a sentence each.
+        losses: Vec<String>,
+        /// What helps the first of them.
+        hint: String,
+    },
     /// No such pool.
     #[error("there is no pool `{0}`")]
     NoPool(PoolName, Vec<PoolName>),
@@ -331,6 +341,7 @@ impl RuleError {
         match self {
             Self::PoolExists(_) => code!("pool-exists"),
             Self::NoPool(..) => code!("unknown-pool"),
+            Self::WouldCutOff { .. } => code!("would-cut-off"),
             Self::Overlap { .. } => code!("overlap"),
             Self::GatewayFamily(..) => code!("gateway-of-other-family"),
             Self::GatewayHeld { .. } => code!("gateway-held"),
@@ -371,6 +382,7 @@ impl RuleError {
             | Self::TooFew { pool, .. }
             | Self::Cooling { pool, .. }
             | Self::OtherMac { pool, .. }
+            | Self::WouldCutOff { pool, .. }
             | Self::GatewayHeld { pool, .. } => Subject::Pool(pool.clone()),
             Self::Overlap { new: address, .. }
             | Self::GatewayFamily(_, address)
@@ -401,6 +413,7 @@ impl RuleError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::PoolExists(name) => format!("to add addresses: `pve-public-ip pool add {name} ADDRESS`"),
+            Self::WouldCutOff { hint, .. } => format!("{hint} (--yes takes it from them all the same)"),
             Self::Contradiction { vmid, .. } => format!("`pve-public-ip show {vmid}` shows what there is"),
             Self::NoPools => NO_POOLS_HINT.to_owned(),
             Self::NoPool(_, known) if known.is_empty() => NO_POOLS_HINT.to_owned(),

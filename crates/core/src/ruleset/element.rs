@@ -184,6 +184,19 @@ macro_rules! sets {
                 "the guest cannot be a router or DHCP server",
                 "the port may send router advertisements and DHCP answers",
             ),
+            Self::WatchedMac | Self::WatchedLladdr | Self::WatchedIp4 | Self::WatchedNumber4 | Self::WatchedIp6
+            | Self::WatchedNd => (
+                "it is protected, although its pool is only watched",
+                "who uses it without right is counted, and not stopped",
+            ),
+            Self::WatchedBound | Self::WatchedPorts => (
+                "the port is filtered, although its pools are only watched",
+                "what the port does against the rules is counted, and not stopped",
+            ),
+            Self::WatchAll => (
+                "frames are dropped, although all pools are only watched",
+                "what is against the rules is counted, and not stopped",
+            ),
             _ => self.routed_meaning(),
         }
     }
@@ -305,6 +318,15 @@ sets! { Bridge {
     OtherVlans "other_vlans" [Port Vlan] Hash;
     RouterPorts "router_ports" [Port] Hash;
     Spanning "spanning" [Port] Hash;
+    WatchedMac "watched_mac" [Mac] Hash;
+    WatchedLladdr "watched_lladdr" [Mac] Hash;
+    WatchedIp4 "watched_ip4" [Ip4] Tree;
+    WatchedNumber4 "watched_number4" [Number4] Tree;
+    WatchedIp6 "watched_ip6" [Ip6] Tree;
+    WatchedNd "watched_nd" [Target] Tree;
+    WatchedBound "watched_bound" [Port] Hash;
+    WatchedPorts "watched_ports" [Port] Hash;
+    WatchAll "watch_all" [Mac] Hash;
 } Inet {
     RoutedBridges "routed_bridges" [Port] Hash;
     SharedBridges "shared_bridges" [Port] Hash;
@@ -642,6 +664,26 @@ impl Element {
     /// A MAC of the gateway or of the node, which no guest port may use.
     pub fn infra_mac(mac: MacAddr) -> Vec<Self> {
         Self::reserved_mac(mac).into_iter().chain([Self::mac(SetId::InfraMac, mac)]).collect()
+    }
+
+    /// A range of what is protected only because of pools that are not enforced (both ends included, one family).
+    pub fn watched_range(first: IpAddr, last: IpAddr) -> [Self; 2] {
+        let sets = if first.is_ipv4() {
+            [SetId::WatchedIp4, SetId::WatchedNumber4]
+        } else {
+            [SetId::WatchedIp6, SetId::WatchedNd]
+        };
+        sets.map(|set| Self::range(set, Key::default().ip(first), Key::default().ip(last)))
+    }
+
+    /// The same for a MAC.
+    pub fn watched_mac(mac: MacAddr) -> [Self; 2] {
+        [SetId::WatchedMac, SetId::WatchedLladdr].map(|set| Self::mac(set, mac))
+    }
+
+    /// No pool is enforced on this node.
+    pub fn watch_all() -> Self {
+        Self::mac(SetId::WatchAll, MacAddr::from_octets([0; 6]))
     }
 
     /// An address of a gateway or of the node, which no guest port may use. It must be in a reserved range too,

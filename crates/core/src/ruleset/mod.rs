@@ -50,7 +50,7 @@ impl Table {
 
     /// Replaces the rules in one transaction and leaves the sets alone.
     ///
-    /// With an nflog group each dropped frame is sent there too, at most ten of a reason in a second. Not every kernel has
+    /// With an nflog group each frame that is dropped, or would be, is sent there too, at most ten of a reason in a second. Not every kernel has
     /// the module for it, and then the rules cannot be loaded: so it stands in them only if it is wanted.
     pub fn rules(self, log_group: Option<u16>) -> Cow<'static, str> {
         let rules = match self {
@@ -59,7 +59,8 @@ impl Table {
         };
         let Some(group) = log_group else { return Cow::Borrowed(rules) };
         let line = |line: &str| {
-            let reason = line.trim().strip_prefix("counter name \"").and_then(|rest| rest.strip_suffix("\" drop"));
+            let reason = line.trim().strip_prefix("counter name \"").and_then(|rest| rest.split_once('"'));
+            let reason = reason.map(|(reason, _)| reason);
             let log = reason.map(|reason| {
                 format!("\t\tlimit rate 10/second burst 20 packets log prefix \"{reason}\" group {group} snaplen 128\n")
             });
@@ -68,7 +69,7 @@ impl Table {
         Cow::Owned(rules.lines().map(line).collect())
     }
 
-    /// Why it drops: the name of the counter and what it says.
+    /// Why it drops, or would drop if the pool were enforced: the name of the counter and what it says.
     pub fn reasons(self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let counter =
             |line: &'static str| line.strip_prefix("\tcounter ")?.strip_suffix("\" }")?.split_once(" { comment \"");
@@ -88,7 +89,12 @@ pub const SETS: &str = include_str!("sets.nft");
 /// The rules of the bridge table.
 pub const RULES: &str = include_str!("rules.nft");
 
-/// Why frames and packets are dropped: the name of the counter and what it says.
+/// Whether frames of a reason pass: a pool asks for them only to be counted.
+pub fn is_watched(reason: &str) -> bool {
+    reason.starts_with("watch_")
+}
+
+/// Why frames and packets are dropped, or would be: the name of the counter and what it says.
 pub fn reasons() -> impl Iterator<Item = (&'static str, &'static str)> {
     Table::ALL.into_iter().flat_map(Table::reasons)
 }
@@ -122,7 +128,7 @@ mod tests {
         assert_eq!(Table::Bridge.rules(None), RULES);
         for (table, some) in [(Table::Bridge, "drop_arp"), (Table::Inet, "drop_routed_loop")] {
             let logged = table.rules(Some(7));
-            let drops = table.rules(None).lines().filter(|line| line.ends_with("\" drop")).count();
+            let drops = table.rules(None).lines().filter(|line| line.trim().starts_with("counter name")).count();
             assert_eq!((drops, logged.matches("group 7 snaplen 128").count()), (drops, drops));
             let log = format!("log prefix \"{some}\" group 7 snaplen 128\n\t\tcounter name \"{some}\" drop\n");
             assert!(logged.contains(&log), "{log}");
@@ -137,7 +143,8 @@ mod tests {
             assert_eq!(found.len(), table.sets().matches("\n\tcounter ").count());
             for (reason, _) in found {
                 assert!(table.sets().contains(&format!("\tset {reason}_by {{")), "{reason}");
-                assert!(table.rules(None).contains(&format!("counter name \"{reason}\" drop")), "{reason}");
+                let end = format!("counter name \"{reason}\"{}", if is_watched(reason) { "" } else { " drop" });
+                assert!(table.rules(None).contains(&end), "{reason}");
             }
         }
     }

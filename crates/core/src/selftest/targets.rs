@@ -12,7 +12,8 @@ use super::verdicts::{Case, Scene, Sender, Table, Who, foreign_mac_inside, hidde
 use super::verdicts::{mac_claims, open_claims, unbound_port};
 use crate::model::{Family, MacAddr};
 use crate::oracle::{Bindings, Holdings, PortRole, Verdict, delivery, verdict};
-use crate::plan::{Inputs, explain};
+use crate::plan::{Inputs, explain, watch};
+use crate::registry::document::Enforce;
 
 /// The attacker: a MAC that spells the program's name, and addresses set aside for tests of networks (RFC 2544, RFC 5180),
 /// so that no pool has them.
@@ -43,7 +44,14 @@ enum What {
 }
 
 /// Everything that is protected on the node.
+///
+/// What is only watched is not: there an attack succeeds, and is counted.
 pub fn targets(inputs: &Inputs) -> Vec<Target> {
+    let limited = watch::limited(inputs, Enforce::On);
+    let inputs = limited.as_ref().unwrap_or(inputs);
+    if limited.is_some() && watch::is_nothing(&inputs.registry) {
+        return Vec::new();
+    }
     let all = explain::bindings(inputs);
     let mut owners: BTreeMap<IpNet, String> = BTreeMap::new();
     let mut owners_of_macs: BTreeMap<MacAddr, String> = BTreeMap::new();

@@ -18,7 +18,7 @@ pub use guest::{Assigned, CloudInit, CloudInitCheck, GuestFile, GuestOs, Interfa
 pub use lookup::{EntryIndex, Overlap, PoolIndex, overlap};
 pub use node::{BackendChoice, NodeFile};
 pub use pools::{
-    Mode, POOL_ADDRESSES, POOLS_VERSION, Pool, PoolAddress, PoolFile, PoolsFile, Probe, Profile, UplinkGuard,
+    Enforce, Mode, POOL_ADDRESSES, POOLS_VERSION, Pool, PoolAddress, PoolFile, PoolsFile, Probe, Profile, UplinkGuard,
 };
 pub use read::{RESTORE, first_version, parse};
 pub use released::{Released, ReleasedFile};

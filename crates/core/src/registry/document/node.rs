@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Document;
+use super::{Document, Enforce};
 use crate::model::IfName;
 
 /// `nodes/<node>.json`: optional settings of one node.
@@ -46,6 +46,10 @@ pub struct NodeFile {
     /// Frames dropped from one port in an hour from which on the guard reports that; 0: never. Default: 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alert_attempts: Option<u64>,
+    /// The most that the uplink guards of this node do, whatever the pools say: `watch` counts what they would drop. Default:
+    /// `on`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforce: Option<Enforce>,
     /// What filters routed traffic. Default: auto.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<BackendChoice>,

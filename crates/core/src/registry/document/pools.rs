@@ -109,6 +109,9 @@ pub struct Pool {
     /// For how long an address that was released is not handed out by itself. Default: 1h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cool_down: Option<CoolDown>,
+    /// What becomes of frames that are against the rules because of this pool. Default: `on`, they are dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforce: Option<Enforce>,
     /// Addresses and prefixes, disjoint.
     #[serde(default)]
     pub addresses: Vec<PoolAddress>,
@@ -129,6 +132,7 @@ impl Pool {
             allowed_macs: BTreeSet::new(),
             probe: None,
             cool_down: None,
+            enforce: None,
             addresses,
         }
     }
@@ -136,6 +140,11 @@ impl Pool {
     /// What becomes of frames whose MAC the provider does not know.
     pub fn uplink_guard(&self) -> UplinkGuard {
         self.uplink_guard.unwrap_or_else(|| self.usual_guard())
+    }
+
+    /// What becomes of frames that are against the rules because of this pool.
+    pub fn enforce(&self) -> Enforce {
+        self.enforce.unwrap_or_default()
     }
 
     /// What the provider's layout says becomes of them.
@@ -387,6 +396,42 @@ impl UplinkGuard {
             Self::Off => "off",
             Self::Report => "report",
             Self::Enforce => "enforce",
+        }
+    }
+}
+
+impl From<Enforce> for UplinkGuard {
+    /// The most that a guard does as long as no more is enforced.
+    fn from(enforce: Enforce) -> Self {
+        match enforce {
+            Enforce::Off => Self::Off,
+            Enforce::Watch => Self::Report,
+            Enforce::On => Self::Enforce,
+        }
+    }
+}
+
+/// Whether the rules that a pool asks for are enforced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
+pub enum Enforce {
+    /// They are not asked: what is against them passes, and is not counted.
+    Off,
+    /// What is against them passes, and is counted.
+    Watch,
+    /// What is against them is dropped.
+    #[default]
+    On,
+}
+
+impl Enforce {
+    /// The name used on the command line and in the files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Watch => "watch",
+            Self::On => "on",
         }
     }
 }

@@ -1,0 +1,247 @@
+//! A node in use: eight guests work, and no command takes anything from one of them unasked. Pings go all the time.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test stops at the first surprise")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Namespace, Node, need};
+
+const GATEWAY: &str = "02:00:00:00:0f:01";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Guests with their last octet: 203.0.113.N, MAC 02:00:00:aa:cc:NN. Nobody has told the program of them.
+const GUESTS: [(u32, u32); 8] =
+    [(100, 10), (101, 11), (102, 12), (103, 13), (104, 14), (105, 60), (106, 61), (107, 62)];
+
+struct Site {
+    node: Node,
+    provider: Namespace,
+    guests: Vec<(u32, Namespace)>,
+}
+
+fn mac(vmid: u32) -> String {
+    format!("02:00:00:aa:cc:{:02x}", vmid - 100)
+}
+
+impl Site {
+    fn new() -> Self {
+        need(&["ping"]);
+        let mut site = Self { node: Node::new(), provider: Namespace::new(), guests: Vec::new() };
+        site.node.net.sh(&format!(
+            "ip link set vmbr0 type bridge forward_delay 0 mcast_snooping 0
+             ip link add eno1 address 02:00:00:00:0e:01 type veth peer name wan address {GATEWAY} netns {}
+             echo 1 > /proc/sys/net/ipv6/conf/eno1/disable_ipv6
+             ip link set eno1 master vmbr0 up
+             ip route replace default via 203.0.113.1",
+            site.provider.path()
+        ));
+        site.provider.sh("ip link set wan up; ip addr add 203.0.113.1/24 dev wan");
+        for (vmid, last) in GUESTS {
+            // Half of them say in their configuration what they use, the others have it inside only.
+            let told = if vmid % 2 == 0 {
+                format!("ipconfig0: ip=203.0.113.{last}/24,gw=203.0.113.1\n")
+            } else {
+                String::new()
+            };
+            site.node.tree.qemu(vmid, format!("name: g{vmid}\n{told}net0: virtio={},bridge=vmbr0\n", mac(vmid)));
+            let guest = Namespace::new();
+            site.node.net.sh(&format!(
+                "ip link add tap{vmid}i0 address fe:00:00:00:00:{:02x} type veth peer name eth0 address {} netns {}
+                 echo 1 > /proc/sys/net/ipv6/conf/tap{vmid}i0/disable_ipv6; ip link set tap{vmid}i0 master vmbr0 up",
+                vmid % 256,
+                mac(vmid),
+                guest.path()
+            ));
+            guest.sh(&format!("ip link set eth0 up; ip link set lo up; ip addr add 203.0.113.{last}/24 dev eth0"));
+            site.guests.push((vmid, guest));
+        }
+        // Guests of another node are none of this kernel's, and lose as much.
+        site.node.tree.write(
+            "etc/pve/nodes/n2/qemu-server/300.conf",
+            "name: far\nnet0: virtio=02:00:00:AA:CC:C8,bridge=vmbr0\nipconfig0: ip=203.0.113.15/24,gw=203.0.113.1\n",
+        );
+        site
+    }
+
+    /// The node has spoken with all of them.
+    fn greeted(self) -> Self {
+        for (_, last) in GUESTS {
+            self.node.net.sh(&format!("ping -c 1 -W 5 203.0.113.{last}"));
+        }
+        self
+    }
+
+    fn guest(&self, vmid: u32) -> &Namespace {
+        &self.guests.iter().find(|(number, _)| *number == vmid).unwrap().1
+    }
+}
+
+/// A ping every 10 ms from each guest to the provider's gateway. What was lost is read from the kernel's own counts, for a
+/// process that does not run in time loses answers that have arrived.
+struct Pings<'a>(&'a Site, Vec<Child>);
+
+impl<'a> Pings<'a> {
+    fn start(site: &'a Site) -> Self {
+        let start = |(_, guest): &(u32, Namespace)| {
+            let mut command = guest.command("ping");
+            command.args(["-i", "0.01", "203.0.113.1"]).stdout(Stdio::null()).stderr(Stdio::null());
+            command.spawn().unwrap()
+        };
+        let pings = Self(site, site.guests.iter().map(start).collect());
+        pings.go_on(5);
+        pings
+    }
+
+    /// Waits until each guest has got so many more answers.
+    #[track_caller]
+    fn go_on(&self, more: u64) {
+        for (vmid, guest) in &self.0.guests {
+            let (_, before) = echoes(guest);
+            within(&format!("guest {vmid} gets no answers any more"), || echoes(guest).1 >= before + more);
+        }
+    }
+
+    /// Nothing was lost: each request has its answer, and they still come.
+    #[track_caller]
+    fn end(mut self) {
+        self.go_on(5);
+        self.stop();
+        for (vmid, guest) in &self.0.guests {
+            within(&format!("guest {vmid} lost answers"), || {
+                let (sent, answered) = echoes(guest);
+                sent == answered && sent > 10
+            });
+        }
+    }
+
+    fn stop(&mut self) {
+        for child in &mut self.1 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Pings<'_> {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Echo requests that were sent, and answers that came.
+fn echoes(guest: &Namespace) -> (u64, u64) {
+    let text = guest.sh("cat /proc/self/net/snmp");
+    let mut lines = text.lines().filter(|line| line.starts_with("Icmp:")).map(str::split_whitespace);
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let all: BTreeMap<&str, &str> = names.zip(values).collect();
+    (all["OutEchos"].parse().unwrap(), all["InEchoReps"].parse().unwrap())
+}
+
+#[track_caller]
+fn within(what: &str, is_so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+const HZ: &str = "pool create hz --profile hetzner-bridged --bridge vmbr0 --gateway4 203.0.113.1";
+
+#[test]
+fn a_pool_whose_guard_would_keep_guests_back_starts_in_watch() {
+    let site = Site::new().greeted();
+    let pings = Pings::start(&site);
+    let made = site.node.run(HZ).ok();
+    for (vmid, _) in GUESTS {
+        let lost =
+            format!("guest {vmid} net0 on n1 loses its way to the provider: no pool knows its MAC {}", mac(vmid));
+        assert!(made.out.contains(&lost), "{}", made.out);
+    }
+    for words in [
+        "guest 300 net0 on n2 loses its way to the provider",
+        "pool hz is on watch: what is against its rules is counted, and passes",
+        "to allow all MACs that are there: `pve-public-ip pool set hz --allow-present`",
+        "to enforce it: `pve-public-ip pool set hz --enforce on --yes`",
+    ] {
+        assert!(made.out.contains(words), "{words}\n{}", made.out);
+    }
+    let refused = site.node.run("pool set hz --enforce on");
+    refused.fails_with(
+        1,
+        &["guest 100 net0 on n1 loses its way to the provider", "guest 300 net0 on n2", "--allow-present"],
+    );
+    assert!(site.node.run("pool list").ok().out.contains("watch"));
+    assert!(site.node.run("verify").ok().out.contains("as it should be"));
+
+    // An address and the MAC of a guest that runs with both: not taken from it.
+    let added = site.node.run(&format!("pool add hz 203.0.113.10 --mac {}", mac(100))).ok();
+    assert!(!added.out.contains("refused"), "{}", added.out);
+    for command in ["pool add hz 203.0.113.11", "verify", "status", "doctor --no-fail", "pool show hz", "list", "plan"]
+    {
+        site.node.run(command);
+    }
+    site.node.run("assign 100 203.0.113.10 --no-hookscript --no-probe").ok();
+    let status = site.node.run("status").ok().out;
+    for words in
+        ["would be dropped from", "101 (tap101i0)", "address of a pool", "203.0.113.1", "sends to the provider"]
+    {
+        assert!(status.contains(words), "{words}\n{status}");
+    }
+    let metrics = site.node.run("metrics").ok().out;
+    let series = "pve_public_ip_port_watched_packets_total{port=\"tap101i0\",vmid=\"101\",reason=\"reserved_address\"}";
+    assert!(metrics.contains(series) && metrics.contains("pve_public_ip_pool_enforced{pool=\"hz\"} 0"), "{metrics}");
+    assert!(!metrics.contains("pve_public_ip_port_dropped_packets_total{port=\"tap"), "{metrics}");
+    let explained = site.node.run("explain --port tap101i0 --src 203.0.113.10 --mac 02:00:00:aa:cc:01").ok().out;
+    assert!(explained.contains("passes, and is counted, because the pool is only watched"), "{explained}");
+
+    // All that is there is allowed by one command; then nobody loses his way, but 101 still an address.
+    site.node.run("pool set hz --allow-present").ok();
+    let refused = site.node.run("pool set hz --enforce on");
+    refused.fails_with(1, &["guest 101 net0 on n1 loses its address 203.0.113.11", "assign 101 203.0.113.11"]);
+    pings.end();
+
+    site.node.run("pool set hz --enforce on --yes").ok();
+    assert!(site.node.run("verify").ok().out.contains("as it should be"));
+    // Now it is what it was asked for.
+    let lost = site.guest(101).sh("ping -c 2 -i 0.2 -W 1 203.0.113.1 >/dev/null && echo works || echo lost");
+    assert_eq!(lost.trim(), "lost");
+    let works = site.guest(100).sh("ping -c 1 -W 5 203.0.113.1 >/dev/null && echo works || echo lost");
+    assert_eq!(works.trim(), "works");
+    let works = site.guest(105).sh("ping -c 1 -W 5 203.0.113.1 >/dev/null && echo works || echo lost");
+    assert_eq!(works.trim(), "works");
+}
+
+#[test]
+fn the_commands_of_the_readme_take_nothing_from_anybody() {
+    let site = Site::new().greeted();
+    let pings = Pings::start(&site);
+    let create =
+        "pool create rbx --profile generic-bridged --bridge vmbr0 --gateway4 203.0.113.1 203.0.113.10 203.0.113.11";
+    let made = site.node.run(create).ok();
+    assert!(made.out.contains("guest 100 net0 on n1 loses its address 203.0.113.10"), "{}", made.out);
+    assert!(made.out.contains("guest 101 net0 on n1 loses its address 203.0.113.11"), "{}", made.out);
+    site.node.run("assign 100 203.0.113.10 --no-hookscript --no-probe").ok();
+    for command in ["verify", "who 203.0.113.10", "show 100", "status", "list", "plan", "apply"] {
+        site.node.run(command).ok();
+    }
+    // Once each address has its owner, nobody loses anything by the last step.
+    site.node.run("assign 101 203.0.113.11 --no-hookscript --no-probe").ok();
+    let set = site.node.run("pool set rbx --enforce on").ok();
+    assert!(!set.out.contains("loses"), "{}", set.out);
+    assert!(site.node.run("verify").ok().out.contains("2 guests are bound"));
+    // More of them, while the pool is enforced: refused in words, and nothing changes.
+    let more = site.node.run("pool add rbx 203.0.113.12");
+    more.fails_with(1, &["guest 102 net0 on n1 loses its address 203.0.113.12"]);
+    let guard = site.node.run("pool set rbx --uplink-guard enforce");
+    guard.fails_with(1, &["guest 102 net0 on n1 loses its way to the provider", "guest 300 net0 on n2"]);
+    site.node.run("node set --enforce watch").ok();
+    site.node.run("pool set rbx --uplink-guard enforce --yes").ok();
+    pings.end();
+    let dropped = site.node.run("release 101 203.0.113.11").ok();
+    assert!(dropped.out.contains("203.0.113.11"), "{}", dropped.out);
+}
