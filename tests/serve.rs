@@ -269,6 +269,30 @@ fn an_organization_sees_nothing_of_others() {
         refused(&node, "deallocate", body).1.replace(vps_id, "IT")
     };
     assert_eq!([words("mail"), words("red")], [words("nobody"), words("nobody")]);
+    // All that is said, the hint too, is the same of a guest of others, of one that holds nothing, and of none.
+    node.tree.qemu(103, "name: spare\nnet0: virtio=02:00:00:AA:BB:03,bridge=vmbr0\n");
+    let all = |op: &str, body: Value, word: &str| {
+        let mut body = body;
+        (body["vps_id"], body["within"]) = (word.into(), "acme".into());
+        let answer = ask(&node, op, body).to_string();
+        assert!(answer.contains("unknown-guest"), "{op} {word}: {answer}");
+        answer.replace(word, "IT")
+    };
+    for (op, body) in [
+        ("list-addresses", json!({})),
+        ("history", json!({})),
+        ("watch", json!({})),
+        ("deallocate", json!({"address": "203.0.113.10"})),
+        ("deallocate", json!({"address": "203.0.113.10", "mac": "02:00:00:aa:bb:99"})),
+    ] {
+        let none = all(op, body.clone(), "nobody");
+        for word in ["mail", "red", "spare"] {
+            assert_eq!(all(op, body.clone(), word), none, "{op} {body} {word}");
+        }
+    }
+    for body in [json!({}), json!({"mac": "02:00:00:aa:bb:99", "by_mac": true})] {
+        assert_eq!(all("allocate", body.clone(), "mail"), all("allocate", body, "nobody"));
+    }
     for address in ["203.0.113.11", "203.0.113.12", "192.0.2.1"] {
         let answer = done(&node, "deallocate", json!({"address": address, "within": "acme"}));
         assert_eq!(answer, json!({"changed": false, "notes": [], "steps": []}));

@@ -270,7 +270,7 @@ pub fn deallocate(
         return Ok(nothing(lookup.address(request.address).ok()));
     };
     if let Some(word) = &request.vps_id {
-        let meant = book.own_guest(node, word, (request.mac, true), within)?.vmid;
+        let meant = book.holder(node, word, (request.mac, true), within)?;
         if holders.iter().all(|(vmid, ..)| *vmid != meant) {
             return Ok(nothing(lookup.address(request.address).ok()));
         }

@@ -75,12 +75,26 @@ impl Book {
         lookup::by_configuration(word, &guests, mac, by_mac)
     }
 
-    /// The guest of a question.
+    /// The guest of a question. Within an organization there are only guests that hold an address of it.
     fn vmid(&self, node: &Node, word: &str, within: Option<&str>) -> Result<Vmid, Problem> {
-        self.own_guest(node, word, (None, false), within).map(|meant| meant.vmid)
+        self.holder(node, word, (None, false), within)
     }
 
-    /// The same within an organization: a guest of others is not there, and which of them have the same name is not said.
+    /// A guest that holds something of the caller's.
+    pub(super) fn holder(
+        &self,
+        node: &Node,
+        word: &str,
+        (mac, by_mac): (Option<MacAddr>, bool),
+        within: Option<&str>,
+    ) -> Result<Vmid, Problem> {
+        let vmid = self.own_guest(node, word, (mac, by_mac), within)?.vmid;
+        let holds = within.is_none() || self.registry.guests.get(&vmid).is_some_and(|guest| !guest.is_empty());
+        if holds { Ok(vmid) } else { Err(unknown_guest(word, mac, by_mac)) }
+    }
+
+    /// The guest that an address is for. Within an organization a guest of others is not there, and which of them have the same
+    /// name is not said; one that holds nothing is there, since its first address may be asked for.
     pub(super) fn own_guest(
         &self,
         node: &Node,
@@ -89,9 +103,18 @@ impl Book {
         within: Option<&str>,
     ) -> Result<Meant, Problem> {
         let is_hidden = |problem: &Problem| within.is_some() && problem.code == code!("guest-ambiguous");
+        let refused = || unknown_guest(word, mac, by_mac);
         let meant = self.guest(node, word, mac, by_mac);
-        let meant = meant.map_err(|problem| if is_hidden(&problem) { unknown_guest(word) } else { problem })?;
-        if self.lookup(within).is_own_guest(meant.vmid) { Ok(meant) } else { Err(unknown_guest(word)) }
+        let meant = meant.map_err(|problem| if is_hidden(&problem) { refused() } else { problem })?;
+        if self.lookup(within).is_own_guest(meant.vmid) {
+            return Ok(meant);
+        }
+        // A name of others' allocations is found at once, and one of nobody's after all configurations were read: the time that
+        // the answer takes is not to tell the two apart.
+        if word.parse::<Vmid>().is_err() {
+            node.guests.all();
+        }
+        Err(refused())
     }
 }
 
@@ -101,9 +124,9 @@ pub fn guest_of(node: &Node, word: &str, within: Option<&str>) -> Result<Vmid, P
 }
 
 /// What a caller is told of a guest that is not there for it.
-pub(super) fn unknown_guest(word: &str) -> Problem {
+fn unknown_guest(word: &str, mac: Option<MacAddr>, by_mac: bool) -> Problem {
     // The words of the search itself: no caller shall tell the two apart.
-    lookup::by_configuration(word, &[], None, false).err().unwrap_or_else(|| {
+    lookup::by_configuration(word, &[], mac, by_mac).err().unwrap_or_else(|| {
         Problem::new(code!("unknown-guest"), Subject::Command, format!("no guest is called `{word}`"), "")
     })
 }
