@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test stops at the first surprise")]
 
 #[path = "nodes/lab.rs"]
-#[allow(dead_code, reason = "the lives of guests use all of it, this a part")]
+#[expect(dead_code, reason = "the lives of guests use all of it, this a part")]
 mod lab;
 
 mod common;
@@ -476,9 +476,15 @@ fn killed_at_random_under_load() {
     assert_eq!(info["pools"][0]["free"], (16 - held.len()).to_string(), "{free} {info}");
     drop((child, serving));
 
-    // The log, replayed, comes to the same: each address was free when it was given, and held by whom it was taken from.
-    let mut replayed: BTreeMap<String, u32> = BTreeMap::new();
     let log = node.tree.read("var/lib/pve-public-ip/audit.log");
+    let changes = replay(&log, &held);
+    assert!(changes > KILLS, "only {changes} changes:\n{log}");
+}
+
+/// The log, replayed, comes to what is held: each address was free when it was given, and held by whom it was taken from. Returns how
+/// many changes it has.
+fn replay(log: &str, held: &BTreeMap<String, u32>) -> usize {
+    let mut replayed: BTreeMap<String, u32> = BTreeMap::new();
     let mut changes = 0;
     for line in log.lines() {
         let entry: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -489,6 +495,6 @@ fn killed_at_random_under_load() {
         assert_eq!(before, (event == "released").then_some(vmid), "{line}\n{log}");
         changes += 1;
     }
-    assert_eq!(replayed, held, "{log}");
-    assert!(changes > KILLS, "only {changes} changes:\n{log}");
+    assert_eq!(&replayed, held, "{log}");
+    changes
 }

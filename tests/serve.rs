@@ -285,9 +285,9 @@ fn an_organization_sees_nothing_of_others() {
         ("deallocate", json!({"address": "203.0.113.10"})),
         ("deallocate", json!({"address": "203.0.113.10", "mac": "02:00:00:aa:bb:99"})),
     ] {
-        let none = all(op, body.clone(), "nobody");
+        let nobodys = all(op, body.clone(), "nobody");
         for word in ["mail", "red", "spare"] {
-            assert_eq!(all(op, body.clone(), word), none, "{op} {body} {word}");
+            assert_eq!(all(op, body.clone(), word), nobodys, "{op} {body} {word}");
         }
     }
     for body in [json!({}), json!({"mac": "02:00:00:aa:bb:99", "by_mac": true})] {

@@ -464,6 +464,9 @@ fn a_watcher_that_takes_nothing_is_ended() {
     until("the other one hears more", || reader.text.lock().unwrap().matches("alive").count() > alive);
 }
 
+/// Sends the frame of a number; whether that was possible.
+type Send = Box<dyn FnMut(&mut Frames, u32) -> bool>;
+
 /// Floods of what costs the sender nothing: the connection ends or they are borne, and others are served meanwhile.
 #[test]
 fn floods_of_frames_hold_up_nobody() {
@@ -476,7 +479,7 @@ fn floods_of_frames_hold_up_nobody() {
     let before = memory();
     let served = || assert_eq!(gateway.call("GetPublicIP", Some(GATEWAY), &get()).0, 200);
     let large = vec![b'x'; 16 * 1024];
-    let flood = |what: &str, count: u32, mut send: Box<dyn FnMut(&mut Frames, u32) -> bool>| {
+    let flood = |what: &str, count: u32, mut send: Send| {
         let mut frames = Frames::begin(&gateway, &[]);
         let sent = (0..count).take_while(|number| send(&mut frames, *number)).count();
         served();
