@@ -665,3 +665,57 @@ fn keys_are_shown_once() {
     assert_eq!(refused(&node, "list-keys", json!({})).0, "keys-unusable");
     node.run("key add a --role viewer").fails_with(4, &["it has version 9"]);
 }
+
+/// Says of each pair of a schema and a value what is wrong with it.
+const CHECK: &str = "
+import json, sys
+from jsonschema import Draft202012Validator
+for name, schema, value in json.load(sys.stdin):
+    Draft202012Validator.check_schema(schema)
+    for error in Draft202012Validator(schema).iter_errors(value):
+        print(f'{name}: {json.dumps(value)}: {error.message[:400]}')
+    print('checked')";
+
+/// What is shipped for those who write a client describes what goes over the socket, refusals included.
+#[test]
+fn requests_and_replies_are_of_their_schemas() {
+    let node = node();
+    let schema = |kind: &str| -> Value { serde_json::from_str(&node.run(&format!("schema {kind}")).ok().out).unwrap() };
+    let (request, reply) = (schema("request"), schema("reply"));
+    let good = [
+        json!({"version": 1, "id": 1, "op": "info"}),
+        json!({"version": 1, "id": "a", "op": "assign", "vmid": 101, "pool": "ovh-rbx", "families": [4], "hookscript": false}),
+        json!({"version": 1, "author": {"why": "ticket 12"}, "within": "acme", "op": "list-addresses", "state": "free"}),
+        json!({"version": 1, "op": "release", "vmid": 101, "dry_run": true}),
+        json!({"version": 1, "op": "list-pools"}),
+        json!({"version": 1, "op": "list-keys"}),
+        json!({"version": 1, "op": "release", "vmid": 999, "addresses": ["203.0.113.10"]}),
+    ];
+    // Refused by the program, and by the schema.
+    let bad = [
+        json!({"version": 1, "op": "destroy"}),
+        json!({"version": 1, "op": "assign", "vmid": 101, "families": [5]}),
+        json!({"op": "info"}),
+        json!({"version": 1, "op": "release", "vmid": 100, "dry_run": 1}),
+    ];
+    let lines: String = good.iter().chain(&bad).map(|line| format!("{line}\n")).collect();
+    let replies = raw(&node, lines.as_bytes());
+    assert_eq!(replies.len(), good.len() + bad.len(), "{replies:?}");
+    for (line, reply) in bad.iter().zip(&replies[good.len()..]) {
+        assert_eq!(reply["problem"]["code"], "request-invalid", "{line}: {reply}");
+    }
+    let check = |cases: Vec<Value>| {
+        let mut child = Command::new("python3");
+        let mut child = child.args(["-c", CHECK]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(json!(cases).to_string().as_bytes()).unwrap();
+        String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+    };
+    let count = good.len() + replies.len();
+    let right = good.iter().map(|line| json!(["request", request, line]));
+    let found = check(right.chain(replies.iter().map(|line| json!(["reply", reply, line]))).collect());
+    assert_eq!(found, "checked\n".repeat(count));
+    for line in &bad {
+        let found = check(vec![json!(["request", request, line])]);
+        assert!(found.starts_with("request: "), "{line} is let through: {found}");
+    }
+}

@@ -10,7 +10,7 @@ use pve_public_ip::doctor::{CHECKS, Check};
 pub(crate) const MANUAL: &str = "pve-public-ip.8";
 
 /// Schema files and the name by which `pve-public-ip schema` knows each.
-pub(crate) const SCHEMAS: [(&str, &str); 10] = [
+pub(crate) const SCHEMAS: [(&str, &str); 12] = [
     ("schema/pools.json", "pools"),
     ("schema/pool.json", "pool"),
     ("schema/guest.json", "guest"),
@@ -20,6 +20,8 @@ pub(crate) const SCHEMAS: [(&str, &str); 10] = [
     ("schema/audit.json", "audit"),
     ("schema/partition.json", "partition"),
     ("schema/labels.json", "labels"),
+    ("schema/request.json", "request"),
+    ("schema/reply.json", "reply"),
     ("schema/output.json", "output"),
 ];
 

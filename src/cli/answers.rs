@@ -26,7 +26,7 @@ use crate::partition::{self, Plan, Strategy, Weight};
 use crate::plan::{GuestState, Router};
 use crate::registry::Totals;
 use crate::registry::document::{BackendChoice, Enforce, GuestFile, Mode, PoolAddress, Profile};
-use crate::reply::Role;
+use crate::reply::{Key, Role};
 use crate::selftest::live;
 use crate::topology::{Edge, Flaw, Item};
 use crate::view::View;
@@ -218,12 +218,13 @@ fn done<A: JsonSchema>() -> Value {
 
 /// `key list`
 #[derive(Serialize, JsonSchema)]
-struct Keys {
-    keys: Vec<ListedKey>,
+pub(super) struct Keys {
+    pub(super) keys: Vec<ListedKey>,
 }
 
+/// A key of the API, without the hash of its secret: nobody needs that here.
 #[derive(Serialize, JsonSchema)]
-struct ListedKey {
+pub(super) struct ListedKey {
     name: String,
     role: Role,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -231,6 +232,26 @@ struct ListedKey {
     created_at: Moment,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<Moment>,
+}
+
+impl From<Key> for ListedKey {
+    fn from(Key { name, sha256: _, role, organization, created_at, expires_at }: Key) -> Self {
+        Self { name, role, organization, created_at, expires_at }
+    }
+}
+
+/// `complete-words`
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Candidates {
+    pub(super) words: Vec<Candidate>,
+}
+
+/// A word that can stand at the place that is completed.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Candidate {
+    pub(super) value: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) help: String,
 }
 
 /// Every command that has a JSON of its own, by its words, with the schema of its answers.

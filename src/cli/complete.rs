@@ -12,7 +12,7 @@ use clap::CommandFactory as _;
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use serde_json::json;
 
-use super::answers::Script;
+use super::answers::{Candidate, Candidates, Script};
 use super::output::Output;
 use super::{Cli, CompleteWords, who};
 use crate::links::is_guest_port;
@@ -54,7 +54,7 @@ pub(super) fn complete(command: &CompleteWords) -> Output {
     let found = clap_complete::engine::complete(&mut tree, command.words.clone(), command.index, here.as_deref());
     let found = found.unwrap_or_default();
     let mut text = String::new();
-    let mut data = Vec::new();
+    let mut candidates = Vec::new();
     for candidate in &found {
         let value = candidate.get_value().to_string_lossy();
         let help = candidate.get_help().map(ToString::to_string).unwrap_or_default();
@@ -64,9 +64,9 @@ pub(super) fn complete(command: &CompleteWords) -> Output {
             continue;
         }
         text += &if help.is_empty() { format!("{value}\n") } else { format!("{value}\t{help}\n") };
-        data.push(json!({ "value": value, "help": help }));
+        candidates.push(Candidate { value: value.into_owned(), help: help.to_owned() });
     }
-    Output::new(text, data.into())
+    Output::new(text, json!(Candidates { words: candidates }))
 }
 
 /// What the command line says before the word that is completed.

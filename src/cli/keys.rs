@@ -1,7 +1,8 @@
 //! `key` and `serve`: who may call the API, and the root part that answers.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::answers::{Keys, ListedKey};
 use super::output::{Output, table};
 use super::{KeyAdd, KeyCommand, Serve, advice};
 use crate::code;
@@ -50,7 +51,7 @@ fn list(node: &Node) -> anyhow::Result<Output> {
     let all = keys::list(node)?.keys;
     if all.is_empty() {
         let text = "no keys; `pve-public-ip key add NAME --role gateway` makes one";
-        return Ok(Output::new(text, json!({ "keys": [] })));
+        return Ok(Output::new(text, json!(Keys { keys: Vec::new() })));
     }
     let time = |moment: Option<Moment>| moment.map(Moment::to_second).unwrap_or_default();
     let row = |key: &Key| {
@@ -64,16 +65,8 @@ fn list(node: &Node) -> anyhow::Result<Output> {
         ]
     };
     let rows: Vec<Vec<String>> = all.iter().map(row).collect();
-    // Not the hashes: nobody needs them here.
-    let shown = |key: &Key| {
-        let mut value = json!(key);
-        if let Value::Object(map) = &mut value {
-            map.remove("sha256");
-        }
-        value
-    };
-    let data = json!({ "keys": all.iter().map(shown).collect::<Vec<_>>() });
-    Ok(Output::new(table(&["name", "role", "organization", "made", "until"], &rows), data))
+    let keys = all.into_iter().map(ListedKey::from).collect();
+    Ok(Output::new(table(&["name", "role", "organization", "made", "until"], &rows), json!(Keys { keys })))
 }
 
 pub(super) fn serve(paths: &Paths, command: &Serve, dry_run: bool) -> anyhow::Result<Output> {
@@ -90,5 +83,5 @@ pub(super) fn serve(paths: &Paths, command: &Serve, dry_run: bool) -> anyhow::Re
             }
         }
     }
-    Ok(Output::new("", Value::Null))
+    Ok(Output::new("", serde_json::Value::Null))
 }

@@ -1,4 +1,4 @@
-//! `schema`: the JSON Schemas of files and answers.
+//! `schema`: the JSON Schemas of files, of answers, and of the API's lines.
 
 use serde_json::{Map, Value, json};
 
@@ -8,6 +8,8 @@ use crate::audit::Entry;
 use crate::partition::{Declared, Plan};
 use crate::registry::document::{GuestFile, NodeFile, PoolFile, PoolsFile, ReleasedFile};
 use crate::registry::layout::Layout;
+use crate::reply::Reply;
+use crate::request;
 
 /// Files that have a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -30,6 +32,10 @@ pub enum SchemaFile {
     Partition,
     /// A file for `partition --from`
     Labels,
+    /// A line to `serve`: a request of the API
+    Request,
+    /// A line from `serve`: a reply of the API
+    Reply,
     /// The JSON output of each command, by its name
     Output,
 }
@@ -49,6 +55,8 @@ pub(super) fn schema(file: Option<SchemaFile>) -> Output {
         SchemaFile::Audit => schemars::schema_for!(Entry),
         SchemaFile::Partition => schemars::schema_for!(Plan),
         SchemaFile::Labels => schemars::schema_for!(Declared),
+        SchemaFile::Request => schemars::schema_for!(request::Line<'_>),
+        SchemaFile::Reply => schemars::schema_for!(Reply),
         SchemaFile::Output => schemars::schema_for!(std::collections::BTreeMap<String, schemars::Schema>),
     };
     if let Some(file) = file {
@@ -67,6 +75,8 @@ pub(super) fn schema(file: Option<SchemaFile>) -> Output {
         ("audit.log", SchemaFile::Audit),
         ("partition", SchemaFile::Partition),
         ("labels", SchemaFile::Labels),
+        ("request", SchemaFile::Request),
+        ("reply", SchemaFile::Reply),
     ];
     shown_schema(all.into_iter().map(|(name, file)| (name.to_owned(), one(file).to_value())).collect())
 }

@@ -459,7 +459,7 @@ fn schemas_and_completions_are_printed() {
         "pools/NAME.json",
         "profile",
     ];
-    assert_eq!(keys, files.into_iter().chain(["released.json"]).collect::<Vec<_>>());
+    assert_eq!(keys, files.into_iter().chain(["released.json", "reply", "request"]).collect::<Vec<_>>());
     for (file, key) in [("guest", "interfaces"), ("pools", "pools"), ("node", "uplinks"), ("profile", "mode")] {
         let (_, data) = in_every_form(&node, &format!("schema {file}"));
         let known = &data["schema"]["properties"];

@@ -45,6 +45,28 @@ pub struct Envelope {
     pub request: Request,
 }
 
+/// A request as a line of JSON: what [`Envelope::line`] writes.
+#[derive(Serialize, JsonSchema)]
+pub struct Line<'a> {
+    /// Format version, 1.
+    version: u64,
+    /// Comes back in the reply, whatever it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<&'a Value>,
+    /// Who asks, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    author: Option<&'a Author>,
+    /// Only say what would be done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    dry_run: bool,
+    /// The organization whose addresses exist for the caller; absent: all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    within: Option<&'a str>,
+    /// What is asked for.
+    #[serde(flatten)]
+    request: &'a Request,
+}
+
 /// What may be asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
@@ -710,17 +732,9 @@ impl Envelope {
 
     /// As a line, without its newline.
     pub fn line(&self) -> Result<String, serde_json::Error> {
-        let mut value = serde_json::to_value(&self.request)?;
-        if let Value::Object(map) = &mut value {
-            map.insert("version".to_owned(), VERSION.into());
-            map.insert("author".to_owned(), serde_json::to_value(&self.author)?);
-            map.extend(self.id.clone().map(|id| ("id".to_owned(), id)));
-            map.extend(self.within.clone().map(|organization| ("within".to_owned(), organization.into())));
-            if self.dry_run {
-                map.insert("dry_run".to_owned(), true.into());
-            }
-        }
-        serde_json::to_string(&value)
+        let Self { id, author, dry_run, within, request } = self;
+        let (id, author, within) = (id.as_ref(), Some(author), within.as_deref());
+        serde_json::to_string(&Line { version: VERSION, id, author, dry_run: *dry_run, within, request })
     }
 }
 
