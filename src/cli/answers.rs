@@ -8,8 +8,6 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::help::Explained;
-use super::list::Unheld;
 use super::whose::{MacAnswer, NetAnswer, PortAnswer};
 use crate::audit::{Entry, Holder};
 use crate::conflict::Conflict;
@@ -202,6 +200,29 @@ pub(super) struct Planned {
     #[serde(flatten)]
     pub(super) plan: Plan,
     pub(super) remarks: Vec<String>,
+}
+
+/// State of an address that nobody holds and that can be assigned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Unheld {
+    /// Next-free allocation can choose it.
+    Free,
+    /// Next-free allocation leaves it out until its cool-down ends.
+    Cooling,
+}
+
+/// A section of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Explained {
+    /// The code.
+    pub code: String,
+    /// What it means.
+    pub meaning: String,
+    /// Why it comes about.
+    pub cause: String,
+    /// What to do.
+    pub remedy: String,
 }
 
 fn one<A: JsonSchema>() -> Value {

@@ -1,30 +1,15 @@
 //! `problem CODE`: what a code means, why it comes about and what to do, from the page that the package has, too.
 
-use schemars::JsonSchema;
-use serde::Serialize;
 use serde_json::json;
 
 use super::advice;
-use super::answers::ProblemsExplained;
+use super::answers::{Explained, ProblemsExplained};
 use super::output::Output;
 use crate::code;
 use crate::model::Subject;
 
 /// The page. Each section is a code.
 const PAGE: &str = include_str!("../../docs/problems.md");
-
-/// A section of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Explained {
-    /// The code.
-    pub code: String,
-    /// What it means.
-    pub meaning: String,
-    /// Why it comes about.
-    pub cause: String,
-    /// What to do.
-    pub remedy: String,
-}
 
 /// Every section of the page, in its order.
 pub fn explained() -> Vec<Explained> {

@@ -3,12 +3,10 @@
 use std::sync::LazyLock;
 
 use clap::builder::PossibleValue;
-use schemars::JsonSchema;
-use serde::Serialize;
 use serde_json::json;
 
 use super::List;
-use super::answers::{Assignment, Assignments, Range, Ranges};
+use super::answers::{Assignment, Assignments, Range, Ranges, Unheld};
 use super::assignments::cost;
 use super::output::{Output, OutputFormat, Rows};
 use super::partial::{looked, readable, shown, shown_of};
@@ -27,16 +25,6 @@ pub(super) enum ListedState {
     Held(GuestState),
     /// Nobody holds it.
     Unheld(Unheld),
-}
-
-/// State of an address that nobody holds and that can be assigned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Unheld {
-    /// Next-free allocation can choose it.
-    Free,
-    /// Next-free allocation leaves it out until its cool-down ends.
-    Cooling,
 }
 
 impl ListedState {

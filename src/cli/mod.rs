@@ -19,6 +19,7 @@ mod node;
 pub mod output;
 mod partial;
 mod partition;
+mod pool_entries;
 mod pool_import;
 mod pool_list;
 mod pools;

@@ -9,7 +9,7 @@ use super::advice;
 use super::answers::Exported;
 use super::output::Output;
 use super::partial::{readable, shown};
-use super::pools::{added, differences};
+use super::pool_entries::{added, differences};
 use super::table::table;
 use crate::code;
 use crate::host::files;

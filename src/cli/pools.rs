@@ -1,6 +1,5 @@
 //! `pool ...`
 
-use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -9,14 +8,14 @@ use serde_json::json;
 use super::answers::{Cooling, Free, PoolEntry, PoolHolder, PoolShown};
 use super::output::{Output, table, told};
 use super::partial::{readable, shown};
+use super::pool_entries::{NAMED, added, differences, rerouted_lines, watched_lines};
 use super::pool_import;
 use super::pool_list;
 use super::{PoolAdd, PoolCommand, PoolCreate, PoolSet, ProfileOrFile};
 use crate::host::files;
-use crate::model::{PoolName, Prefix, Problem};
+use crate::model::{PoolName, Prefix};
 use crate::ops::{
-    self, AbsentEntry, AddressesAdded, Difference, Done, EntryAdded, PoolCreated, PoolProperties, PoolRemoved,
-    PoolSettings, Rerouting, Retold, money, own_addresses,
+    self, AbsentEntry, EntryAdded, PoolCreated, PoolProperties, PoolRemoved, PoolSettings, money, own_addresses,
 };
 use crate::plan::is_segment_of;
 use crate::reconcile::Node;
@@ -78,36 +77,6 @@ fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Out
     Ok(Output::of(&done, &lines, &[]))
 }
 
-/// That a pool is only watched, who would lose what if it were enforced, and how it is.
-fn watched_lines(pool: &PoolName, enforce: Enforce, losses: &[Problem]) -> Vec<String> {
-    if enforce == Enforce::On {
-        // Whom the guard keeps back is noted already.
-        let lost: Vec<&Problem> = losses.iter().filter(|loss| !loss.hint.contains("--allow-mac")).collect();
-        let is_lost = !lost.is_empty();
-        let lost = lost.into_iter().map(|loss| told("note", loss));
-        return is_lost.then(|| "from now on:".to_owned()).into_iter().chain(lost).collect();
-    }
-    let mut lines: Vec<String> = losses.iter().map(|loss| told("note", loss)).collect();
-    let yes = if losses.is_empty() { "" } else { " --yes" };
-    let mode = enforce.as_str();
-    let what = if enforce == Enforce::Off {
-        "nothing is filtered because of it"
-    } else {
-        "what is against its rules is counted, and passes"
-    };
-    lines.push(format!("pool {pool} is on {mode}: {what}"));
-    if losses.iter().any(|loss| loss.hint.contains("--allow-mac")) {
-        lines.push(format!("  to allow all MACs that are there: `pve-public-ip pool set {pool} --allow-present`"));
-    }
-    let who = if losses.is_empty() {
-        "nobody that is known would lose anything"
-    } else {
-        "the guests above lose what is named"
-    };
-    lines.push(format!("  to enforce it: `pve-public-ip pool set {pool} --enforce on{yes}` ({who})"));
-    lines
-}
-
 /// A file of the caller's, wherever it is.
 fn read_layout(path: &Path) -> anyhow::Result<Layout> {
     let bytes = files::read_limited(path, MAX_FILE_SIZE)
@@ -142,46 +111,6 @@ fn add(node: &Node, command: &PoolAdd, dry_run: bool) -> anyhow::Result<Output> 
     };
     let lines = done.answer.entries.iter().map(line).collect();
     Ok(added(&done, lines))
-}
-
-/// What came of entries that were added or changed, after a line for each or a table of them.
-pub(super) fn added(done: &Done<AddressesAdded>, mut lines: Vec<String>) -> Output {
-    let AddressesAdded { assumptions, withheld, rerouted, retold, .. } = &done.answer;
-    lines.extend(assumptions.iter().chain(withheld).cloned());
-    lines.extend(rerouted_lines(rerouted, retold));
-    if done.answer.now_watched {
-        lines.extend(watched_lines(&done.answer.pool, Enforce::Watch, &done.answer.losses));
-    }
-    Output::of(done, &lines, &[])
-}
-
-/// `cost 1.70 -> 2.00`.
-pub(super) fn differences(differences: &[Difference]) -> String {
-    let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
-    let one = |one: &Difference| format!("{} {} -> {}", one.what, shown(&one.before), shown(&one.after));
-    differences.iter().map(one).collect::<Vec<_>>().join(", ")
-}
-
-/// How many guests are named of those that a change of their pool concerns.
-const NAMED: usize = 10;
-
-/// Whose gateway is another one, and what became of that.
-fn rerouted_lines(rerouted: &[Rerouting], retold: &[Retold]) -> Vec<String> {
-    let shown = |gateway: Option<IpAddr>| gateway.map_or_else(|| "none".to_owned(), |gateway| gateway.to_string());
-    let line = |change: &Rerouting| {
-        let Rerouting { vmid, interface, address, before, after } = change;
-        format!("guest {vmid} {interface} {address}: gateway {} -> {}", shown(*before), shown(*after))
-    };
-    let mut lines: Vec<String> = rerouted.iter().take(NAMED).map(line).collect();
-    if rerouted.len() > NAMED {
-        lines.push(format!("and {} more addresses", rerouted.len() - NAMED));
-    }
-    for Retold { vmid, running, network, problem } in retold {
-        lines.extend(network.lines());
-        lines.extend(problem.iter().map(|problem| told("note", problem)));
-        lines.extend(running.then(|| format!("guest {vmid} is running: it has the new gateway at its next boot")));
-    }
-    lines
 }
 
 /// What an option and its `--no-` form ask for.

@@ -8,9 +8,8 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::conflicts::blocking;
 use super::network::{self, Changed, Told};
-use super::probe::{self, Given};
+use super::probe::{self, Given, contested};
 use super::proxmox::{self, Outcome};
 use super::{Done, advice, bridges, follow, observe_links, provider_mac, told};
 use crate::cloudinit;
@@ -431,12 +430,6 @@ pub(super) fn retold(node: &Node, registry: &Registry, vmids: BTreeSet<Vmid>, dr
         all.push(Retold { vmid, running: running && !dry_run, network, problem });
     }
     all
-}
-
-/// Addresses that somebody claims without right, and by which number that is acknowledged.
-pub(crate) fn contested(node: &Node, registry: &Registry) -> BTreeMap<Prefix, (String, String)> {
-    let conflicts = blocking(node, registry).into_iter();
-    conflicts.filter_map(|conflict| Some((conflict.address?, (conflict.sentence, conflict.id)))).collect()
 }
 
 /// That an address was somebody else's not long ago. Whoever names it is not kept from it.

@@ -7,9 +7,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::assign::{
-    Held, Retold, check_bridges, contested, keep_hookscript, keep_network, nics, own_addresses, retold, still_warm,
+    Held, Retold, check_bridges, keep_hookscript, keep_network, nics, own_addresses, retold, still_warm,
     waiting_changes,
 };
+use super::probe::contested;
 use super::proxmox::{self, Outcome};
 use super::{Done, bridges, change, follow, told};
 use crate::guest::Located;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::assign::contested;
+use super::conflicts::blocking;
 use super::{advice, change, observe_links};
 use crate::code;
 use crate::conflict::{Claim, Source};
@@ -157,4 +157,10 @@ fn ask(
 fn port_of(links: &Links, stations: &BTreeSet<(IfName, MacAddr)>) -> BTreeMap<MacAddr, IfName> {
     let found = Kernel::open(Reference::default()).and_then(|mut kernel| kernel.heard_behind(links, stations));
     found.unwrap_or_default()
+}
+
+/// Addresses that somebody claims without right, and by which number that is acknowledged.
+pub(crate) fn contested(node: &Node, registry: &Registry) -> BTreeMap<Prefix, (String, String)> {
+    let conflicts = blocking(node, registry).into_iter();
+    conflicts.filter_map(|conflict| Some((conflict.address?, (conflict.sentence, conflict.id)))).collect()
 }

@@ -12,6 +12,7 @@ use nix::sys::socket::MsgFlags;
 
 use super::netlink::flags::{CREATE, REPLACE, REQUEST};
 use super::netlink::{Builder, NetlinkError, attribute, attributes};
+use super::pins::Pinned;
 use super::routing::{Routing, RoutingError, absent_is_fine, index_of};
 use super::rtnetlink::{
     AF_BRIDGE, DELETE_NEIGHBOUR, FLAG_MASTER, FLAG_SELF, FLAG_STICKY, GET_NEIGHBOUR, NEIGHBOUR_LLADDR, NEW_NEIGHBOUR,
@@ -33,9 +34,6 @@ const IS_UNTAGGED: u16 = 2;
 
 /// Questions that are sent at once: their answers fit into the smallest receive buffer.
 const AT_ONCE: usize = 64;
-
-/// Pinned MACs by port, with the VLANs that their guest may use besides.
-pub(super) type Pinned = BTreeMap<(IfName, MacAddr), BTreeSet<u16>>;
 
 /// The VLANs of a bridge port, or of a bridge itself.
 #[derive(Debug, Default, PartialEq, Eq)]

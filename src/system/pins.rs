@@ -4,7 +4,7 @@
 //! A pin is noted before it is set and forgotten after it is removed, so that a program that dies in between leaves a
 //! note too many. The kernel removes the entry together with its port; such a note is dropped when there are many.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -20,6 +20,9 @@ const LIMIT: usize = 1 << 20;
 
 /// With more pins than these, those whose port is gone are forgotten.
 const MANY: usize = 4_096;
+
+/// Pinned MACs by port, with the VLANs that their guest may use besides.
+pub(super) type Pinned = BTreeMap<(IfName, MacAddr), BTreeSet<u16>>;
 
 /// The pins of the calling thread's network namespace.
 #[derive(Debug, Default)]

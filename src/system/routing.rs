@@ -11,10 +11,9 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
-use super::forwarding::Pinned;
 use super::netlink::flags::{ACKNOWLEDGE, CREATE, DUMP, EXCLUSIVE, REPLACE, REQUEST};
 use super::netlink::{Builder, NetlinkError, Socket, attribute};
-use super::pins::Pins;
+use super::pins::{Pinned, Pins};
 use super::rtnetlink::{
     ABSENT, ADDRESS_ADDRESS, ADDRESS_LOCAL, ADDRESS_PERMANENT, ADDRESS_PROTOCOL, AF_INET, AF_INET6, ALL_GROUPS,
     BRIDGE_BOOLEAN_OPTIONS, DELETE_ADDRESS, DELETE_NEIGHBOUR, DELETE_ROUTE, Entry, FLAG_PROXY, GET_ADDRESS, GET_LINK,

@@ -8,7 +8,6 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use schemars::{JsonSchema, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::weigh::{Rule, Weight};
 use super::{Flow, Labels, Strategy};
 use crate::model::Vmid;
 
@@ -416,6 +415,41 @@ fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Declaratio
     })?;
     deserializer.end().map_err(|error| DeclarationError(error.to_string()))?;
     Ok(parsed)
+}
+
+/// Traffic from one subnet to another that has to be allowed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Name of the subnet, or `internet`.
+    pub from: String,
+    /// Name of the subnet, or `internet`.
+    pub to: String,
+    /// Protocol and ports; none: everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<Service>,
+}
+
+/// What a plan costs. What depends on flows is missing where none are declared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Weight {
+    /// Subnets.
+    pub subnets: usize,
+    /// Guests with a place.
+    pub guests: usize,
+    /// Declared flows that cross the boundary between two subnets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crossing_flows: Option<usize>,
+    /// Rules that have to be written for the declared flows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<usize>,
+    /// Guests that are not critical and share a subnet with one that is: nothing filters between them.
+    pub beside_critical: usize,
+    /// Addresses of the base that the subnets take.
+    pub used_addresses: u64,
+    /// Addresses of the base that are free.
+    pub free_addresses: u64,
 }
 
 #[cfg(test)]

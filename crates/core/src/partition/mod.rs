@@ -24,7 +24,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 pub use check::{Finding, check};
-pub use document::{DeclarationError, Declared, Growth, Plan, Selector, Subnet, VlanRange, parse_declared, parse_plan};
+pub use document::{
+    DeclarationError, Declared, Growth, Plan, Rule, Selector, Subnet, VlanRange, Weight, parse_declared, parse_plan,
+};
 pub use gather::gather;
 pub use group::{Group, groups};
 use ipnet::IpNet;
@@ -33,7 +35,7 @@ pub use render::{planned_map, rule_rows, stanzas, subnet_rows, today_map, weight
 pub use sdn::{Sdn, parse_sdn, script};
 use serde::{Deserialize, Serialize};
 pub use space::Space;
-pub use weigh::{Rule, Weight, rules, weigh};
+pub use weigh::{rules, weigh};
 
 use crate::model::{IfName, NicId, NodeName, Vmid};
 

@@ -3,50 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::Ipv4Net;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
-use super::document::{Selector, Service, Subnet};
+use super::document::{Rule, Selector, Service, Subnet, Weight};
 use super::{Flow, Network};
 use crate::model::Vmid;
 
 /// Where nobody has a subnet of the plan.
 pub(super) const INTERNET: &str = "internet";
-
-/// Traffic from one subnet to another that has to be allowed.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Rule {
-    /// Name of the subnet, or `internet`.
-    pub from: String,
-    /// Name of the subnet, or `internet`.
-    pub to: String,
-    /// Protocol and ports; none: everything.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port: Option<Service>,
-}
-
-/// What a plan costs. What depends on flows is missing where none are declared.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Weight {
-    /// Subnets.
-    pub subnets: usize,
-    /// Guests with a place.
-    pub guests: usize,
-    /// Declared flows that cross the boundary between two subnets.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub crossing_flows: Option<usize>,
-    /// Rules that have to be written for the declared flows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rules: Option<usize>,
-    /// Guests that are not critical and share a subnet with one that is: nothing filters between them.
-    pub beside_critical: usize,
-    /// Addresses of the base that the subnets take.
-    pub used_addresses: u64,
-    /// Addresses of the base that are free.
-    pub free_addresses: u64,
-}
 
 /// Who is where: subnets, and for each of them the applications that have a guest there.
 fn ends<'a>(

@@ -5,8 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::routers::{Router, Sighting};
-use super::segments::{pool_bridges, segments};
+use super::sightings::{Router, Sighting};
 use crate::guest::Located;
 use crate::links::Links;
 use crate::model::{Family, IfName, MacAddr, NodeName, Vmid};
@@ -86,21 +85,6 @@ pub struct DefaultRoute {
     pub metric: u32,
     /// What it is for.
     pub family: Family,
-}
-
-impl Inputs {
-    /// Bridges of VLANs beside those of pools, each with the number by which it is known from one that is made anew.
-    pub fn vlan_bridges(&self) -> BTreeSet<(IfName, u32)> {
-        let bridges = pool_bridges(&self.registry);
-        let made = segments(self, &bridges).into_iter().filter(|segment| !bridges.contains(segment));
-        made.filter_map(|segment| Some((segment, self.links.get(segment)?.index))).collect()
-    }
-
-    /// Bridges of pools, and of VLANs beside them, that something is plugged into.
-    pub fn occupied_bridges(&self) -> BTreeSet<IfName> {
-        let bridges = segments(self, &pool_bridges(&self.registry));
-        bridges.into_iter().filter(|bridge| self.links.ports(*bridge).next().is_some()).collect()
-    }
 }
 
 /// How far a guest is on this node. A guest that is not listed does not run here.

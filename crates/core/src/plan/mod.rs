@@ -19,6 +19,7 @@ pub mod present;
 mod routed;
 mod routers;
 mod segments;
+mod sightings;
 mod state;
 mod subject;
 mod support;
@@ -43,10 +44,9 @@ pub use guest_state::{GuestState, GuestStates};
 pub use inputs::{DefaultRoute, Exits, Inputs, Presence};
 pub use leave::{Leave, left_behind};
 pub use macs::{SharedMac, macs_of_the_node, macs_of_two_guests};
-pub use routers::{
-    Learnt, Question, Router, Sighting, gateways, is_uplink_of, learn, news, questions, unknown_gateways,
-};
+pub use routers::{Learnt, Question, gateways, is_uplink_of, learn, news, questions, unknown_gateways};
 pub use segments::{is_segment_of, pool_bridges};
+pub use sightings::{Router, Sighting};
 pub use state::{NetState, Route, Rules, Setting, Support};
 pub use subject::Subjects;
 pub use unbound::router_lans;

@@ -3,17 +3,15 @@
 //! A MAC counts only where it was seen behind an uplink: a guest cannot send from there, whatever it claims.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
-
-use serde::{Deserialize, Serialize};
 
 use super::inputs::Inputs;
 use super::segments::{pool_bridges, segments};
+use super::sightings::{Router, Sighting};
 use super::uplinks::uplinks_of;
 use crate::code;
 use crate::links::is_guest_port;
-use crate::model::{Family, IfName, MacAddr, Prefix, Problem};
+use crate::model::{Family, IfName, MacAddr, Problem};
 use crate::registry::document::{Mode, Pool, Probe};
 
 /// MACs that are remembered of one address: two routers that stand in for each other, and what was before them.
@@ -27,47 +25,6 @@ const LOOKED_UP: usize = 256;
 
 /// How precisely the time is kept at which a router was heard: the note is written when something changes, not at each look.
 const PRECISION: u64 = 86_400;
-
-/// A router, by the address at which guests or the node send to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Router {
-    /// The node's interface towards it: a pool's bridge, or that of one VLAN beside it.
-    pub bridge: IfName,
-    /// Its address there.
-    pub address: IpAddr,
-    /// The MACs at which it was seen behind an uplink, the latest first.
-    pub macs: Vec<MacAddr>,
-    /// When it was seen last (seconds since 1970, to the day).
-    pub heard: u64,
-    /// It has sent router advertisements.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub advertised: bool,
-    /// Prefixes of its advertisements in which hosts make addresses for themselves.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub autonomous: BTreeSet<Prefix>,
-}
-
-impl fmt::Display for Router {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(mac) = self.macs.first() else { return write!(f, "{} on {}", self.address, self.bridge) };
-        let how = if self.advertised { ", advertises itself" } else { "" };
-        write!(f, "{} on {}: MAC {mac}{how}", self.address, self.bridge)
-    }
-}
-
-/// A router as it was seen once, behind an uplink.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Sighting {
-    /// The node's interface towards it.
-    pub bridge: IfName,
-    /// Its address.
-    pub address: IpAddr,
-    /// Its MAC.
-    pub mac: MacAddr,
-    /// If this was a router advertisement: its prefixes for autonomous addresses.
-    #[serde(default)]
-    pub advertised: Option<BTreeSet<Prefix>>,
-}
 
 /// What to ask on the wire of one bridge's uplinks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -356,6 +313,7 @@ mod tests {
     use crate::links::BridgeOptions;
     use crate::links::Link;
     use crate::model::GuestKind;
+    use crate::model::Prefix;
     use crate::plan::{Located, desired};
     use crate::registry::Registry;
     use crate::ruleset::{Element, SetId};

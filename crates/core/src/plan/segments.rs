@@ -105,3 +105,18 @@ impl Places {
         found.unwrap_or((name, None))
     }
 }
+
+impl Inputs {
+    /// Bridges of VLANs beside those of pools, each with the number by which it is known from one that is made anew.
+    pub fn vlan_bridges(&self) -> BTreeSet<(IfName, u32)> {
+        let bridges = pool_bridges(&self.registry);
+        let made = segments(self, &bridges).into_iter().filter(|segment| !bridges.contains(segment));
+        made.filter_map(|segment| Some((segment, self.links.get(segment)?.index))).collect()
+    }
+
+    /// Bridges of pools, and of VLANs beside them, that something is plugged into.
+    pub fn occupied_bridges(&self) -> BTreeSet<IfName> {
+        let bridges = segments(self, &pool_bridges(&self.registry));
+        bridges.into_iter().filter(|bridge| self.links.ports(*bridge).next().is_some()).collect()
+    }
+}
