@@ -313,7 +313,6 @@ mod tests {
     use crate::links::BridgeOptions;
     use crate::links::Link;
     use crate::model::GuestKind;
-    use crate::model::Prefix;
     use crate::plan::{Located, desired};
     use crate::registry::Registry;
     use crate::ruleset::{Element, SetId};
