@@ -245,3 +245,28 @@ fn the_commands_of_the_readme_take_nothing_from_anybody() {
     let dropped = site.node.run("release 101 203.0.113.11").ok();
     assert!(dropped.out.contains("203.0.113.11"), "{}", dropped.out);
 }
+
+#[test]
+fn what_runs_is_imported_without_a_lost_frame() {
+    let site = Site::new().greeted();
+    let pings = Pings::start(&site);
+    let listed = site.node.run("import").ok();
+    for (vmid, last) in GUESTS {
+        let seen = if vmid % 2 == 0 { "configuration, neighbour table" } else { "neighbour table" };
+        let row = listed.out.lines().find(|line| line.contains(&format!("203.0.113.{last} "))).unwrap_or_default();
+        assert!(row.contains(&mac(vmid)) && row.contains(seen), "{listed}");
+    }
+    assert!(listed.out.contains("203.0.113.15") && listed.out.contains(" n2 "), "{listed}");
+    let create = "pool create lan --profile generic-bridged --bridge vmbr0 --gateway4 203.0.113.1 203.0.113.8/29 203.0.113.60/30";
+    assert!(site.node.run(create).ok().out.contains("pool lan is on watch"));
+    let dry = site.node.run("import --pool lan --no-hookscript --dry-run").ok();
+    assert!(dry.out.contains("9 would be assigned"), "{dry}");
+    let made = site.node.run("import --pool lan --no-hookscript").ok();
+    assert!(made.out.contains("9 assigned, 0 held already"), "{made}");
+    // Everybody holds what he uses: nobody loses anything by what follows.
+    let on = site.node.run("pool set lan --enforce on").ok();
+    assert!(!on.out.contains("loses"), "{on}");
+    assert!(site.node.run("verify").ok().out.contains("8 guests are bound"));
+    assert!(site.node.run("import").ok().out.contains("no guest is known to use a public address"));
+    pings.end();
+}

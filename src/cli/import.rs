@@ -9,9 +9,10 @@ use super::output::{Output, told};
 use super::table::table;
 use crate::code;
 use crate::host::files;
-use crate::model::Subject;
 use crate::model::text::escaped;
-use crate::ops::{self, Given, Held, Imported, Registered};
+use crate::model::{NodeName, PoolName, Subject};
+use crate::ops::{self, Done, Given, Held, Imported, Registered};
+use crate::plan::present::Found;
 use crate::reconcile::Node;
 use crate::registry::wishes::read_wishes;
 
@@ -32,13 +33,49 @@ pub(super) fn import(node: &Node, path: &Path, hookscript: bool, dry_run: bool) 
     let text = String::from_utf8(bytes).map_err(|_| refused("it is no text in UTF-8"))?;
     let wishes = read_wishes(&text).map_err(|why| refused(&escaped(&why)))?;
     let done = ops::import(node, &wishes, hookscript, &trying, dry_run)?;
+    Ok(shown(&done, Vec::new(), dry_run))
+}
+
+/// What guests use now.
+pub(super) fn import_present(
+    node: &Node,
+    (pool, only): (Option<&PoolName>, Option<&NodeName>),
+    hookscript: bool,
+    dry_run: bool,
+) -> anyhow::Result<Output> {
+    let done = ops::import_present(node, pool, only, hookscript, dry_run)?;
+    let row = |one: &Found| {
+        let Found { vmid, interface, node, mac, bridge, address, seen, contradiction } = one;
+        let bridge = bridge.map(|bridge| bridge.to_string()).unwrap_or_default();
+        let texts =
+            [vmid.to_string(), interface.to_string(), node.to_string(), bridge, mac.to_string(), address.to_string()];
+        let more = [seen.join(", "), contradiction.clone().unwrap_or_default()];
+        texts.into_iter().chain(more).collect::<Vec<String>>()
+    };
+    let rows: Vec<Vec<String>> = done.answer.found.iter().map(row).collect();
+    let mut lines = Vec::new();
+    if rows.is_empty() {
+        lines.push("no guest is known to use a public address that is not assigned to it".to_owned());
+    } else {
+        let headers = ["vmid", "NIC", "node", "bridge", "MAC", "uses", "seen in", "but"];
+        lines.push(table(&headers, &rows).trim_end().to_owned());
+    }
+    if pool.is_none() {
+        lines.push("to assign them, create a pool that has them, and run `import` again with --pool NAME".to_owned());
+        return Ok(Output::of(&done, &lines, &[]));
+    }
+    Ok(shown(&done, lines, dry_run))
+}
+
+fn shown(done: &Done<Imported>, before: Vec<String>, dry_run: bool) -> Output {
     let Imported { assignments, hookscripts, network, remarks, .. } = &done.answer;
     let row = |Given { vmid, held }: &Given| {
         let Held { address, interface, mac, pool, .. } = held;
         vec![vmid.to_string(), interface.to_string(), address.to_string(), mac.to_string(), pool.to_string()]
     };
     let new: Vec<&Given> = assignments.iter().filter(|given| given.held.new).collect();
-    let mut lines: Vec<String> = remarks.iter().map(|note| told("note", note)).collect();
+    let mut lines = before;
+    lines.extend(remarks.iter().map(|note| told("note", note)));
     if !new.is_empty() {
         let rows: Vec<Vec<String>> = new.iter().copied().map(row).collect();
         lines.push(table(&["vmid", "NIC", "address", "MAC", "pool"], &rows).trim_end().to_owned());
@@ -62,5 +99,5 @@ pub(super) fn import(node: &Node, path: &Path, hookscript: bool, dry_run: bool) 
             by_hand.len()
         ));
     }
-    Ok(Output::of(&done, &lines, &[]))
+    Output::of(done, &lines, &[])
 }

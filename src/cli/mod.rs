@@ -46,6 +46,7 @@ pub use usage::{format_asked_for, usage, with_help_of_problems};
 
 use crate::audit::Author;
 use crate::model::Problem;
+use crate::model::{NodeName, PoolName};
 use crate::ops::{self, advice};
 use crate::paths::Paths;
 use crate::reconcile::Node;
@@ -122,14 +123,24 @@ pub enum Command {
     /// The same command again changes nothing. --count and --more ask for several addresses. The command registers the
     /// hookscript with the guest; our hookscript calls one that the guest already has.
     Assign(Assign),
-    /// Give addresses to many guests, as a CSV or JSON file says: all in one step, or none
+    /// Give addresses to many guests, as a CSV or JSON file says, or those that they use now: all in one step, or none
+    ///
+    /// Without a file it lists the public addresses that guests of all nodes use, by their configurations and by this node's
+    /// neighbour table, and what contradicts them. With --pool it assigns those that the pool has to the guests that use
+    /// them. The guests are not told anything, and lose nothing.
     ///
     /// CSV has a first line with the names of its columns: `vmid`, `address`, and if wanted `interface` (net0), `organization`.
     /// What a guest holds already is no change. The network is not asked who has the addresses. With --dry-run the changes are
     /// only shown.
     Import {
         /// The file
-        file: PathBuf,
+        file: Option<PathBuf>,
+        /// Assign what guests use of this pool
+        #[arg(long, conflicts_with = "file")]
+        pool: Option<PoolName>,
+        /// Only guests of this node [default: all nodes]
+        #[arg(long, conflicts_with = "file")]
+        node: Option<NodeName>,
         /// Do not register the hookscript
         #[arg(long)]
         no_hookscript: bool,
@@ -393,8 +404,12 @@ impl Cli {
                     Command::Setup(command) => setup::setup(&node, &command, global.dry_run),
                     Command::Uninstall(command) => uninstall::uninstall(&node, &command, global.dry_run),
                     Command::Assign(command) => assignments::assign(&node, &command, global.dry_run),
-                    Command::Import { file, no_hookscript, .. } => {
+                    Command::Import { file: Some(file), no_hookscript, .. } => {
                         import::import(&node, &file, !no_hookscript, global.dry_run)
+                    }
+                    Command::Import { pool, node: only, no_hookscript, .. } => {
+                        let whose = (pool.as_ref(), only.as_ref());
+                        import::import_present(&node, whose, !no_hookscript, global.dry_run)
                     }
                     Command::Release(command) => assignments::release(&node, &command, global.dry_run),
                     Command::Set(command) => interface::set(&node, command, global.dry_run),

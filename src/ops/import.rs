@@ -10,14 +10,17 @@ use super::assign::{
     Held, Retold, check_bridges, keep_hookscript, keep_network, nics, own_addresses, retold, still_warm,
     waiting_changes,
 };
+use super::enforce::Present;
 use super::probe::contested;
 use super::proxmox::{self, Outcome};
 use super::{Done, bridges, change, follow, told};
 use crate::guest::Located;
-use crate::model::{IfName, NicId, Prefix, Problem, Subject, Vmid};
+use crate::model::{IfName, NicId, NodeName, PoolName, Prefix, Problem, Subject, Vmid};
+use crate::plan::present::{Found, found};
 use crate::reconcile::{Node, ReconcileError};
+use crate::registry::document::{CloudInit, CloudInitCheck};
 use crate::registry::wishes::Wish;
-use crate::registry::{AssignRequest, Quantity};
+use crate::registry::{AssignRequest, Quantity, Registry};
 use crate::request::{self, Assign};
 use crate::store::journal::now;
 
@@ -51,6 +54,8 @@ pub struct Imported {
     pub hookscripts: Vec<Registered>,
     /// What became of the data by which guests learn their addresses.
     pub network: Vec<Retold>,
+    /// Without a file: the addresses that guests use, with where that was seen.
+    pub found: Vec<Found>,
     /// What may surprise about them.
     #[serde(skip)]
     pub remarks: Vec<Problem>,
@@ -73,10 +78,59 @@ pub fn import(
     trying: &str,
     dry_run: bool,
 ) -> Result<Done<Imported>, Problem> {
-    told(give(node, wishes, hookscript, dry_run).with_context(|| trying.to_owned()))
+    told(give(node, wishes, (hookscript, true), dry_run).with_context(|| trying.to_owned()))
 }
 
-fn give(node: &Node, wishes: &[Wish], hookscript: bool, dry_run: bool) -> anyhow::Result<Done<Imported>> {
+/// Gives guests the addresses that they use: those of a pool. What is contradictory is left, and said.
+///
+/// The guests are not told anything: they have their addresses. Nobody loses a frame, because a pool whose addresses are in
+/// use is only watched until somebody enforces it.
+pub fn import_present(
+    node: &Node,
+    pool: Option<&PoolName>,
+    only: Option<&NodeName>,
+    hookscript: bool,
+    dry_run: bool,
+) -> Result<Done<Imported>, Problem> {
+    let trying = || "cannot import what guests use".to_owned();
+    told(give_present(node, pool, only, hookscript, dry_run).with_context(trying))
+}
+
+fn give_present(
+    node: &Node,
+    name: Option<&PoolName>,
+    only: Option<&NodeName>,
+    hookscript: bool,
+    dry_run: bool,
+) -> anyhow::Result<Done<Imported>> {
+    let registry = node.store.load()?.registry;
+    let pool = name.map(|name| registry.pool(name)).transpose()?;
+    let present = Present::look(node);
+    let mut found = found(&registry, &present.guests, &present.seen, pool);
+    found.retain(|one| only.is_none_or(|only| one.node == *only));
+    // Without a pool it is only shown what there is; and an empty pool has nothing to give.
+    let is_given = |one: &&Found| {
+        let address = Prefix::host(one.address).ok();
+        let is_entry = address.is_some_and(|address| pool.is_some_and(|pool| pool.entry(address).is_some()));
+        is_entry && one.contradiction.is_none()
+    };
+    let wishes: Vec<Wish> = found
+        .iter()
+        .filter(is_given)
+        .filter_map(|one| {
+            let place = format!("guest {} {}", one.vmid, one.interface);
+            let address = Prefix::host(one.address).ok()?;
+            Some(Wish { place, vmid: one.vmid, address, interface: one.interface, organization: None })
+        })
+        .collect();
+    let mut done = give(node, &wishes, (hookscript, false), dry_run)?;
+    done.answer.found = found;
+    Ok(done)
+}
+
+/// `asks`: whether the hookscript is registered, and whether guests are told their addresses.
+fn give(node: &Node, wishes: &[Wish], asks: (bool, bool), dry_run: bool) -> anyhow::Result<Done<Imported>> {
+    let (hookscript, tells) = asks;
     node.store.check_mounted().map_err(ReconcileError::from)?;
     let mut remarks = Vec::new();
     let wanted = wanted(node, wishes, hookscript, &mut remarks)?;
@@ -99,7 +153,11 @@ fn give(node: &Node, wishes: &[Wish], hookscript: bool, dry_run: bool) -> anyhow
             })?;
             check_bridges(registry, request.vmid, located, &request)?;
             keep_hookscript(registry, request.vmid, located, !command.hookscript);
-            keep_network(registry, request.vmid, located, command);
+            if tells {
+                keep_network(registry, request.vmid, located, command);
+            } else {
+                leave_network(registry, request.vmid);
+            }
             warm.extend(given.iter().filter_map(|address| still_warm(registry, *address, &request)));
             new.extend(given.into_iter().map(|address| (request.vmid, address)));
         }
@@ -132,17 +190,24 @@ fn give(node: &Node, wishes: &[Wish], hookscript: bool, dry_run: bool) -> anyhow
         (hookscript != Outcome::AsWanted).then_some(Registered { vmid: *vmid, hookscript })
     };
     let hookscripts: Vec<Registered> = guests.iter().filter_map(register).collect();
-    let told: BTreeSet<Vmid> = new.iter().map(|(vmid, _)| *vmid).collect();
+    let told: BTreeSet<Vmid> = new.iter().map(|(vmid, _)| *vmid).filter(|_| tells).collect();
     let network = retold(node, &registry, told, dry_run);
     let failed = hookscripts.iter().find_map(|one| one.hookscript.failure(one.vmid));
     let failed = failed.or_else(|| network.iter().find_map(|one| one.problem.clone()));
     let changed = !new.is_empty()
         || hookscripts.iter().any(|one| one.hookscript.is_done())
         || network.iter().any(|one| one.network.changed);
-    let answer = Imported { changed, assignments, hookscripts, network, remarks };
+    let answer = Imported { changed, assignments, hookscripts, network, found: Vec::new(), remarks };
     let mut done = follow::follow(node, dry_run, &Subject::Node, answer);
     done.node.notes.splice(0..0, done.answer.remarks.iter().cloned());
     Ok(done.but(failed))
+}
+
+/// A guest that has its addresses already, and is not asked whether its cloud-init data say the same.
+fn leave_network(registry: &mut Registry, vmid: Vmid) {
+    if let Some(guest) = registry.guests.get_mut(&vmid).filter(|guest| guest.cloud_init == CloudInit::default()) {
+        guest.cloud_init.check = CloudInitCheck::Off;
+    }
 }
 
 /// One request for each NIC, and customer.

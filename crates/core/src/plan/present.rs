@@ -6,6 +6,10 @@ use std::net::IpAddr;
 
 use super::segments::is_segment_of;
 use super::uplink_guard::registered_macs;
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use crate::code;
 use crate::guest::{GuestConfig, Located, Nic};
 use crate::model::{IfName, MacAddr, NicId, NodeName, PoolName, Prefix, Problem, Vmid};
@@ -156,6 +160,124 @@ fn is_kept_back(pool: &Pool, known: &BTreeSet<(IfName, MacAddr)>, used: &Used<'_
         && used.nic.tag.is_none()
         && !is_routed
         && !known.contains(&(pool.bridge, used.mac))
+}
+
+/// An address that a guest uses now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Found {
+    /// The guest.
+    pub vmid: Vmid,
+    /// Its NIC.
+    pub interface: NicId,
+    /// The node that it is on.
+    pub node: NodeName,
+    /// Its MAC.
+    pub mac: MacAddr,
+    /// Its bridge.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<IfName>,
+    /// The address.
+    pub address: IpAddr,
+    /// Where that was seen: `configuration`, `neighbour table`, `static neighbour`.
+    pub seen: Vec<String>,
+    /// What is against assigning it, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contradiction: Option<String>,
+}
+
+/// The public addresses that guests use and that are not assigned to them, in the order of their addresses. With a pool only
+/// those that it could have: on its bridge, and in its entries if it has some.
+pub fn found(
+    registry: &Registry,
+    guests: &BTreeMap<Vmid, Located>,
+    seen: &[Neighbour],
+    pool: Option<&Pool>,
+) -> Vec<Found> {
+    let mut found = Vec::new();
+    for used in all(registry, guests, seen) {
+        let config = &guests[&used.vmid].config;
+        let configured: BTreeSet<IpAddr> = config.static_addresses(used.id).iter().map(IpNet::addr).collect();
+        let own = used.held.into_iter().flat_map(|interface| &interface.addresses);
+        let own: Vec<IpNet> = own.map(|assigned| assigned.address.net()).collect();
+        let bridge = used.nic.bridge;
+        if pool.is_some_and(|pool| !bridge.is_some_and(|bridge| is_segment_of(bridge, pool.bridge))) {
+            continue;
+        }
+        for address in used.addresses.iter().filter(|address| is_public(**address)) {
+            let is_in_pool = |pool: &Pool| {
+                pool.addresses.is_empty() || pool.addresses.iter().any(|entry| entry.address.net().contains(address))
+            };
+            if own.iter().any(|net| net.contains(address)) || !pool.is_none_or(is_in_pool) {
+                continue;
+            }
+            let mut places: BTreeSet<&str> = seen
+                .iter()
+                .filter(|neighbour| neighbour.mac == used.mac && neighbour.address == *address)
+                .map(|neighbour| if neighbour.is_static { "static neighbour" } else { "neighbour table" })
+                .collect();
+            places.extend(configured.contains(address).then_some("configuration"));
+            found.push(Found {
+                vmid: used.vmid,
+                interface: used.id,
+                node: used.node.clone(),
+                mac: used.mac,
+                bridge,
+                address: *address,
+                seen: places.into_iter().map(str::to_owned).collect(),
+                contradiction: against(registry, pool, &used, *address),
+            });
+        }
+    }
+    found.sort_by_key(|one| (one.address, one.vmid, one.interface));
+    // What two have, nobody can be given.
+    let others: Vec<(IpAddr, Vmid, NicId)> = found.iter().map(|one| (one.address, one.vmid, one.interface)).collect();
+    for one in &mut found {
+        let is_rival = |(address, vmid, nic): &&(IpAddr, Vmid, NicId)| {
+            *address == one.address && (*vmid, *nic) != (one.vmid, one.interface)
+        };
+        if let Some((_, vmid, nic)) = others.iter().find(is_rival) {
+            one.contradiction = Some(format!("guest {vmid} {nic} uses it, too"));
+        }
+    }
+    found
+}
+
+/// What is against assigning an address to a NIC.
+fn against(registry: &Registry, pool: Option<&Pool>, used: &Used<'_>, address: IpAddr) -> Option<String> {
+    let holder = registry.assignments().find(|(.., assigned)| assigned.address.net().contains(&address));
+    if let Some((vmid, nic, ..)) = holder {
+        return Some(format!("it is assigned to guest {vmid} {nic}"));
+    }
+    let entry = pool?.entry(Prefix::host(address).ok()?);
+    let expected = entry.and_then(|entry| entry.mac).filter(|expected| *expected != used.mac);
+    if let Some(expected) = expected {
+        return Some(format!("the provider bound it to MAC {expected}"));
+    }
+    if pool?.gateways().any(|gateway| gateway == address) {
+        return Some("it is the gateway's".to_owned());
+    }
+    None
+}
+
+/// Whether an address is one of the Internet: not of a private network, not of one host alone.
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            !(address.is_private()
+                || address.is_loopback()
+                || address.is_link_local()
+                || address.is_multicast()
+                || address.is_unspecified()
+                || address.is_broadcast())
+        }
+        IpAddr::V6(address) => {
+            !(address.is_unique_local()
+                || address.is_loopback()
+                || address.is_unicast_link_local()
+                || address.is_multicast()
+                || address.is_unspecified())
+        }
+    }
 }
 
 fn all<'a>(
