@@ -360,7 +360,9 @@ impl Listener {
         let process = node.command(&all).stdin(Stdio::null()).spawn().unwrap();
         let listener = Self { process, socket };
         let limit = Instant::now() + LIMIT;
-        while UnixStream::connect(&listener.socket).is_err() {
+        // The mode is set a moment after root can connect.
+        let is_open = || fs::metadata(&listener.socket).is_ok_and(|meta| meta.mode() & 0o777 == 0o660);
+        while !is_open() || UnixStream::connect(&listener.socket).is_err() {
             assert!(Instant::now() < limit, "nobody listens at {path}");
             std::thread::sleep(Duration::from_millis(10));
         }
