@@ -232,7 +232,8 @@ impl Reading<'_> {
         known: Option<T>,
         parse: impl FnOnce(&Path, &[u8]) -> Result<T, DocumentError>,
     ) -> Option<T> {
-        let name = self.store.last_good.name(&path)?.to_owned();
+        // Owned only when the file's content has its place: small pieces between large ones that are freed would keep the memory.
+        let name = self.store.last_good.name(&path)?;
         if let Some(hidden) = &mut self.hidden {
             // Before it is read: it may be made one meanwhile.
             if is_plain(&path) {
@@ -244,10 +245,11 @@ impl Reading<'_> {
         let (mut print, mut is_known) = (files::fingerprint(b""), false);
         let parse = |path: &Path, bytes: &[u8]| {
             print = files::fingerprint(bytes);
-            is_known = self.known.files.get(&name) == Some(&print);
+            is_known = self.known.files.get(name) == Some(&print);
             known.filter(|_| is_known).map_or_else(|| parse(path, bytes), Ok)
         };
         let (parsed, bytes) = self.store.document(&path, parse)?;
+        let name = name.to_owned();
         if parsed.is_err() || self.copies.is_some_and(|copies| copies.get(&name) != Some(&print)) {
             self.snapshot.contents.insert(path, bytes);
         }
