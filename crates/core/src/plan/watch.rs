@@ -15,13 +15,13 @@ use super::unbound::{Unbound, unbound_kinds};
 use crate::code;
 use crate::model::{IfName, Problem, Subject};
 use crate::registry::Registry;
-use crate::registry::document::{Enforce, Interface};
+use crate::registry::document::{Enforce, Interface, Pool};
 use crate::ruleset::{Element, SetId};
 
 /// How far the rules for a NIC are enforced: as far as those of the strictest pool from which it holds an address. A pool that
 /// nobody knows is enforced.
 pub fn enforce_of(registry: &Registry, interface: &Interface) -> Enforce {
-    let of_pool = |pool| registry.pools.pools.get(pool).map_or(Enforce::On, |pool| pool.enforce());
+    let of_pool = |pool| registry.pools.pools.get(pool).map_or(Enforce::On, Pool::enforce);
     interface.addresses.iter().map(|assigned| of_pool(&assigned.pool)).max().unwrap_or(Enforce::On)
 }
 
@@ -35,7 +35,7 @@ fn limited_registry(registry: &Registry, least: Enforce) -> Option<Registry> {
         limited.pools.pools.remove(name);
     }
     let is_in = |interface: &Interface| enforce_of(registry, interface) >= least;
-    for (vmid, guest) in registry.guests.iter() {
+    for (vmid, guest) in &registry.guests {
         if !guest.interfaces.values().all(is_in) {
             let mut guest = guest.clone();
             guest.interfaces.retain(|_, interface| is_in(interface));
