@@ -380,6 +380,11 @@ impl Drop for Listener {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        // A process that was being started for a connection may hold the socket for a moment longer.
+        let limit = Instant::now() + LIMIT;
+        while UnixStream::connect(&self.socket).is_ok() && Instant::now() < limit {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
