@@ -126,7 +126,7 @@ fn text(view: &View, width: usize, all: bool) -> String {
         let Watched { frames, to } = entry;
         let mut to: Vec<String> = to.iter().take(DESTINATIONS + 1).map(ToString::to_string).collect();
         if to.len() > DESTINATIONS {
-            to[DESTINATIONS] = "...".to_owned();
+            "...".clone_into(&mut to[DESTINATIONS]);
         }
         let (all, ago) = (frames.count.packets.to_string(), ago(frames.seconds_ago));
         vec![whose(frames.vmid, frames.port), all, ago, frames.sentence.to_owned(), to.join(" ")]

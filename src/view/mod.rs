@@ -300,7 +300,9 @@ fn watched(tallies: &Tallies, history: &History) -> Vec<Watched> {
     for (address, entry) in &tallies.destinations {
         destinations.entry(entry.port).or_default().push((entry.count.packets, *address));
     }
-    destinations.values_mut().for_each(|to| to.sort_unstable_by_key(|(packets, _)| std::cmp::Reverse(*packets)));
+    for to in destinations.values_mut() {
+        to.sort_unstable_by_key(|(packets, _)| std::cmp::Reverse(*packets));
+    }
     let frames = dropped(tallies, history).into_iter().filter(|entry| is_watched(entry.reason));
     let with = |frames: Dropped| {
         let to = destinations.get(&frames.port).into_iter().flatten().map(|(_, address)| *address).collect();

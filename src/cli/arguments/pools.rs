@@ -148,6 +148,7 @@ impl clap::builder::TypedValueParser for ProfileParser {
 /// `pool set`
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub struct PoolSet {
     /// The pool
     pub(in crate::cli) name: PoolName,
@@ -207,6 +208,7 @@ pub struct PoolSet {
 
 /// `pool add`
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub struct PoolAdd {
     /// The pool
     pub(in crate::cli) name: PoolName,
