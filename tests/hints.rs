@@ -376,7 +376,7 @@ const ABOUT: &[Told] = &[
         "a clone with an address of a pool whose provider hands out MACs",
         |node| {
             provider(node);
-            node.run("pool add hz 203.0.113.41 --mac 02:00:00:aa:bb:01").ok();
+            node.run("pool add hz 203.0.113.41 --mac 02:00:00:aa:bb:01 --yes").ok();
             node.run("assign 101 203.0.113.41 --no-hookscript").ok();
             node.tree
                 .qemu(110, "name: c\nipconfig0: ip=203.0.113.41/32\nnet0: virtio=02:00:00:AA:BB:0C,bridge=vmbr0\n");

@@ -137,7 +137,7 @@ fn spoilt(good: &str) -> Vec<(Option<String>, &'static str)> {
         (Some(String::new()), "is empty"),
         (Some(good.replacen("\"version\": 1", "\"version\": \"1\"", 1)), "is not valid: version"),
         (Some(good.replacen("\"version\": 1", "\"version\": 9", 1)), "has version 9, but pve-public-ip"),
-        (Some("[]".to_owned()), "is not valid JSON"),
+        (Some("[]".to_owned()), "has something else than a JSON object in it"),
         // Something that is no file at all.
         (None, "cannot be read: not a regular file"),
     ]

@@ -50,7 +50,14 @@ impl Present {
             return Vec::new();
         }
         let known = if is_enforced(before) { self.losses(before, pool) } else { Vec::new() };
-        self.losses(after, pool).into_iter().filter(|loss| !known.contains(loss)).collect()
+        // Who has the provider's MAC already, and was kept back because no pool knew it, only waits for the address.
+        let waits = |loss: &Loss| {
+            let is_kept_back = |known: &Loss| {
+                (known.vmid, known.nic) == (loss.vmid, loss.nic) && matches!(known.what, Lost::Uplink(_))
+            };
+            matches!(loss.what, Lost::Mac(_)) && known.iter().any(is_kept_back)
+        };
+        self.losses(after, pool).into_iter().filter(|loss| !known.contains(loss) && !waits(loss)).collect()
     }
 }
 
