@@ -249,7 +249,7 @@ fn a_rule_too_few_or_too_many_is_noticed() {
             "to guests",
         ),
         ("ip6 daddr >= ff00:: accept comment \"a group\"", "", false, "to a bound guest", "to guests"),
-        ("oifname @ports accept", "", false, "to a bound guest", "that gets everything"),
+        ("oifname @ports oifname != @watched_bound accept", "", false, "to a bound guest", "that gets everything"),
         ("ip daddr @reserved_ip4 goto drop_inbound_reserved", "", true, "to a guest without bindings", "to unmanaged"),
         ("oifname @guard_enforce goto to_guarded_provider", "", true, "guard of the uplink", "guarded uplink"),
     ] {
