@@ -330,7 +330,7 @@ const FOUND: &[Row] = &[
             facts.guest(101, "virtio=02:00:00:00:00:65,bridge=vmbr0", "");
         },
         "guest 101 net0 sends to the provider with 02:00:00:00:00:65, which no pool knows",
-        "`pve-public-ip pool set ovh --uplink-guard enforce`; if the provider knows this MAC: `pve-public-ip pool set ovh --allow-mac 02:00:00:00:00:65`",
+        "`pve-public-ip pool set ovh --uplink-guard enforce --yes`; if the provider knows this MAC: `pve-public-ip pool set ovh --allow-mac 02:00:00:00:00:65`",
     ),
     (
         "mac-unknown-to-provider",
@@ -339,7 +339,7 @@ const FOUND: &[Row] = &[
             facts.guest(101, "virtio=02:00:00:00:00:65,bridge=vmbr0", "");
         },
         "guest 101 net0 sends to the provider with 02:00:00:00:00:65, which no pool knows",
-        "`pve-public-ip pool set ovh --uplink-guard enforce`",
+        "`pve-public-ip pool set ovh --uplink-guard enforce --yes`",
     ),
     (
         "bridge-missing",

@@ -190,7 +190,7 @@ pub(super) fn mac_unknown_to_provider(view: &View<'_>) -> Observation<Vec<Hit>> 
     let hit = |Stranger { vmid, nic, mac, pool, .. }: Stranger<'_>| {
         let sentence = format!("guest {vmid} {nic} sends to the provider with {mac}, which no pool knows");
         let remedy = format!(
-            "`pve-public-ip pool set {pool} --uplink-guard enforce`; if the provider knows this MAC: \
+            "`pve-public-ip pool set {pool} --uplink-guard enforce --yes`; if the provider knows this MAC: \
              `pve-public-ip pool set {pool} --allow-mac {mac}`"
         );
         Hit::new(&guest(vmid), sentence, remedy)

@@ -438,7 +438,13 @@ fn set(node: &Node, request: &SetPool, dry_run: bool) -> anyhow::Result<Done<Poo
         registry.check_gateways(name, Some(&old))?;
         let rerouted = registry.follow_gateways(name, &old);
         if request.allow_present {
-            let macs = present.losses(registry, name).into_iter().filter_map(|loss| match loss.what {
+            // Also before the guard keeps back anybody.
+            let mut guarded = registry.clone();
+            guarded.change_pool(name, |pool| {
+                pool.enforce = None;
+                pool.uplink_guard = Some(UplinkGuard::Enforce);
+            })?;
+            let macs = present.losses(&guarded, name).into_iter().filter_map(|loss| match loss.what {
                 Lost::Uplink(mac) => Some(mac),
                 _ => None,
             });

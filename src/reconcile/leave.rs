@@ -20,6 +20,10 @@ impl Node {
         };
         let mut network = self.networks.to_change(&run, None)?;
         let links = network.links(Which::All)?;
+        if mode == Mode::Apply {
+            // A hook of a program that is installed again must not take the node's share for done.
+            run.set_node_applied(&[]);
+        }
         let variants = run.backend().map(|note| note.variants).unwrap_or_default();
         let (found, _) = network.observe(Extent::Whole(&variants), &links, &NetState::default())?;
         let steps = diff(&left_behind(&found, leave), &found);
