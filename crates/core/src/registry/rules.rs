@@ -203,7 +203,7 @@ pub enum RuleError {
         /// How the NIC is given that MAC; `None`: it holds addresses with its own.
         set_mac: Option<String>,
     },
-    /// Nobody has asked the network yet who has these: not for an administrator, but for the caller of [`Registry::assign`].
+    /// Nobody has asked the network yet who has these: not for an administrator, but for the caller of `Registry::assign`.
     #[error("the network was not asked yet who has {}", addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
     Unasked {
         /// The addresses.

@@ -44,7 +44,7 @@ pub struct EntryIndex<'a> {
 }
 
 impl<'a> EntryIndex<'a> {
-    /// Sorts the entries; they are disjoint, as [`parse`] has seen to.
+    /// Sorts the entries; they are disjoint, as `parse` has seen to.
     pub fn new(pool: &'a Pool) -> Self {
         let mut by_first: Vec<&PoolAddress> = pool.addresses.iter().collect();
         by_first.sort_by_key(|entry| entry.address);
