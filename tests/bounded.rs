@@ -5,11 +5,11 @@
 mod common;
 
 use std::fs::{self, File};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use common::strace::straced;
-use common::{Node, need};
+use common::{Ends, Node, need};
 
 /// Longer than anything here takes, on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -82,7 +82,7 @@ fn what_bridges_learn_wakes_nobody() {
     let node = with_guest();
     let log = File::create(node.tree.path("guard.log")).unwrap();
     let guard = node.command(&["-v", "guard"]).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-    let guard = Ended(guard);
+    let guard = Ends(guard);
     until(|| node.tree.read("guard.log").contains("guard: watching node n1"));
     // It has nothing more to do, and is not about to begin.
     until(|| {
@@ -140,16 +140,6 @@ fn a_pin_that_nobody_wants_any_more_is_found_and_a_foreign_one_is_left() {
     node.run("hook 100 post-stop").ok();
     assert!(!node.net.sh("bridge fdb show").contains("02:00:00:aa:bb:00 dev tap100i0 sticky"));
     assert!(!node.tree.read("run/pve-public-ip/pinned").contains("02:00:00:aa:bb:00"));
-}
-
-/// A process that ends with this value.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[track_caller]

@@ -16,12 +16,12 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{BINARY, Node};
+use common::{BINARY, Ends, Node};
 use lab::{Guard, Lab, NODES, PATIENCE, Stage, nic};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -43,29 +43,19 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
     }
 }
 
-/// A process that ends with this value.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
 /// The root part of a node, listening.
-fn serve(node: &Node) -> Running {
+fn serve(node: &Node) -> Ends {
     let socket = node.tree.path("run/api.sock");
     let serve = node.command(&["serve", "--listen", socket.to_str().unwrap()]).stdout(Stdio::null()).spawn().unwrap();
-    let serve = Running(serve);
+    let serve = Ends(serve);
     until("the root part listens", || UnixStream::connect(&socket).map(drop).map_err(|error| error.to_string()));
     serve
 }
 
 /// A daemon with a root part behind it.
 struct Gateway {
-    _daemon: Running,
-    _serve: Running,
+    _daemon: Ends,
+    _serve: Ends,
     address: SocketAddr,
 }
 
@@ -96,7 +86,7 @@ impl Gateway {
 }
 
 /// The daemon, which cargo puts beside the program, and where it listens.
-fn daemon(socket: &Path) -> (Running, SocketAddr) {
+fn daemon(socket: &Path) -> (Ends, SocketAddr) {
     let program = Path::new(BINARY).with_file_name("pve-public-ip-gateway");
     assert!(program.exists(), "{} is missing: `cargo build --workspace` makes it", program.display());
     let child = Command::new(program)
@@ -109,7 +99,7 @@ fn daemon(socket: &Path) -> (Running, SocketAddr) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut child = Running(child);
+    let mut child = Ends(child);
     let mut lines = BufReader::new(child.0.stderr.take().unwrap()).lines().map_while(Result::ok);
     let address = lines.find_map(|line| Some(line.split_once("listens at ")?.1.trim().parse().unwrap()));
     let address = address.expect("the gateway listens");

@@ -7,15 +7,12 @@ mod common;
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::{Namespace, Node};
+use common::{Namespace, Node, until};
 use pve_public_ip::model::MacAddr;
 use pve_public_ip::selftest::frames::{self, ALL_NODES, IP4, IP6, Mac};
 use pve_public_ip::system::packet;
-
-/// Longer than anything here takes, on the slowest machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 const GUEST: Mac = [2, 0, 0, 0, 0xbb, 0x30];
 const BRIDGE_GROUP: Mac = [1, 0x80, 0xc2, 0, 0, 0];
@@ -61,14 +58,6 @@ impl Site {
         let before = self.dropped(counter);
         self.send(frame);
         until(counter, || self.dropped(counter) > before);
-    }
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < PATIENCE, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -5,15 +5,12 @@
 mod common;
 
 use std::os::fd::AsFd as _;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::{CREATE_ROUTED, Namespace, Node, PROVIDER};
+use common::{CREATE_ROUTED, Ends, Namespace, Node, PATIENCE, PROVIDER, until};
 use pve_public_ip::selftest::frames::{self, BROADCAST, IP4, Mac};
 use pve_public_ip::system::packet::{self, Wire};
-
-/// Longer than anything here takes, on the slowest machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 const BOUND: Mac = [2, 0, 0, 0xaa, 0xbb, 0];
 const STRANGER: Mac = [2, 0, 0, 0, 0xbb, 0x30];
@@ -86,24 +83,6 @@ impl Site {
 
     fn stranger_sends(&self, source: &str) -> bool {
         self.passes("tap3", STRANGER, source, "198.51.100.77")
-    }
-}
-
-/// A process that ends with the test.
-struct Ends(Child);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < PATIENCE, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -263,7 +263,8 @@ fn book(
     let vmid = command.vmid;
     let mut attempts = 0;
     let mut given = Vec::new();
-    let former = macs_of(located, &command.interfaces);
+    let mac = |nic: &NicId| Some((*nic, provider_mac::mac_of(located, *nic)?));
+    let former: BTreeMap<NicId, MacAddr> = command.interfaces.iter().filter_map(mac).collect();
     loop {
         if command.set_mac {
             given.extend(set_mac(node, command, located, request, dry_run)?);
@@ -308,12 +309,6 @@ fn book(
             _ => return booked.map(|booked| Booked { mac: given, ..booked }),
         }
     }
-}
-
-/// The MACs that these NICs have in the guest's configuration.
-fn macs_of(located: &Located, nics: &[NicId]) -> BTreeMap<NicId, MacAddr> {
-    let mac = |nic: &NicId| Some((*nic, located.config.nics.get(nic)?.as_ref().ok()?.mac?));
-    nics.iter().filter_map(mac).collect()
 }
 
 /// Remembers the MACs that NICs had before they were given the provider's: the first ones, whatever they were given since.

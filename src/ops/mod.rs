@@ -49,7 +49,7 @@ use serde::Serialize;
 use serde_json::Value;
 pub use settings::{NodeChanged, set_node};
 pub use storage::{SnippetStorageAdded, add_snippet_storage};
-pub use uninstall::{GuestLeft, Uninstalled, uninstall};
+pub use uninstall::{Uninstalled, uninstall};
 
 use crate::audit::Author;
 use crate::code;

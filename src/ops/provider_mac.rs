@@ -10,7 +10,6 @@ use super::proxmox::{self, Outcome};
 use crate::audit::{Change, Event};
 use crate::code;
 use crate::guest::{Located, NicChange};
-use crate::model::text::command_line;
 use crate::model::{MacAddr, NicId, Prefix, Subject, Vmid};
 use crate::reconcile::{Node, ReconcileError};
 use crate::registry::Registry;
@@ -31,7 +30,7 @@ pub(crate) fn give(
     let tool = located.config.kind.tool();
     let mut given = Vec::new();
     for nic in nics {
-        let known = located.config.nics.get(nic).and_then(|nic| nic.as_ref().ok()).and_then(|nic| nic.mac);
+        let known = mac_of(located, *nic);
         if known == Some(mac) {
             continue;
         }
@@ -52,8 +51,7 @@ pub(crate) fn give(
                 format!("if guest {other} does not need it, give {id} there another one: `{fresh}`"),
             ));
         }
-        let value = located.config.lines.get(&nic.to_string()).map(|value| replaced(value, old, mac));
-        let options = [format!("--{nic}"), value.unwrap_or_default()];
+        let options = with_mac(located, *nic, old, mac);
         match proxmox::set(node, vmid, located, &[&options[0], &options[1]], dry_run) {
             Outcome::LeftToDo { reason, command } => {
                 return Err(advice(
@@ -105,8 +103,7 @@ fn give_one_back(
     running: bool,
     dry_run: bool,
 ) -> anyhow::Result<Outcome> {
-    let known = located.config.nics.get(&nic).and_then(|nic| nic.as_ref().ok()).and_then(|nic| nic.mac);
-    let (Some(former), Some(mac)) = (interface.former_mac, known) else { return Ok(Outcome::AsWanted) };
+    let (Some(former), Some(mac)) = (interface.former_mac, mac_of(located, nic)) else { return Ok(Outcome::AsWanted) };
     if mac != interface.mac {
         return Ok(Outcome::AsWanted);
     }
@@ -114,20 +111,18 @@ fn give_one_back(
         let reason = format!("{nic} keeps {mac}: its former MAC {former} is that of guest {other} {id} by now");
         return Ok(Outcome::LeftToDo { reason, command: located.config.change_nic(vmid, nic, NicChange::FreshMac) });
     }
-    let value = located.config.lines.get(&nic.to_string()).map(|value| replaced(value, mac, former));
-    let options = [format!("--{nic}"), value.unwrap_or_default()];
+    let options = with_mac(located, nic, mac, former);
+    let options = [options[0].as_str(), &options[1]];
     let is_away = located.node != node.name;
     if running || is_away {
-        let number = vmid.to_string();
-        let words = [located.config.kind.tool(), "set", &number, &options[0], &options[1]];
         let reason = if is_away {
             format!("guest {vmid} is on node {}, where it may be running, and {nic} keeps {mac}", located.node)
         } else {
             format!("guest {vmid} is running, and {nic} keeps {mac} as long as it does")
         };
-        return Ok(Outcome::LeftToDo { reason, command: command_line(words) });
+        return Ok(Outcome::LeftToDo { reason, command: proxmox::set_by_hand(node, vmid, located, &options) });
     }
-    let outcome = proxmox::set(node, vmid, located, &[&options[0], &options[1]], dry_run);
+    let outcome = proxmox::set(node, vmid, located, &options, dry_run);
     if matches!(outcome, Outcome::Done { .. }) {
         node.store.journal.record(vec![mac_given(vmid, nic, mac, former)], Durability::Synced);
     }
@@ -178,6 +173,17 @@ fn holder(node: &Node, mac: MacAddr, vmid: Vmid, nics: &[NicId]) -> anyhow::Resu
         }
     }
     Ok(None)
+}
+
+/// The MAC that a NIC has in the guest's configuration.
+pub(crate) fn mac_of(located: &Located, nic: NicId) -> Option<MacAddr> {
+    located.config.nics.get(&nic)?.as_ref().ok()?.mac
+}
+
+/// The option of `qm set` and `pct set` that gives a NIC another MAC.
+fn with_mac(located: &Located, nic: NicId, old: MacAddr, new: MacAddr) -> [String; 2] {
+    let value = located.config.lines.get(&nic.to_string()).map(|value| replaced(value, old, new));
+    [format!("--{nic}"), value.unwrap_or_default()]
 }
 
 /// The value of `netN` with another MAC, everything else as it stands there.

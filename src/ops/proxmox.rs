@@ -109,14 +109,23 @@ pub(crate) fn unregister(node: &Node, vmid: Vmid, located: &Located, before: Opt
 /// Only root may set a hookscript, and `pvesh` is root there, too. Source: qemu-server `PVE/API2/Qemu.pm`, pve-manager
 /// `PVE/CLI/pvesh.pm`.
 pub(crate) fn set(node: &Node, vmid: Vmid, located: &Located, options: &[&str], dry_run: bool) -> Outcome {
-    let number = vmid.to_string();
-    let args: Vec<&str> = ["set", &number].into_iter().chain(options.iter().copied()).collect();
-    if located.node != node.name {
-        let path = format!("/nodes/{}/{}/{vmid}/config", located.node, located.config.kind.api());
-        let args: Vec<&str> = ["set", &path].into_iter().chain(options.iter().copied()).collect();
-        return call(node, "pvesh", &args, dry_run);
+    let (tool, whom) = setter(node, vmid, located);
+    let args: Vec<&str> = ["set", &whom].into_iter().chain(options.iter().copied()).collect();
+    call(node, tool, &args, dry_run)
+}
+
+/// The command that [`set`] would call, for somebody to run it.
+pub(crate) fn set_by_hand(node: &Node, vmid: Vmid, located: &Located, options: &[&str]) -> String {
+    let (tool, whom) = setter(node, vmid, located);
+    command_line([tool, "set", &whom].into_iter().chain(options.iter().copied()))
+}
+
+/// The program that changes a guest's configuration, and by which word it knows the guest.
+fn setter(node: &Node, vmid: Vmid, located: &Located) -> (&'static str, String) {
+    if located.node == node.name {
+        return (located.config.kind.tool(), vmid.to_string());
     }
-    call(node, located.config.kind.tool(), &args, dry_run)
+    ("pvesh", format!("/nodes/{}/{}/{vmid}/config", located.node, located.config.kind.api()))
 }
 
 /// A command that changes something.

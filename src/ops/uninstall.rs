@@ -4,25 +4,16 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::proxmox::{self, Outcome};
-use super::{Done, Followed, advice, told};
+use super::{Done, Followed, Registered, advice, told};
 use crate::audit::{Change, Event};
 use crate::code;
 use crate::doctor::UNIT;
 use crate::hookscript;
-use crate::model::{NodeName, Problem, Subject, Vmid};
+use crate::model::{NodeName, Problem, Subject};
 use crate::plan::{Leave, Step};
 use crate::reconcile::{Mode, Node, ReconcileError};
 use crate::store::journal::Durability;
-use crate::system::run::RunState;
-
-/// What became of a guest's hookscript.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct GuestLeft {
-    /// The guest.
-    pub vmid: Vmid,
-    /// What became of its hookscript.
-    pub hookscript: Outcome,
-}
+use crate::system::run::{GuardNote, RunState};
 
 /// What was taken away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -36,7 +27,7 @@ pub struct Uninstalled {
     /// What became of the guard.
     pub guard: Outcome,
     /// What became of the hookscripts of the guests on this node.
-    pub guests: Vec<GuestLeft>,
+    pub guests: Vec<Registered>,
     /// How many guests of this node hold addresses still, in the registry.
     pub holders: usize,
 }
@@ -46,7 +37,8 @@ pub struct Uninstalled {
 ///
 /// # Errors
 ///
-/// If a guard runs that is not systemd's to stop, or the kernel cannot be asked; then nothing was taken away.
+/// If a guard runs that is not systemd's to stop; then nothing was taken away. If the kernel cannot be asked; then the guard is
+/// stopped and the hookscripts are put back, and the same command goes on from there.
 pub fn uninstall(node: &Node, keep_running: bool, dry_run: bool) -> Result<Done<Uninstalled>, Problem> {
     told(take_away(node, keep_running, dry_run))
 }
@@ -59,7 +51,7 @@ fn take_away(node: &Node, keep_running: bool, dry_run: bool) -> anyhow::Result<D
     // The package goes whether or not the cluster's files can be read.
     let files = if keep_running { Ok(()) } else { put_back(node, dry_run, &mut guests, &mut holders) };
     let problem = told(files).err();
-    let failed = guests.iter().find_map(|guest: &GuestLeft| guest.hookscript.failure(guest.vmid));
+    let failed = guests.iter().find_map(|guest: &Registered| guest.hookscript.failure(guest.vmid));
     let (steps, problems) = node.leave(leave, mode)?;
     let steps: Vec<String> = steps.iter().map(Step::to_string).collect();
     let changed = guard.is_done() || guests.iter().any(|guest| guest.hookscript.is_done()) || !steps.is_empty();
@@ -75,7 +67,7 @@ fn take_away(node: &Node, keep_running: bool, dry_run: bool) -> anyhow::Result<D
 
 /// A guard that runs would put everything back.
 fn stop_guard(node: &Node, dry_run: bool) -> anyhow::Result<Outcome> {
-    let runs = || RunState::guard_note(&node.paths).filter(crate::system::run::GuardNote::is_alive);
+    let runs = || RunState::guard_note(&node.paths).filter(GuardNote::is_alive);
     if runs().is_none() {
         return Ok(Outcome::AsWanted);
     }
@@ -92,7 +84,7 @@ fn stop_guard(node: &Node, dry_run: bool) -> anyhow::Result<Outcome> {
 }
 
 /// Guests of this node get back the hookscript that they had before.
-fn put_back(node: &Node, dry_run: bool, guests: &mut Vec<GuestLeft>, holders: &mut usize) -> anyhow::Result<()> {
+fn put_back(node: &Node, dry_run: bool, guests: &mut Vec<Registered>, holders: &mut usize) -> anyhow::Result<()> {
     node.store.check_mounted().map_err(ReconcileError::from)?;
     let sources = node.read_sources()?;
     let inputs = sources.inputs();
@@ -102,7 +94,7 @@ fn put_back(node: &Node, dry_run: bool, guests: &mut Vec<GuestLeft>, holders: &m
         if located.config.hookscript.as_deref().is_some_and(hookscript::is_ours) {
             let before = known.and_then(|guest| guest.hookscript.as_deref());
             let hookscript = proxmox::unregister(node, *vmid, located, before, dry_run);
-            guests.push(GuestLeft { vmid: *vmid, hookscript });
+            guests.push(Registered { vmid: *vmid, hookscript });
         }
     }
     Ok(())

@@ -324,6 +324,16 @@ fn a_nic_gets_its_former_mac_back() {
     node.tree.qemu(100, "name: g\nnet0: virtio=02:00:00:AA:BB:06,bridge=vmbr0,tag=7\n");
     let run = node.run("release 100").ok();
     assert!(!run.out.contains("MAC:"), "{run}");
+
+    // On another node it may run: that is left to whoever knows, by a command that works from here.
+    node.tree.write("etc/pve/nodes/n2/qemu-server/102.conf", "name: g\nnet0: virtio=02:00:00:AA:BB:09,bridge=vmbr0\n");
+    // The MAC is remembered only where every node reads that.
+    node.tree.write("etc/pve/public-ip/releases/n2.json", r#"{"release":"0.2.0","hookscript":true}"#);
+    node.run("assign 102 --pool rbx -4 --set-mac --no-hookscript").ok();
+    let run = node.run("release 102").ok();
+    let words = "MAC: guest 102 is on node n2, where it may be running, and net0 keeps 00:50:56:00:01:02; do it by hand: \
+        pvesh set /nodes/n2/qemu/102/config --net0 virtio=02:00:00:AA:BB:09,bridge=vmbr0\n";
+    assert!(run.out.contains(words), "{run}");
 }
 
 /// The natural order: a pool, then its addresses with what the provider says of them.

@@ -23,6 +23,29 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_pve-public-ip");
 /// Where tools are looked for: never the machine's own `qm`.
 pub(crate) const SYSTEM_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Longer than anything takes that is waited for, on the slowest machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until it is so.
+#[track_caller]
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A process that ends with this value.
+pub(crate) struct Ends(pub(crate) Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Stops the test, saying what is missing, unless it runs as root with these programs.
 pub(crate) fn need(programs: &[&str]) {
     assert!(nix::unistd::geteuid().is_root(), "this test needs root: it makes network namespaces");
