@@ -12,7 +12,8 @@ use super::whose::{MacAnswer, NetAnswer, PortAnswer};
 use crate::audit::{Entry, Holder};
 use crate::conflict::Conflict;
 use crate::model::{
-    Amount, IfName, MacAddr, Missing, Moment, NicId, NodeName, PoolName, Prefix, Problem, Severity, Timestamp, Vmid,
+    Amount, GroupName, IfName, MacAddr, Missing, Moment, NicId, NodeName, PoolName, Prefix, Problem, Severity,
+    Timestamp, Vmid,
 };
 use crate::ops::keys::{KeyAdded, KeyRevoked};
 use crate::ops::{
@@ -81,6 +82,7 @@ shapes! {
     /// One assigned address of `list`.
     Assignment {
         vmid: Vmid, interface: NicId, address: Prefix, mac: MacAddr, pool: PoolName, gateway: Option<IpAddr>,
+        via: Option<IpAddr>, shared: Option<GroupName>,
         organization: Option<String>, assigned_at: Timestamp, monthly_cost_cents: Option<u64>, node: Option<NodeName>, state: GuestState,
     }
     /// `list`.

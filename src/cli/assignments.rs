@@ -1,6 +1,7 @@
 //! `assign`, `release`, `list`, `show`.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use serde_json::json;
 
@@ -12,7 +13,7 @@ use super::{Assign, Release, Show};
 use crate::code;
 use crate::hookscript;
 use crate::model::text::escaped;
-use crate::model::{Family, Prefix, Problem, Vmid};
+use crate::model::{Family, GroupName, Prefix, Problem, Vmid};
 use crate::ops::{self, Assigned, Held, Inside, Kept, Released};
 use crate::plan::GuestState;
 use crate::reconcile::Node;
@@ -37,6 +38,8 @@ fn assign_request(command: &Assign) -> request::Assign {
         more: command.more,
         organization: command.organization.clone(),
         vps_id: None,
+        via: command.via,
+        shared: command.shared.clone(),
         set_mac: command.set_mac,
         probe: match (command.probe, command.no_probe) {
             (true, _) => Some(true),
@@ -60,6 +63,7 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
     lines.extend(mac.iter().filter_map(|outcome| outcome.line("MAC")));
     for held in addresses {
         let gateway = held.gateway.map_or_else(String::new, |gateway| format!(", gateway {gateway}"));
+        let gateway = format!("{gateway}{}", how_held(held.via, held.shared.as_ref()));
         let verb = match (dry_run, held.new) {
             (true, true) => "would be assigned to",
             (false, true) => "assigned to",
@@ -80,6 +84,13 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
         output.text = format!("{}\n{more}", output.text.trim_end());
     }
     Ok(output)
+}
+
+/// How an address is held, if not by one guest for itself.
+pub(super) fn how_held(via: Option<IpAddr>, shared: Option<&GroupName>) -> String {
+    let via = via.map_or_else(String::new, |via| format!(", via {via}"));
+    let shared = shared.map_or_else(String::new, |group| format!(", shared by group {group}"));
+    via + &shared
 }
 
 /// What a running guest needs until it boots.
@@ -198,6 +209,7 @@ pub(super) fn show(node: &Node, command: &Show) -> anyhow::Result<Output> {
                 "  {}  pool {}, gateway {gateway}, since {}",
                 assigned.address, assigned.pool, assigned.assigned_at
             );
+            text += &how_held(assigned.via, assigned.shared.as_ref());
             if let Some(organization) = &assigned.organization {
                 text += &format!(", organization {}", escaped(organization));
             }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::List;
 use super::answers::{Assignment, Assignments, Range, Ranges, Unheld};
-use super::assignments::cost;
+use super::assignments::{cost, how_held};
 use super::output::{Output, OutputFormat, Rows};
 use super::partial::{looked, readable, shown, shown_of};
 use crate::model::{NodeName, PoolName};
@@ -101,7 +101,10 @@ fn list_assigned(look: &Look, command: &List, wanted: Option<GuestState>, format
                 if is_text {
                     rows.text(&number);
                     rows.text(&name);
-                    rows.cell(assigned.address);
+                    match (assigned.via, &assigned.shared) {
+                        (None, None) => rows.cell(assigned.address),
+                        (via, group) => rows.cell(format!("{}{}", assigned.address, how_held(via, group.as_ref()))),
+                    }
                     rows.text(&mac);
                     rows.text(assigned.pool.as_str());
                     rows.text(place.map_or("", NodeName::as_str));
@@ -115,6 +118,8 @@ fn list_assigned(look: &Look, command: &List, wanted: Option<GuestState>, format
                     mac: interface.mac,
                     pool: assigned.pool.clone(),
                     gateway: assigned.gateway,
+                    via: assigned.via,
+                    shared: assigned.shared.clone(),
                     organization: assigned.organization.clone(),
                     assigned_at: assigned.assigned_at,
                     monthly_cost_cents: cost(&index, assigned.address),

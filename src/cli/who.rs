@@ -425,6 +425,8 @@ impl Question<'_> {
             port: located.map(|located| located.config.kind.port(vmid, nic)),
             pool: assigned.pool.clone(),
             gateway: assigned.gateway,
+            via: assigned.via,
+            shared: assigned.shared.clone(),
             organization: assigned.organization.clone(),
             assigned_at: assigned.assigned_at,
             node: located.map(|located| located.node.clone()),
@@ -444,6 +446,10 @@ impl Question<'_> {
         facts.0.extend(located.map(|located| ("node", located.node.to_string())));
         facts.add("state", self.states.of_nic(vmid, nic, interface.mac).to_string());
         facts.add("since", assigned.assigned_at.to_string());
+        facts.0.extend(assigned.via.map(|via| ("via", via.to_string())));
+        if let Some(group) = &assigned.shared {
+            facts.add("shared", format!("by group {group}"));
+        }
         if let Some(organization) = &assigned.organization {
             facts.add("organization", escaped(organization));
         }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::audit::Holder;
-use crate::model::{Amount, IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Timestamp, Vmid};
+use crate::model::{Amount, GroupName, IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Timestamp, Vmid};
 use crate::plan::GuestState;
 
 /// An address or a prefix.
@@ -92,6 +92,10 @@ pub(super) struct HeldAddress {
     pub(super) port: Option<IfName>,
     pub(super) pool: PoolName,
     pub(super) gateway: Option<IpAddr>,
+    /// Through which of its addresses the guest is reached for it.
+    pub(super) via: Option<IpAddr>,
+    /// The group of guests that hold it in turn.
+    pub(super) shared: Option<GroupName>,
     pub(super) organization: Option<String>,
     pub(super) assigned_at: Timestamp,
     pub(super) node: Option<NodeName>,

@@ -56,6 +56,8 @@ pub fn allocate(
         more: false,
         organization,
         vps_id: meant.by_mac.then(|| request.vps_id.clone()),
+        via: None,
+        shared: None,
         set_mac: false,
         probe: None,
         hookscript: true,
@@ -84,7 +86,15 @@ pub fn allocate(
 
 /// What is said to a caller who must not know of others.
 fn seen_by(within: Option<&str>, address: Option<Prefix>, problem: Problem) -> Problem {
-    let tells = ["address-taken", "address-contested", "others-were-faster", "mac-taken", "address-in-use"];
+    let tells = [
+        "address-taken",
+        "address-contested",
+        "others-were-faster",
+        "mac-taken",
+        "address-in-use",
+        "other-group",
+        "group-of-other-organization",
+    ];
     match address {
         Some(address) if within.is_some() && tells.contains(&problem.code.as_str()) => Lookup::unknown(address),
         _ => problem,

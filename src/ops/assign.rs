@@ -17,7 +17,7 @@ use crate::code;
 use crate::guest::{Located, NicChange};
 use crate::hookscript;
 use crate::model::text::unfit_name;
-use crate::model::{MacAddr, NicId, PoolName, Prefix, Problem, Subject, Vmid};
+use crate::model::{GroupName, MacAddr, NicId, PoolName, Prefix, Problem, Subject, Vmid};
 use crate::reconcile::{Node, ReconcileError, presence_of};
 use crate::registry::document::{Assigned as Entry, GuestFile, Interface, PoolIndex, PoolsFile};
 use crate::registry::{AssignRequest, Quantity, Registry, RuleError, releases};
@@ -39,6 +39,12 @@ pub struct Held {
     /// The gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
+    /// Through which address the guest is reached for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<IpAddr>,
+    /// The group of guests that hold it in turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared: Option<GroupName>,
     /// Whether it did not hold it before.
     pub new: bool,
 }
@@ -103,6 +109,10 @@ fn give(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Result<Done<Ass
         let hint = "leave it out, or name a customer, such as `acme`";
         return Err(advice(code!("request-invalid"), Subject::Command, format!("organization: {why}"), hint));
     }
+    if command.addresses.is_empty() && (command.via.is_some() || command.shared.is_some()) {
+        let hint = "name the prefix that is behind `via`, or the address that is `shared`";
+        return Err(advice(code!("request-invalid"), Subject::Command, "addresses: none is named".to_owned(), hint));
+    }
     // The registry's own trouble first: without it nothing can be said about the guest.
     node.store.check_mounted().map_err(ReconcileError::from)?;
     let mut located = node.guests.find(vmid, None).map_err(ReconcileError::from)?;
@@ -117,6 +127,8 @@ fn give(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Result<Done<Ass
         quantity: quantity(command),
         organization: command.organization.clone(),
         vps_id: command.vps_id.clone(),
+        via: command.via,
+        shared: command.shared.clone(),
         avoid: own_addresses(),
         contested: BTreeMap::new(),
         asking: None,
@@ -144,6 +156,8 @@ fn give(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Result<Done<Ass
         mac: interface.mac,
         pool: assigned.pool.clone(),
         gateway: assigned.gateway,
+        via: assigned.via,
+        shared: assigned.shared.clone(),
         new: new.contains(&assigned.address),
     });
     let addresses: Vec<Held> = addresses.collect();
@@ -281,6 +295,8 @@ fn book(
                 }
                 let guest = registry.guests.get(&vmid).cloned();
                 notes.extend(guest.iter().flat_map(|guest| twins(guest, &registry.pools)));
+                let named: BTreeSet<Prefix> = new.iter().chain(&command.addresses).copied().collect();
+                notes.extend(guest.iter().flat_map(|guest| registry.held_notes(guest, &named)));
                 Ok(Booked {
                     new,
                     changed: before != guest,

@@ -179,6 +179,8 @@ fn give(node: &Node, wishes: &[Wish], asks: (bool, bool), dry_run: bool) -> anyh
             mac: interface.mac,
             pool: assigned.pool.clone(),
             gateway: assigned.gateway,
+            via: assigned.via,
+            shared: assigned.shared.clone(),
             new: new.contains(&(wish.vmid, wish.address)),
         };
         Some(Given { vmid: wish.vmid, held })
@@ -246,6 +248,8 @@ fn wanted(node: &Node, wishes: &[Wish], hookscript: bool, remarks: &mut Vec<Prob
             quantity: Quantity::default(),
             organization: organization.cloned(),
             vps_id: None,
+            via: None,
+            shared: None,
             avoid: avoid.clone(),
             contested: BTreeMap::new(),
             asking: None,

@@ -16,7 +16,8 @@ pub type Greetings = BTreeMap<IfName, Vec<Vec<u8>>>;
 /// Tells the neighbours whose addresses these are now, where they see the guest's MAC. Helps, but nothing depends on it.
 pub(crate) fn announce_addresses(network: &mut dyn Network, inputs: &Inputs, file: &GuestFile, links: &Links) {
     let mut frames: BTreeMap<IfName, Vec<Vec<u8>>> = BTreeMap::new();
-    for (nic, interface, assigned) in file.addresses() {
+    // Which of several guests has what they share, only they know.
+    for (nic, interface, assigned) in file.addresses().filter(|(.., assigned)| assigned.shared.is_none()) {
         let (Some(pool), Some(address)) = (inputs.registry.pools.pools.get(&assigned.pool), assigned.address.single())
         else {
             continue;

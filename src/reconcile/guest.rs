@@ -96,6 +96,8 @@ impl Reconciler<'_> {
         }
         let is_routed = |guest| is_filtered_by_chains(inputs.backend, &inputs.registry, guest);
         let by_chains = is_routed(file) || known.as_ref().is_some_and(|mark| is_routed(&mark.applied));
+        // What other guests hold with it is in no single guest's share.
+        let shares = file.shares() || known.as_ref().is_some_and(|mark| mark.applied.shares());
         let mut wanted = desired_for(inputs, file);
         mark.support = wanted.support.clone();
         let before = match &known {
@@ -113,7 +115,7 @@ impl Reconciler<'_> {
         let basis = node_basis(sources, &inputs.registry.pools, &inputs.links);
         // What Proxmox VE has made for this guest since pre-start is nobody's business yet.
         let taken_in: BTreeSet<(IfName, u32)> = RunState::note(&node.paths, VLAN_BRIDGES).unwrap_or_default();
-        let is_alone = keeps_gateways && !by_chains && inputs.vlan_bridges().is_subset(&taken_in);
+        let is_alone = keeps_gateways && !by_chains && !shares && inputs.vlan_bridges().is_subset(&taken_in);
         if !is_alone || !self.are_loaded(&wanted)? || !run.node_applied(&basis) {
             let report = node.reconcile_by(run, &mut node.read_sources()?, Mode::Apply)?;
             guest.refuse_for(&report, &inputs.registry, file)?;
@@ -154,7 +156,7 @@ impl Reconciler<'_> {
         // A gateway that goes can take with it what other guests need.
         let keeps_gateways = mark.support.without(&wanted.support).gateways.is_empty();
         let by_chains = run.backend().is_some_and(|note| is_filtered_by_chains(note.backend, &registry, &mark.applied));
-        let is_alone = keeps_gateways && !by_chains;
+        let is_alone = keeps_gateways && !by_chains && !mark.applied.shares();
         let report = if is_alone && self.are_loaded(&recorded)? && run.node_applied(&basis) {
             let guests = [(vmid, mark.applied.clone())].into();
             self.bring(&wanted, &recorded, &Registry { guests, ..registry })?

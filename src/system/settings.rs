@@ -135,7 +135,11 @@ fn umbrella(setting: Setting) -> Option<String> {
         Setting::Forwarding4(_) => Some("net/ipv4/conf/all/forwarding".to_owned()),
         Setting::ForceForwarding6(_) => Some(FORCED.to_owned()),
         Setting::Router6(_) => Some(Setting::Forwarding6.path()),
-        Setting::AcceptRa(_) | Setting::ArpIgnore(_) | Setting::Forwarding6 | Setting::ProxyNdp(_) => None,
+        Setting::AcceptRa(_)
+        | Setting::ArpIgnore(_)
+        | Setting::Forwarding6
+        | Setting::ProxyNdp(_)
+        | Setting::NeighbourLock(_) => None,
     }
 }
 

@@ -4,7 +4,7 @@
 pub mod exposition;
 mod history;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -230,8 +230,12 @@ impl View {
 
 fn pools(registry: &Registry) -> Vec<PoolUse> {
     let mut used: BTreeMap<(&PoolName, Family), Amount> = BTreeMap::new();
+    let mut counted = BTreeSet::new();
     for (.., assigned) in registry.assignments() {
         let net = assigned.address.net();
+        if assigned.shared.is_some() && !counted.insert(net) {
+            continue;
+        }
         let size = 1u128.checked_shl((net.max_prefix_len() - net.prefix_len()).into()).unwrap_or(u128::MAX);
         let used = used.entry((&assigned.pool, assigned.address.family())).or_default();
         *used = used.plus(size);

@@ -17,7 +17,7 @@ use crate::audit::Author;
 use crate::code;
 use crate::model::once::Once;
 use crate::model::{
-    CoolDown, Family, IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Problem, Subject, Vmid,
+    CoolDown, Family, GroupName, IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Problem, Subject, Vmid,
 };
 use crate::registry::Edit;
 use crate::registry::document::{BackendChoice, CloudInitCheck, Enforce, GuestOs, Probe, Profile, UplinkGuard};
@@ -313,6 +313,12 @@ pub struct Assign {
     /// The name by which a caller of the API knows the guest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vps_id: Option<String>,
+    /// Through which address the guest is reached for the prefixes that are named: one of its own, or one of the prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<IpAddr>,
+    /// The group of guests that hold the addresses in turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<GroupName>,
     /// Give the NIC the MAC that the provider bound to the addresses.
     #[serde(default)]
     pub set_mac: bool,
@@ -349,6 +355,8 @@ impl Assign {
             more: false,
             organization: None,
             vps_id: None,
+            via: None,
+            shared: None,
             set_mac: false,
             probe: None,
             hookscript: yes(),

@@ -67,6 +67,8 @@ const TABLE: &[(ErrorCode, &[&str])] = &[
             "pool-exists",
             "same-address",
             "same-mac",
+            "other-group",
+            "group-of-other-organization",
         ],
     ),
     // There is no more of it.
@@ -244,6 +246,13 @@ const TABLE: &[(ErrorCode, &[&str])] = &[
             "wrong-bridge",
             "wrong-subnet",
             "wrong-vlan",
+            "via-unusable",
+            "via-in-use",
+            "via-not-routed",
+            "shared-with-one-mac",
+            "prefix-needs-route",
+            "prefix-on-link",
+            "shared-address",
         ],
     ),
 ];

@@ -1,13 +1,13 @@
 //! Arguments of commands about guests and their addresses.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use clap::Args;
 
 use super::{Reason, name};
 use crate::cli::{list, who};
 use crate::hook::Phase;
-use crate::model::{NicId, NodeName, PoolName, Prefix, Vmid};
+use crate::model::{GroupName, NicId, NodeName, PoolName, Prefix, Vmid};
 use crate::registry::document::{CloudInitCheck, GuestOs};
 
 /// Whether router advertisements are delivered, as far as somebody decides it.
@@ -56,6 +56,12 @@ pub struct Assign {
     /// Customer or department; also recorded for addresses that the guest already holds
     #[arg(long, value_name = "ORG", value_parser = name)]
     pub(in crate::cli) organization: Option<String>,
+    /// Route the prefixes through this address of the guest, or of the prefix; the guest routes them on
+    #[arg(long, value_name = "IP", requires = "addresses")]
+    pub(in crate::cli) via: Option<IpAddr>,
+    /// Share the addresses with the other guests of this group: each may use them, one at a time (keepalived, CARP)
+    #[arg(long, value_name = "GROUP", requires = "addresses")]
+    pub(in crate::cli) shared: Option<GroupName>,
     /// Set the NIC's MAC to the one that the provider bound to the addresses; the guest must be stopped
     #[arg(long)]
     pub(in crate::cli) set_mac: bool,

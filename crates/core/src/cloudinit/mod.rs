@@ -287,6 +287,8 @@ pub fn inside(
     let mut wanted = Wanted { nics: BTreeMap::new(), notes: Vec::new() };
     for (id, nic) in &config.nics {
         let held = guest.interfaces.get(id).map(|interface| interface.addresses.as_slice()).unwrap_or_default();
+        let held = held.iter().filter_map(|one| Some(Assigned { address: one.configured()?, ..one.clone() }));
+        let held: Vec<Assigned> = held.collect();
         let current = base(guest, pools, config, *id)?;
         if held.is_empty() && current == IpConfig::default() {
             continue;

@@ -159,6 +159,14 @@ fn conflict(
         // Another node asked before it assigned it.
         return None;
     }
+    let is_members = |address: Prefix| {
+        let shared = assigned.overlapping(address).filter(|(.., held)| held.shared.is_some());
+        shared.map(|(_, _, interface, _)| Some(interface.mac)).any(|own| own == *mac)
+    };
+    if address.is_some_and(is_members) {
+        // They hold it in turn.
+        return None;
+    }
     let holding = holding.map(|(vmid, _, interface, _)| (vmid, interface.mac));
     // With the holder's own MAC it is not the address that two have.
     let address = &address.filter(|_| holding.is_none_or(|(_, own)| *mac != Some(own)));

@@ -23,7 +23,7 @@ pub use guest::{GuestKind, NicId, NicIdError, Vmid, VmidError};
 pub use mac::{MacAddr, MacError};
 pub use missing::Missing;
 pub use moment::{CoolDown, CoolDownError, Moment, Timestamp, TimestampError};
-pub use names::{IfName, IfNameError, NodeName, NodeNameError, PoolName, PoolNameError};
+pub use names::{GroupName, GroupNameError, IfName, IfNameError, NodeName, NodeNameError, PoolName, PoolNameError};
 pub use problem::{CODES, Code, Problem, Subject};
 pub use severity::Severity;
 

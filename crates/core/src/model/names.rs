@@ -146,6 +146,14 @@ name_type! {
 }
 
 name_type! {
+    /// Name of a group of guests that hold an address in turn, such as `web`.
+    GroupName, GroupNameError, "group name", 64,
+    |byte: u8| byte.is_ascii_alphanumeric(),
+    |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'),
+    "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+}
+
+name_type! {
     /// Name of a Proxmox VE node: a host name without dots.
     NodeName, NodeNameError, "node name", 63,
     |byte: u8| byte.is_ascii_alphanumeric(),

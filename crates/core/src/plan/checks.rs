@@ -61,10 +61,14 @@ impl<'a> Index<'a> {
         &self.holders
     }
 
-    /// The first guest, other than this one, to which the address is assigned.
+    /// The first guest, other than this one, to which the address is assigned. Who holds it in turn with this one is no other.
     pub fn other_holder(&self, vmid: Option<Vmid>, address: IpAddr) -> Option<Vmid> {
-        let holders = self.holders.overlapping(Prefix::host(address).ok()?).map(|(holder, ..)| holder);
-        holders.filter(|holder| Some(*holder) != vmid).min()
+        let holding = self.holders.overlapping(Prefix::host(address).ok()?).collect::<Vec<_>>();
+        let is_member = |assigned: &Assigned| {
+            holding.iter().any(|(holder, .., own)| Some(*holder) == vmid && own.is_shared_with(assigned))
+        };
+        let others = holding.iter().filter(|(holder, .., held)| Some(*holder) != vmid && !is_member(held));
+        others.map(|(holder, ..)| *holder).min()
     }
 
     /// The NIC with assignments that this MAC belongs to, and its first address.

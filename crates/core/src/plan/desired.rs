@@ -7,7 +7,7 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use super::checks::{Index, check_guest, check_own, check_pending};
-use super::guest_share::add_guest;
+use super::guest_share::{add_guest, add_shared};
 use super::inputs::{Inputs, Presence};
 use super::routed;
 use super::routers;
@@ -95,6 +95,7 @@ fn state(inputs: &Inputs) -> NetState {
     }
     let enforced = enforced.as_ref().unwrap_or(inputs);
     enforced.registry.guests.values().for_each(|guest| routed::guest_share(enforced, guest, &mut routed));
+    routed::shared_share(enforced, &mut routed);
     match inputs.backend {
         Backend::Nftables => {
             state.routed_rules = Rules::Loaded;
@@ -111,6 +112,7 @@ fn state(inputs: &Inputs) -> NetState {
 fn filter(inputs: &Inputs) -> NetState {
     let mut state = node_state(inputs);
     inputs.registry.guests.values().for_each(|guest| add_guest(inputs, guest, &mut state));
+    add_shared(inputs, &mut state);
     state
 }
 

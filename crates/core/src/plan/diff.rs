@@ -319,6 +319,11 @@ impl Step {
                     Setting::Router6(device) | Setting::ProxyNdp(device) => {
                         format!("nobody answers for routed guests' IPv6 addresses on {device}")
                     }
+                    Setting::NeighbourLock(device) => {
+                        format!(
+                            "an address that guests on {device} hold in turn may stay with the one that has lost it"
+                        )
+                    }
                 };
                 vec![format!("{path} is not {value}: {meaning}")]
             }
@@ -475,6 +480,7 @@ mod tests {
             Just(Setting::ForceForwarding6("vmbr0".parse().unwrap())),
             device().prop_map(Setting::Router6),
             device().prop_map(Setting::ProxyNdp),
+            device().prop_map(Setting::NeighbourLock),
         ]
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use super::desired::{broadcasts, infrastructure_addresses};
-use super::guest_share::{hears_advertisements, own_nets};
+use super::guest_share::{hears_advertisements, own_nets, shared_elsewhere};
 use super::inputs::{Inputs, Presence};
 use super::routers;
 use super::segments::{Places, pool_bridges, segments};
@@ -101,6 +101,7 @@ pub fn bindings(inputs: &Inputs) -> Bindings {
     let pools = &inputs.registry.pools.pools;
     let bridges = pool_bridges(&inputs.registry);
     let segments = segments(inputs, &bridges);
+    let elsewhere = shared_elsewhere(inputs);
     let mut bound = Holdings::default();
     for (vmid, presence) in &inputs.presence {
         let Some(guest) = inputs.registry.guests.get(vmid).filter(|_| *presence != Presence::Incoming) else {
@@ -108,7 +109,7 @@ pub fn bindings(inputs: &Inputs) -> Bindings {
         };
         for interface in guest.interfaces.values() {
             bound.macs.insert(interface.mac);
-            bound.nets.extend(own_nets(interface));
+            bound.nets.extend(own_nets(interface).into_iter().filter(|net| !elsewhere.contains(net)));
         }
     }
     let mut infrastructure = Holdings::default();

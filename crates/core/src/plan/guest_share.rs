@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::inputs::{Inputs, Presence};
-use super::state::{NetState, Route};
+use super::state::{NetState, Route, Setting};
 use super::support;
 use super::uplink_guard::is_seen;
 use super::watch;
@@ -43,7 +43,11 @@ pub(super) fn add_guest(inputs: &Inputs, guest: &GuestFile, state: &mut NetState
             continue;
         }
         state.elements.extend(Element::bound_mac(interface.mac));
-        state.elements.extend(own_nets(interface).into_iter().flat_map(Element::bound_address));
+        // What it shares is the node's share: other guests may need it after this one has gone.
+        let shared: BTreeSet<IpNet> =
+            interface.addresses.iter().filter(|one| one.shared.is_some()).map(net_of).collect();
+        let own = own_nets(interface).into_iter().filter(|net| !shared.contains(net));
+        state.elements.extend(own.flat_map(Element::bound_address));
         if *presence == Presence::Running {
             let nic = place.config.nics.get(id).and_then(|nic| nic.as_ref().ok());
             add_reachability(inputs, guest.vmid, *id, interface, nic, port, state);
@@ -117,7 +121,7 @@ fn add_reachability(
             state.forwarding.insert((candidate, interface.mac), interface.trunk.clone());
         }
     }
-    for assigned in &interface.addresses {
+    for assigned in interface.addresses.iter().filter(|assigned| assigned.shared.is_none()) {
         let Some(pool) = inputs.registry.pools.pools.get(&assigned.pool) else { continue };
         let Some(device) = links.segment(pool.bridge, nic.and_then(|nic| nic.tag)) else {
             continue;
@@ -133,23 +137,71 @@ fn add_reachability(
             }
         }
         if routed {
-            let via = if assigned.address.single().is_some() { None } else { next_hop(interface, family) };
-            if let Some(IpAddr::V6(hop)) = via {
-                state.neighbours.insert((device, IpAddr::V6(hop)), interface.mac);
-            }
+            let via = next_hop(interface, assigned);
+            // An IPv4 address of its own is a neighbour already, if it is of a routed pool.
+            let is_shared = |hop: IpAddr| {
+                interface.addresses.iter().any(|one| one.shared.is_some() && one.address.single() == Some(hop))
+            };
+            let pinned = via.filter(|hop| (hop.is_ipv6() || assigned.via.is_some()) && !is_shared(*hop));
+            state.neighbours.extend(pinned.map(|hop| ((device, hop), interface.mac)));
             state.routes.insert(net, Route { device, via });
         }
     }
 }
 
-/// Through which of its own addresses a guest routes a prefix.
-///
-/// IPv6: its link-local address, which it always has. IPv4: its first single address; without one the prefix is taken
-/// to be on the bridge itself.
-fn next_hop(interface: &Interface, family: Family) -> Option<IpAddr> {
-    if family == Family::V6 {
-        return Some(IpAddr::V6(interface.mac.link_local()));
+fn net_of(assigned: &Assigned) -> IpNet {
+    assigned.address.net()
+}
+
+/// Through which of its addresses a guest routes a prefix: the one that is named for it, else
+/// - IPv6: its link-local address, which it always has;
+/// - IPv4: its first single address; without one the prefix is taken to be on the bridge itself.
+fn next_hop(interface: &Interface, assigned: &Assigned) -> Option<IpAddr> {
+    if assigned.address.single().is_some() {
+        return None;
     }
-    let mut v4 = interface.addresses.iter().filter(|assigned| assigned.address.family() == Family::V4);
-    v4.find_map(|assigned: &Assigned| assigned.address.single())
+    assigned.via.or_else(|| match assigned.address.family() {
+        Family::V6 => Some(IpAddr::V6(interface.mac.link_local())),
+        Family::V4 => interface
+            .addresses
+            .iter()
+            .filter(|one| one.address.family() == Family::V4 && one.shared.is_none())
+            .find_map(|one| one.address.single()),
+    })
+}
+
+/// What several guests hold in turn, as far as one of them may have it on another node: there it speaks by right, and its
+/// frames come in by the uplink.
+pub(super) fn shared_elsewhere(inputs: &Inputs) -> BTreeSet<IpNet> {
+    let elsewhere = |vmid: &Vmid| inputs.guests.get(vmid).is_some_and(|place| place.node != inputs.node);
+    let shared = inputs.registry.assignments().filter(|(.., assigned)| assigned.shared.is_some());
+    shared.filter(|(vmid, ..)| elsewhere(vmid)).map(|(.., assigned)| net_of(assigned)).collect()
+}
+
+/// Adds what guests of this node hold in turn with others. Their ports' whitelists are theirs; the rest follows whoever
+/// has the address: neighbours are not pinned, so that the kernel believes who announces itself, and the filter lets nobody
+/// do that but the members.
+pub(super) fn add_shared(inputs: &Inputs, state: &mut NetState) {
+    let elsewhere = shared_elsewhere(inputs);
+    for (vmid, nic, interface, assigned) in inputs.registry.assignments() {
+        let presence = inputs.presence.get(&vmid).filter(|presence| **presence != Presence::Incoming);
+        let (Some(presence), Some(place), true) = (presence, inputs.guests.get(&vmid), assigned.shared.is_some())
+        else {
+            continue;
+        };
+        let net = net_of(assigned);
+        if !elsewhere.contains(&net) {
+            state.elements.extend(Element::bound_address(net));
+        }
+        let pool = inputs.registry.pools.pools.get(&assigned.pool).filter(|_| *presence == Presence::Running);
+        let Some(pool) = pool else { continue };
+        let Some(device) = inputs.links.segment(pool.bridge, place.config.tag(nic)) else { continue };
+        if assigned.address.family() == Family::V4 {
+            state.support.settings.insert(Setting::NeighbourLock(device));
+        }
+        if pool.mode() == Mode::Routed && support::unfit(&inputs.links, device).is_none() {
+            // Of two members with hops of their own the first counts: they are to name the address that they share.
+            state.routes.entry(net).or_insert(Route { device, via: next_hop(interface, assigned) });
+        }
+    }
 }

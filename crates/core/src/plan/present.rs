@@ -14,7 +14,7 @@ use crate::code;
 use crate::guest::{GuestConfig, Located, Nic};
 use crate::model::{IfName, MacAddr, NicId, NodeName, PoolName, Prefix, Problem, Vmid};
 use crate::registry::Registry;
-use crate::registry::document::{Enforce, Interface, Mode, Pool, UplinkGuard};
+use crate::registry::document::{Assigned, Enforce, Interface, Mode, Pool, UplinkGuard};
 
 /// An address that the node's neighbour table knows behind one of its interfaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -245,6 +245,11 @@ pub fn found(
 /// What is against assigning an address to a NIC.
 fn against(registry: &Registry, pool: Option<&Pool>, used: &Used<'_>, address: IpAddr) -> Option<String> {
     let holder = registry.assignments().find(|(.., assigned)| assigned.address.net().contains(&address));
+    // Its own, which it holds in turn with others, contradicts nothing.
+    let is_own = |assigned: &Assigned| assigned.shared.is_some() && assigned.address.net().contains(&address);
+    if used.held.is_some_and(|interface| interface.addresses.iter().any(is_own)) {
+        return None;
+    }
     if let Some((vmid, nic, ..)) = holder {
         return Some(format!("it is assigned to guest {vmid} {nic}"));
     }

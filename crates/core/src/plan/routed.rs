@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
+use super::guest_share::shared_elsewhere;
 use super::inputs::{Inputs, Presence};
 use super::segments::{is_segment_of, segments};
 use super::support;
 use super::unbound::router_lans;
 use super::uplinks::present_uplinks;
 use crate::links::{Link, is_guest_port};
-use crate::model::{IfName, MacAddr, Prefix};
+use crate::model::{IfName, MacAddr, Prefix, Vmid};
 use crate::registry::Registry;
 use crate::registry::document::{Assigned, GuestFile, Interface, Mode};
 use crate::ruleset::Routed;
@@ -75,9 +76,20 @@ pub(super) fn guest_share(inputs: &Inputs, guest: &GuestFile, routed: &mut Route
         let net = assigned.address.net();
         routed.from.insert((net, interface.mac));
         // As long as it speaks on the node that it comes from, its packets come in from outside.
-        if *presence != Presence::Incoming {
+        if *presence != Presence::Incoming && assigned.shared.is_none() {
             routed.here.insert(net);
         }
+    }
+}
+
+/// What guests of this node hold in turn, and nobody on another one: from outside it comes from nobody.
+pub(super) fn shared_share(inputs: &Inputs, routed: &mut Routed) {
+    let elsewhere = shared_elsewhere(inputs);
+    let is_here = |vmid: &Vmid| inputs.presence.get(vmid).is_some_and(|presence| *presence != Presence::Incoming);
+    for (_, guest) in inputs.registry.guests.iter().filter(|(vmid, _)| is_here(vmid)) {
+        let shared = assigned(&inputs.registry, guest).filter(|(_, assigned)| assigned.shared.is_some());
+        let nets = shared.map(|(_, assigned)| assigned.address.net());
+        routed.here.extend(nets.filter(|net| !elsewhere.contains(net)));
     }
 }
 

@@ -135,6 +135,9 @@ pub enum Setting {
     Router6(IfName),
     /// Answer neighbour solicitations for others.
     ProxyNdp(IfName),
+    /// Believe who announces itself here at once. Else the kernel ignores an announcement within a second of the last change
+    /// of the neighbour, and an address that guests hold in turn stays with the one that has lost it.
+    NeighbourLock(IfName),
 }
 
 impl Setting {
@@ -148,12 +151,17 @@ impl Setting {
             Self::ForceForwarding6(device) => format!("net/ipv6/conf/{device}/force_forwarding"),
             Self::Router6(device) => format!("net/ipv6/conf/{device}/forwarding"),
             Self::ProxyNdp(device) => format!("net/ipv6/conf/{device}/proxy_ndp"),
+            Self::NeighbourLock(device) => format!("net/ipv4/neigh/{device}/locktime"),
         }
     }
 
     /// The value that is wanted.
     pub fn value(&self) -> u32 {
-        if matches!(self, Self::AcceptRa(_)) { 2 } else { 1 }
+        match self {
+            Self::AcceptRa(_) => 2,
+            Self::NeighbourLock(_) => 0,
+            _ => 1,
+        }
     }
 
     /// The interface, unless it is about the whole node.
@@ -164,7 +172,8 @@ impl Setting {
             | Self::Forwarding4(device)
             | Self::ForceForwarding6(device)
             | Self::Router6(device)
-            | Self::ProxyNdp(device) => Some(*device),
+            | Self::ProxyNdp(device)
+            | Self::NeighbourLock(device) => Some(*device),
             Self::Forwarding6 => None,
         }
     }

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::document::{Assigned, GuestFile, Interface, Pool};
 use super::search::{Next, Search};
 use super::{Registry, RuleError, allocate};
-use crate::model::{Family, MacAddr, Moment, NicId, PoolName, Prefix, Timestamp, Vmid};
+use crate::model::{Family, GroupName, MacAddr, Moment, NicId, PoolName, Prefix, Timestamp, Vmid};
 
 /// What `assign` asks for.
 #[derive(Debug, Clone)]
@@ -29,6 +29,10 @@ pub struct AssignRequest {
     pub organization: Option<String>,
     /// The name by which a caller of the API knows the guest.
     pub vps_id: Option<String>,
+    /// Through which address the guest is reached for the prefixes that are named.
+    pub via: Option<IpAddr>,
+    /// The group of guests that hold the addresses in turn.
+    pub shared: Option<GroupName>,
     /// The node's own addresses with their subnets: never handed out.
     pub avoid: Vec<IpNet>,
     /// Addresses that somebody else claims: in which words, and by which number that is acknowledged.
@@ -92,9 +96,17 @@ impl Registry {
                 let (actual, named) = (pool_name.clone(), named.clone());
                 return Err(RuleError::WrongPool { address, actual, named });
             }
+            let via = request.via.filter(|_| address.single().is_none());
             if self.guests.get(&request.vmid).is_some_and(|guest| is_held(guest, address)) {
                 // It has been through all of this, and to ask for it again is no change.
-                self.rename(request, address);
+                if request.shared.is_some() {
+                    self.check_free(request, address)?;
+                    check_sharable(pool_name, pool, address)?;
+                }
+                if let Some(via) = via {
+                    check_routable(pool_name, pool, address, via)?;
+                }
+                self.rename(request, address, via);
                 continue;
             }
             allocate::check_usable(pool_name, pool, address).map_err(RuleError::Unusable)?;
@@ -108,13 +120,26 @@ impl Registry {
             }
             // Whose MAC an address needs does not matter to whom cannot have it.
             self.check_free(request, address)?;
-            self.check_provider_mac(request, address, pool_name, pool)?;
+            if request.shared.is_some() {
+                check_sharable(pool_name, pool, address)?;
+            }
+            match via {
+                Some(via) => check_routable(pool_name, pool, address, via)?,
+                None => {}
+            }
+            // What the provider sends to the MAC of another address needs none of its own.
+            let is_behind = via.is_some_and(|via| !address.net().contains(&via));
+            if !is_behind || pool.entry(address).is_some_and(|entry| entry.mac.is_some()) {
+                self.check_provider_mac(request, address, pool_name, pool)?;
+            }
             let assigned = Assigned {
                 address,
                 pool: pool_name.clone(),
                 gateway: pool.gateway(address),
                 organization: request.organization.clone(),
                 vps_id: request.vps_id.clone(),
+                via,
+                shared: request.shared.clone(),
                 assigned_at: Timestamp(request.now.whole_second()),
             };
             if self.hold(request, &assigned) {
@@ -122,12 +147,32 @@ impl Registry {
                 new.push(address);
             }
         }
+        self.check_via(request)?;
         if unasked.is_empty() { Ok(new) } else { Err(RuleError::Unasked { addresses: unasked }) }
     }
 
-    /// Notes another customer or another name for an address that the guest holds, if one is named.
-    fn rename(&mut self, request: &AssignRequest, address: Prefix) {
-        if request.organization.is_none() && request.vps_id.is_none() {
+    /// What is behind an address can be reached through it, now that the guest holds everything that is named.
+    fn check_via(&self, request: &AssignRequest) -> Result<(), RuleError> {
+        let vmid = request.vmid;
+        if let (Some(_), Some(address)) = (request.via, request.addresses.first()) {
+            if request.addresses.iter().all(|address| address.single().is_some()) {
+                let reason = format!("{address} is one address: only a prefix is reached through another address");
+                return Err(RuleError::Via { vmid, address: *address, reason });
+            }
+        }
+        for (_, interface, assigned) in self.guests.get(&vmid).iter().flat_map(|guest| guest.addresses()) {
+            let against = assigned.via.and_then(|via| interface.against_via(assigned.address, via));
+            if let Some(reason) = against {
+                return Err(RuleError::Via { vmid, address: assigned.address, reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes another customer, name, way or group for an address that the guest holds, if one is named.
+    fn rename(&mut self, request: &AssignRequest, address: Prefix, via: Option<IpAddr>) {
+        let is_named = request.organization.is_some() || request.vps_id.is_some();
+        if !is_named && via.is_none() && request.shared.is_none() {
             return;
         }
         let Some(guest) = self.guests.get_mut(&request.vmid) else { return };
@@ -135,6 +180,8 @@ impl Registry {
             if assigned.address == address {
                 assigned.organization = request.organization.clone().or(assigned.organization.take());
                 assigned.vps_id = request.vps_id.clone().or(assigned.vps_id.take());
+                assigned.via = via.or(assigned.via);
+                assigned.shared = request.shared.clone().or(assigned.shared.take());
             }
         }
     }
@@ -154,13 +201,28 @@ impl Registry {
         }
     }
 
-    /// Nobody else has it.
+    /// Nobody else has it, or all who have it are of the group that is named, and of one customer.
     fn check_free(&self, request: &AssignRequest, address: Prefix) -> Result<(), RuleError> {
         for (holder, nic, _, held) in self.assignments() {
             let own =
                 holder == request.vmid && held.address == address && request.nics.iter().any(|(own, _)| *own == nic);
-            if !own && held.address.overlaps(address) {
+            if own || !held.address.overlaps(address) {
+                continue;
+            }
+            let (wanted, group) = (request.shared.as_ref(), held.shared.as_ref());
+            if held.address != address || holder == request.vmid || (wanted, group) == (None, None) {
                 return Err(RuleError::Taken { address, holder, held: held.address });
+            }
+            if wanted != group {
+                let (wanted, group) = (wanted.cloned(), group.cloned());
+                return Err(RuleError::OtherGroup { address, vmid: request.vmid, holder, wanted, group });
+            }
+            let own = self.guests.get(&request.vmid).into_iter().flat_map(GuestFile::addresses);
+            let own = own.filter(|(.., own)| own.address == address).find_map(|(.., own)| own.organization.clone());
+            let ours = request.organization.clone().or(own);
+            if held.organization != ours {
+                let theirs = held.organization.clone();
+                return Err(RuleError::OtherCustomer { address, vmid: request.vmid, holder, theirs });
             }
         }
         Ok(())
@@ -323,6 +385,25 @@ impl Registry {
         let interfaces = others.flat_map(|(_, guest)| guest.interfaces.values());
         interfaces.filter(|interface| !interface.addresses.is_empty()).map(|interface| interface.mac)
     }
+}
+
+/// Whether several guests can have it in turn: not if the provider sends it to one MAC.
+fn check_sharable(name: &PoolName, pool: &Pool, address: Prefix) -> Result<(), RuleError> {
+    let mac = pool.entry(address).and_then(|entry| entry.mac);
+    if mac.is_none() && !pool.provider_mac() {
+        return Ok(());
+    }
+    let (pool, profile) = (name.clone(), pool.profile_name().to_owned());
+    Err(RuleError::OneMac { address, mac, pool, profile })
+}
+
+/// Whether the provider, or the administrator's own router, could send a prefix through an address at all.
+fn check_routable(name: &PoolName, pool: &Pool, address: Prefix, via: IpAddr) -> Result<(), RuleError> {
+    if pool.routes_through(address.family()) {
+        return Ok(());
+    }
+    let (pool, profile) = (name.clone(), pool.profile_name().to_owned());
+    Err(RuleError::NotRouted { address, via, pool, profile })
 }
 
 #[cfg(test)]

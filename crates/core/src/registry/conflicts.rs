@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::document::GuestFile;
+use super::document::{Assigned, GuestFile};
 use super::prefixes::PrefixMap;
 use super::{Holders, Holding, Registry};
-use crate::model::{Prefix, Vmid};
+use crate::model::Vmid;
 
 impl Registry {
     /// Contradictions between files that each are fine, as sentences with the guests that they concern.
@@ -46,19 +46,20 @@ impl Registry {
 pub fn conflicts_among(holders: &Holders<'_>) -> Vec<(BTreeSet<Vmid>, String)> {
     let mut found = Vec::new();
     // Prefixes are nested or disjoint: a stack of the open ones is enough to find every overlap.
-    let mut open: Vec<(Prefix, Vmid)> = Vec::new();
+    let mut open: Vec<(&Assigned, Vmid)> = Vec::new();
     for (vmid, _, _, assigned) in holders.sorted() {
         let address = assigned.address;
-        open.retain(|outer| outer.0.contains(address));
-        for outer in open.iter().filter(|outer| outer.1 != vmid) {
-            let sentence = if outer.0 == address {
-                format!("{address} is assigned to guest {} and to guest {vmid}", outer.1)
+        open.retain(|outer| outer.0.address.contains(address));
+        for (outer, holder) in open.iter().filter(|(outer, holder)| *holder != vmid && !outer.is_shared_with(assigned))
+        {
+            let sentence = if outer.address == address {
+                format!("{address} is assigned to guest {holder} and to guest {vmid}")
             } else {
-                format!("{address} of guest {vmid} lies in {} of guest {}", outer.0, outer.1)
+                format!("{address} of guest {vmid} lies in {} of guest {holder}", outer.address)
             };
-            found.push((BTreeSet::from([outer.1, vmid]), sentence));
+            found.push((BTreeSet::from([*holder, vmid]), sentence));
         }
-        open.push((address, vmid));
+        open.push((assigned, vmid));
     }
     let mut known: Option<Holding<'_>> = None;
     let mut shared = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::document::Released;
+use super::document::{Interface, Released};
 use super::{Holders, Registry, RuleError};
 use crate::model::{Moment, PoolName, Prefix, Vmid};
 
@@ -27,6 +27,16 @@ impl Registry {
             }
         }
         let goes = |prefix: &Prefix| addresses.is_empty() || addresses.contains(prefix);
+        for (_, interface, kept) in guest.addresses().filter(|(.., held)| !goes(&held.address)) {
+            let Some(via) = kept.via else { continue };
+            let left = Interface {
+                addresses: interface.addresses.iter().filter(|held| !goes(&held.address)).cloned().collect(),
+                ..interface.clone()
+            };
+            if left.against_via(kept.address, via).is_some() {
+                return Err(RuleError::ViaNeeded { vmid, address: kept.address, via });
+            }
+        }
         for interface in guest.interfaces.values_mut() {
             interface.addresses.retain(|assigned| !goes(&assigned.address));
         }
@@ -35,8 +45,12 @@ impl Registry {
         if gone.is_empty() {
             return Ok(Vec::new());
         }
+        // What others hold in turn with it is still in use, and does not cool down.
+        let stays = |prefix: &Prefix| self.assignments().any(|(.., held)| held.address == *prefix);
+        let cools: Vec<(Prefix, PoolName)> =
+            gone.iter().filter(|(prefix, _)| !stays(prefix)).map(|(prefix, pool)| (*prefix, pool.clone())).collect();
         let released = |(prefix, pool)| (prefix, Released { at: now, vmid, pool });
-        self.remember(gone.clone().into_iter().map(released), now);
+        self.remember(cools.into_iter().map(released), now);
         Ok(gone.into_keys().collect())
     }
 

@@ -33,6 +33,8 @@ pub(super) fn request(vmid: &str, mac: &str, addresses: &[&str]) -> AssignReques
         quantity: Quantity::default(),
         organization: None,
         vps_id: None,
+        via: None,
+        shared: None,
         avoid: Vec::new(),
         contested: BTreeMap::new(),
         asking: None,

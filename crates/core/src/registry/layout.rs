@@ -126,6 +126,18 @@ const PROFILES: [Row; 9] = [
     row!("custom",          Bridged, false, false, Report,  false, NAMED,                    NAMED),
 ];
 
+impl Row {
+    /// Whether the provider, or whoever routes there, can send a prefix to an address. OVH and Dedibox send each address of a
+    /// block to a MAC by itself; in a vRack only parts of an IPv6 block have a next hop.
+    pub(super) fn routes_through(&self, family: Family) -> bool {
+        match self.name {
+            "ovh-bridged" | "dedibox-bridged" => false,
+            "ovh-vrack" => family == Family::V6,
+            _ => true,
+        }
+    }
+}
+
 impl Profile {
     /// What it decides.
     pub(super) fn row(self) -> &'static Row {

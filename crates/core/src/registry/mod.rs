@@ -13,6 +13,7 @@ pub mod document;
 pub mod entries;
 #[cfg(test)]
 mod fixtures;
+mod held;
 mod inventory;
 pub mod layout;
 mod pools;

@@ -38,6 +38,8 @@ pub const KEYS: &[Key] = &[
     Key { file: File::Guest, path: "interfaces.*.router_advertisements", since: "0.2.0" },
     Key { file: File::Guest, path: "interfaces.*.addresses.*.vps_id", since: "0.2.0" },
     Key { file: File::Guest, path: FORMER_MAC, since: "0.2.0" },
+    Key { file: File::Guest, path: "interfaces.*.addresses.*.via", since: "0.2.0" },
+    Key { file: File::Guest, path: "interfaces.*.addresses.*.shared", since: "0.2.0" },
     Key { file: File::Pools, path: "pools.*.enforce", since: "0.2.0" },
     Key { file: File::Node, path: "enforce", since: "0.2.0" },
 ];

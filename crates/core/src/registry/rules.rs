@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use super::document::{DocumentError, Released};
 use crate::code;
-use crate::model::{Code, Family, IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Subject, Vmid};
+use crate::model::text::escaped;
+use crate::model::{
+    Code, Family, GroupName, IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Subject, Vmid,
+};
 
 /// A change that the registry's rules forbid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -284,6 +287,78 @@ pub enum RuleError {
         /// What overlaps it.
         held: Prefix,
     },
+    /// A prefix that cannot be reached through the address that was named for it.
+    #[error("{reason}")]
+    Via {
+        /// The guest.
+        vmid: Vmid,
+        /// The prefix.
+        address: Prefix,
+        /// Why.
+        reason: String,
+    },
+    /// An address through which the guest is reached for a prefix that it keeps.
+    #[error("guest {vmid} is reached through {via} for {address}, which it would keep")]
+    ViaNeeded {
+        /// The guest.
+        vmid: Vmid,
+        /// The prefix.
+        address: Prefix,
+        /// The address.
+        via: IpAddr,
+    },
+    /// The provider routes nothing through a guest's address.
+    #[error(
+        "the provider (profile {profile} of pool `{pool}`) routes no prefix to an address, so {address} cannot be reached through {via}"
+    )]
+    NotRouted {
+        /// The prefix.
+        address: Prefix,
+        /// Through which address it was to be reached.
+        via: IpAddr,
+        /// The pool.
+        pool: PoolName,
+        /// Its profile.
+        profile: String,
+    },
+    /// Others hold it in turn, in another group or in none.
+    #[error("{address} is held by guest {holder} {}, and guest {vmid} was to hold it {}", group_words(group.as_ref()), group_words(wanted.as_ref()))]
+    OtherGroup {
+        /// The address.
+        address: Prefix,
+        /// Who wants it.
+        vmid: Vmid,
+        /// Who has it.
+        holder: Vmid,
+        /// In which group it was to be held.
+        wanted: Option<GroupName>,
+        /// In which group it is held.
+        group: Option<GroupName>,
+    },
+    /// Guests of different customers do not hold an address in turn.
+    #[error("guest {holder} holds {address} for {}: guest {vmid} cannot share it for another organization or none", theirs.as_ref().map_or_else(|| "no organization".to_owned(), |name| format!("organization {}", escaped(name))))]
+    OtherCustomer {
+        /// The address.
+        address: Prefix,
+        /// Who wants it.
+        vmid: Vmid,
+        /// Who has it.
+        holder: Vmid,
+        /// For which customer.
+        theirs: Option<String>,
+    },
+    /// The provider sends it to one MAC.
+    #[error("the provider sends {address} to {} only (profile {profile} of pool `{pool}`), so guests with other MACs cannot hold it in turn", mac.map_or_else(|| "one MAC".to_owned(), |mac| format!("MAC {mac}")))]
+    OneMac {
+        /// The address.
+        address: Prefix,
+        /// The MAC, if it is known.
+        mac: Option<MacAddr>,
+        /// The pool.
+        pool: PoolName,
+        /// Its profile.
+        profile: String,
+    },
     /// The filter of a node does not hold so much.
     #[error("all pools together need {needed} elements of the set `{set}`, and the filter of a node has room for {room}{}",
         of_which(pool.as_ref()))]
@@ -327,6 +402,10 @@ fn part_of(address: Prefix, held: Prefix) -> String {
     if address == held { String::new() } else { format!(", which holds {held}") }
 }
 
+fn group_words(group: Option<&GroupName>) -> String {
+    group.map_or_else(|| "alone".to_owned(), |group| format!("in the group `{group}`"))
+}
+
 fn of_which(pool: Option<&(PoolName, usize)>) -> String {
     pool.map(|(name, needed)| format!(" (pool `{name}`: {needed})")).unwrap_or_default()
 }
@@ -368,6 +447,12 @@ impl RuleError {
             Self::NoProviderMac { .. } => code!("provider-mac-unknown"),
             Self::MacChanged { .. } => code!("registered-mac-differs"),
             Self::NotWhole { .. } => code!("assignment-not-whole"),
+            Self::Via { .. } => code!("via-unusable"),
+            Self::ViaNeeded { .. } => code!("via-in-use"),
+            Self::NotRouted { .. } => code!("via-not-routed"),
+            Self::OtherGroup { .. } => code!("other-group"),
+            Self::OtherCustomer { .. } => code!("group-of-other-organization"),
+            Self::OneMac { .. } => code!("shared-with-one-mac"),
             Self::NoRoom { .. } => code!("filter-full"),
             Self::TooNew { .. } => code!("release-too-old"),
             Self::Broken(error) => error.code(),
@@ -395,6 +480,12 @@ impl RuleError {
             | Self::ProviderMac { address, .. }
             | Self::HolderMac { address, .. }
             | Self::NoProviderMac { address, .. }
+            | Self::Via { address, .. }
+            | Self::ViaNeeded { address, .. }
+            | Self::NotRouted { address, .. }
+            | Self::OtherGroup { address, .. }
+            | Self::OtherCustomer { address, .. }
+            | Self::OneMac { address, .. }
             | Self::NotWhole { address, .. } => Subject::Address(*address),
             Self::MacTaken { vmid, .. }
             | Self::NoInterface { vmid, .. }
@@ -507,6 +598,28 @@ impl RuleError {
             Self::NotWhole { vmid, held, .. } => {
                 format!("an assignment is released whole: `pve-public-ip release {vmid} {held}`")
             }
+            Self::Via { vmid, .. } => format!(
+                "name an address of the same NIC (`pve-public-ip show {vmid}` lists them), or one of the prefix for the transit"
+            ),
+            Self::ViaNeeded { vmid, address, via } => format!(
+                "release both: `pve-public-ip release {vmid} {via} {address}`, or name another way: `pve-public-ip assign {vmid} {address} --via IP`"
+            ),
+            Self::NotRouted { .. } => {
+                "assign single addresses of it, or have it routed to the node and use a routed pool".to_owned()
+            }
+            Self::OtherGroup { address, holder, wanted: Some(wanted), group: None, .. } => format!(
+                "if both are to hold it in turn, first `pve-public-ip assign {holder} {address} --shared {wanted}`"
+            ),
+            Self::OtherGroup { address, vmid, group: Some(group), .. } => {
+                format!("if it is to be a member: `pve-public-ip assign {vmid} {address} --shared {group}`")
+            }
+            Self::OtherGroup { address, holder, .. } => {
+                format!("to move it: `pve-public-ip release {holder} {address}`")
+            }
+            Self::OtherCustomer { address, vmid, .. } => {
+                format!("name the same organization: `pve-public-ip assign {vmid} {address} --shared GROUP --organization ORG`")
+            }
+            Self::OneMac { .. } => "share an address of a pool without MACs of the provider (vRack, routed, your own prefix)".to_owned(),
             Self::NoRoom { .. } => {
                 "name only what guests get, such as 10.0.0.0/24: each /24 of IPv4 and each /32 of IPv6 is one element"
                     .to_owned()

@@ -148,16 +148,24 @@ fn twice_public(inputs: &Inputs) -> Vec<Flaw> {
     let index = PoolIndex::new(&inputs.registry.pools);
     let lans = router_lans(inputs);
     let mut users: BTreeMap<IpAddr, BTreeMap<Vmid, NicId>> = BTreeMap::new();
+    let holds = |vmid: &Vmid, address: IpAddr| {
+        let guest = inputs.registry.guests.get(vmid);
+        guest.is_some_and(|guest| guest.addresses().any(|(.., assigned)| assigned.address.single() == Some(address)))
+    };
     for (vmid, id, _, assigned) in inputs.registry.assignments() {
         if let Some(address) = assigned.address.single() {
-            users.entry(address).or_default().entry(vmid).or_insert(id);
+            let users = users.entry(address).or_default();
+            // Guests of a group hold it in turn: the first stands for all.
+            if assigned.shared.is_none() || users.is_empty() {
+                users.entry(vmid).or_insert(id);
+            }
         }
     }
     for (vmid, place) in &inputs.guests {
         for (id, nic) in &place.config.nics {
             let behind = matches!(nic, Ok(Nic { bridge: Some(bridge), .. }) if lans.contains(bridge));
             for net in place.config.static_addresses(*id).into_iter().filter(|_| !behind) {
-                if index.pool_of(net.addr()).is_some() {
+                if index.pool_of(net.addr()).is_some() && !holds(vmid, net.addr()) {
                     users.entry(net.addr()).or_default().entry(*vmid).or_insert(*id);
                 }
             }
@@ -165,12 +173,7 @@ fn twice_public(inputs: &Inputs) -> Vec<Flaw> {
     }
     let shared = users.into_iter().filter(|(_, users)| users.len() > 1);
     let flaw = |(address, users): (IpAddr, BTreeMap<Vmid, NicId>)| {
-        let holder =
-            |vmid: &Vmid| {
-                inputs.registry.guests.get(vmid).is_some_and(|guest| {
-                    guest.addresses().any(|(.., assigned)| assigned.address.single() == Some(address))
-                })
-            };
+        let holder = |vmid: &Vmid| holds(vmid, address);
         let verb = |vmid: &Vmid| if holder(vmid) { "is assigned to" } else { "is configured at" };
         let words: Vec<String> = users.iter().map(|(vmid, id)| format!("{} guest {vmid} {id}", verb(vmid))).collect();
         // Who only has it in his configuration gives way; of several the last.

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Document, VERSION};
-use crate::model::{Family, MacAddr, NicId, PoolName, Prefix, Timestamp, Vmid, once};
+use crate::model::{Family, GroupName, MacAddr, NicId, PoolName, Prefix, Timestamp, Vmid, once};
 
 /// `guests/<vmid>.json`: the addresses of one guest, complete enough to bind it without any other file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -46,6 +46,11 @@ impl GuestFile {
         self.addresses().next().is_none()
     }
 
+    /// Whether it holds something in turn with other guests.
+    pub fn shares(&self) -> bool {
+        self.addresses().any(|(.., assigned)| assigned.shared.is_some())
+    }
+
     /// Whether an address is there twice, other than at NICs with the same MAC, or lies in a prefix beside it.
     fn has_overlaps(&self) -> bool {
         let mut sorted: Vec<_> =
@@ -69,6 +74,9 @@ impl Document for GuestFile {
         let overlaps = self.has_overlaps();
         for (nic, interface, assigned) in self.addresses() {
             let at = || format!("interfaces.{nic}: {}", assigned.address);
+            if let Some(reason) = assigned.via.and_then(|via| interface.against_via(assigned.address, via)) {
+                return Some(format!("interfaces.{nic}: {reason}"));
+            }
             if assigned.gateway.is_some_and(|gateway| gateway.is_ipv4() != (assigned.address.family() == Family::V4)) {
                 return Some(format!("{}: the gateway is of the other family", at()));
             }
@@ -140,6 +148,35 @@ pub struct Interface {
     pub addresses: Vec<Assigned>,
 }
 
+impl Interface {
+    /// Why a prefix cannot be reached through this address, if so.
+    pub fn against_via(&self, address: Prefix, via: IpAddr) -> Option<String> {
+        if address.single().is_some() {
+            return Some(format!("{address} is one address: only a prefix is reached through another address"));
+        }
+        if via.is_ipv4() != (address.family() == Family::V4) {
+            return Some(format!("{address} cannot be reached through {via}, which is of the other family"));
+        }
+        if let IpAddr::V6(via) = via {
+            let is_own = self.link_local.contains(&via) || self.any_link_local || via == self.mac.link_local();
+            if via.is_unicast_link_local() && is_own {
+                return None;
+            }
+        }
+        let net = address.net();
+        if net.contains(&via) {
+            let is_end = via == net.network() || via.is_ipv4() && via == net.broadcast();
+            let has_ends = net.max_prefix_len() - net.prefix_len() > 1;
+            return (is_end && has_ends)
+                .then(|| format!("{address} cannot be reached through {via}, which is its first or its last address"));
+        }
+        // Through a prefix that is itself behind something it would take two steps.
+        let holds = |held: &Assigned| held.via.is_none() && held.address.net().contains(&via);
+        let is_held = self.addresses.iter().any(holds);
+        (!is_held).then(|| format!("{address} cannot be reached through {via}, which is no address of the same NIC"))
+    }
+}
+
 /// An address that a guest holds until it is released.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -157,8 +194,31 @@ pub struct Assigned {
     /// The name by which a caller of the API knows the guest; carried, and looked up when the caller names it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vps_id: Option<String>,
+    /// Through which address the guest is reached for a prefix that it routes: one of its own, or one of the prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<IpAddr>,
+    /// The group of guests that hold the address in turn, such as those of one virtual router.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<GroupName>,
     /// When it was assigned (RFC 3339, UTC).
     pub assigned_at: Timestamp,
+}
+
+impl Assigned {
+    /// What the guest is configured with. Of a prefix that it routes that is the address of transit, if this is one of the
+    /// prefix. Nothing of an address that it shares: whoever has it at the moment configures it by itself.
+    pub fn configured(&self) -> Option<Prefix> {
+        match (&self.shared, self.via) {
+            (Some(_), _) => None,
+            (None, Some(via)) => Prefix::host(via).ok().filter(|via| self.address.contains(*via)),
+            (None, None) => Some(self.address),
+        }
+    }
+
+    /// Whether two guests may hold this and that at a time: the same address, in one group.
+    pub fn is_shared_with(&self, other: &Self) -> bool {
+        self.address == other.address && self.shared.is_some() && self.shared == other.shared
+    }
 }
 
 /// How a guest is told its addresses, and what it was told before.
@@ -231,7 +291,7 @@ mod tests {
                 let address = text.parse::<ipnet::IpNet>().unwrap().trunc().to_string().parse().unwrap();
                 let empty = || serde_json::from_value(serde_json::json!({"mac": format!("02:00:00:00:00:0{mac}")})).unwrap();
                 let assigned = Assigned {
-                    address, pool: "a".parse().unwrap(), gateway: None, organization: None, vps_id: None, assigned_at: "2026-11-22T10:00:00Z".parse().unwrap(),
+                    address, pool: "a".parse().unwrap(), gateway: None, organization: None, vps_id: None, via: None, shared: None, assigned_at: "2026-11-22T10:00:00Z".parse().unwrap(),
                 };
                 let nic = format!("net{nic}").parse().unwrap();
                 guest.interfaces.entry(nic).or_insert_with(empty).addresses.push(assigned);

@@ -173,6 +173,12 @@ impl Pool {
         self.layout.as_ref().map_or_else(|| self.profile.row().provider_mac, |layout| layout.provider_mac)
     }
 
+    /// Whether somebody can send a prefix of the pool through a guest's address: the node, a router of one's own, or a provider
+    /// that lets its customers choose where a prefix is routed.
+    pub fn routes_through(&self, family: Family) -> bool {
+        self.layout.is_some() || self.profile.row().routes_through(family)
+    }
+
     /// The profile's name, or that of the layout.
     pub fn profile_name(&self) -> &str {
         self.layout.as_ref().map_or_else(|| self.profile.as_str(), |layout| &layout.name)
