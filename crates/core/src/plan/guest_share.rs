@@ -44,8 +44,7 @@ pub(super) fn add_guest(inputs: &Inputs, guest: &GuestFile, state: &mut NetState
         }
         state.elements.extend(Element::bound_mac(interface.mac));
         // What it shares is the node's share: other guests may need it after this one has gone.
-        let shared: BTreeSet<IpNet> =
-            interface.addresses.iter().filter(|one| one.shared.is_some()).map(net_of).collect();
+        let shared = shared_nets(interface);
         let own = own_nets(interface).into_iter().filter(|net| !shared.contains(net));
         state.elements.extend(own.flat_map(Element::bound_address));
         if *presence == Presence::Running {
@@ -170,12 +169,20 @@ fn next_hop(interface: &Interface, assigned: &Assigned) -> Option<IpAddr> {
     })
 }
 
+/// What a NIC may use in turn with others' NICs: the addresses that it shares, and the link-local ones that are named for it
+/// then, because a virtual router has one, too.
+fn shared_nets(interface: &Interface) -> BTreeSet<IpNet> {
+    let shared: BTreeSet<IpNet> = interface.addresses.iter().filter(|one| one.shared.is_some()).map(net_of).collect();
+    let named = interface.link_local.iter().map(|address| IpNet::from(IpAddr::V6(*address)));
+    if shared.is_empty() { shared } else { shared.into_iter().chain(named).collect() }
+}
+
 /// What several guests hold in turn, as far as one of them may have it on another node: there it speaks by right, and its
 /// frames come in by the uplink.
 pub(super) fn shared_elsewhere(inputs: &Inputs) -> BTreeSet<IpNet> {
     let elsewhere = |vmid: &Vmid| inputs.guests.get(vmid).is_some_and(|place| place.node != inputs.node);
-    let shared = inputs.registry.assignments().filter(|(.., assigned)| assigned.shared.is_some());
-    shared.filter(|(vmid, ..)| elsewhere(vmid)).map(|(.., assigned)| net_of(assigned)).collect()
+    let others = inputs.registry.guests.iter().filter(|(vmid, guest)| guest.shares() && elsewhere(vmid));
+    others.flat_map(|(_, guest)| guest.interfaces.values().flat_map(shared_nets)).collect()
 }
 
 /// Adds what guests of this node hold in turn with others. Their ports' whitelists are theirs; the rest follows whoever
@@ -190,9 +197,8 @@ pub(super) fn add_shared(inputs: &Inputs, state: &mut NetState) {
             continue;
         };
         let net = net_of(assigned);
-        if !elsewhere.contains(&net) {
-            state.elements.extend(Element::bound_address(net));
-        }
+        let claimed = shared_nets(interface).into_iter().filter(|net| !elsewhere.contains(net));
+        state.elements.extend(claimed.flat_map(Element::bound_address));
         let pool = inputs.registry.pools.pools.get(&assigned.pool).filter(|_| *presence == Presence::Running);
         let Some(pool) = pool else { continue };
         let Some(device) = inputs.links.segment(pool.bridge, place.config.tag(nic)) else { continue };
