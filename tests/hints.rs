@@ -259,6 +259,36 @@ const ABOUT: &[Told] = &[
         "assign 200 --pool c --no-hookscript",
         "has no free IPv4 address before",
     ),
+    (
+        "an address that another guest holds alone, and that is to be shared",
+        |_| {},
+        "assign 101 203.0.113.10 --shared web --no-hookscript",
+        "was to hold it in the group `web`",
+    ),
+    (
+        "an address that others share",
+        |node| drop(node.run("assign 100 203.0.113.10 --shared web --no-hookscript").ok()),
+        "assign 101 203.0.113.10 --no-hookscript",
+        "was to hold it alone",
+    ),
+    (
+        "an address in front of a prefix",
+        |node| {
+            node.run("pool create c --profile generic-bridged --bridge vmbr0 --gateway4 198.18.0.1 198.18.0.0/24").ok();
+            node.run("assign 101 198.18.0.5 198.18.0.16/28 --via 198.18.0.5 --no-hookscript").ok();
+        },
+        "release 101 198.18.0.5 --no-hookscript",
+        "is reached through 198.18.0.5",
+    ),
+    (
+        "a prefix of a routed pool alone",
+        |node| {
+            node.net.sh(common::PROVIDER);
+            node.run(common::CREATE_ROUTED).ok();
+        },
+        "assign 101 192.0.2.8/29 --no-hookscript",
+        "asks for each address of it by ARP",
+    ),
     ("a MAC of the provider", provider, "assign 101 203.0.113.40 --no-hookscript", "is bound to MAC"),
     (
         "a MAC of the provider, of the next free one",
@@ -602,6 +632,9 @@ const EXCUSED: &[(&str, &[&str])] = &[
         &[
             "ip rule add from {address} table {}",
             "pve-public-ip assign VMID ADDRESS",
+            "pve-public-ip assign VMID {address} --shared {group}",
+            "pve-public-ip assign {vmid} {address} --shared GROUP --organization ORG",
+            "pve-public-ip assign {vmid} {address} --via IP",
             "pve-public-ip assign {vmid} --pool NAME",
             "pve-public-ip assign {vmid} ...",
             "pve-public-ip conflicts ack ID",
@@ -623,6 +656,7 @@ const EXCUSED: &[(&str, &[&str])] = &[
             "{tool} set {vmid} --{id} ...",
         ],
     ),
+    ("is for the router in front, which tests/behind.rs plays", &["ip {family} route add {address} via {via}"]),
     (
         "is run by tests/subjects.rs, where somebody else's routes and neighbours stand in the way",
         &[

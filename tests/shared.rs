@@ -8,6 +8,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
 
 use common::{Ends, Namespace, Node, need, until};
 use pve_public_ip::announce;
@@ -182,128 +183,149 @@ fn longest_silence(text: &str) -> f64 {
     times.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max)
 }
 
-#[test]
-fn the_node_follows_the_master_and_nobody_else() {
-    need(&["keepalived", "ping"]);
-    let node = node();
-    let router = Namespace::new();
-    router.sh("for name in all default; do echo 0 > /proc/sys/net/ipv6/conf/$name/accept_dad; done");
-    node.net.sh(&format!(
-        "for name in all default; do echo 0 > /proc/sys/net/ipv6/conf/$name/accept_dad; done; ip addr add 2001:db8:2::250/64 dev vmbr0; \
-         ip link add eno1 type veth peer name wan netns {}; ip link set eno1 master vmbr0 up",
-        router.path()
-    ));
-    router.sh("ip link set wan up; ip addr add 203.0.113.1/24 dev wan; ip addr add 2001:db8:2::1/64 dev wan");
-    for vmid in [101, 102, 103] {
-        node.run(&format!("assign {vmid} 203.0.113.{vmid} 2001:db8:2::{vmid} --no-hookscript")).ok();
+/// A node with a router in front, on which 101 and 102 share an address of each family; 103 has others, 104 none.
+struct Scene {
+    node: Node,
+    router: Namespace,
+    guests: BTreeMap<u32, Guest>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let node = node();
+        let router = Namespace::new();
+        let quick = "for name in all default; do echo 0 > /proc/sys/net/ipv6/conf/$name/accept_dad; done";
+        router.sh(quick);
+        node.net.sh(&format!(
+            "{quick}; ip addr add 2001:db8:2::250/64 dev vmbr0; \
+             ip link add eno1 type veth peer name wan netns {}; ip link set eno1 master vmbr0 up",
+            router.path()
+        ));
+        router.sh("ip link set wan up; ip addr add 203.0.113.1/24 dev wan; ip addr add 2001:db8:2::1/64 dev wan");
+        for vmid in [101, 102, 103] {
+            node.run(&format!("assign {vmid} 203.0.113.{vmid} 2001:db8:2::{vmid} --no-hookscript")).ok();
+        }
+        for vmid in [101, 102] {
+            node.run(&format!("set {vmid} --link-local fe80::50")).ok();
+            node.run(&format!("assign {vmid} {} {} --shared web --no-hookscript", SHARED[0], SHARED[1])).ok();
+        }
+        let own =
+            |vmid: u32| format!("ip addr add 203.0.113.{vmid}/24 dev eth0; ip addr add 2001:db8:2::{vmid}/64 dev eth0");
+        let mut guests = BTreeMap::new();
+        for vmid in [101, 102, 103, 104] {
+            guests.insert(vmid, plug(&node, vmid, &if vmid == 104 { "true".to_owned() } else { own(vmid) }));
+        }
+        // A guest without addresses calls no hook.
+        node.run("apply").ok();
+        node.is_in_line();
+        Self { node, router, guests }
     }
-    for vmid in [101, 102] {
-        node.run(&format!("set {vmid} --link-local fe80::50")).ok();
-        node.run(&format!("assign {vmid} {} {} --shared web --no-hookscript", SHARED[0], SHARED[1])).ok();
+
+    fn keepalived(&mut self, vmid: u32, priority: u32) {
+        self.guests.get_mut(&vmid).unwrap().keepalived(&self.node, vmid, priority);
     }
-    let own =
-        |vmid: u32| format!("ip addr add 203.0.113.{vmid}/24 dev eth0; ip addr add 2001:db8:2::{vmid}/64 dev eth0");
-    let mut guests: BTreeMap<u32, Guest> = BTreeMap::new();
-    for vmid in [101, 102, 103, 104] {
-        guests.insert(vmid, plug(&node, vmid, &if vmid == 104 { "true".to_owned() } else { own(vmid) }));
+
+    fn is_master(&self, vmid: u32) -> bool {
+        SHARED.iter().all(|address| self.guests[&vmid].has(address))
     }
-    // A guest without addresses calls no hook.
-    node.run("apply").ok();
-    node.is_in_line();
-    let master = |guests: &BTreeMap<u32, Guest>, vmid: u32| SHARED.iter().all(|address| guests[&vmid].has(address));
-    guests.get_mut(&101).unwrap().keepalived(&node, 101, 200);
-    until("101 is master", || master(&guests, 101));
-    guests.get_mut(&102).unwrap().keepalived(&node, 102, 100);
-    for address in SHARED {
-        until("router and node reach the shared address", || answers(&router, address) && answers(&node.net, address));
-        assert_eq!(known(&node, &router, address), [mac(101).to_string(), mac(101).to_string()]);
+
+    /// Node and router reach the addresses, and by this guest's MAC.
+    fn until_known(&self, vmid: u32) {
+        for address in SHARED {
+            until("router and node reach the shared address", || {
+                answers(&self.router, address) && answers(&self.node.net, address)
+            });
+            until("node and router know the master", || {
+                known(&self.node, &self.router, address) == [mac(vmid).to_string(), mac(vmid).to_string()]
+            });
+        }
     }
-    // Who is no member says it is his: with his own MAC, with the master's; bound, and without any address.
-    let attacked = |by: &[u32]| {
-        for vmid in by {
-            for (address, from) in SHARED.iter().flat_map(|address| [(address, mac(*vmid)), (address, mac(101))]) {
-                let address: IpAddr = address.parse().unwrap();
-                let frame = announce::frame(from, address);
-                guests[vmid].net.inside(|| packet::send("eth0".parse().unwrap(), &[frame.clone(), frame]).unwrap());
+
+    /// Who is no member says it is his: with his own MAC, with the master's; bound, and without any address; and a host
+    /// behind the uplink, because all members run here. The master keeps it.
+    fn nobody_takes_it_from(&self, master: u32) {
+        for vmid in [103, 104] {
+            for (address, from) in SHARED.iter().flat_map(|address| [(address, mac(vmid)), (address, mac(master))]) {
+                let frame = announce::frame(from, address.parse::<IpAddr>().unwrap());
+                let frames = [frame.clone(), frame];
+                self.guests[&vmid].net.inside(|| packet::send("eth0".parse().unwrap(), &frames).unwrap());
             }
         }
-        // The uplink too: all members run here.
         for address in SHARED {
-            let frame = announce::frame("02:00:00:00:99:99".parse().unwrap(), address.parse().unwrap());
-            router.inside(|| packet::send("wan".parse().unwrap(), &[frame]).unwrap());
+            let frames = [announce::frame("02:00:00:00:99:99".parse().unwrap(), address.parse().unwrap())];
+            self.router.inside(|| packet::send("wan".parse().unwrap(), &frames).unwrap());
         }
-    };
-    attacked(&[103, 104]);
-    // What comes after it has arrived.
-    assert!(answers(&guests[&103].net, "203.0.113.250"));
-    for address in SHARED {
-        assert!(answers(&node.net, address));
-        assert_eq!(known(&node, &router, address), [mac(101).to_string(), mac(101).to_string()], "taken");
+        // What comes after it has arrived.
+        assert!(answers(&self.guests[&103].net, "203.0.113.250"));
+        for address in SHARED {
+            assert!(answers(&self.node.net, address));
+            assert_eq!(known(&self.node, &self.router, address), [mac(master).to_string(), mac(master).to_string()]);
+        }
     }
-    // The master's network is gone: the other one has the address, for the node and for the router.
-    let fail_over = |guests: &BTreeMap<u32, Guest>, from: u32, to: u32, how: &str| {
+
+    /// The master becomes another one by what is done in a guest, while node and router ping.
+    fn fail_over(&self, in_guest: u32, how: &str, to: u32) {
         let mut pings = Vec::new();
-        for (net, who) in [(&node.net, "node"), (&router, "router")] {
+        for (net, who) in [(&self.node.net, "node"), (&self.router, "router")] {
             for address in SHARED {
-                let file = node.tree.path(&format!("ping.{who}.{}", address.replace(':', "-")));
+                let file = self.node.tree.path(&format!("ping.{who}.{}", address.replace(':', "-")));
                 let output = fs::File::create(&file).unwrap();
                 let child = net.command("ping").args(["-D", "-i", "0.02", address]).stdout(output).spawn().unwrap();
                 pings.push((format!("{who} to {address}"), file, Ends(child)));
             }
         }
-        let lines = |file: &std::path::Path| fs::read_to_string(file).unwrap().lines().count();
+        let lines = |file: &Path| fs::read_to_string(file).unwrap().lines().count();
         until("the pings run", || pings.iter().all(|(_, file, _)| lines(file) > 20));
-        guests[&from].net.sh(how);
-        until("the other one is master", || master(guests, to));
+        self.guests[&in_guest].net.sh(how);
+        until("the other one is master", || self.is_master(to));
         let before: Vec<usize> = pings.iter().map(|(_, file, _)| lines(file)).collect();
-        let went_on = |at: usize, file: &std::path::Path| lines(file) > before[at] + 50;
+        let went_on = |at: usize, file: &Path| lines(file) > before[at] + 50;
         until("the pings go on", || pings.iter().enumerate().all(|(at, (_, file, _))| went_on(at, file)));
         for (what, file, ping) in pings {
             drop(ping);
             let silence = longest_silence(&fs::read_to_string(file).unwrap());
-            println!("{from} to {to}, {what}: nobody answered for {silence:.2} s");
+            println!("to guest {to}, {what}: nobody answered for {silence:.2} s");
             // Three advertisements and a part of one, here 0.7 s; a kernel that was not told would take half a minute.
             assert!(silence < 10.0, "{what}: {silence} s");
         }
-        for address in SHARED {
-            until("node and router know the new master", || {
-                known(&node, &router, address) == [mac(to).to_string(), mac(to).to_string()]
-            });
-        }
-    };
-    fail_over(&guests, 101, 102, "ip link set eth0 down");
-    attacked(&[103, 104]);
-    assert!(answers(&guests[&103].net, "203.0.113.250"));
-    for address in SHARED {
-        assert_eq!(known(&node, &router, address), [mac(102).to_string(), mac(102).to_string()], "taken");
+        self.until_known(to);
     }
-    node.is_in_line();
+}
+
+#[test]
+fn the_node_follows_the_master_and_nobody_else() {
+    need(&["keepalived", "ping"]);
+    let mut scene = Scene::new();
+    scene.keepalived(101, 200);
+    until("101 is master", || scene.is_master(101));
+    scene.keepalived(102, 100);
+    scene.until_known(101);
+    scene.nobody_takes_it_from(101);
+    // The master's network is gone.
+    scene.fail_over(101, "ip link set eth0 down", 102);
+    scene.nobody_takes_it_from(102);
+    scene.node.is_in_line();
     // It comes back, and takes it back.
-    fail_over(&guests, 101, 101, "ip link set eth0 up; ip addr add 2001:db8:2::101/64 dev eth0");
+    scene.fail_over(101, "ip link set eth0 up; ip addr add 2001:db8:2::101/64 dev eth0", 101);
     // The guest of the master is stopped; what the other one needs stays.
+    let node = &scene.node;
     node.net.sh("ip link del tap101i0");
     node.run("hook 101 post-stop").ok();
-    until("102 is master", || master(&guests, 102));
-    for address in SHARED {
-        until("it answers", || answers(&router, address) && answers(&node.net, address));
-    }
-    attacked(&[103, 104]);
-    assert!(answers(&guests[&103].net, "203.0.113.250"));
-    for address in SHARED {
-        assert_eq!(known(&node, &router, address), [mac(102).to_string(), mac(102).to_string()], "taken");
-    }
+    until("102 is master", || scene.is_master(102));
+    scene.until_known(102);
+    scene.nobody_takes_it_from(102);
     node.is_in_line();
     // A member on another node: it comes in by the uplink, and is believed.
     node.run(&format!("assign 201 {} {} --shared web --no-hookscript", SHARED[0], SHARED[1])).ok();
     for address in SHARED {
-        let frame = announce::frame(mac(201), address.parse().unwrap());
+        let frames = [announce::frame(mac(201), address.parse().unwrap())];
         until("the node follows", || {
-            router.inside(|| packet::send("wan".parse().unwrap(), &[frame.clone()]).unwrap());
-            known(&node, &router, address)[0] == mac(201).to_string()
+            scene.router.inside(|| packet::send("wan".parse().unwrap(), &frames).unwrap());
+            known(node, &scene.router, address)[0] == mac(201).to_string()
         });
     }
     assert!(node.run("conflicts list").ok().out.contains("no conflict"));
-    // Without the last member nothing of it is left.
+    // Without the last member that runs here nothing of it is left.
     node.run(&format!("release 201 {} {}", SHARED[0], SHARED[1])).ok();
     node.net.sh("ip link del tap102i0");
     node.run("hook 102 post-stop").ok();

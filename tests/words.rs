@@ -204,8 +204,7 @@ fn explain_knows_guests_that_do_not_run_and_the_node_itself() {
         assert!(run.out.ends_with(&reason), "{run}");
     }
     let run = node.run("explain --port tap100i0 --src 203.0.113.11 --claim neighbour").ok();
-    let said =
-        "An address has one holder: VRRP and CARP cannot move it to another guest, `release` and `assign` can.\n";
+    let said = "An address has one holder, unless it was assigned to several guests with `--shared GROUP`, as VRRP and CARP need it.\n";
     assert!(run.out.contains("The guest claimed by ARP") && run.out.ends_with(said), "{run}");
     node.run("explain --port tap101i0 --src 203.0.113.11").fails(
         1,

@@ -152,7 +152,7 @@ fn what_works(reason: Reason, frame: &[u8]) -> Option<&'static str> {
             "A macvlan, a bridge and a guest inside of the guest have MACs of their own; an ipvlan has the guest's.",
         ),
         Reason::ArpForeign | Reason::DiscoveryForeign => Some(
-            "An address has one holder: VRRP and CARP cannot move it to another guest, `release` and `assign` can.",
+            "An address has one holder, unless it was assigned to several guests with `--shared GROUP`, as VRRP and CARP need it.",
         ),
         _ => None,
     }

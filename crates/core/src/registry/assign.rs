@@ -123,9 +123,8 @@ impl Registry {
             if request.shared.is_some() {
                 check_sharable(pool_name, pool, address)?;
             }
-            match via {
-                Some(via) => check_routable(pool_name, pool, address, via)?,
-                None => {}
+            if let Some(via) = via {
+                check_routable(pool_name, pool, address, via)?;
             }
             // What the provider sends to the MAC of another address needs none of its own.
             let is_behind = via.is_some_and(|via| !address.net().contains(&via));

@@ -15,48 +15,10 @@ impl Registry {
         let held = guest.addresses().filter(|(.., assigned)| named.contains(&assigned.address));
         for (_, interface, assigned) in held {
             let Some(pool) = self.pools.pools.get(&assigned.pool) else { continue };
-            notes.extend(self.behind_nobody(guest, interface, assigned, pool));
+            notes.extend(behind_nobody(guest, interface, assigned, pool));
             notes.extend(self.shared_note(guest, assigned));
         }
         notes
-    }
-
-    /// A prefix whose packets do not reach its guest by what this node does alone.
-    fn behind_nobody(
-        &self,
-        guest: &GuestFile,
-        interface: &Interface,
-        assigned: &Assigned,
-        pool: &Pool,
-    ) -> Option<Problem> {
-        let (vmid, address, bridge) = (guest.vmid, assigned.address, pool.bridge);
-        if address.single().is_some() {
-            return None;
-        }
-        match (pool.mode(), assigned.via) {
-            (Mode::Bridged, Some(via)) => {
-                let sentence = format!(
-                    "pool `{}` is bridged, so {address} reaches guest {vmid} only if the router behind {bridge} sends it to {via}",
-                    assigned.pool
-                );
-                let family = if via.is_ipv4() { "-4" } else { "-6" };
-                let hint = format!(
-                    "there: `ip {family} route add {address} via {via}`; at a provider: route it to {via} in its panel"
-                );
-                Some(Problem::of_guest(code!("prefix-needs-route"), vmid, sentence, hint))
-            }
-            (Mode::Routed, None) if address.family() == Family::V4 && !has_address(interface, Family::V4) => {
-                let transit = transit(address);
-                let sentence = format!(
-                    "guest {vmid} has no IPv4 address of {bridge} beside {address}, so the node asks for each address of it by ARP, and the guest has to answer"
-                );
-                let hint = format!(
-                    "to have it routed instead: `pve-public-ip assign {vmid} {address} --via {transit}`, with {transit}/32 on its NIC"
-                );
-                Some(Problem::of_guest(code!("prefix-on-link"), vmid, sentence, hint))
-            }
-            (Mode::Bridged | Mode::Routed, _) => None,
-        }
     }
 
     /// Who holds an address besides, and what the program leaves to the guests.
@@ -76,6 +38,38 @@ impl Registry {
             (sentence, String::new())
         };
         Some(Problem::of_guest(code!("shared-address"), vmid, sentence, hint))
+    }
+}
+
+/// A prefix whose packets do not reach its guest by what this node does alone.
+fn behind_nobody(guest: &GuestFile, interface: &Interface, assigned: &Assigned, pool: &Pool) -> Option<Problem> {
+    let (vmid, address, bridge) = (guest.vmid, assigned.address, pool.bridge);
+    if address.single().is_some() {
+        return None;
+    }
+    match (pool.mode(), assigned.via) {
+        (Mode::Bridged, Some(via)) => {
+            let sentence = format!(
+                "pool `{}` is bridged, so {address} reaches guest {vmid} only if the router behind {bridge} sends it to {via}",
+                assigned.pool
+            );
+            let family = if via.is_ipv4() { "-4" } else { "-6" };
+            let hint = format!(
+                "there: `ip {family} route add {address} via {via}`; at a provider: route it to {via} in its panel"
+            );
+            Some(Problem::of_guest(code!("prefix-needs-route"), vmid, sentence, hint))
+        }
+        (Mode::Routed, None) if address.family() == Family::V4 && !has_address(interface, Family::V4) => {
+            let transit = transit(address);
+            let sentence = format!(
+                "guest {vmid} has no IPv4 address of {bridge} beside {address}, so the node asks for each address of it by ARP, and the guest has to answer"
+            );
+            let hint = format!(
+                "to have it routed instead: `pve-public-ip assign {vmid} {address} --via {transit}`, with {transit}/32 on its NIC"
+            );
+            Some(Problem::of_guest(code!("prefix-on-link"), vmid, sentence, hint))
+        }
+        (Mode::Bridged | Mode::Routed, _) => None,
     }
 }
 
