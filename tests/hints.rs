@@ -634,7 +634,6 @@ const EXCUSED: &[(&str, &[&str])] = &[
             "pve-public-ip assign VMID ADDRESS",
             "pve-public-ip assign VMID {address} --shared {group}",
             "pve-public-ip assign {vmid} {address} --shared GROUP --organization ORG",
-            "pve-public-ip assign {vmid} {address} --via IP",
             "pve-public-ip assign {vmid} --pool NAME",
             "pve-public-ip assign {vmid} ...",
             "pve-public-ip conflicts ack ID",

@@ -602,7 +602,7 @@ impl RuleError {
                 "name an address of the same NIC (`pve-public-ip show {vmid}` lists them), or one of the prefix for the transit"
             ),
             Self::ViaNeeded { vmid, address, via } => format!(
-                "release both: `pve-public-ip release {vmid} {via} {address}`, or name another way: `pve-public-ip assign {vmid} {address} --via IP`"
+                "release both: `pve-public-ip release {vmid} {via} {address}`, or first name another address with --via"
             ),
             Self::NotRouted { .. } => {
                 "assign single addresses of it, or have it routed to the node and use a routed pool".to_owned()
