@@ -29,7 +29,7 @@ use crate::plan::{
 };
 use crate::reconcile::{
     Baseline, GuestScope, Mode, Network, Node, ReconcileError, Reconciler, Scope, Transition, Which,
-    announce_addresses, compare,
+    announce_addresses, attend_guests_ports, compare,
 };
 use crate::registry::document::{CloudInitCheck, DocumentError, Enforce, GuestFile, POOLS_VERSION, Pool};
 use crate::store::StoreError;
@@ -281,6 +281,7 @@ impl Hook<'_> {
         if !incoming {
             announce_addresses(&mut *network, &inputs, &file, &inputs.links);
         }
+        attend_guests_ports(self.node, &inputs, &file);
         Ok(())
     }
 

@@ -168,6 +168,11 @@ impl Paths {
         self.under_root("/run/pve-public-ip")
     }
 
+    /// The kernel's file system for programs that it runs.
+    pub fn programs(&self) -> PathBuf {
+        self.under_root("/sys/fs/bpf")
+    }
+
     /// State of this node that outlives a boot.
     pub fn state(&self) -> PathBuf {
         self.under_root("/var/lib/pve-public-ip")

@@ -506,6 +506,10 @@ const PROGRAMS: [&str; 39] = [
 
 /// Commands of hints that no situation runs, as they stand in the sources, each kind with its reason.
 const EXCUSED: &[(&str, &[&str])] = &[
+    (
+        "says what to do on a kernel that cannot have programs at ports, or without its file system for them",
+        &["mount -t bpf bpf {}", "pve-public-ip node set --port-program off"],
+    ),
     ("says what was cut off, and cures nothing", &["pve-public-ip {command} --all"]),
     (
         "says how to go on when nothing is lost by it",

@@ -24,7 +24,7 @@ use crate::ops::{
 use crate::partition::{self, Plan, Strategy, Weight};
 use crate::plan::{GuestState, Router};
 use crate::registry::Totals;
-use crate::registry::document::{BackendChoice, Enforce, GuestFile, Mode, PoolAddress, Profile};
+use crate::registry::document::{BackendChoice, Enforce, GuestFile, Mode, PoolAddress, PortProgramUse, Profile};
 use crate::reply::{Key, Role};
 use crate::selftest::live;
 use crate::topology::{Edge, Flaw, Item};
@@ -163,7 +163,7 @@ shapes! {
     /// `node show`.
     NodeShown {
         node: NodeName, routers: Vec<Router>, uplinks: Option<BTreeSet<IfName>>, route_uplink: Option<IfName>,
-        log_group: Option<u16>, watch: bool, enforce: Enforce, backend: BackendChoice, routed_traffic_is_filtered_by: String,
+        log_group: Option<u16>, watch: bool, enforce: Enforce, port_program: PortProgramUse, backend: BackendChoice, routed_traffic_is_filtered_by: String,
         alert_mail: Option<String>, alert_exec: Option<PathBuf>, alert_attempts: Option<u64>, metrics_seconds: Option<u64>,
         metrics_directory: Option<PathBuf>,
     }

@@ -15,7 +15,7 @@ use crate::hook;
 use crate::model::NodeName;
 use crate::ops::{self, Applied};
 use crate::plan::{self, Problem, Step, Subject};
-use crate::reconcile::{Mode, Node, Report};
+use crate::reconcile::{Mode, Node, Report, notes_on_ports};
 use crate::system::run::RunState;
 
 /// Problems, then what may surprise, of which only the first ones are shown unless `all` is asked for.
@@ -98,6 +98,7 @@ pub(super) fn verify(node: &Node, command: &Verify) -> anyhow::Result<Output> {
         text += "hint: `pve-public-ip apply` repairs it\n";
     }
     report.notes.extend(unguarded(node, &report.steps));
+    report.notes.extend(notes_on_ports(&node.paths, &report.ports));
     let wrong = ops::images(node, &mut report)?;
     text += &drift_text(&wrong, command.all);
     meanings.extend(wrong.into_iter().map(|drift| drift.sentence));

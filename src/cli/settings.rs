@@ -13,7 +13,7 @@ use crate::ops;
 use crate::ops::settings::defaults;
 use crate::plan::{Router, unknown_gateways};
 use crate::reconcile::{Mode, Node};
-use crate::registry::document::{Enforce, NodeFile};
+use crate::registry::document::{Enforce, NodeFile, PortProgramUse};
 use crate::registry::{Edit, Registry};
 use crate::request::SetNode;
 use crate::system::routers;
@@ -47,10 +47,14 @@ fn show(node: &Node) -> anyhow::Result<Output> {
         Enforce::Watch => "counting only, whatever the pools say",
         Enforce::On => "as the pools say",
     };
+    let port_program = match file.port_program.unwrap_or_default() {
+        PortProgramUse::Off => "none",
+        PortProgramUse::Check => "checks what the rules cannot see",
+    };
     let listener = if file.watch == Some(false) { ", left to others" } else { ", watched for conflicts" };
     let log_group = file.log_group.map_or_else(|| "none".to_owned(), |group| format!("{group}{listener}"));
     let text = format!(
-        "node          {}\nuplinks       {uplinks}\nroute uplink  {route}\nlog group     {log_group}\nuplink guard  {enforce}\nbackend       {}\n\
+        "node          {}\nuplinks       {uplinks}\nroute uplink  {route}\nlog group     {log_group}\nuplink guard  {enforce}\nport program  {port_program}\nbackend       {}\n\
          routed by     {in_force}\nalerts        {}\nmetrics       {}\n",
         node.name,
         choice.as_str(),
@@ -71,6 +75,7 @@ fn show(node: &Node) -> anyhow::Result<Output> {
         log_group: file.log_group,
         watch: file.watch != Some(false),
         enforce: file.enforce.unwrap_or_default(),
+        port_program: file.port_program.unwrap_or_default(),
         backend: choice,
         routed_traffic_is_filtered_by: in_force,
         alert_mail: file.alert_mail,
@@ -124,6 +129,7 @@ fn request(command: NodeSet) -> SetNode {
         log_group: command.log_group.map_or(Edit::Keep, |LogGroup(group)| group.map_or(Edit::Erase, Edit::Set)),
         watch: edit(command.watch),
         enforce: edit(command.enforce),
+        port_program: edit(command.port_program),
         uplinks: if or_any(uplinks.is_some()) { Edit::Erase } else { edit(uplinks) },
         route_uplink: if or_any(command.route_uplink.is_some()) { Edit::Erase } else { edit(command.route_uplink) },
         alert_mail: edit(command.alert_mail),

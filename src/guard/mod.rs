@@ -13,6 +13,7 @@ pub mod courier;
 pub mod files;
 pub mod listener;
 mod metrics;
+mod ports;
 mod repair;
 mod reporter;
 pub mod sayings;
@@ -33,7 +34,7 @@ use crate::host::service::{Request, ServiceManager, Signals};
 use crate::model::IfName;
 use crate::model::problem::chain;
 use crate::plan::{self, Event};
-use crate::reconcile::{Greetings, Node, ReconcileError, Sources};
+use crate::reconcile::{Greetings, Node, ReconcileError, Sources, count_drops_of_ports};
 use crate::registry::document::NodeFile;
 use crate::system::{FilterError, KernelError, Monitor, packet};
 use asker::Asker;
@@ -41,6 +42,7 @@ use files::Reader;
 use listener::Listener;
 use metrics::Metrics;
 pub use metrics::{ATTEMPTS, METRICS_INTERVAL};
+use ports::Ports;
 use repair::Repairer;
 use reporter::Reporter;
 use schedule::Cause;
@@ -81,6 +83,7 @@ pub fn run(node: Node) -> Result<(), GuardError> {
     let sentry = Sentry::start(&node.paths)?;
     let mut guard = Guard {
         reader: Reader::start(node.clone()).map_err(failed("start a thread"))?,
+        ports: Ports::default(),
         asker: Asker::new().map_err(failed("make a pair of sockets"))?,
         sentry,
         listener: None,
@@ -99,6 +102,8 @@ struct Guard {
     reader: Reader,
     /// Asks for the routers behind the uplinks.
     asker: Asker,
+    /// Sees to the programs at guests' ports.
+    ports: Ports,
     /// Fences the guests in from the moment when the filter does not stand to the end of the next look.
     sentry: Sentry,
     /// Listens to what the filter drops, if this node's file wants that.
@@ -168,7 +173,10 @@ impl Guard {
 
     fn gather(&mut self, runs: bool) {
         self.timers.gathered();
-        let tallies = self.repairer.tallies();
+        let tallies = self.repairer.tallies().map(|mut tallies| {
+            count_drops_of_ports(&self.node.paths, &mut tallies, self.repairer.sources().map(Sources::links));
+            tallies
+        });
         let files = (self.repairer.sources(), self.repairer.edition);
         self.metrics.gather(&self.node, files, tallies, &mut self.reporter, runs);
     }
@@ -238,6 +246,7 @@ impl Guard {
             Ok(Some(report)) => {
                 Self::greet_again(&report.greetings);
                 self.reporter.compared(report);
+                self.ports.want(&self.node.paths, &report.ports);
             }
             Ok(None) => {}
             Err(ReconcileError::Kernel(KernelError::Filter(FilterError::Namespace(_))))

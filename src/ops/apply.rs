@@ -7,7 +7,7 @@ use super::{observe_links, told};
 use crate::audit::{Change, Event};
 use crate::inspect;
 use crate::model::Problem;
-use crate::reconcile::{Mode, Node, ReconcileError, Report, drift, presence_of};
+use crate::reconcile::{Mode, Node, ReconcileError, Report, drift, follow_with_ports, presence_of};
 use crate::store::journal::Durability;
 use crate::survey;
 use crate::system::run::RunState;
@@ -65,6 +65,8 @@ fn carry_out(node: &Node) -> Result<Applied, ReconcileError> {
     let repaired = meanings.into_iter().take(NOTED).chain((more > 0).then(|| format!("{more} more of the kind")));
     let repaired = repaired.map(|meaning| Change::said(Event::Repaired, meaning));
     node.store.journal.record(repaired.collect(), Durability::Soon);
+    let notes = follow_with_ports(node, &report.ports);
+    report.notes.extend(notes);
     let images = images(node, &mut report)?;
     Ok(Applied { images, ..Applied::from(report) })
 }

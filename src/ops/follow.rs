@@ -8,7 +8,7 @@ use crate::code;
 use crate::model::problem::chain;
 use crate::model::{Problem, Subject};
 use crate::plan::{Failed, Inputs, Refusal, notes};
-use crate::reconcile::{Follow, Node, Report};
+use crate::reconcile::{Follow, Node, Report, follow_with_ports};
 use crate::registry::Registry;
 use crate::system::run::Shared;
 
@@ -36,7 +36,11 @@ pub(crate) fn follow<T>(node: &Node, dry_run: bool, about: &Subject, answer: T) 
         return done;
     }
     match node.follow(about) {
-        Ok(Follow::Own(report)) => done.node = followed(*report, about),
+        Ok(Follow::Own(mut report)) => {
+            let notes = follow_with_ports(node, &report.ports);
+            report.notes.extend(notes);
+            done.node = followed(*report, about);
+        }
         Ok(Follow::Shared(Shared { failed, notes, .. })) => {
             done.node = Followed { failed, notes, ..Followed::default() }
         }

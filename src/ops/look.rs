@@ -12,7 +12,7 @@ use crate::guest::{Located, Places};
 use crate::lookup::{self, Lookup, Meant, Named};
 use crate::model::{MacAddr, Problem, Subject, Vmid};
 use crate::plan::GuestState;
-use crate::reconcile::{Node, Sources};
+use crate::reconcile::{Node, Sources, count_drops_of_ports, notes_on_ports};
 use crate::registry::Registry;
 use crate::registry::document::DocumentError;
 use crate::reply::{Address, Addresses, Check, Counter, History, Info, Metrics, Pools, Verified};
@@ -209,7 +209,10 @@ pub fn status(node: &Node) -> View {
         None => None,
     };
     let tallies = Kernel::open(Reference::default()).and_then(|mut kernel| kernel.tallies());
-    let tallies = tallies.map_err(|error| keep("the counters could not be read", error.into())).unwrap_or_default();
+    let mut tallies = tallies.map_err(|error| keep("the counters could not be read", error.into())).unwrap_or_default();
+    count_drops_of_ports(&node.paths, &mut tallies, sources.as_ref().map(Sources::links));
+    let notes = report.as_ref().map(|report| [&report.notes[..], &notes_on_ports(&node.paths, &report.ports)].concat());
+    let notes = notes.unwrap_or_default();
     let guard = RunState::guard_note(&node.paths).map(|note| GuardStatus { runs: note.is_alive(), note });
     let inputs = sources.as_ref().map(Sources::inputs);
     let conflicts = inputs.map(|inputs| conflicts::all(node, inputs.registry.clone(), &inputs.guests));
@@ -219,7 +222,7 @@ pub fn status(node: &Node) -> View {
         comparison: report.as_ref().map(|report| Comparison {
             steps: &report.steps,
             problems: &report.problems,
-            notes: &report.notes,
+            notes: &notes,
         }),
         tallies: &tallies,
         history: &RunState::note(&node.paths, "history").unwrap_or_default(),

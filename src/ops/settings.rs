@@ -8,7 +8,7 @@ use crate::code;
 use crate::model::{NodeName, Problem, Subject};
 use crate::plan::misnamed_uplink;
 use crate::reconcile::{NODE_LOCK_LIMIT, Node};
-use crate::registry::document::{Document as _, Enforce, NodeFile, VERSION};
+use crate::registry::document::{Document as _, Enforce, NodeFile, PortProgramUse, VERSION};
 use crate::request::SetNode;
 use crate::system::run::RunState;
 
@@ -39,6 +39,7 @@ fn edit(file: &mut NodeFile, request: SetNode) {
     // The default does not stand in the file.
     file.watch = request.watch.of(file.watch).filter(|watch| !watch);
     file.enforce = request.enforce.of(file.enforce).filter(|enforce| *enforce != Enforce::On);
+    file.port_program = request.port_program.of(file.port_program).filter(|choice| *choice != PortProgramUse::Check);
     file.uplinks = request.uplinks.of(file.uplinks.take());
     file.route_uplink = request.route_uplink.of(file.route_uplink);
     file.alert_mail = request.alert_mail.of(file.alert_mail.take());

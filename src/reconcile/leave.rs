@@ -5,6 +5,7 @@ use super::network::Which;
 use super::{Extent, Mode, NODE_LOCK_LIMIT, Node, ReconcileError, Reconciler, add_failures};
 use crate::plan::{Leave, NetState, Obstacles, Problem, Step, diff, left_behind};
 use crate::registry::Registry;
+use crate::system::port_programs::remove_all;
 use crate::system::run::RunState;
 
 impl Node {
@@ -33,6 +34,10 @@ impl Node {
         let mut problems = Vec::new();
         add_failures(&mut problems, &carried.failed, &obstacles);
         // As long as something is left, the notes say what it was before.
+        if mode == Mode::Apply {
+            // The rules alone bind guests that run.
+            remove_all(&self.paths, &links);
+        }
         if mode == Mode::Apply && leave == Leave::Nothing && problems.is_empty() {
             run.forget_everything()?;
         }

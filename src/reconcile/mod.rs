@@ -18,6 +18,7 @@ mod look;
 mod marks;
 mod network;
 mod node;
+mod ports;
 mod routers;
 mod sources;
 #[cfg(test)]
@@ -37,16 +38,18 @@ pub use guest::{GuestScope, Transition};
 pub use look::Look;
 pub use marks::{compare, presence_of};
 pub use network::{Extent, Kernels, Network, Networks, Which};
+pub use ports::{attend_guests_ports, attend_ports, count_drops_of_ports, follow_with_ports, notes_on_ports};
 pub(crate) use routers::ask_routers;
 pub use sources::{Sources, Trust};
 
 use crate::code;
 use crate::guest::{GuestError, Guests};
 use crate::model::problem::chain;
-use crate::model::{Code, NodeName, Vmid};
+use crate::model::{Code, IfName, NodeName, Vmid};
 use crate::paths::Paths;
 use crate::plan::{
-    Failed, Inputs, NetState, Obstacles, Outcome, Presence, Problem, Refusal, Step, Subject, carry_out, questions,
+    Failed, Inputs, NetState, Obstacles, Outcome, PortWish, Presence, Problem, Refusal, Step, Subject, carry_out,
+    questions,
 };
 use crate::registry::Registry;
 use crate::store::{Store, StoreError};
@@ -115,6 +118,8 @@ pub struct Report {
     pub unreadable: usize,
     /// What guests were told of their gateways, by port.
     pub greetings: Greetings,
+    /// What programs are to be at guests' ports; nobody has seen to it yet.
+    pub ports: BTreeMap<IfName, PortWish>,
 }
 
 /// How a node followed a change.

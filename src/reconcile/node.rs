@@ -9,7 +9,7 @@ use super::marks::{compare, forget, note};
 use super::network::Extent;
 use super::{Carried, Mode, ReconcileError, Reconciler, Report, Sources, Trust, VLAN_BRIDGES, add_failures};
 use crate::links::Links;
-use crate::plan::{Desired, NetState, Rules, Step, Subject, desired, diff, is_idle, notes, settle};
+use crate::plan::{Desired, NetState, Rules, Step, Subject, desired, diff, is_idle, notes, port_programs, settle};
 use crate::registry::document::PoolsFile;
 use crate::store::journal::Durability;
 use crate::system::run::{BackendNote, RunState};
@@ -127,6 +127,7 @@ impl Reconciler<'_> {
             node.store.journal.record(changes, Durability::Soon);
         }
         let notes = notes(inputs);
+        let ports = port_programs(inputs, &state);
         let unreadable = sources.unreadable();
         let presence = inputs.presence.clone();
         Ok(Report {
@@ -141,6 +142,7 @@ impl Reconciler<'_> {
             greetings,
             is_idle,
             unreadable,
+            ports,
         })
     }
 }

@@ -15,6 +15,7 @@ pub mod nflog;
 mod nftables;
 pub mod packet;
 mod pins;
+pub mod port_programs;
 pub mod probe;
 pub mod routers;
 mod routing;

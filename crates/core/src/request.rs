@@ -20,7 +20,9 @@ use crate::model::{
     CoolDown, Family, GroupName, IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Problem, Subject, Vmid,
 };
 use crate::registry::Edit;
-use crate::registry::document::{BackendChoice, CloudInitCheck, Enforce, GuestOs, Probe, Profile, UplinkGuard};
+use crate::registry::document::{
+    BackendChoice, CloudInitCheck, Enforce, GuestOs, PortProgramUse, Probe, Profile, UplinkGuard,
+};
 use crate::registry::layout::Layout;
 use crate::reply::AddressState;
 
@@ -432,6 +434,10 @@ pub struct SetNode {
     #[serde(default, skip_serializing_if = "Edit::is_keep")]
     #[schemars(with = "Option<Enforce>")]
     pub enforce: Edit<Enforce>,
+    /// What the programs at guests' ports do; `null`: check.
+    #[serde(default, skip_serializing_if = "Edit::is_keep")]
+    #[schemars(with = "Option<PortProgramUse>")]
+    pub port_program: Edit<PortProgramUse>,
     /// Bridge ports that lead to the provider; `null`: they are known by their names.
     #[serde(default, skip_serializing_if = "Edit::is_keep")]
     #[schemars(with = "Option<BTreeSet<IfName>>")]

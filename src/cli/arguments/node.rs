@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::{Reason, name, plain_text};
 use crate::audit::Span;
 use crate::model::{IfName, PoolName, Prefix, Vmid};
-use crate::registry::document::{BackendChoice, Enforce};
+use crate::registry::document::{BackendChoice, Enforce, PortProgramUse};
 use crate::reply::Role;
 
 /// `serve`
@@ -156,6 +156,9 @@ pub struct NodeSet {
     /// [default: on]
     #[arg(long, value_enum, value_name = "MODE")]
     pub(in crate::cli) enforce: Option<Enforce>,
+    /// What the programs at guests' ports do: check drops what no rule of nftables can see [default: check]
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub(in crate::cli) port_program: Option<PortProgramUse>,
     /// Why, for the audit log
     #[arg(long, value_name = "TEXT", value_parser = plain_text)]
     pub(in crate::cli) reason: Option<String>,

@@ -42,6 +42,7 @@ pub const KEYS: &[Key] = &[
     Key { file: File::Guest, path: "interfaces.*.addresses.*.shared", since: "0.2.0" },
     Key { file: File::Pools, path: "pools.*.enforce", since: "0.2.0" },
     Key { file: File::Node, path: "enforce", since: "0.2.0" },
+    Key { file: File::Node, path: "port_program", since: "0.2.0" },
 ];
 
 impl Key {

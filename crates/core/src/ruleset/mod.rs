@@ -94,9 +94,18 @@ pub fn is_watched(reason: &str) -> bool {
     reason.starts_with("watch_")
 }
 
+/// Why the programs at guests' ports drop frames, in the order of their numbers in `bpf/port.c`, which begin with 1.
+pub const PORT_REASONS: [(&str, &str); 2] = [
+    (
+        "drop_offload",
+        "guest port: a checksum or segments, left to the node, that are not those of its own transport header",
+    ),
+    ("drop_group_at_port", "bound port: to a group of the bridge itself (01:80:c2:00:00:0X)"),
+];
+
 /// Why frames and packets are dropped, or would be: the name of the counter and what it says.
 pub fn reasons() -> impl Iterator<Item = (&'static str, &'static str)> {
-    Table::ALL.into_iter().flat_map(Table::reasons)
+    Table::ALL.into_iter().flat_map(Table::reasons).chain(PORT_REASONS)
 }
 
 #[cfg(test)]

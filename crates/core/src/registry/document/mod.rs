@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 pub use guest::{Assigned, CloudInit, CloudInitCheck, GuestFile, GuestOs, Interface};
 pub use lookup::{EntryIndex, Overlap, PoolIndex, overlap};
-pub use node::{BackendChoice, NodeFile};
+pub use node::{BackendChoice, NodeFile, PortProgramUse};
 pub use pools::{
     Enforce, Mode, POOL_ADDRESSES, POOLS_VERSION, Pool, PoolAddress, PoolFile, PoolsFile, Probe, Profile, UplinkGuard,
 };

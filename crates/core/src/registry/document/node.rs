@@ -53,6 +53,9 @@ pub struct NodeFile {
     /// What filters routed traffic. Default: auto.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<BackendChoice>,
+    /// What the programs at guests' ports do, before the rules. Default: check, where the kernel can (Linux 6.6).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port_program: Option<PortProgramUse>,
 }
 
 impl Document for NodeFile {
@@ -76,6 +79,28 @@ impl Document for NodeFile {
         let is_address = |c: char| c.is_ascii_alphanumeric() || "@.+-_=".contains(c);
         let mail = self.alert_mail.as_ref().filter(|mail| mail.starts_with('-') || !mail.chars().all(is_address));
         mail.map(|mail| format!("has alert_mail `{mail}`; it is a user of this node or one mail address"))
+    }
+}
+
+/// What the programs at guests' ports do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub enum PortProgramUse {
+    /// There are none.
+    Off,
+    /// They drop what no rule of nftables can see: checksums and segments that a frame leaves to the node in a wrong place.
+    #[default]
+    Check,
+}
+
+impl PortProgramUse {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Check => "check",
+        }
     }
 }
 

@@ -1,0 +1,118 @@
+//! The programs at guests' ports. They are no steps of a reconciliation: each takes the kernel some ten milliseconds, for which
+//! nobody else shall wait, and meanwhile the rules hold.
+
+use std::collections::BTreeMap;
+
+use super::Node;
+use crate::code;
+use crate::links::Links;
+use crate::model::{IfName, Problem, Subject};
+use crate::paths::Paths;
+use crate::plan::{Inputs, PortWish, desired_for, port_programs};
+use crate::registry::document::GuestFile;
+use crate::system::port_programs::{Absent, Attended, PortPrograms};
+use crate::system::run::RunState;
+use crate::system::tally::Tallies;
+
+/// Ports that a note names; of more it says how many.
+const NAMED: usize = 5;
+
+/// Sees to the ports, and says what is wrong. Loads the programs if they are not loaded yet, and unloads them when no port is
+/// to have one.
+pub fn attend_ports(paths: &Paths, wishes: &BTreeMap<IfName, PortWish>) -> Vec<Problem> {
+    if concerns(paths, wishes) {
+        return match PortPrograms::open_or_load(paths) {
+            Ok(mut programs) => failures(&programs.attend_all(wishes)),
+            Err(absent) => vec![absence(&absent)],
+        };
+    }
+    match PortPrograms::open(paths) {
+        Ok(mut programs) => {
+            let failures = failures(&programs.attend_all(wishes));
+            programs.unload(paths);
+            failures
+        }
+        // There is nothing to be taken away.
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Sees to the ports after a change of the node, and says what is wrong. With a guard that is its business: the kernel takes
+/// its time for each. It may not load them, though.
+pub fn follow_with_ports(node: &Node, wishes: &BTreeMap<IfName, PortWish>) -> Vec<Problem> {
+    if !RunState::guard_note(&node.paths).is_some_and(|note| note.is_alive()) {
+        return attend_ports(&node.paths, wishes);
+    }
+    match concerns(&node.paths, wishes).then(|| PortPrograms::open_or_load(&node.paths)) {
+        Some(Err(absent)) => vec![absence(&absent)],
+        _ => Vec::new(),
+    }
+}
+
+/// Sees to the ports of one guest that has started, and says in the log what is wrong. The rules hold for it in any case.
+pub fn attend_guests_ports(node: &Node, inputs: &Inputs, file: &GuestFile) {
+    let mut inputs = inputs.clone();
+    inputs.registry.node = node.store.node_file();
+    let mut wishes = port_programs(&inputs, &desired_for(&inputs, file));
+    // By its own pools alone nobody can tell that no port of the node is to have one.
+    wishes.retain(|_, wish| wish.program.is_some());
+    for Problem { sentence, hint, .. } in attend_ports(&node.paths, &wishes) {
+        log::warn!("{sentence}");
+        log::warn!("hint: {hint}");
+    }
+}
+
+/// Adds what the programs have dropped to what the rules have counted.
+pub fn count_drops_of_ports(paths: &Paths, tallies: &mut Tallies, links: Option<&Links>) {
+    let (Ok(programs), Some(links)) = (PortPrograms::open(paths), links) else { return };
+    if let Err(error) = programs.count_into(tallies, links) {
+        log::warn!("cannot read what the programs at guests' ports have dropped: {error}");
+    }
+}
+
+/// What there is to say of the ports as they are.
+pub fn notes_on_ports(paths: &Paths, wishes: &BTreeMap<IfName, PortWish>) -> Vec<Problem> {
+    if !concerns(paths, wishes) {
+        return Vec::new();
+    }
+    match PortPrograms::open(paths).and_then(|programs| programs.missing(wishes)) {
+        Ok(missing) if missing.is_empty() => Vec::new(),
+        Ok(missing) => vec![without(&missing)],
+        Err(absent) => vec![absence(&absent)],
+    }
+}
+
+/// Whether any port is to have a program. In a copy of a node's files there are none, unless it has a place for them.
+fn concerns(paths: &Paths, wishes: &BTreeMap<IfName, PortWish>) -> bool {
+    let is_node = paths.is_machine() || PortPrograms::have_place(paths);
+    is_node && wishes.values().any(|wish| wish.program.is_some())
+}
+
+/// Why none of them is there.
+fn absence(absent: &Absent) -> Problem {
+    let sentence = format!("no program judges what guests' ports leave to the node: {absent}");
+    Problem::of_node(code!("port-programs-absent"), sentence, absent.hint())
+}
+
+/// Ports that lack it.
+fn without(missing: &[IfName]) -> Problem {
+    let names: Vec<&str> = missing.iter().take(NAMED).map(IfName::as_str).collect();
+    let more = missing.len().saturating_sub(NAMED);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    let sentence = format!("no program judges what these ports leave to the node: {}{more}", names.join(", "));
+    let hint = "`pve-public-ip apply`; the guard does it within seconds by itself";
+    Problem { subject: Subject::Node, ..Problem::of_node(code!("port-without-program"), sentence, hint) }
+}
+
+/// What the kernel refused.
+fn failures(attended: &Attended) -> Vec<Problem> {
+    let problem = |(port, error): (&IfName, &std::io::Error)| {
+        let sentence = format!("cannot attach a program to {port}: {error}");
+        let hint = "`dmesg` may say more; `pve-public-ip node set --port-program off` does without";
+        Problem {
+            subject: Subject::Interface(*port),
+            ..Problem::of_node(code!("port-program-refused"), sentence, hint)
+        }
+    };
+    attended.failed.iter().take(NAMED).map(problem).collect()
+}
