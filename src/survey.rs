@@ -28,6 +28,7 @@ use crate::ruleset::BaseChain;
 use crate::ruleset::{Backend, Table};
 use crate::selftest;
 use crate::store::StoreError;
+use crate::system::port_programs::{self, Absent};
 use crate::system::run::RunState;
 use crate::system::{Kernel, Reference, foreign_chains, legacy_chains, routers};
 
@@ -159,11 +160,20 @@ fn look_at_programs() -> (Observation<Result<String, String>>, Observation<bool>
 /// A feature that this kernel has shown since it booted is not tried again: to try all takes longer than all else.
 fn look_at_features(paths: &Paths) -> Observation<Vec<crate::model::Missing>> {
     let proven = RunState::proven_features(paths);
-    let missing = selftest::missing(&proven).map_err(|error| format!("cannot make a network namespace: {error}"))?;
+    let mut missing =
+        selftest::missing(&proven).map_err(|error| format!("cannot make a network namespace: {error}"))?;
     let lacks = |feature: &&str| missing.iter().any(|missing| missing.feature == *feature);
     let now: BTreeSet<String> = selftest::features().filter(|feature| !lacks(feature)).map(str::to_owned).collect();
     if now != proven {
         RunState::set_proven_features(paths, &now);
+    }
+    if let Err(absent @ (Absent::NoHook | Absent::NoLayout)) = port_programs::possible() {
+        missing.push(crate::model::Missing {
+            feature: "programs at ports",
+            meaning: "nothing judges the checksums that frames of guests leave to the node",
+            reason: line(&absent),
+            required: false,
+        });
     }
     Ok(missing)
 }

@@ -375,20 +375,24 @@ fn directory(paths: &Paths) -> PathBuf {
     paths.programs().join("pve-public-ip")
 }
 
+/// Whether this kernel can have them.
+pub fn possible() -> Result<(), Absent> {
+    match bpf::attached(1) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Err(Absent::NoHook),
+        // Where the loopback interface has another number.
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+        found => drop(found.map_err(refused("ask a port for its programs"))?),
+    }
+    if Path::new("/sys/kernel/btf/vmlinux").exists() { Ok(()) } else { Err(Absent::NoLayout) }
+}
+
 /// The directory of this release's build, if this kernel can have it.
 fn own_directory(paths: &Paths) -> Result<PathBuf, Absent> {
     let place = paths.programs();
     if !PortPrograms::have_place(paths) {
         return Err(Absent::NoFileSystem(place));
     }
-    match bpf::attached(1) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Err(Absent::NoHook),
-        Err(error) => return Err(refused("ask a port for its programs")(error)),
-        Ok(_) => {}
-    }
-    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
-        return Err(Absent::NoLayout);
-    }
+    possible()?;
     let build = files::fingerprint(&[DATA, INSTRUCTIONS].concat());
     Ok(directory(paths).join(format!("{build:016x}")))
 }
