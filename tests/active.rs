@@ -173,7 +173,9 @@ fn a_bridge_keeps_its_size_and_its_mac() {
     let shown = || node.net.sh("ip -o link show dev vmbr2 | grep -o -e 'mtu [0-9]*' -e 'ether [0-9a-f:]*'");
     let before = shown();
     assert_eq!(before, "mtu 9000\nether fc:ff:ff:00:00:01\n");
-    let events = Monitor::start(&node.net, "-o monitor link");
+    let mut monitor = node.net.command("ip");
+    monitor.args(["-o", "monitor", "link"]);
+    let events = Monitor::start(monitor);
     attack(&node).ok();
     assert_eq!(shown(), before);
     node.net.sh("ip link add the-last type bridge");

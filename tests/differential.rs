@@ -4,6 +4,9 @@
 //! Needs root, `nft`, `ip` and `bridge`; a missing one is a failure, never a skipped test. The variables
 //! `PVE_PUBLIC_IP_FUZZ_SECONDS` and `PVE_PUBLIC_IP_FUZZ_SEED` make the second run longer, and repeat one.
 
+#[path = "common/mod.rs"]
+mod common;
+
 #[cfg(test)]
 mod differential {
     use std::collections::{BTreeMap, HashMap, HashSet};
@@ -30,7 +33,7 @@ mod differential {
     use scene::{BOUND, GATEWAY, PEER, TRUNK_VLAN, guest_mac, who};
     use verdicts::{Case, Scene, Who};
 
-    #[path = "../kernel/lab.rs"]
+    #[path = "../common/lab.rs"]
     #[expect(dead_code, reason = "the other test uses the rest")]
     mod lab;
     mod mutate;

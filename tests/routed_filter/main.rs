@@ -7,9 +7,9 @@
 
 mod backends;
 mod coexistence;
-#[path = "../kernel/lab.rs"]
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/lab.rs"]
 #[expect(dead_code, reason = "shared with the other tests of the kernel")]
 mod lab;
 mod scene;
-
-use pve_public_ip::selftest::frames::{self, Mac};

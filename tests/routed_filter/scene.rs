@@ -4,8 +4,10 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use super::frames::{self, BROADCAST, Mac};
-use super::lab::{Lab, NODE, PATIENCE, sh, text, write};
+use pve_public_ip::selftest::frames::{self, BROADCAST, Mac};
+
+use crate::common::PATIENCE;
+use crate::lab::{Lab, NODE, sh, text, write};
 
 pub(crate) const PORT: u16 = 4001;
 /// MACs of the node where packets reach it.

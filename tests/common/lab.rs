@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, CpuSet, sched_getcpu, sched_setaffinity, setns, unshare};
@@ -16,15 +16,12 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use nix::unistd::{Pid, geteuid};
-use tempfile::TempDir;
+use pve_public_ip::selftest::frames::{self, BROADCAST, Mac};
 
-use super::Mac;
-use super::frames::{self, BROADCAST};
+use crate::common::{BINARY, Monitor, PATIENCE, Run, Tree};
 
 pub(crate) const NODE: &str = "n1";
 pub(crate) const OTHER_NODE: &str = "n2";
-/// Longer than a frame takes to arrive, on the slowest machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Local experimental ethertype: traffic that no rule knows.
 const EXPERIMENTAL: u16 = 0x88b5;
 
@@ -163,16 +160,9 @@ pub(crate) fn text(mac: Mac) -> String {
 /// The node with everything around it.
 pub(crate) struct Lab {
     home: Namespace,
-    root: TempDir,
+    tree: Tree,
     pub(crate) ends: BTreeMap<String, End>,
     fences: u32,
-}
-
-/// The result of a program that was run.
-pub(crate) struct Ran {
-    pub(crate) code: i32,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
 }
 
 impl Lab {
@@ -186,8 +176,7 @@ impl Lab {
 
         let home = Namespace::current();
         Namespace::new().enter();
-        let root = TempDir::new().expect("a directory for the node's files");
-        let lab = Self { home, root, ends: BTreeMap::new(), fences: 0 };
+        let lab = Self { home, tree: Tree::new(), ends: BTreeMap::new(), fences: 0 };
         for program in ["nft --version", "ip -Version", "bridge -Version"] {
             sh(program);
         }
@@ -197,17 +186,10 @@ impl Lab {
                 write(&path, "0");
             }
         }
-        for directory in ["run", "var/lib/vz/snippets"] {
-            fs::create_dir_all(lab.root.path().join(directory)).expect("make a directory");
+        fs::create_dir_all(lab.path("run")).expect("make a directory");
+        for kind in ["qemu-server", "lxc"] {
+            fs::create_dir_all(lab.path(&format!("etc/pve/nodes/{OTHER_NODE}/{kind}"))).expect("make a directory");
         }
-        for node in [NODE, OTHER_NODE] {
-            for kind in ["qemu-server", "lxc"] {
-                let directory = lab.root.path().join("etc/pve/nodes").join(node).join(kind);
-                fs::create_dir_all(directory).expect("make a directory");
-            }
-        }
-        std::os::unix::fs::symlink(format!("nodes/{NODE}"), lab.root.path().join("etc/pve/local"))
-            .expect("make a link");
         sh("ip link set lo up");
         Self::bridge("vmbr0");
         lab
@@ -221,34 +203,32 @@ impl Lab {
 
     /// A file of the node.
     pub(crate) fn path(&self, path: &str) -> PathBuf {
-        self.root.path().join(path)
+        self.tree.path(path)
     }
 
     /// Writes the guest's configuration.
     pub(crate) fn guest(&self, node: &str, kind: &str, vmid: u32, text: &str) {
-        let path = self.path(&format!("etc/pve/nodes/{node}/{kind}/{vmid}.conf"));
-        write(path.to_str().expect("a path"), text);
+        self.tree.write(&format!("etc/pve/nodes/{node}/{kind}/{vmid}.conf"), text);
     }
 
     /// Runs the program.
-    pub(crate) fn run(&self, arguments: &str) -> Ran {
+    pub(crate) fn run(&self, arguments: &str) -> Run {
         self.run_with(&[], arguments)
     }
 
     /// Runs the program with more in its environment.
-    pub(crate) fn run_with(&self, environment: &[(&str, &str)], arguments: &str) -> Ran {
-        let mut command = command(env!("CARGO_BIN_EXE_pve-public-ip"));
-        command.args(arguments.split_whitespace()).arg("--root").arg(self.root.path());
+    pub(crate) fn run_with(&self, environment: &[(&str, &str)], arguments: &str) -> Run {
+        let mut command = Command::new(BINARY);
+        command.args(arguments.split_whitespace()).arg("--root").arg(self.tree.root());
         command.env_remove("PVE_MIGRATED_FROM").env_remove("PVE_PUBLIC_IP_ROOT");
         command.envs(environment.iter().copied());
-        ran(command.output().expect("run pve-public-ip"))
+        Run::of(format!("pve-public-ip {arguments}"), &command.output().expect("run pve-public-ip"))
     }
 
     /// Runs the program, which must succeed.
+    #[track_caller]
     pub(crate) fn ok(&self, arguments: &str) -> String {
-        let ran = self.run(arguments);
-        assert_eq!(ran.code, 0, "`pve-public-ip {arguments}` said\n{}{}", ran.stdout, ran.stderr);
-        ran.stdout
+        self.run(arguments).ok().out
     }
 
     /// Plugs a new guest into a port; `tap100i0`, `veth100i0`, or anything else for the uplink.
@@ -411,85 +391,42 @@ impl Drop for Lab {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the tests call programs as a person would, not as the product does")]
-fn command(program: &str) -> Command {
-    Command::new(program)
-}
-
-fn ran(output: Output) -> Ran {
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Ran { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
-}
-
 /// Runs a line of shell in the namespace of the calling thread.
-pub(crate) fn try_sh(line: &str) -> Ran {
-    ran(command("sh").args(["-c", line]).output().expect("run sh"))
+pub(crate) fn try_sh(line: &str) -> Run {
+    Run::of(line.to_owned(), &Command::new("sh").args(["-c", line]).output().expect("run sh"))
 }
 
 /// As [`try_sh`], must succeed.
 #[track_caller]
 pub(crate) fn sh(line: &str) -> String {
-    let ran = try_sh(line);
-    assert_eq!(ran.code, 0, "`{line}` failed: {}{}", ran.stdout, ran.stderr);
-    ran.stdout
+    try_sh(line).ok().out
 }
 
 /// Starts a program that runs on until it is killed.
 pub(crate) fn background(line: &str) -> std::process::Child {
+    let mut command = words_of(line);
+    command.stdout(std::process::Stdio::piped()).spawn().unwrap_or_else(|error| panic!("`{line}`: {error}"))
+}
+
+fn words_of(line: &str) -> Command {
     let mut words = line.split_whitespace();
-    let mut command = command(words.next().expect("a program"));
-    command.args(words).stdout(std::process::Stdio::piped()).spawn().unwrap_or_else(|error| panic!("`{line}`: {error}"))
+    let mut command = Command::new(words.next().expect("a program"));
+    command.args(words);
+    command
 }
 
-/// `ip monitor` in this thread's namespace, which listens already, and what it has told.
-pub(crate) struct Monitor {
-    child: std::process::Child,
-    told: tempfile::NamedTempFile,
-}
-
-impl Monitor {
-    pub(crate) fn start(line: &str) -> Self {
-        let told = tempfile::NamedTempFile::new().expect("a temporary file");
-        let mut words = line.split_whitespace();
-        let mut command = command(words.next().expect("a program"));
-        let child = command.args(words).stdout(told.reopen().expect("the same file")).spawn().expect("run ip");
-        let started = Instant::now();
-        // Columns of the list of netlink sockets: address, family, process, groups.
-        let listens = |line: &str| {
-            let mut words = line.split_whitespace().skip(2);
-            words.next() == Some(&child.id().to_string()) && words.next().is_some_and(|groups| groups != "00000000")
-        };
-        while !sh("cat /proc/net/netlink").lines().any(listens) {
-            assert!(started.elapsed() < PATIENCE, "`{line}` does not listen");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Self { child, told }
-    }
-
-    /// What it has told when it has told of `last`, too.
-    pub(crate) fn told_until(mut self, last: &str) -> String {
-        let started = Instant::now();
-        loop {
-            let told = sh(&format!("cat {}", self.told.path().display()));
-            if told.contains(last) {
-                self.child.kill().expect("it still runs");
-                self.child.wait().expect("it ends");
-                return told;
-            }
-            assert!(started.elapsed() < PATIENCE, "nothing is told of {last}: {told}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
+/// `ip monitor` in the namespace of the calling thread.
+pub(crate) fn monitor(line: &str) -> Monitor {
+    Monitor::start(words_of(line))
 }
 
 /// Gives bytes to `nft -f -`.
 #[track_caller]
 pub(crate) fn nft(text: &str) {
     let pipe = std::process::Stdio::piped;
-    let mut child = command("nft").args(["-f", "-"]).stdin(pipe()).stderr(pipe()).spawn().expect("run nft");
+    let mut child = Command::new("nft").args(["-f", "-"]).stdin(pipe()).stderr(pipe()).spawn().expect("run nft");
     child.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("write to nft");
-    let ran = ran(child.wait_with_output().expect("wait for nft"));
-    assert_eq!(ran.code, 0, "nft: {}", ran.stderr);
+    Run::of("nft -f -".to_owned(), &child.wait_with_output().expect("wait for nft")).ok();
 }
 
 /// Writes an existing or new file as it is.
