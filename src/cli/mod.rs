@@ -123,19 +123,19 @@ pub enum Command {
     /// The same command again changes nothing. --count and --more ask for several addresses. The command registers the
     /// hookscript with the guest; our hookscript calls one that the guest already has.
     Assign(Assign),
-    /// Give addresses to many guests, as a CSV or JSON file says, or those that they use now: all in one step, or none
+    /// Assign addresses to many guests, from a CSV or JSON file or from what they use now: all in one step, or none
     ///
-    /// Without a file it lists the public addresses that guests of all nodes use, by their configurations and by this node's
-    /// neighbour table, and what contradicts them. With --pool it assigns those that the pool has to the guests that use
-    /// them. The guests are not told anything, and lose nothing.
+    /// Without a file the command lists the public addresses that guests of all nodes use, by their configurations and by
+    /// this node's neighbour table, and the contradictions between them. With --pool it assigns those of the pool to the
+    /// guests that use them. The configuration inside the guests stays as it is, and no guest is interrupted.
     ///
-    /// CSV has a first line with the names of its columns: `vmid`, `address`, and if wanted `interface` (net0), `organization`.
-    /// What a guest holds already is no change. The network is not asked who has the addresses. With --dry-run the changes are
-    /// only shown.
+    /// The first line of a CSV file names its columns: `vmid`, `address`, and optionally `interface` (net0) and
+    /// `organization`. An address that the guest already holds is no change. The command does not probe the network for
+    /// the addresses. With --dry-run it prints a table of the changes.
     Import {
         /// The file
         file: Option<PathBuf>,
-        /// Assign what guests use of this pool
+        /// Assign the addresses of this pool to the guests that use them
         #[arg(long, conflicts_with = "file")]
         pool: Option<PoolName>,
         /// Only guests of this node [default: all nodes]
@@ -194,7 +194,7 @@ pub enum Command {
     /// Examine hookscripts, guests, firewalls, kernel and cluster; exit status 3 if something should be done
     ///
     /// Finds what can break the protection, and prints the meaning and the remedy. A check that cannot be made is
-    /// listed as such. Remarks (info) do not count for the exit status.
+    /// listed as such. Notes (info) do not count for the exit status.
     Doctor(Doctor),
     /// Draw this node: provider, uplinks, bridges, guests, and what lies behind guests that route
     ///
@@ -222,9 +222,9 @@ pub enum Command {
     /// Exit status 0 only if every frame was treated as expected. A topology that this kernel does not support is named
     /// and fails the test, unless nodes can do without it (VLAN-aware bridges, `br_netfilter`).
     Selftest(Selftest),
-    /// Take away what this program has put on this node: filter, routes, neighbours, settings, hookscripts
+    /// Remove what this program has installed on this node: filter, routes, neighbours, settings, hookscripts
     ///
-    /// Stops the guard first. Without --yes the command only prints what would go. Pools and assignments belong to the
+    /// Stops the guard first. Without --yes the command only prints what would be removed. Pools and assignments belong to the
     /// cluster and stay. `apt remove` runs it with --keep-running.
     Uninstall(Uninstall),
     /// Watch this node and repair drift (the service)
@@ -240,12 +240,13 @@ pub enum Command {
     Deliver,
     /// Run one phase of a guest's life (called by the hookscript)
     Hook(Hook),
-    /// Answer requests of programs: one JSON request a line, one answer a line (the socket's service)
+    /// Answer requests of programs: one JSON object per line (the service behind the API's socket)
     ///
-    /// Reads standard input until it ends, as systemd calls it for a connection to /run/pve-public-ip-api.sock; only root
-    /// and the gateway's user are answered. With --listen it makes a socket and serves it, until a signal ends it.
+    /// systemd runs this command for each connection to /run/pve-public-ip-api.sock. It reads standard input until its
+    /// end, and answers only root and the gateway's user. With --listen it creates a socket of its own and serves it
+    /// until a signal ends it.
     Serve(Serve),
-    /// Make, list and revoke the keys with which callers prove to the gateway who they are
+    /// Create, list and revoke API keys
     #[command(subcommand)]
     Key(KeyCommand),
     /// Print the JSON Schemas of files and answers
@@ -254,9 +255,9 @@ pub enum Command {
         #[arg(value_enum)]
         file: Option<SchemaFile>,
     },
-    /// Explain the code of a problem, a note or a finding: meaning, cause, remedy
+    /// Explain the code of a problem, note or finding: meaning, cause, remedy
     Problem {
-        /// The code, as JSON has it and `doctor` prints it; none: all of them
+        /// The code, as in JSON and in the output of `doctor` [default: list all codes]
         code: Option<String>,
     },
     /// Print a completion script for a shell

@@ -134,13 +134,13 @@ pub struct Release {
     pub(in crate::cli) vmid: Option<Vmid>,
     /// Addresses to release [default: all]
     pub(in crate::cli) addresses: Vec<Prefix>,
-    /// Release what all guests of the cluster hold; without --yes only print it
+    /// Release the addresses of all guests of the cluster; without --yes only print them
     #[arg(long, conflicts_with_all = ["vmid", "addresses", "no_hookscript"])]
     pub(in crate::cli) all: bool,
     /// With --all: only addresses of this pool
     #[arg(long, requires = "all")]
     pub(in crate::cli) pool: Option<PoolName>,
-    /// With --all: do it
+    /// With --all: release the addresses [default: only print them]
     #[arg(long, requires = "all")]
     pub(in crate::cli) yes: bool,
     /// Leave the guest's hookscript as it is

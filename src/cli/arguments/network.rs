@@ -38,8 +38,8 @@ pub enum PartitionCommand {
     /// Plan subnets and VLANs
     ///
     /// Guests are grouped by their tags in Proxmox VE (app-shop, svc-db, zone-critical), or by a file that also
-    /// declares flows. Each group gets a subnet with room to grow, beside whatever is in use. With --plan the plan of
-    /// before is read first: its subnets, and who is in them, stay.
+    /// declares flows. Each group gets an unused subnet with room to grow. With --plan the command reads the saved
+    /// plan first, and keeps its subnets and the guests in them.
     Plan(PartitionPlan),
     /// Compare the three strategies
     ///
@@ -48,9 +48,9 @@ pub enum PartitionCommand {
     Compare(PartitionNeeds),
     /// Check the network: overlaps, host bits, open paths between zones, guests outside their planned subnet
     ///
-    /// Exit status 3 if something should be done; remarks (info) do not count.
+    /// Exit status 3 if something should be done; notes (info) do not count.
     Check {
-        /// A plan that was saved, to compare the network with
+        /// Saved plan to compare the network with
         #[arg(long, value_name = "FILE")]
         plan: Option<PathBuf>,
         /// Where labels and flows come from: `tags`, or a file (JSON, or TOML if its name ends in .toml)
@@ -113,11 +113,11 @@ pub enum PartitionForm {
     Text,
     /// Two flowcharts for Markdown
     Mermaid,
-    /// A graph for Graphviz: as planned
+    /// A graph for Graphviz: the planned network
     Dot,
-    /// A graph for Graphviz: as it is
+    /// A graph for Graphviz: the present network
     DotBefore,
-    /// A shell script that prints commands for Proxmox VE's SDN, and runs them if told to
+    /// A shell script for Proxmox VE's SDN: prints the commands, and runs them on request
     Sdn,
     /// Stanzas for /etc/network/interfaces
     Interfaces,
@@ -175,10 +175,10 @@ pub enum Claim {
 /// `selftest`
 #[derive(Debug, Args)]
 pub struct Selftest {
-    /// Only classes with this in their name or in that of their group
+    /// Only classes whose name, or whose group, contains this text
     #[arg(long, value_name = "TEXT")]
     pub(in crate::cli) class: Option<String>,
-    /// Only topologies with this in their name
+    /// Only topologies whose name contains this text
     #[arg(long, value_name = "TEXT")]
     pub(in crate::cli) topology: Option<String>,
     /// What filters routed traffic [default: nftables; auto is the same here, because a new namespace has no rules]

@@ -13,10 +13,10 @@ use crate::reply::Role;
 /// `serve`
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Make this socket and serve connections to it
+    /// Create this socket and serve connections to it
     #[arg(long, value_name = "SOCKET")]
     pub(in crate::cli) listen: Option<PathBuf>,
-    /// The user, besides root, who is answered; with --listen its group may connect
+    /// User, besides root, whose requests are answered; with --listen the group of this user may connect
     #[arg(long, value_name = "NAME", default_value = crate::serve::USER)]
     pub(in crate::cli) user: String,
 }
@@ -24,13 +24,13 @@ pub struct Serve {
 /// `key ...`
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
-    /// Make a key, and show its secret: nobody can show it again
+    /// Create a key and print its secret, which cannot be shown again
     Add(KeyAdd),
     /// List the keys
     List,
-    /// Revoke a key: it counts no more within two seconds, on every node
+    /// Revoke a key: every node refuses it within two seconds
     Revoke {
-        /// Its name
+        /// Name of the key
         name: String,
         /// Why
         #[command(flatten)]
@@ -41,16 +41,15 @@ pub enum KeyCommand {
 /// `key add`
 #[derive(Debug, Args)]
 pub struct KeyAdd {
-    /// Its name: what is done with it is in the audit log under that name
+    /// Name of the key; the audit log names the key with each change
     pub(in crate::cli) name: String,
-    /// What it may do
+    /// Role of the key: what its holder may do
     #[arg(long, value_enum)]
     pub(in crate::cli) role: Role,
-    /// Only the addresses of this organization can be seen and touched with it
+    /// Limit the key to the addresses of this organization
     #[arg(long, value_name = "ORG", value_parser = name)]
     pub(in crate::cli) organization: Option<String>,
-    /// From when on it counts no more: a time (2027-01-31T00:00:00Z), the end of a day (2027-01-31), or a span from now
-    /// on (90d)
+    /// When the key expires: at a time (2027-01-31T00:00:00Z), at the end of a day (2027-01-31), or after a span (90d)
     #[arg(long, value_name = "TIME")]
     pub(in crate::cli) expires: Option<Span>,
     /// Why
@@ -61,18 +60,18 @@ pub struct KeyAdd {
 /// `conflicts ...`
 #[derive(Debug, Subcommand)]
 pub enum ConflictsCommand {
-    /// List them
+    /// List conflicts
     List {
-        /// Show all, not ten of a kind
+        /// Show all conflicts [default: ten of each kind]
         #[arg(long)]
         all: bool,
     },
     /// Acknowledge conflicts: they no longer block assignments, and are listed last
     Ack {
-        /// Their numbers, as the list shows them
+        /// Numbers of the conflicts, from `conflicts list`
         #[arg(required_unless_present = "all", conflicts_with = "all")]
         ids: Vec<String>,
-        /// All that there are
+        /// Acknowledge all conflicts
         #[arg(long)]
         all: bool,
     },
@@ -83,9 +82,9 @@ pub enum ConflictsCommand {
 pub enum RegistryCommand {
     /// List unusable files of the registry, and whether this node has a copy of each
     Check,
-    /// Give each pool a file of its own (pools/NAME.json), for more addresses than one file holds
+    /// Convert a registry of release 0.1.0: each pool gets a file of its own (pools/NAME.json)
     ///
-    /// The conversion is one step. The command refuses it while a node of the cluster runs a release that cannot read
+    /// New registries have such files from the start. One file of all pools holds about 10,000 addresses. The conversion is one step. The command refuses it while a node of the cluster runs a release that cannot read
     /// such files. Releases before 0.2.0 cannot read the registry afterwards.
     Convert {
         /// Why
@@ -152,8 +151,7 @@ pub struct NodeSet {
     /// Whether the guard listens to the nflog group for conflicts; a group has one listener [default: true]
     #[arg(long, value_name = "BOOL")]
     pub(in crate::cli) watch: Option<bool>,
-    /// The most that the uplink guards of this node do, whatever the pools say: watch counts what they would drop
-    /// [default: on]
+    /// Upper limit for the uplink guards of this node: on (as the pools say), watch (only count) or off [default: on]
     #[arg(long, value_enum, value_name = "MODE")]
     pub(in crate::cli) enforce: Option<Enforce>,
     /// What the programs at guests' ports do: check drops what no rule of nftables can see [default: check]
@@ -183,25 +181,25 @@ impl std::str::FromStr for LogGroup {
 /// `audit`
 #[derive(Debug, Args)]
 pub struct Audit {
-    /// Only about this guest
+    /// Only entries about this guest
     #[arg(long)]
     pub(in crate::cli) vmid: Option<Vmid>,
-    /// Only about this address or prefix and what overlaps it; also shows who held it when
+    /// Only entries about this address or prefix and what overlaps it; also shows who held it when
     #[arg(long)]
     pub(in crate::cli) address: Option<Prefix>,
-    /// Only about this pool
+    /// Only entries about this pool
     #[arg(long)]
     pub(in crate::cli) pool: Option<PoolName>,
-    /// Not before: a day (2026-03-03), a time (2026-03-03T10:00:00Z), or so long ago (2h, 3d)
+    /// Only entries since a day (2026-03-03), a time (2026-03-03T10:00:00Z), or a span ago (2h, 3d)
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub(in crate::cli) since: Option<Span>,
-    /// Not after; of a day, its end
+    /// Only entries until this time; a day includes its end
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub(in crate::cli) until: Option<Span>,
     /// Only the last N entries
     #[arg(long, value_name = "N")]
     pub(in crate::cli) last: Option<usize>,
-    /// Who held the address then
+    /// Show who held the address at this time
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, requires = "address",
         conflicts_with_all = ["vmid", "pool", "since", "until", "last"])]
     pub(in crate::cli) at: Option<Span>,
@@ -221,10 +219,10 @@ pub struct Setup {
 /// `uninstall`
 #[derive(Debug, Args)]
 pub struct Uninstall {
-    /// Take it away [default: only print what would go]
+    /// Remove it [default: only print what would be removed]
     #[arg(long)]
     pub(in crate::cli) yes: bool,
-    /// Leave guests that run bound, and their routes and neighbours, until the node boots
+    /// Keep bindings, routes and neighbours of running guests until the node boots
     #[arg(long)]
     pub(in crate::cli) keep_running: bool,
     /// Why
@@ -257,11 +255,11 @@ pub struct PlanShown {
 pub struct Verify {
     /// Also attack: send forbidden frames on the pools' own bridges, and report what gets through
     ///
-    /// Two ports are plugged into each bridge of a pool for as long as it takes. Every frame is addressed to the second
-    /// of them, so that it reaches no guest, not the node and not the provider, whatever the filter lets through, and
-    /// the bridge learns nothing of it. Every address and MAC that is protected on the node is tried. Needs root and
-    /// `ip`, `bridge` and `nft`. What guests with addresses may not send, and what may not leave by the uplink, cannot
-    /// be tried without them: `selftest` does, with the same rules.
+    /// The command plugs two ports into each bridge of a pool while it runs, and tries every address and MAC that is
+    /// protected on the node. Every frame is addressed to the second port. Even if the filter forwards the frame, it
+    /// reaches no guest, not the node and not the provider, and the bridge learns nothing from it. The command needs
+    /// root and the programs `ip`, `bridge` and `nft`. It cannot try the rules for bound ports and for the uplink;
+    /// `selftest` tries them in namespaces.
     #[arg(long)]
     pub(in crate::cli) active: bool,
     /// Show all findings and notes [default: ten of each kind]
@@ -291,7 +289,7 @@ pub struct Metrics {
 /// `guard`
 #[derive(Debug, Args)]
 pub struct GuardOptions {
-    /// No longer serves metrics, and says what does: the guard listens nowhere
+    /// Deprecated and ignored: the gateway serves metrics
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(in crate::cli) listen: Option<String>,
 }

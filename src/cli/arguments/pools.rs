@@ -98,11 +98,11 @@ pub struct PoolCreate {
     /// How long next-free allocation leaves out a released address: 30m, 1h, 2days; 0: not at all [default: 1h]
     #[arg(long, value_name = "TIME")]
     pub(in crate::cli) cool_down: Option<CoolDown>,
-    /// What becomes of frames that are against the rules because of this pool: on drops them, watch counts them and lets
-    /// them pass, off does nothing [default: on; watch if a guest of any node would lose something]
+    /// How the rules of this pool are applied: on drops spoofed frames, watch only counts them, off does nothing
+    /// [default: on; watch if a guest of any node would lose connectivity]
     #[arg(long, value_enum, value_name = "MODE")]
     pub(in crate::cli) enforce: Option<Enforce>,
-    /// Enforce it, whoever loses something by that
+    /// Enforce the pool even if guests lose connectivity
     #[arg(long)]
     pub(in crate::cli) yes: bool,
     /// Why
@@ -191,14 +191,13 @@ pub struct PoolSet {
     /// How long next-free allocation leaves out a released address: 30m, 1h, 2days; 0: not at all
     #[arg(long, value_name = "TIME")]
     pub(in crate::cli) cool_down: Option<CoolDown>,
-    /// What becomes of frames that are against the rules because of this pool: on drops them, watch counts them and lets
-    /// them pass, off does nothing
+    /// How the rules of this pool are applied: on drops spoofed frames, watch only counts them, off does nothing
     #[arg(long, value_enum, value_name = "MODE")]
     pub(in crate::cli) enforce: Option<Enforce>,
     /// Allow the MACs of all guests that are on the bridge now
     #[arg(long)]
     pub(in crate::cli) allow_present: bool,
-    /// Change it, whoever loses something by that
+    /// Change the pool even if guests lose connectivity
     #[arg(long)]
     pub(in crate::cli) yes: bool,
     /// Why
@@ -233,7 +232,7 @@ pub struct PoolAdd {
     /// Remove the cost
     #[arg(long, conflicts_with = "monthly_cost_cents")]
     pub(in crate::cli) no_monthly_cost: bool,
-    /// Add them, whoever loses something by that
+    /// Add the addresses even if guests lose connectivity
     #[arg(long)]
     pub(in crate::cli) yes: bool,
     /// Why
