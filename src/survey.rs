@@ -293,6 +293,8 @@ fn look_at_files(paths: &Paths) -> Result<Files, Unreadable> {
     let firewall = look_at_firewall(paths, &node.name, &registry);
     let releases = nodes.iter().filter_map(|node| Some((node.clone(), read_release(paths, node)?))).collect();
     let (leftovers, ahead) = look_at_registry(paths, &registry);
+    let is_old = registry.pools.version != POOLS_VERSION && !registry.pools.pools.is_empty();
+    let is_convertible = is_old && registry.broken.is_empty() && node.store.reads_pool_files(&registry).is_ok();
     // What was read while the file system went away is not what it says.
     node.store.check_mounted().map_err(out_of_reach)?;
     let inputs = Inputs { routers: routers::load(paths), ..Inputs::new(node.name, registry, guests) };
@@ -305,6 +307,7 @@ fn look_at_files(paths: &Paths) -> Result<Files, Unreadable> {
         firewall,
         members: look_at_members(paths),
         releases,
+        is_convertible,
         leftovers,
         ahead,
     })
@@ -397,7 +400,7 @@ fn read_release(paths: &Paths, node: &NodeName) -> Option<Release> {
 
 /// Notes for the other nodes what this one runs, where there is a registry. Nothing is written if it is known already.
 pub fn note_release(paths: &Paths, node: &NodeName) -> io::Result<()> {
-    if !paths.pools_file().exists() {
+    if !paths.pools_file().exists() && !paths.pool_files().exists() {
         return Ok(());
     }
     let hookscript = script(paths, VOLUME) == Script::Ready;

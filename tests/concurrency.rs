@@ -319,8 +319,8 @@ fn a_lock_that_expired_is_taken_over() {
 fn a_file_changed_without_the_lock_is_not_overwritten() {
     need(&["strace"]);
     let node = Node::with_pool();
-    let pools = node.tree.path("etc/pve/public-ip/pools.json");
-    let before = node.tree.read("etc/pve/public-ip/pools.json");
+    let file = node.tree.pool_file("ovh-rbx");
+    let (pools, before) = (node.tree.path(&file), node.tree.read(&file));
     // The command stops with the lock in its hands, when it is about to compare the file with what it read.
     let trace = node.tree.path("trace");
     let mut strace = node.net.command("strace");
@@ -348,7 +348,7 @@ fn a_file_changed_without_the_lock_is_not_overwritten() {
         pools.display()
     );
     run.fails(5, &sentence, "run the command again");
-    assert_eq!(node.tree.read("etc/pve/public-ip/pools.json"), edited);
+    assert_eq!(node.tree.read(&file), edited);
     assert!(!node.tree.path(LOCK).exists(), "the lock is still there");
 }
 

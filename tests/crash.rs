@@ -75,12 +75,13 @@ fn release() {
     });
 }
 
-/// The pools' file and that of each guest are written.
+/// Where all pools are in one file: that and those of the pool's guests are written.
 #[test]
-fn pool_set_gateway() {
+fn pool_set_gateway_in_the_file_of_all_pools() {
     killed_everywhere(&Scenario {
         command: "pool set ovh-rbx --gateway4 203.0.113.9",
         prepare: |node| {
+            node.begin_as_before();
             node.run(CREATE).ok();
             node.run("assign 100 203.0.113.10").ok();
             node.run("assign 101 203.0.113.11").ok();
@@ -96,6 +97,7 @@ fn registry_convert() {
     killed_everywhere(&Scenario {
         command: "registry convert",
         prepare: |node| {
+            node.begin_as_before();
             node.run(CREATE).ok();
             node.run("pool create lan --profile generic-bridged --bridge vmbr0 198.18.0.0/29").ok();
             node.run("assign 100 203.0.113.10").ok();
@@ -107,14 +109,13 @@ fn registry_convert() {
     });
 }
 
-/// Where each pool has a file: that of the pool and those of its guests are written.
+/// The files of the pool and of its guests are written.
 #[test]
-fn pool_set_gateway_in_a_file_of_its_own() {
+fn pool_set_gateway() {
     killed_everywhere(&Scenario {
         command: "pool set ovh-rbx --gateway4 203.0.113.9",
         prepare: |node| {
             node.run(CREATE).ok();
-            node.run("registry convert").ok();
             node.run("assign 100 203.0.113.10").ok();
             node.run("assign 101 203.0.113.11").ok();
         },

@@ -321,8 +321,9 @@ fn in_namespace(arguments: &[&str]) -> Output {
     run("unshare", &program)
 }
 
-/// A registry that the program itself has written, as large as its commands can make it.
-fn written_registry() -> (tempfile::TempDir, [(PathBuf, &'static str); 4]) {
+/// A registry that the program itself has written, as large as its commands can make it; the file about the pool `a` is the
+/// first. In version 1 all pools are in one file.
+fn written_registry(version: u64) -> (tempfile::TempDir, [(PathBuf, &'static str); 5]) {
     let node = tempfile::tempdir().expect("a directory");
     let root = node.path();
     for directory in ["etc/pve/nodes/n1/qemu-server", "etc/pve/nodes/n1/lxc", "run"] {
@@ -331,6 +332,11 @@ fn written_registry() -> (tempfile::TempDir, [(PathBuf, &'static str); 4]) {
     std::os::unix::fs::symlink("nodes/n1", root.join("etc/pve/local")).expect("a link");
     let config = "name: web\nhookscript: local:snippets/own.sh\nnet0: virtio=02:00:00:AA:BB:CC,bridge=vmbr0\n";
     fs::write(root.join("etc/pve/nodes/n1/qemu-server/100.conf"), config).expect("a guest");
+    let registry = root.join("etc/pve/public-ip");
+    if version == 1 {
+        fs::create_dir_all(&registry).expect("a directory");
+        fs::write(registry.join("pools.json"), r#"{"version":1,"pools":{}}"#).expect("an empty registry");
+    }
     for arguments in [
         "pool create a --profile generic-bridged --bridge vmbr0 --gateway4 203.0.113.1 --gateway6 2001:db8::1 203.0.113.10/32 2001:db8::10/128",
         "pool create b --profile ovh-bridged --bridge vmbr0",
@@ -344,15 +350,18 @@ fn written_registry() -> (tempfile::TempDir, [(PathBuf, &'static str); 4]) {
         let output = in_namespace(&arguments);
         assert!(output.status.success(), "{arguments:?}: {}", both(&output));
     }
-    let registry = root.join("etc/pve/public-ip");
     let file = registry.join("nodes/n1.json");
     fs::create_dir_all(registry.join("nodes")).expect("a directory");
     // The only file that people write; the program reads it below.
     fs::write(&file, r#"{ "version": 1, "uplinks": ["eno1", "bond0"] }"#).expect("settings of the node");
     let output = in_namespace(&["--root", &root.to_string_lossy(), "show", "100"]);
     assert!(output.status.success(), "{}", both(&output));
+    let (all, one) =
+        ((registry.join("pools.json"), "schema/pools.json"), (registry.join("pools/a.json"), "schema/pool.json"));
+    assert_eq!(one.0.exists(), version == 2);
     let files = [
-        (registry.join("pools.json"), "schema/pools.json"),
+        if version == 1 { all.clone() } else { one },
+        all,
         (registry.join("guests/100.json"), "schema/guest.json"),
         (file, "schema/node.json"),
         (registry.join("released.json"), "schema/released.json"),
@@ -369,8 +378,9 @@ fn check_schema(schema: &str, instance: &Path) -> Output {
 
 #[test]
 fn schemas_accept_what_the_program_writes() {
-    let (node, files) = written_registry();
-    for (path, schema) in files {
+    let (_old, before) = written_registry(1);
+    let (node, files) = written_registry(2);
+    for (path, schema) in before.into_iter().chain(files) {
         // The checker also checks the schema itself against its meta-schema.
         let output = check_schema(schema, &path);
         assert!(output.status.success(), "{} against {schema}: {}", path.display(), both(&output));
@@ -387,11 +397,22 @@ fn schemas_accept_what_the_program_writes() {
 
 #[test]
 fn schemas_refuse_what_the_program_refuses() {
-    let (node, [(pools, _), (guest, _), (settings, _), (released, _)]) = written_registry();
+    for version in [1, 2] {
+        are_refused(version);
+    }
+}
+
+fn are_refused(version: u64) {
+    let (node, [(pool, schema), _, (guest, _), (settings, _), (released, _)]) = written_registry(version);
+    let [bridge, profile, colour] = if version == 1 {
+        ["/pools/a/bridge", "/pools/a/profile", "/pools/a/colour"]
+    } else {
+        ["/bridge", "/profile", "/colour"]
+    };
     let cases: [(&Path, &str, &str, Value, &str); 8] = [
-        (&pools, "schema/pools.json", "/pools/a/bridge", 7.into(), "7 is not of type 'string'"),
-        (&pools, "schema/pools.json", "/pools/a/profile", "ovh".into(), "'ovh' is not"),
-        (&pools, "schema/pools.json", "/pools/a/colour", "red".into(), "'colour' was unexpected"),
+        (&pool, schema, bridge, 7.into(), "7 is not of type 'string'"),
+        (&pool, schema, profile, "ovh".into(), "'ovh' is not"),
+        (&pool, schema, colour, "red".into(), "'colour' was unexpected"),
         (&guest, "schema/guest.json", "/vmid", "hundred".into(), "'hundred' is not of type"),
         (&guest, "schema/guest.json", "/interfaces/net0/addresses", Value::Null, "None is not of type 'array'"),
         (&guest, "schema/guest.json", "/interfaces/net0/colour", "red".into(), "'colour' was unexpected"),

@@ -64,6 +64,7 @@ fn healthy() -> Facts {
         firewall: Firewall::default(),
         members: Ok(Members { quorate: true, offline: BTreeSet::new() }),
         releases: BTreeMap::new(),
+        is_convertible: false,
         leftovers: Vec::new(),
         ahead: None,
     };
@@ -745,6 +746,12 @@ const FOUND: &[Row] = &[
         |facts| facts.files().members = Ok(Members { quorate: true, offline: BTreeSet::from([node("n2")]) }),
         "node n2 does not answer",
         "`pvecm status`",
+    ),
+    (
+        "registry-format-old",
+        |facts| facts.files().is_convertible = true,
+        "all pools are in one file",
+        "`pve-public-ip registry convert`",
     ),
     (
         "registry-leftover",

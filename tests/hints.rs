@@ -118,13 +118,9 @@ const SITUATIONS: &[Situation] = &[
     (
         "a pool without the address",
         |node| {
-            let file = "etc/pve/public-ip/pools.json";
-            let mut pools: serde_json::Value = serde_json::from_str(&node.tree.read(file)).unwrap();
-            pools["pools"]["ovh-rbx"]["addresses"]
-                .as_array_mut()
-                .unwrap()
-                .retain(|entry| entry["address"] != "203.0.113.10");
-            node.tree.write(file, pools.to_string());
+            node.tree.edit_pool("ovh-rbx", |pool| {
+                pool["addresses"].as_array_mut().unwrap().retain(|entry| entry["address"] != "203.0.113.10");
+            });
         },
         "hook 100 pre-start",
     ),
@@ -244,7 +240,7 @@ const ABOUT: &[Told] = &[
         "a file of the registry that is damaged, in its own list",
         |node| {
             node.run("apply").ok();
-            node.tree.write("etc/pve/public-ip/pools.json", "");
+            node.tree.write(&node.tree.pool_file("ovh-rbx"), "");
         },
         "registry check",
         "is empty",
@@ -384,10 +380,7 @@ const ABOUT: &[Told] = &[
     (
         "a MAC that was learnt of the provider, and written by hand",
         |node| {
-            let file = "etc/pve/public-ip/pools.json";
-            let mut pools: serde_json::Value = serde_json::from_str(&node.tree.read(file)).unwrap();
-            pools["pools"]["ovh-rbx"]["addresses"][0]["mac"] = "02:00:00:aa:bb:77".into();
-            node.tree.write(file, pools.to_string());
+            node.tree.edit_pool("ovh-rbx", |pool| pool["addresses"][0]["mac"] = "02:00:00:aa:bb:77".into());
         },
         "verify",
         "the provider bound 203.0.113.10 to MAC",
@@ -433,6 +426,19 @@ const ABOUT: &[Told] = &[
         },
         "assign 101 203.0.113.40 --set-mac --no-hookscript",
         "is that of guest 102 net0 already",
+    ),
+    (
+        "all pools in one file",
+        |node| {
+            let mut pool: serde_json::Value =
+                serde_json::from_str(&node.tree.read(&node.tree.pool_file("ovh-rbx"))).unwrap();
+            pool.as_object_mut().unwrap().retain(|key, _| !["version", "name"].contains(&key.as_str()));
+            let pools = serde_json::json!({"version": 1, "pools": {"ovh-rbx": pool}});
+            std::fs::remove_dir_all(node.tree.path("etc/pve/public-ip/pools")).unwrap();
+            node.tree.write("etc/pve/public-ip/pools.json", pools.to_string());
+        },
+        "doctor",
+        "registry-format-old",
     ),
     (
         "a file that a writer left",

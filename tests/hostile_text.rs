@@ -176,12 +176,12 @@ fn no_text_of_others_acts_on_a_terminal() {
 #[test]
 fn broken_files_are_named_harmlessly() {
     let node = scene();
-    for file in ["guests/100.json", "guests/101.json", "pools.json"] {
+    for file in ["guests/100.json", "guests/101.json", "pools.json", "pools/ovh-rbx.json"] {
         edit(&node, &format!("etc/pve/public-ip/{file}"), |value| value[LINES] = LINES.into());
         try_all(&node, &[]);
     }
     for text in [format!("{{\"{WORD}\": "), format!("{{\"version\": \"{WORD}\"}}"), WORD.to_owned()] {
-        for file in ["guests/101.json", "nodes/n1.json", "released.json", "pools.json"] {
+        for file in ["guests/101.json", "nodes/n1.json", "released.json", "pools.json", "pools/ovh-rbx.json"] {
             node.tree.write(&format!("etc/pve/public-ip/{file}"), &text);
         }
         node.tree.write(&format!("etc/pve/public-ip/guests/{WORD}.json"), &text);

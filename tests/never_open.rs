@@ -109,7 +109,17 @@ fn a_bridge_that_is_still_to_come_is_no_obstacle_to_a_pool() {
 /// A node with an uplink and a pool whose guard keeps back MACs that the provider does not know; guest 100 runs, 101 is
 /// off, 666 holds nothing.
 fn guarded() -> Node {
+    guarded_on(Node::new())
+}
+
+/// The same with all pools in one file.
+fn guarded_as_before() -> Node {
     let node = Node::new();
+    node.begin_as_before();
+    guarded_on(node)
+}
+
+fn guarded_on(node: Node) -> Node {
     node.net.sh(
         "ip link add eno1 type veth peer name provider && ip link set eno1 master vmbr0 up && ip link set provider up",
     );
@@ -130,13 +140,18 @@ fn guarded() -> Node {
 
 /// How a file of the registry may be found: what it is changed to, and what is said of it.
 fn spoilt(good: &str) -> Vec<(Option<String>, &'static str)> {
+    let with_version = |version: &str| {
+        let document: serde_json::Value = serde_json::from_str(good).unwrap();
+        let now = [format!("\"version\": {}", document["version"]), format!("\"version\":{}", document["version"])];
+        now.iter().fold(good.to_owned(), |text, now| text.replacen(now, &format!("\"version\":{version}"), 1))
+    };
     vec![
         (Some(good.replacen('"', "", 1)), "is not valid JSON"),
         (Some(good.replacen("\"version\"", "\"future_key\": 1, \"version\"", 1)), "has an unknown key `future_key`"),
         (Some(good[..good.len() / 2].to_owned()), "is not valid JSON"),
         (Some(String::new()), "is empty"),
-        (Some(good.replacen("\"version\": 1", "\"version\": \"1\"", 1)), "is not valid: version"),
-        (Some(good.replacen("\"version\": 1", "\"version\": 9", 1)), "has version 9, but pve-public-ip"),
+        (Some(with_version("\"1\"")), "is not valid: version"),
+        (Some(with_version("9")), "has version 9, but pve-public-ip"),
         (Some("[]".to_owned()), "has something else than a JSON object in it"),
         // Something that is no file at all.
         (None, "cannot be read: not a regular file"),
@@ -161,8 +176,9 @@ fn reboot(node: &Node) {
 
 #[test]
 fn whatever_cannot_be_read_protects_as_it_did_last_and_is_said_by_every_command() {
-    for file in ["pools.json", "guests/101.json", "released.json", "nodes/n1.json"] {
-        let node = guarded();
+    let all = [(false, "pools.json"), (true, "pools/hz.json"), (true, "guests/101.json"), (true, "released.json")];
+    for (is_apart, file) in all.into_iter().chain([(true, "nodes/n1.json")]) {
+        let node = if is_apart { guarded() } else { guarded_as_before() };
         node.run("node set --uplink eno1").ok();
         if file == "released.json" {
             node.run("release 101 --no-hookscript").ok();
@@ -238,24 +254,36 @@ fn a_guest_whose_own_file_cannot_be_read_does_not_start() {
 
 #[test]
 fn a_guest_starts_by_what_was_known_of_the_pools_and_is_told_so() {
-    let node = guarded();
-    node.tree.write("etc/pve/public-ip/pools.json", "{");
-    let run = node.run("hook 101 pre-start").ok();
-    assert!(run.err.contains("is not valid JSON") && run.err.contains("counts for guest 101"), "{run}");
-    let again = node.run("hook 101 pre-start").ok();
-    assert!(again.err.contains("is not valid JSON"), "said at every start: {again}");
-    std::fs::remove_dir_all(node.tree.path("var/lib/pve-public-ip/last-good")).unwrap();
-    node.run("hook 101 pre-start").fails_with(1, &["is not valid JSON", "hint: "]);
+    for (node, file) in [
+        (guarded_as_before(), "pools.json"),
+        (guarded(), "pools/hz.json"),
+        // The file that says where the pools are.
+        (guarded(), "pools.json"),
+    ] {
+        node.tree.write(&format!("etc/pve/public-ip/{file}"), "{");
+        let run = node.run("hook 101 pre-start").ok();
+        assert!(run.err.contains("is not valid JSON") && run.err.contains("counts for guest 101"), "{file}: {run}");
+        let again = node.run("hook 101 pre-start").ok();
+        assert!(again.err.contains("is not valid JSON"), "said at every start: {again}");
+        std::fs::remove_dir_all(node.tree.path("var/lib/pve-public-ip/last-good")).unwrap();
+        node.run("hook 101 pre-start").fails_with(1, &["is not valid JSON", "hint: "]);
+    }
 }
 
 #[test]
 fn pools_of_which_nothing_is_known_leave_nobody_out_by_the_uplink() {
-    let node = guarded();
-    let pools = node.tree.read("etc/pve/public-ip/pools.json");
-    for content in [pools.replace('[', ""), "{".to_owned(), pools.replacen('{', "", 1)] {
-        node.tree.write("etc/pve/public-ip/pools.json", content);
+    nothing_is_known(&guarded_as_before(), "pools.json");
+    nothing_is_known(&guarded(), "pools/hz.json");
+    nothing_is_known(&guarded(), "pools.json");
+}
+
+fn nothing_is_known(node: &Node, name: &str) {
+    let file = format!("etc/pve/public-ip/{name}");
+    let pools = node.tree.read(&file);
+    for content in [pools.replace('[', "").replace('}', ""), "{".to_owned(), pools.replacen('{', "", 1)] {
+        node.tree.write(&file, content);
         std::fs::remove_dir_all(node.tree.path("var/lib/pve-public-ip/last-good")).unwrap();
-        reboot(&node);
+        reboot(node);
         let apply = node.run("apply");
         assert_eq!(apply.code, 4, "{apply}");
         assert!(apply.out.contains("guests without addresses are cut off from the uplinks of vmbr0"), "{apply}");
@@ -266,12 +294,12 @@ fn pools_of_which_nothing_is_known_leave_nobody_out_by_the_uplink() {
         assert_eq!(known, ["\"eno1\" . 02:00:00:aa:bb:00", "\"eno1\" . 02:00:00:aa:bb:01"]);
         let list = node.run("pool list");
         assert!(list.code == 4 && list.out.starts_with("the pools cannot be read"), "{list}");
-        node.run("pool show hz").fails_with(4, &["pools.json"]);
+        node.run("pool show hz").fails_with(4, &[name]);
         assert_eq!(node.run("list --output-format json").json()["assignments"].as_array().unwrap().len(), 2);
         // It stays so, and ends with the fault.
         let again = node.run("apply");
         assert!(again.code == 4 && node.net.set("guard_enforce") == ["\"eno1\""], "{again}");
-        node.tree.write("etc/pve/public-ip/pools.json", &pools);
+        node.tree.write(&file, &pools);
         node.run("apply").ok();
         assert!(node.net.set("uplink_registered").contains(&"\"eno1\" . 02:00:00:aa:bb:01".to_owned()));
         node.is_in_line();
@@ -296,27 +324,26 @@ fn a_list_of_guests_that_cannot_be_read_is_not_an_empty_one() {
 
 #[test]
 fn a_removed_pools_file_is_missed() {
-    let node = guarded();
-    let before = node.net.filter();
-    std::fs::remove_file(node.tree.path("etc/pve/public-ip/pools.json")).unwrap();
-    reboot(&node);
-    let apply = node.run("apply");
-    assert!(
-        apply.code == 4 && apply.out.contains("does not exist, although guests hold addresses of its pools"),
-        "{apply}"
-    );
-    node.run("hook 100 pre-start").ok();
-    node.run("hook 100 post-start").ok();
-    assert!(node.net.filter() == before, "{apply}");
-    node.run("registry restore pools.json").ok();
-    node.is_in_line();
+    for (node, file, of) in [(guarded_as_before(), "pools.json", "its pools"), (guarded(), "pools/hz.json", "the pool")]
+    {
+        let before = node.net.filter();
+        std::fs::remove_file(node.tree.path(&format!("etc/pve/public-ip/{file}"))).unwrap();
+        reboot(&node);
+        let apply = node.run("apply");
+        let said = format!("{file}` does not exist, although guests hold addresses of {of}");
+        assert!(apply.code == 4 && apply.out.contains(&said), "{apply}");
+        node.run("hook 100 pre-start").ok();
+        node.run("hook 100 post-start").ok();
+        assert!(node.net.filter() == before, "{apply}");
+        node.run(&format!("registry restore {file}")).ok();
+        node.is_in_line();
+    }
 }
 
 #[test]
 fn a_key_of_a_newer_release_is_told_from_a_typing_error() {
     let node = guarded();
-    let pools = node.tree.read("etc/pve/public-ip/pools.json");
-    node.tree.write("etc/pve/public-ip/pools.json", pools.replacen("\"bridge\"", "\"future_key\": 1, \"bridge\"", 1));
+    node.tree.edit_pool("hz", |pool| pool["future_key"] = 1.into());
     let verify = node.run("verify");
     assert!(verify.out.contains("if a newer release wrote it, upgrade this node"), "{verify}");
     assert!(!verify.out.contains("remove it"), "{verify}");

@@ -12,7 +12,17 @@ const DMZ: &str = "etc/pve/public-ip/pools/dmz.json";
 
 /// Guest 100 holds an address of `lan`, guest 101 one of `dmz`.
 fn held() -> Node {
+    filled(Node::new())
+}
+
+/// The same in version 1 of the format.
+fn held_as_before() -> Node {
     let node = Node::new();
+    node.begin_as_before();
+    filled(node)
+}
+
+fn filled(node: Node) -> Node {
     node.run("pool create lan --profile generic-bridged --bridge vmbr0 --gateway4 198.18.0.1 198.18.0.0/29").ok();
     node.run("pool create dmz --profile generic-bridged --bridge vmbr0 --gateway4 198.18.1.1 198.18.1.0/29").ok();
     node.run("assign 100 198.18.0.2 --no-hookscript --no-probe").ok();
@@ -20,10 +30,85 @@ fn held() -> Node {
     node
 }
 
-fn converted() -> Node {
-    let node = held();
-    node.run("registry convert").ok();
-    node
+#[test]
+fn a_registry_begins_with_a_file_for_each_pool() {
+    let node = Node::new();
+    let run = node.changes_nothing("registry convert --dry-run").ok();
+    assert!(run.out.contains("each pool has a file of its own already"), "{run}");
+    let node = filled(node);
+    let marker: serde_json::Value = serde_json::from_str(&node.tree.read(POOLS)).unwrap();
+    assert_eq!(marker, serde_json::json!({"version": 2, "pools": {}}));
+    assert!(exists(&node, LAN) && exists(&node, DMZ));
+    let doctor = node.run("doctor");
+    assert!(!doctor.out.contains("registry-format-old"), "{doctor}");
+    node.is_in_line();
+}
+
+/// What is known of another node when the first pool is made, and the version in which the registry begins.
+const OTHERS: &[(&str, &str, u64)] = &[
+    ("releases/n2.json", r#"{"release":"0.1.0","hookscript":true}"#, 1),
+    ("releases/n2.json", r#"{"release":"0.1.9~rc1","hookscript":true}"#, 1),
+    ("releases/n2.json", r#"{"release":"0.2.0","hookscript":true}"#, 2),
+    ("releases/n2.json", r#"{"release":"0.2.0~rc1","hookscript":true,"later":1}"#, 2),
+    ("releases/n2.json", r#"{"release":"1.10.0"}"#, 2),
+    // Whoever notes something has the program, and of unknown age.
+    ("releases/n2.json", "{", 1),
+    ("releases/n2.json", "", 1),
+    ("releases/n2.json", r#"{"release":"unknown"}"#, 1),
+    ("releases/n2.json", r#"{"release":7}"#, 1),
+    ("nodes/n2.json", r#"{"version":1,"uplinks":["eno1"]}"#, 1),
+    ("nodes/n2.json", "{", 1),
+    // n3 is no node of this cluster, and n1 is this one.
+    ("releases/n3.json", r#"{"release":"0.1.0","hookscript":true}"#, 2),
+    ("releases/n1.json", r#"{"release":"0.1.0","hookscript":true}"#, 2),
+    ("nodes/n1.json", r#"{"version":1,"uplinks":["eno1"]}"#, 2),
+    ("releases/n2.json.tmp.n2.7", r#"{"release":"0.1.0"}"#, 2),
+    ("releases/readme", "", 2),
+];
+
+#[test]
+fn a_registry_begins_as_every_node_can_read_it() {
+    for (file, content, version) in OTHERS {
+        let node = Node::new();
+        std::fs::create_dir_all(node.tree.path("etc/pve/nodes/n2/qemu-server")).unwrap();
+        node.tree.write(&format!("etc/pve/public-ip/{file}"), content);
+        node.run("pool create lan --profile generic-bridged --bridge vmbr0 198.18.0.0/29").ok();
+        let pools: serde_json::Value = serde_json::from_str(&node.tree.read(POOLS)).unwrap();
+        assert_eq!(pools["version"], *version, "{file}: {content}");
+        assert_eq!(exists(&node, LAN), *version == 2, "{file}: {content}");
+        node.is_in_line();
+        let doctor = node.run("doctor");
+        assert!(!doctor.out.contains("registry-format-old"), "{file}: {content}: {doctor}");
+        // It stays as it is, until somebody asks.
+        node.tree.write("etc/pve/public-ip/releases/n2.json", r#"{"release":"0.2.0","hookscript":true}"#);
+        node.run("pool create dmz --profile generic-bridged --bridge vmbr0 198.18.1.0/29").ok();
+        assert_eq!(exists(&node, DMZ), *version == 2, "{file}: {content}");
+        let doctor = node.run("doctor");
+        assert_eq!(doctor.out.contains("registry-format-old"), *version == 1, "{file}: {content}: {doctor}");
+        if *version == 1 {
+            assert!(doctor.out.contains("`pve-public-ip registry convert`"), "{doctor}");
+            node.run("registry convert").ok();
+            assert!(exists(&node, LAN) && exists(&node, DMZ));
+            let doctor = node.run("doctor");
+            assert!(!doctor.out.contains("registry-format-old"), "{doctor}");
+        }
+    }
+}
+
+#[test]
+fn a_registry_that_was_emptied_begins_anew() {
+    let node = held_as_before();
+    for guest in [100, 101] {
+        node.run(&format!("release {guest}")).ok();
+    }
+    node.run("pool remove lan").ok();
+    node.run("pool remove dmz").ok();
+    let pools: serde_json::Value = serde_json::from_str(&node.tree.read(POOLS)).unwrap();
+    assert_eq!(pools["version"], 1, "one that is there keeps its format");
+    std::fs::remove_dir_all(node.tree.path("etc/pve/public-ip")).unwrap();
+    node.run("pool create lan --profile generic-bridged --bridge vmbr0 198.18.0.0/29").ok();
+    assert!(exists(&node, LAN));
+    node.is_in_line();
 }
 
 fn exists(node: &Node, path: &str) -> bool {
@@ -32,7 +117,7 @@ fn exists(node: &Node, path: &str) -> bool {
 
 #[test]
 fn a_conversion_changes_nothing_but_the_files() {
-    let node = held();
+    let node = held_as_before();
     let (pools, filter) = (node.run("pool show lan --output-format json").ok().out, node.net.filter());
     node.changes_nothing("registry convert --dry-run").ok();
     let run = node.run("registry convert").ok();
@@ -64,7 +149,7 @@ fn a_conversion_changes_nothing_but_the_files() {
 
 #[test]
 fn an_older_node_is_named_before_anything_is_written() {
-    let node = held();
+    let node = held_as_before();
     let n2 = |text: &str| node.tree.write("etc/pve/public-ip/releases/n2.json", text);
     std::fs::create_dir_all(node.tree.path("etc/pve/nodes/n2/qemu-server")).unwrap();
     n2(r#"{"release":"0.1.0","hookscript":true}"#);
@@ -84,7 +169,7 @@ fn an_older_node_is_named_before_anything_is_written() {
 
 #[test]
 fn a_spoilt_file_is_its_own_pools_trouble() {
-    let node = converted();
+    let node = held();
     let (before, lan) = (node.net.filter(), node.tree.read(LAN));
     node.run("apply").ok();
     for content in
@@ -120,7 +205,7 @@ fn a_spoilt_file_is_its_own_pools_trouble() {
 
 #[test]
 fn two_files_with_the_same_addresses_count_as_they_were() {
-    let node = converted();
+    let node = held();
     let (before, lan) = (node.net.filter(), node.tree.read(LAN));
     node.run("apply").ok();
     node.tree.write(LAN, lan.replace("198.18.0.0/29", "198.18.0.0/15"));
@@ -138,7 +223,7 @@ fn two_files_with_the_same_addresses_count_as_they_were() {
 
 #[test]
 fn what_says_where_the_pools_are_may_be_lost() {
-    let node = converted();
+    let node = held();
     let (before, marker) = (node.net.filter(), node.tree.read(POOLS));
     node.run("apply").ok();
     std::fs::remove_file(node.tree.path(POOLS)).unwrap();
@@ -162,7 +247,7 @@ fn what_says_where_the_pools_are_may_be_lost() {
 
 #[test]
 fn version_1_counts_alone() {
-    let node = held();
+    let node = held_as_before();
     node.tree.write(LAN, "{");
     node.is_in_line();
     node.run("pool add lan 198.18.2.0/29").ok();
@@ -175,7 +260,7 @@ fn version_1_counts_alone() {
 
 #[test]
 fn a_file_of_entries_is_taken_in_whole_or_not_at_all() {
-    let node = converted();
+    let node = held();
     node.run("pool add lan 198.18.2.1 198.18.2.2 --monthly-cost-cents 170").ok();
     node.run("assign 100 198.18.2.1 --no-hookscript --no-probe").ok();
     let file = node.tree.path("new.csv");

@@ -5,6 +5,7 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -20,8 +21,12 @@ fn noted(node: &Node, release: &str) {
 }
 
 fn holder() -> Node {
-    let node = Node::with_pool();
+    holding(Node::new())
+}
+
+fn holding(node: Node) -> Node {
     std::fs::create_dir_all(node.tree.path("etc/pve/nodes/n2/qemu-server")).unwrap();
+    node.run(common::CREATE).ok();
     node.run("assign 100 203.0.113.10 2001:db8:0:1::10 --no-hookscript").ok();
     node
 }
@@ -71,7 +76,7 @@ fn a_node_that_has_noted_nothing_counts_as_old_where_guests_hold_addresses() {
     node.run("assign 300 203.0.113.12 --no-hookscript").ok();
     node.changes_nothing("set 100 --router-advertisements true").fails(
         1,
-        "cannot change guest 100: node n2 has guests with addresses and has not noted which release it runs, and a release before \
+        "cannot change guest 100: node n2 uses this registry, but has not noted which release it runs, and a release before \
          0.2.0 cannot read `router_advertisements`: it would refuse to start the guests of the file that has it",
         "on n2: `pve-public-ip apply`, which from release 0.2.0 on notes the release there",
     );
@@ -81,7 +86,7 @@ fn a_node_that_has_noted_nothing_counts_as_old_where_guests_hold_addresses() {
     node.run("set 100 --router-advertisements default").ok();
     let with = r#"{"nodename":"n1","version":1,"nodelist":{"n1":{"id":1,"online":1},"n2":{"id":2,"online":0}}}"#;
     node.tree.write("etc/pve/.members", with);
-    node.run("set 100 --router-advertisements true").fails_with(1, &["node n2 has guests"]);
+    node.run("set 100 --router-advertisements true").fails_with(1, &["node n2 uses this registry"]);
 }
 
 /// Every key of a document with its place as the list has it: what names things is a star.
@@ -106,7 +111,11 @@ fn places(file: &str, at: &Value, path: &str, found: &mut BTreeSet<String>) {
 
 #[test]
 fn nothing_newer_is_written_unless_somebody_says_so() {
-    let node = holder();
+    let node = Node::new();
+    noted(&node, "0.1.0");
+    let node = holding(node);
+    // From here on nothing would be refused: what is not written is not written unasked.
+    noted(&node, "0.2.0");
     for command in [
         "assign 101 203.0.113.11 --no-hookscript --organization acme",
         "assign 200 203.0.113.12 --no-hookscript --cloud-init off",
@@ -137,37 +146,70 @@ fn nothing_newer_is_written_unless_somebody_says_so() {
     assert!(found.len() > 35, "{found:?}");
 }
 
-/// A registry as release 0.1.0 wrote it, with every key that it had.
-#[test]
-fn what_the_first_release_wrote_is_read_and_kept() {
+/// A registry in this version of the format, with every key that its first release had: `tests/golden/registry`. Both are read
+/// for ever, so no file there is ever changed.
+fn golden(version: u64) -> Node {
+    fn copy(from: &Path, node: &Node, to: &str) {
+        for entry in std::fs::read_dir(from).unwrap() {
+            let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
+            let to = format!("{to}/{}", name.to_str().unwrap());
+            if path.is_dir() { copy(&path, node, &to) } else { node.tree.write(&to, std::fs::read(&path).unwrap()) }
+        }
+    }
     let node = Node::new();
-    let registry = |file: &str| format!("etc/pve/public-ip/{file}");
-    let pools = r#"{"version":1,"pools":{"a":{"profile":"generic-bridged","bridge":"vmbr0","gateway4":"203.0.113.1","gateway6":"fe80::1",
-        "gateway_mac":"02:00:00:00:00:01","guest_routers":true,"uplink_guard":"enforce","allowed_macs":["02:00:00:00:00:77"],
-        "probe":"never","cool_down":"2h","addresses":[{"address":"203.0.113.10/32","mac":"02:00:00:aa:bb:00","gateway":"203.0.113.1",
-        "monthly_cost_cents":170},{"address":"2001:db8:0:1::/64"}]}}}"#;
-    node.tree.write(&registry("pools.json"), pools);
-    let guest = r#"{"version":1,"vmid":100,"hookscript":"local:snippets/own","cloud_init":{"check":"warn","os":"alpine","before":{"net0":"ip=dhcp"}},
-        "interfaces":{"net0":{"mac":"02:00:00:aa:bb:00","dhcp":false,"any_destination":true,"trunk":[10],"any_link_local":true,
-        "link_local":["fe80::5"],"addresses":[{"address":"203.0.113.10/32","pool":"a","gateway":"203.0.113.1","organization":"acme",
-        "assigned_at":"2026-11-22T10:00:00Z"}]}}}"#;
-    node.tree.write(&registry("guests/100.json"), guest);
-    node.tree.write(
-        &registry("released.json"),
-        r#"{"version":1,"addresses":{"203.0.113.99/32":{"at":"2026-11-22T10:00:00Z","vmid":101,"pool":"a"}}}"#,
-    );
-    node.tree.write(
-        &registry("nodes/n1.json"),
-        r#"{"version":1,"uplinks":["eno1"],"route_uplink":"vmbr0","log_group":9,"watch":false,"metrics_directory":"/tmp",
-        "metrics_seconds":60,"alert_mail":"root","alert_exec":"/bin/true","alert_attempts":5,"backend":"nftables"}"#,
-    );
-    let run = node.run("registry check");
-    assert_eq!(run.code, 0, "{run}");
-    node.run("set 100 --dhcp true").ok();
-    let now: Value = serde_json::from_str(&node.tree.read(&registry("guests/100.json"))).unwrap();
-    let mut expected: Value = serde_json::from_str(guest).unwrap();
-    expected["interfaces"]["net0"].as_object_mut().unwrap().remove("dhcp");
-    // The first release reads this spelling, too.
-    expected["interfaces"]["net0"]["addresses"][0]["address"] = "203.0.113.10".into();
-    assert_eq!(now, expected, "what was not named is as it was");
+    copy(&golden_files(version), &node, "etc/pve/public-ip");
+    node
+}
+
+fn golden_files(version: u64) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/registry/version-{version}"))
+}
+
+#[test]
+fn what_any_release_wrote_is_read_alike_and_kept() {
+    let looks = [
+        "pool show a",
+        "pool show lan",
+        "pool list",
+        "show 100",
+        "list",
+        "list --free",
+        "who 203.0.113.99",
+        "node show",
+    ];
+    let mut seen: Vec<Vec<Value>> = Vec::new();
+    for version in [1, 2] {
+        let node = golden(version);
+        node.run("registry check").ok();
+        let look = |command: &&str| node.run(&format!("{command} --output-format json")).ok().json();
+        seen.push(looks.iter().map(look).collect());
+        let before = node.tree.registry();
+        node.run("set 100 --dhcp true").ok();
+        let mut now = node.tree.registry();
+        let path = node.tree.path("etc/pve/public-ip/guests/100.json");
+        let [old, new] = [&before[&path], &now[&path]].map(|bytes| serde_json::from_slice::<Value>(bytes).unwrap());
+        let mut expected = old;
+        expected["interfaces"]["net0"].as_object_mut().unwrap().remove("dhcp");
+        // The first release reads this spelling, too.
+        expected["interfaces"]["net0"]["addresses"][0]["address"] = "203.0.113.10".into();
+        assert_eq!(new, expected, "what was not named is as it was");
+        now.insert(path.clone(), before[&path].clone());
+        now.retain(|path, _| before.contains_key(path));
+        assert!(now == before, "version {version}: another file has changed");
+        // A pool is changed in the format that is there.
+        node.run("pool add lan 198.51.100.65").ok();
+        assert!(node.tree.read(&node.tree.pool_file("lan")).contains("198.51.100.65"));
+        assert_eq!(node.tree.path("etc/pve/public-ip/pools").exists(), version == 2);
+    }
+    assert_eq!(seen[0], seen[1]);
+}
+
+#[test]
+fn version_1_becomes_version_2_as_it_was_kept() {
+    let node = golden(1);
+    node.run("registry convert").ok();
+    for file in ["pools.json", "pools/a.json", "pools/lan.json", "guests/100.json", "released.json", "nodes/n1.json"] {
+        let kept = std::fs::read_to_string(golden_files(2).join(file)).unwrap();
+        assert_eq!(node.tree.read(&format!("etc/pve/public-ip/{file}")), kept, "{file}");
+    }
 }

@@ -487,7 +487,7 @@ fn a_connection_stands_on_what_others_have_written_since() {
     assert_eq!(two.ask("deallocate", json!({"address": "203.0.113.13"}))["done"]["changed"], true);
     assert_eq!(holder(&one.ask("allocate", give("mail"))), 102);
     // A file that goes, one that cannot be read, and one that is there again.
-    let pools = node.tree.path("etc/pve/public-ip/pools.json");
+    let pools = node.tree.path(&node.tree.pool_file("ovh-rbx"));
     let known = fs::read(&pools).unwrap();
     fs::remove_file(&pools).unwrap();
     assert_eq!(code(&two.ask("allocate", json!({"vps_id": "shop", "address": "203.0.113.13"}))), "registry-broken");

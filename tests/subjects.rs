@@ -534,11 +534,9 @@ fn a_pool_that_is_too_large_for_the_filter() {
     node.changes_nothing("pool add ovh-rbx 10.0.0.0/8")
         .fails_with(1, &["cannot add 10.0.0.0/8 to pool `ovh-rbx`: all pools together"]);
     // Whoever edits the file can still do it.
-    let file = node.tree.read("etc/pve/public-ip/pools.json");
-    let mut pools: serde_json::Value = serde_json::from_str(&file).unwrap();
-    pools["pools"]["lan"] = serde_json::json!(
-        {"profile": "generic-bridged", "bridge": "vmbr0", "addresses": [{"address": "10.0.0.0/8"}]});
-    node.tree.write("etc/pve/public-ip/pools.json", pools.to_string());
+    let pool = serde_json::json!({"version": 2, "name": "lan", "profile": "generic-bridged", "bridge": "vmbr0",
+        "addresses": [{"address": "10.0.0.0/8"}]});
+    node.tree.write("etc/pve/public-ip/pools/lan.json", pool.to_string());
     node.net.sh("nft delete table bridge pve-public-ip");
     start(&node, 100, "tap100i0");
     let verify = node.run("verify").fails_with(1, &[]);

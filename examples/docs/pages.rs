@@ -263,7 +263,11 @@ type Entries = &'static [(&'static str, &'static str)];
 const FILES: Entries = &[
     (
         "/etc/pve/public-ip/pools.json",
-        "Pools and their addresses. Cluster-wide, written by this program; may be read by others.",
+        "Says that each pool has a file of its own. In version 1 of the format: all pools and their addresses.",
+    ),
+    (
+        "/etc/pve/public-ip/pools/NAME.json",
+        "One pool and its addresses. Cluster-wide, written by this program; may be read by others.",
     ),
     ("/etc/pve/public-ip/guests/VMID.json", "Assignments of one guest, and the hookscript that it had before."),
     (

@@ -83,6 +83,12 @@ pub(super) fn files_from_the_future(view: &View<'_>) -> Observation<Vec<Hit>> {
     Ok(ahead.map(hit).into_iter().collect())
 }
 
+pub(super) fn registry_format_old(view: &View<'_>) -> Observation<Vec<Hit>> {
+    let files = view.files()?;
+    let hit = || Hit::new("pools.json", "all pools are in one file", "`pve-public-ip registry convert`");
+    Ok(files.is_convertible.then(hit).into_iter().collect())
+}
+
 pub(super) fn version_skew(view: &View<'_>) -> Observation<Vec<Hit>> {
     let files = view.files()?;
     let own = env!("CARGO_PKG_VERSION");

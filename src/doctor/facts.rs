@@ -79,6 +79,8 @@ pub struct Files {
     pub members: Observation<Members>,
     /// What each node noted when it last ran `apply`.
     pub releases: BTreeMap<NodeName, Release>,
+    /// Whether all pools are in one file, although every node of the cluster could read a file for each.
+    pub is_convertible: bool,
     /// Files in the registry's directories that a writer left.
     pub leftovers: Vec<PathBuf>,
     /// The registry's file that was written the furthest in the future, by this node's clock.

@@ -523,6 +523,14 @@ pub const CHECKS: &[Check] = &[
         cluster::leftovers,
     ),
     check(
+        "registry-format-old",
+        Info,
+        "The format of release 0.1.0: each change writes all pools through the cluster, and the file has room for about \
+         10,000 addresses with MACs. Every node of the cluster reads the new format, with a file for each pool. The old one \
+         is read as well.",
+        cluster::registry_format_old,
+    ),
+    check(
         "template-with-addresses",
         Info,
         "A template holds addresses; it only runs for backups, and linked clones do not inherit them.",

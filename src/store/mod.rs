@@ -90,6 +90,11 @@ impl Snapshot {
         sources
     }
 
+    /// Whether there is a file about pools, of whichever format.
+    fn has_pool_files(&self) -> bool {
+        self.files.contains_key("pools.json") || self.below(reading::POOLS).next().is_some()
+    }
+
     /// The files whose names begin so, by the rest of their names.
     fn below(&self, directory: &'static str) -> impl Iterator<Item = (&str, u64)> {
         let names = self.files.range::<str, _>((Bound::Included(directory), Bound::Unbounded));

@@ -79,8 +79,15 @@ impl Store {
                     registry.pools.pools.insert(file.name, file.pool);
                 }
                 None => {
-                    let bytes = snapshot.contents.get(path).map(Vec::as_slice).unwrap_or_default();
-                    registry.lost_pools.get_or_insert_default().extend(bridges_named_in(bytes));
+                    let lost = registry.lost_pools.get_or_insert_default();
+                    lost.extend(bridges_named_in(snapshot.contents.get(path).map(Vec::as_slice).unwrap_or_default()));
+                    if path == self.paths.pools_file() {
+                        // It only said that these count, perhaps.
+                        let files = self.pool_names().into_iter().map(|name| self.paths.pool_file(&name));
+                        lost.extend(
+                            files.filter_map(|path| read(&path).ok()?).flat_map(|bytes| bridges_named_in(&bytes)),
+                        );
+                    }
                 }
             }
             is_known
@@ -152,9 +159,9 @@ impl Store {
                 None => return Ok((PoolsFile::default(), None)),
             },
         };
-        match self.last_good.read(&error.path) {
-            Some((pools, _)) => Ok((pools, Some(error))),
-            None => Err(error),
+        match self.last_pools(&error.path) {
+            Some(Recalled::All(pools)) => Ok((pools, Some(error))),
+            Some(Recalled::One(_)) | None => Err(error),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::registry::{Registry, RuleError, releases};
 impl Store {
     /// Refuses what another node of the cluster could not read any more. Which release a node runs it has noted itself, with
     /// `apply`. One that has noted nothing may have no such program at all, and then nothing of it is to be stopped; but where
-    /// guests hold addresses it has, and may be of any age.
+    /// it has guests with addresses or settings, or a note that cannot be read, it has the program, and of any age.
     pub fn admits(&self, before: &Registry, after: &Registry) -> Result<(), RuleError> {
         let value = |document: Option<serde_json::Value>| document.unwrap_or_default();
         // A hundred thousand addresses are not rendered for nothing.
@@ -33,9 +33,14 @@ impl Store {
             self.all_read(key.name(), key.since, before)?;
         }
         if before.pools.version != after.pools.version && after.pools.version == POOLS_VERSION {
-            self.all_read("pools/NAME.json", releases::POOL_FILES, before)?;
+            self.reads_pool_files(before)?;
         }
         Ok(())
+    }
+
+    /// Refuses a file for each pool while a node of the cluster could not read it.
+    pub fn reads_pool_files(&self, registry: &Registry) -> Result<(), RuleError> {
+        self.all_read("pools/NAME.json", releases::POOL_FILES, registry)
     }
 
     /// Whether every node of the cluster reads this key of a registry like that; one that is not known yet does not.
@@ -46,12 +51,15 @@ impl Store {
 
     /// Refuses what only nodes with this release or a later one can read.
     fn all_read(&self, key: &'static str, since: &'static str, registry: &Registry) -> Result<(), RuleError> {
-        let noted: BTreeMap<String, String> = self.releases().into_iter().collect();
+        let noted = self.releases();
         for node in self.other_nodes() {
-            let release = noted.get(node.as_str());
+            let note = noted.get(node.as_str());
+            let release = note.cloned().flatten();
+            let uses_it =
+                || note.is_some() || self.paths.node_file(&node).exists() || self.has_holders(&node, registry);
             let is_older = |release: &String| releases::number(release) < releases::number(since);
-            if release.map_or_else(|| self.has_holders(&node, registry), is_older) {
-                return Err(RuleError::TooNew { key, since, node, release: release.cloned() });
+            if release.as_ref().map_or_else(uses_it, is_older) {
+                return Err(RuleError::TooNew { key, since, node, release });
             }
         }
         Ok(())
@@ -86,14 +94,14 @@ impl Store {
 
     /// The newest release that a node of the cluster runs, if this is an older one.
     pub(super) fn newer_release(&self) -> Option<(String, String)> {
-        let notes = self.releases();
+        let notes = self.releases().into_iter().filter_map(|(node, release)| Some((node, release?)));
         let own = releases::number(env!("CARGO_PKG_VERSION"));
-        let newest = notes.into_iter().max_by_key(|(_, release)| releases::number(release));
+        let newest = notes.max_by_key(|(_, release)| releases::number(release));
         newest.filter(|(_, release)| releases::number(release) > own)
     }
 
-    /// Which release each node has noted.
-    fn releases(&self) -> Vec<(String, String)> {
+    /// Which release each node has noted; `None`: its note cannot be read.
+    fn releases(&self) -> BTreeMap<String, Option<String>> {
         #[derive(serde::Deserialize)]
         struct Note {
             release: String,
@@ -101,8 +109,10 @@ impl Store {
         let directory = self.paths.releases();
         let note = |name: String| {
             let node = name.strip_suffix(".json")?.to_owned();
-            let bytes = files::read_limited(&directory.join(&name), 1 << 16).ok()?;
-            Some((node, serde_json::from_slice::<Note>(&bytes).ok()?.release))
+            let bytes = files::read_limited(&directory.join(&name), 1 << 16).unwrap_or_default();
+            let note = serde_json::from_slice::<Note>(&bytes).ok();
+            // `rc1` is no release that could be compared.
+            Some((node, note.map(|note| note.release).filter(|release| !releases::number(release).is_empty())))
         };
         files::names(&directory).into_iter().filter_map(note).collect()
     }

@@ -23,7 +23,7 @@ impl Store {
     pub fn change<T, E: From<StoreError>>(&self, change: impl FnOnce(&mut Registry) -> Result<T, E>) -> Result<T, E> {
         self.check_mounted()?;
         let lock = RegistryLock::take(&self.paths, LOCK_LIMIT).map_err(StoreError::from)?;
-        let mut snapshot = self.load()?;
+        let mut snapshot = self.load_to_change()?;
         let was = Self::identity(&snapshot);
         let before = snapshot.registry.clone();
         let outcome = match change(&mut snapshot.registry) {
@@ -49,6 +49,16 @@ impl Store {
         Ok(outcome)
     }
 
+    /// Reads everything. A registry without files of pools begins in the newest format that every node of the cluster reads.
+    fn load_to_change(&self) -> Result<Snapshot, StoreError> {
+        let mut snapshot = self.load()?;
+        if !snapshot.has_pool_files() {
+            let version = if self.reads_pool_files(&snapshot.registry).is_ok() { POOLS_VERSION } else { VERSION };
+            snapshot.registry.pools.version = version;
+        }
+        Ok(snapshot)
+    }
+
     /// Gives each pool a file of its own, in one step; says whether there was anything to do. Refused while a node of the cluster
     /// runs a release that could not read them.
     pub fn convert(&self, dry_run: bool) -> Result<bool, StoreError> {
@@ -63,7 +73,7 @@ impl Store {
         if !dry_run {
             return self.change(convert);
         }
-        let before = self.load()?.registry;
+        let before = self.load_to_change()?.registry;
         let mut after = before.clone();
         let outcome = convert(&mut after)?;
         self.admits(&before, &after)?;

@@ -14,7 +14,7 @@ fn mount(node: &Node, directory: &str, options: &str) {
 /// The registry as the namespace sees it.
 fn registry(node: &Node) -> String {
     let path = node.tree.path("etc/pve/public-ip").display().to_string();
-    node.net.sh(&format!("cd {path}; find . | sort; cat pools.json guests/*.json"))
+    node.net.sh(&format!("cd {path}; find . | sort; cat pools.json pools/*.json guests/*.json"))
 }
 
 #[test]
@@ -39,7 +39,9 @@ fn a_full_disk_leaves_the_registry_as_it_was() {
     node.run("key add panel --role viewer").fails(5, &sentence, hint);
     node.run("pool add ovh-rbx 203.0.113.20").fails(
         5,
-        &format!("cannot add 203.0.113.20 to pool `ovh-rbx`: cannot save the registry at `{path}/pools.json`: {full}"),
+        &format!(
+            "cannot add 203.0.113.20 to pool `ovh-rbx`: cannot save the registry at `{path}/pools/ovh-rbx.json`: {full}"
+        ),
         hint,
     );
     assert_eq!(registry(&node), before);

@@ -272,7 +272,7 @@ fn the_cluster_is_looked_at() {
     let later = std::time::SystemTime::now() + std::time::Duration::from_secs(3600);
     fs::File::options()
         .write(true)
-        .open(tree.path("etc/pve/public-ip/pools.json"))
+        .open(tree.path("etc/pve/public-ip/pools/ovh-rbx.json"))
         .unwrap()
         .set_modified(later)
         .unwrap();

@@ -86,14 +86,17 @@ fn a_changed_mac_is_never_bound_even_if_the_guest_runs() {
 #[test]
 fn a_pool_that_is_gone_or_smaller_stops_the_start() {
     let node = assigned();
-    let pools = node.tree.read("etc/pve/public-ip/pools.json");
-    node.tree.write("etc/pve/public-ip/pools.json", pools.replace("203.0.113.10\"", "203.0.113.99\""));
+    let file = node.tree.pool_file("ovh-rbx");
+    let pools = node.tree.read(&file);
+    node.tree.write(&file, pools.replace("203.0.113.10\"", "203.0.113.99\""));
     node.run("hook 100 pre-start").fails(
         1,
         "203.0.113.10 of guest 100 is not in pool `ovh-rbx`",
         "`pve-public-ip pool add ovh-rbx 203.0.113.10`, or release the address",
     );
-    node.tree.write("etc/pve/public-ip/pools.json", pools.replace("\"ovh-rbx\"", "\"other\""));
+    fs::remove_file(node.tree.path(&file)).unwrap();
+    node.tree.write("etc/pve/public-ip/pools/other.json", pools.replace("\"ovh-rbx\"", "\"other\""));
+    fs::remove_dir_all(node.tree.path("var/lib/pve-public-ip/last-good")).unwrap();
     node.run("hook 100 pre-start").fails(
         1,
         "203.0.113.10 of guest 100 is of pool `ovh-rbx`, which does not exist",
@@ -101,7 +104,8 @@ fn a_pool_that_is_gone_or_smaller_stops_the_start() {
     );
     assert_eq!(node.net.set("bound_ip4"), Vec::<String>::new());
     fs::remove_file(node.tree.path("etc/pve/public-ip/pools.json")).unwrap();
-    fs::remove_dir_all(node.tree.path("var/lib/pve-public-ip/last-good")).unwrap();
+    fs::remove_dir_all(node.tree.path("etc/pve/public-ip/pools")).unwrap();
+    let _ = fs::remove_dir_all(node.tree.path("var/lib/pve-public-ip/last-good"));
     node.run("hook 100 pre-start").fails_with(1, &["which does not exist"]);
     assert_eq!(node.net.set("bound_ip4"), Vec::<String>::new());
 }

@@ -149,7 +149,9 @@ fn to_remove_from_a_pool_again_changes_nothing() {
 
 #[test]
 fn settings_of_the_node_change_once() {
-    let node = Node::with_pool();
+    let node = Node::new();
+    node.begin_as_before();
+    node.run(crate::common::CREATE).ok();
     let changed = |command: &str| node.run(&format!("{command} --output-format json")).ok().json()["changed"].clone();
     for command in
         ["node set --alert-attempts 7", "node set --log-group 5", "node set --log-group none", "node set --watch false"]

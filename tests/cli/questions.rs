@@ -203,7 +203,7 @@ fn what_cannot_be_read_is_not_free() {
     // Others are still found.
     let run = node.run("who 203.0.113.4 --output-format json");
     assert_eq!((run.code, &run.json()["state"]), (4, &json!("assigned")), "{run}");
-    node.tree.write("etc/pve/public-ip/pools.json", "{");
+    node.tree.write(&node.tree.pool_file("rbx"), "{");
     let run = node.run("who 203.0.113.5 --output-format json");
     assert_eq!((run.code, &run.json()["state"]), (4, &json!("unknown")), "{run}");
 }
@@ -326,7 +326,7 @@ fn a_shell_offers_guests_pools_addresses_and_bridges() {
     assert!(offers("pve-public-ip assign 100 2001:db8:1::").contains(&"1".to_owned()));
     // Without a registry, or one that cannot be read, commands and options are still there.
     assert!(offers("pve-public-ip pool sh").contains(&"show".to_owned()));
-    node.tree.write("etc/pve/public-ip/pools.json", "{");
+    node.tree.write(&node.tree.pool_file("rbx"), "{");
     assert!(offers("pve-public-ip pool sh").contains(&"show".to_owned()));
     assert_eq!(offers("pve-public-ip who 203.0.113.2"), ["203.0.113.2"]);
 }

@@ -183,19 +183,19 @@ fn one_spoilt_file_does_not_stop_the_others_and_keeps_its_protection() {
 fn a_spoilt_pools_file_opens_nothing() {
     let node = two_guests();
     let good = node.net.filter();
-    let pools = node.tree.path("etc/pve/public-ip/pools.json");
-    let restore = "`pve-public-ip registry restore pools.json` puts the last known good copy back";
+    let pools = node.tree.path("etc/pve/public-ip/pools/ovh-rbx.json");
+    let restore = "`pve-public-ip registry restore pools/ovh-rbx.json` puts the last known good copy back";
     for (content, reason, hint) in [
         ("", "is empty", restore.to_owned()),
         (
             "{\"version\": 7}",
-            "has version 7, but pve-public-ip 0.2.0 reads versions 1 to 2: it was written by a newer release",
+            "has version 7, but pve-public-ip 0.2.0 reads version 2: it was written by a newer release",
             UPGRADE.to_owned(),
         ),
         (
-            "{\"version\": 1, \"pool\": {}}",
-            "has an unknown key `pool`",
-            format!("did you mean `pools`? `pve-public-ip schema` prints all keys; {restore}"),
+            "{\"version\": 2, \"name\": \"ovh-rbx\", \"profile\": \"generic-bridged\", \"bride\": \"vmbr0\"}",
+            "has an unknown key `bride`",
+            format!("did you mean `bridge`? `pve-public-ip schema` prints all keys; {restore}"),
         ),
     ] {
         fs::write(&pools, content).unwrap();
@@ -226,7 +226,10 @@ fn a_spoilt_pools_file_opens_nothing() {
 
 #[test]
 fn overlapping_pools_and_unknown_profiles_by_hand_are_refused() {
-    let node = Node::with_pool();
+    // Version 1, with the example's pool in it.
+    let node = Node::new();
+    node.begin_as_before();
+    node.run(crate::common::CREATE).ok();
     let pools = node.tree.path("etc/pve/public-ip/pools.json");
     let good = fs::read_to_string(&pools).unwrap();
     for (from, to, reason) in [
@@ -330,11 +333,8 @@ fn spoilt_notes_under_run_are_no_authority() {
 /// A release takes a file away. Without its directory nothing was released, whatever happened to it.
 #[test]
 fn files_that_are_gone_with_their_directory_are_not_released() {
-    for (directory, convert) in [("guests", false), ("guests", true), ("pools", true)] {
+    for directory in ["guests", "pools"] {
         let node = two_guests();
-        if convert {
-            node.run("registry convert").ok();
-        }
         node.run("hook 101 pre-start").ok();
         node.is_in_line();
         let good = node.net.filter();

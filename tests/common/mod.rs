@@ -67,28 +67,23 @@ pub(crate) fn is_asleep(pid: u32) -> bool {
     })
 }
 
-/// `ip monitor` in a namespace, which listens already, and what it has told.
+/// `ip monitor` where its command has it run, which listens already, and what it has told.
 pub(crate) struct Monitor {
     child: Child,
     told: tempfile::NamedTempFile,
 }
 
 impl Monitor {
-    pub(crate) fn start(net: &Namespace, arguments: &str) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let told = tempfile::NamedTempFile::new().unwrap();
-        let mut command = net.command("ip");
-        command.args(arguments.split_whitespace()).stdout(told.reopen().unwrap());
-        let child = command.spawn().unwrap();
-        let limit = Instant::now() + Duration::from_secs(60);
+        let child = command.stdout(told.reopen().unwrap()).spawn().unwrap();
         // Columns of the list of netlink sockets: address, family, process, groups.
         let listens = |line: &str| {
             let mut words = line.split_whitespace().skip(2);
             words.next() == Some(&child.id().to_string()) && words.next().is_some_and(|groups| groups != "00000000")
         };
-        while !net.sh("cat /proc/net/netlink").lines().any(listens) {
-            assert!(Instant::now() < limit, "`ip {arguments}` does not listen");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let sockets = || fs::read_to_string(format!("/proc/{}/net/netlink", child.id())).unwrap_or_default();
+        until("`ip monitor` listens", || sockets().lines().any(listens));
         Self { child, told }
     }
 
@@ -419,6 +414,20 @@ impl Tree {
         );
     }
 
+    /// The file that has this pool, in whichever format the registry is.
+    pub(crate) fn pool_file(&self, name: &str) -> String {
+        let own = format!("etc/pve/public-ip/pools/{name}.json");
+        if self.path(&own).exists() { own } else { "etc/pve/public-ip/pools.json".to_owned() }
+    }
+
+    /// Changes a pool by hand.
+    pub(crate) fn edit_pool(&self, name: &str, edit: impl FnOnce(&mut serde_json::Value)) {
+        let file = self.pool_file(name);
+        let mut document: serde_json::Value = serde_json::from_str(&self.read(&file)).unwrap();
+        edit(if file.ends_with("/pools.json") { &mut document["pools"][name] } else { &mut document });
+        self.write(&file, document.to_string());
+    }
+
     /// Every file under `/etc`, with its bytes: what a refused or pretended command must not change.
     pub(crate) fn etc(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut found = BTreeMap::new();
@@ -485,6 +494,11 @@ impl Node {
         node.tree.qemu(101, "name: mail\nnet0: virtio=02:00:00:AA:BB:01,bridge=vmbr0,firewall=1\n");
         node.tree.lxc(200, "hostname: dns\nnet0: name=eth0,bridge=vmbr0,hwaddr=02:00:00:AA:BB:02,type=veth\n");
         node
+    }
+
+    /// An empty registry of version 1, where all pools will be in one file.
+    pub(crate) fn begin_as_before(&self) {
+        self.tree.write("etc/pve/public-ip/pools.json", r#"{"version":1,"pools":{}}"#);
     }
 
     /// The same with the pool of the examples: `203.0.113.10` to `.13` and `2001:db8:0:1::10`.

@@ -81,7 +81,7 @@ fn without_the_filter_they_all_pass() {
 }
 
 fn members(set: &str) -> Vec<String> {
-    let listing = try_sh(&format!("nft list set inet pve-public-ip {set}")).stdout;
+    let listing = try_sh(&format!("nft list set inet pve-public-ip {set}")).out;
     let elements = listing.split_once("elements = {").and_then(|(_, rest)| rest.split_once('}'));
     elements.map_or_else(Vec::new, |(elements, _)| elements.split(',').map(|one| one.trim().to_owned()).collect())
 }
@@ -179,23 +179,23 @@ fn what_is_missing_is_said_with_its_package() {
         "pool create net --profile hetzner-routed --uplink-guard report --bridge vmbr0 203.0.113.8/29",
     );
     // The pool is made; that nothing filters its traffic yet is said.
-    assert_eq!(ran.code, 1, "{}{}", ran.stdout, ran.stderr);
+    assert_eq!(ran.code, 1, "{ran}");
     for words in [
         "cannot read iptables-legacy -t filter: cannot run `iptables-legacy-save -t filter`: No such file or directory",
         "hint: `apt install iptables`, or `pve-public-ip node set --backend nftables`",
     ] {
-        assert!(ran.stdout.contains(words), "{}{}", ran.stdout, ran.stderr);
+        assert!(ran.out.contains(words), "{ran}");
     }
     assert_eq!(lab.run_with(&[("PATH", path)], "apply").code, 1);
     // Without ipset each address is a rule; nobody has to install it.
     sh(&format!("ln -s $(command -v iptables-legacy-save) $(command -v ip6tables-legacy-save) {path}"));
     sh(&format!("ln -s $(command -v iptables-legacy-restore) $(command -v ip6tables-legacy-restore) {path}"));
     let ran = lab.run_with(&[("PATH", path)], "apply");
-    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    assert_eq!(ran.code, 0, "{ran}");
     assert!(
-        ran.stdout.contains("+ iptables-legacy -t filter PVE-PUBLIC-IP-POOL -s 203.0.113.8/29 -j DROP"),
+        ran.out.contains("+ iptables-legacy -t filter PVE-PUBLIC-IP-POOL -s 203.0.113.8/29 -j DROP"),
         "{}",
-        ran.stdout
+        ran.out
     );
     lab.ok("verify");
 }
@@ -228,8 +228,8 @@ fn settings_of_the_node_are_checked_and_shown() {
         ("node set --any-uplink --uplink eno1", "cannot be used with"),
     ] {
         let ran = lab.run(arguments);
-        assert_eq!(ran.code, 2, "{arguments}: {}{}", ran.stdout, ran.stderr);
-        assert!(ran.stderr.contains(words), "{arguments}: {}", ran.stderr);
+        assert_eq!(ran.code, 2, "{arguments}: {}{}", ran.out, ran.err);
+        assert!(ran.err.contains(words), "{arguments}: {}", ran.err);
     }
 }
 
@@ -238,8 +238,8 @@ fn drift(lab: &Lab, changes: &[(&str, &str)]) {
     for (command, named) in changes {
         sh(command);
         let found = lab.run("verify");
-        assert_eq!(found.code, 3, "`{command}`: {}{}", found.stdout, found.stderr);
-        assert!(found.stdout.contains(&format!("drift: {named}")), "`{command}`: verify said\n{}", found.stdout);
+        assert_eq!(found.code, 3, "`{command}`: {}{}", found.out, found.err);
+        assert!(found.out.contains(&format!("drift: {named}")), "`{command}`: verify said\n{}", found.out);
         lab.ok("apply");
         lab.ok("verify");
         assert_eq!(lab.ok("plan"), "nothing to do\n", "`{command}`");
@@ -349,7 +349,7 @@ fn the_new_filter_stands_before_the_old_one_goes() {
 /// What can be done is done, and the exit status says that a file cannot be read.
 fn unreadable(lab: &Lab) {
     let ran = lab.run("apply");
-    assert_eq!(ran.code, 4, "{}{}", ran.stdout, ran.stderr);
+    assert_eq!(ran.code, 4, "{ran}");
 }
 
 #[test]
@@ -357,12 +357,12 @@ fn a_file_that_cannot_be_read_changes_no_chain() {
     for backend in ["nftables", "iptables-legacy", "iptables-nft"] {
         let lab = node(backend);
         settle(&lab);
-        let pools = lab.path("etc/pve/public-ip/pools.json");
+        let pools = lab.path("etc/pve/public-ip/pools/net.json");
         let whole = std::fs::read_to_string(&pools).unwrap();
-        for broken in ["{", "{\"version\": 1, \"pools\": 7}"] {
+        for broken in ["{", "{\"version\": 2, \"name\": 7}"] {
             write(pools.to_str().unwrap(), broken);
             unreadable(&lab);
-            play(&lab, &format!("{backend}, pools.json broken"));
+            play(&lab, &format!("{backend}, a pool's file broken"));
             write(pools.to_str().unwrap(), &whole);
             assert_eq!(lab.ok("plan"), "nothing to do\n", "{backend}");
         }

@@ -120,7 +120,7 @@ fn whoever_writes_rules_beside_ours() {
                 // The first look may have come between two lines of the script.
                 let started = Instant::now();
                 while lab.run("verify").code != 0 {
-                    assert!(started.elapsed() < BOUND, "{what}: {}", lab.run("verify").stdout);
+                    assert!(started.elapsed() < BOUND, "{what}: {}", lab.run("verify").out);
                 }
                 is_back(&lab, &what);
                 assert_eq!(foreign(variant), theirs, "{what}: rules of others were touched");
@@ -222,7 +222,7 @@ fn firewalld_reloads() {
         )));
         let command = |words: &str| sh(&format!("{bus} firewall-cmd {words}"));
         let started = Instant::now();
-        while !super::lab::try_sh(&format!("{bus} firewall-cmd --state")).stdout.contains("running") {
+        while !super::lab::try_sh(&format!("{bus} firewall-cmd --state")).out.contains("running") {
             assert!(started.elapsed() < BOUND, "firewalld does not start");
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -232,7 +232,7 @@ fn firewalld_reloads() {
             is_back(&lab, &what);
             let started = Instant::now();
             while lab.run("verify").code != 0 {
-                assert!(started.elapsed() < BOUND, "{what}: {}", lab.run("verify").stdout);
+                assert!(started.elapsed() < BOUND, "{what}: {}", lab.run("verify").out);
             }
             is_back(&lab, &what);
             assert_eq!(command("--get-default-zone").trim(), "trusted");

@@ -222,6 +222,7 @@ const TABLE: &[(ErrorCode, &[&str])] = &[
             "proxmox-firewall",
             "registered-mac-differs",
             "registry-conflict",
+            "registry-format-old",
             "registry-leftover",
             "registry-newer",
             "release-too-old",

@@ -231,6 +231,7 @@ pub const CODES: &[&str] = &[
     "registry-changed-meanwhile",
     "registry-conflict",
     "registry-file-too-large",
+    "registry-format-old",
     "registry-leftover",
     "registry-lock-lost",
     "registry-locked",

@@ -393,7 +393,7 @@ pub enum RuleError {
 fn runs(node: &NodeName, release: Option<&str>) -> String {
     match release {
         Some(release) => format!("node {node} runs release {release}"),
-        None => format!("node {node} has guests with addresses and has not noted which release it runs"),
+        None => format!("node {node} uses this registry, but has not noted which release it runs"),
     }
 }
 

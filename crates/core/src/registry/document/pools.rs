@@ -268,6 +268,7 @@ impl PoolAddress {
 
 /// `pools/NAME.json`, from version 2 on: one pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct PoolFile {
     /// Format version, 2.
     pub version: u64,
