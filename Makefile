@@ -6,7 +6,7 @@
 #   make test-vm on Debian's own kernels, in virtual machines (QEMU without KVM); FULL=1 with what takes long, too
 #   make demo    a node with two guests in network namespaces, step by step
 #   make deb     the package, in build/
-#   make lint    formatting, clippy, shellcheck
+#   make lint    formatting, clippy, cargo-deny, shellcheck
 #   make bench   what it costs
 #   make churn   guests that come, live and go on two nodes, for CHURN_SECONDS=600
 #   make fuzz    the parsers, and the filter against the oracle, for FUZZ_SECONDS=20 each
@@ -57,6 +57,7 @@ lint:
 	$(CARGO) fmt --all --check
 	$(FUZZ_LOCK)
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
+	"$$(scripts/cargo-deny $(CARGO_TARGET_DIR)/cargo-deny)" --locked --workspace check bans licenses sources
 	shellcheck $(SCRIPTS)
 
 # What needs neither root nor namespaces.
