@@ -110,9 +110,9 @@ impl Store {
         let note = |name: String| {
             let node = name.strip_suffix(".json")?.to_owned();
             let bytes = files::read_limited(&directory.join(&name), 1 << 16).unwrap_or_default();
-            let note = serde_json::from_slice::<Note>(&bytes).ok();
+            let parsed = serde_json::from_slice::<Note>(&bytes).ok();
             // `rc1` is no release that could be compared.
-            Some((node, note.map(|note| note.release).filter(|release| !releases::number(release).is_empty())))
+            Some((node, parsed.map(|note| note.release).filter(|release| !releases::number(release).is_empty())))
         };
         files::names(&directory).into_iter().filter_map(note).collect()
     }
