@@ -280,7 +280,7 @@ fn pools_of_which_nothing_is_known_leave_nobody_out_by_the_uplink() {
 fn nothing_is_known(node: &Node, name: &str) {
     let file = format!("etc/pve/public-ip/{name}");
     let pools = node.tree.read(&file);
-    for content in [pools.replace('[', "").replace('}', ""), "{".to_owned(), pools.replacen('{', "", 1)] {
+    for content in [pools.replace(['[', '}'], ""), "{".to_owned(), pools.replacen('{', "", 1)] {
         node.tree.write(&file, content);
         std::fs::remove_dir_all(node.tree.path("var/lib/pve-public-ip/last-good")).unwrap();
         reboot(node);

@@ -1,6 +1,8 @@
 //! A node, its guests and its provider, each in a network namespace without a name: whatever happens to the test,
 //! the kernel removes them when its last file descriptor is closed.
 
+#![allow(clippy::disallowed_methods, reason = "tests call programs as a person would, not as the product does")]
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
