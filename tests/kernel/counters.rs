@@ -93,26 +93,26 @@ import socket, struct, sys
 log = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
 log.bind((0, 0))
 def config(command, family, group):
-body = struct.pack("=BBH", family, 0, socket.htons(group)) + struct.pack("=HHB3x", 5, 1, command)
-log.send(struct.pack("=IHHII", 16 + len(body), 4 << 8 | 1, 5, 1, 0) + body)
-answer = log.recv(4096)
-assert struct.unpack_from("=i", answer, 16)[0] == 0, answer
+    body = struct.pack("=BBH", family, 0, socket.htons(group)) + struct.pack("=HHB3x", 5, 1, command)
+    log.send(struct.pack("=IHHII", 16 + len(body), 4 << 8 | 1, 5, 1, 0) + body)
+    answer = log.recv(4096)
+    assert struct.unpack_from("=i", answer, 16)[0] == 0, answer
 config(1, 0, int(sys.argv[1]))
 print("ready", flush=True)
 log.settimeout(3)
 try:
-while True:
-    data, start = log.recv(65536), 0
-    while start + 16 <= len(data):
-        end, at = start + struct.unpack_from("=I", data, start)[0], start + 20
-        while at + 4 <= end:
-            length, kind = struct.unpack_from("=HH", data, at)
-            if kind == 10:
-                print(data[at + 4:at + length - 1].decode(), flush=True)
-            at += length + 3 & ~3 or 4
-        start = end + 3 & ~3
+    while True:
+        data, start = log.recv(65536), 0
+        while start + 16 <= len(data):
+            end, at = start + struct.unpack_from("=I", data, start)[0], start + 20
+            while at + 4 <= end:
+                length, kind = struct.unpack_from("=HH", data, at)
+                if kind == 10:
+                    print(data[at + 4:at + length - 1].decode(), flush=True)
+                at += length + 3 & ~3 or 4
+            start = end + 3 & ~3
 except TimeoutError:
-pass
+    pass
 "#;
 
 #[test]
