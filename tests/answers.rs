@@ -105,6 +105,8 @@ const LINES: &[&str] = &[
     "who tap100i0",
     "who tap101i0",
     "who veth999i0",
+    "port show",
+    "port show veth999i0",
     "plan",
     "apply --dry-run",
     "apply",

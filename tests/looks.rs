@@ -15,7 +15,7 @@ use common::{Node, Run};
 use pve_public_ip::cli::Cli;
 
 /// Commands that only show something.
-const LOOKS: [&str; 47] = [
+const LOOKS: [&str; 49] = [
     "key list",
     "pool list",
     "pool show ovh-rbx",
@@ -54,6 +54,8 @@ const LOOKS: [&str; 47] = [
     "explain --port tap200i0 --src 203.0.113.10 --to vmbr0",
     "registry check",
     "node show",
+    "port show",
+    "port show tap999i0",
     "schema",
     "schema guest",
     "completion bash",

@@ -327,3 +327,35 @@ fn the_object_is_that_of_the_source() {
         assert!(kept == new || !is_theirs, "bpf/{name} is not that of bpf/port.c: `scripts/port-program` makes it");
     }
 }
+
+#[test]
+fn the_command_shows_what_is_where() {
+    let site = Site::new();
+    site.node.run("apply").ok();
+    let frame = datagram(GUEST, b"hello");
+    assert_eq!(site.received(&frame, Some(INTO_THE_SOURCE)), None);
+    let shown = site.node.run("port show").ok();
+    assert!(shown.out.contains("| tap100i0 | 100   | bound   |"), "{shown}");
+    assert!(shown.out.contains(" 1 (guest port: a checksum or segments, left to the node,"), "{shown}");
+    assert!(shown.out.contains("| tap300i0 | 300   | other   |"), "{shown}");
+    let one = site.node.run("port show tap100i0 --output-format json").json();
+    assert_eq!(one["ports"].as_array().unwrap().len(), 1);
+    assert_eq!((&one["ports"][0]["wanted"], &one["ports"][0]["program"]), (&"bound".into(), &"bound".into()));
+    assert_eq!(one["ports"][0]["dropped"][0]["packets"], 1);
+
+    // As after an upgrade: those of another release are at the ports, and their names in a directory of their own.
+    let programs = site.node.tree.path("sys/fs/bpf/pve-public-ip");
+    let rename = format!("cd {} && mv * 0123456789abcdef", programs.display());
+    site.node.net.sh(&rename);
+    let shown = site.node.run("port show").ok();
+    assert!(shown.out.contains("MISSING") && shown.out.contains("they are not loaded"), "{shown}");
+    site.node.run("apply").ok();
+    let shown = site.node.run("port show").ok();
+    assert!(shown.out.contains("bound") && !shown.out.contains("MISSING") && !shown.out.contains("another"), "{shown}");
+    assert_eq!(site.received(&frame, Some(INTO_THE_SOURCE)), None);
+    let left = site.node.net.sh(&format!("ls {}", programs.display()));
+    assert!(!left.contains("0123456789abcdef") && left.lines().count() == 1, "{left}");
+
+    let unknown = "no guest of this node has a port tap999i0";
+    site.node.run("port show tap999i0").fails(1, unknown, "`pve-public-ip port show` lists all of them");
+}

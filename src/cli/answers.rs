@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::ports::PortsShown;
 use super::whose::{MacAnswer, NetAnswer, PortAnswer};
 use crate::audit::{Entry, Holder};
 use crate::conflict::Conflict;
@@ -318,6 +319,7 @@ pub fn schemas() -> BTreeMap<&'static str, Value> {
         ("key revoke", answer::<KeyRevoked>()),
         ("serve", answer::<Nothing>()),
         ("node show", answer::<NodeShown>()),
+        ("port show", answer::<PortsShown>()),
         ("node set", done::<NodeChanged>()),
         ("setup", done::<SnippetStorageAdded>()),
         ("uninstall", done::<Uninstalled>()),

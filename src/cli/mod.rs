@@ -23,6 +23,7 @@ mod pool_entries;
 mod pool_import;
 mod pool_list;
 mod pools;
+mod ports;
 mod registry;
 mod schema;
 mod selftest;
@@ -186,6 +187,9 @@ pub enum Command {
     /// conflict is acknowledged or a day old.
     #[command(subcommand)]
     Conflicts(ConflictsCommand),
+    /// Show the programs at guests' ports, which judge what a frame leaves to the node
+    #[command(subcommand)]
+    Port(PortCommand),
     /// Show what was changed on this node, by whom and why, and who held an address when
     ///
     /// Times are UTC. A change that was made by hand or on another node is listed as `found`, with the time when this
@@ -282,6 +286,7 @@ impl Command {
             | Self::Registry(RegistryCommand::Check)
             | Self::Key(KeyCommand::List)
             | Self::Node(NodeCommand::Show)
+            | Self::Port(_)
             | Self::Plan(_)
             | Self::Metrics(_)
             | Self::List(_)
@@ -428,6 +433,7 @@ impl Cli {
                     Command::Guard(command) => node::guard(node, &command, global.dry_run),
                     Command::Deliver => node::deliver(&node, global.dry_run),
                     Command::Hook(command) => node::hook(&node, &command),
+                    Command::Port(PortCommand::Show { ports }) => ports::show(&node, &ports),
                     Command::Key(command) => keys::run(&node, command, global.dry_run),
                     Command::Schema { .. }
                     | Command::Problem { .. }

@@ -210,7 +210,7 @@ fn guard_text(guard: Option<&GuardStatus>) -> String {
     format!("the guard looked {} ({} ms{repairs}){change}", since(note.last_look), note.last_look_ms)
 }
 
-fn ago(seconds: u64) -> String {
+pub(super) fn ago(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s ago"),
         60..3600 => format!("{} min ago", seconds / 60),

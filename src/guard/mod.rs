@@ -173,8 +173,9 @@ impl Guard {
 
     fn gather(&mut self, runs: bool) {
         self.timers.gathered();
+        let names = self.repairer.sources().map(|sources| sources.links().names()).unwrap_or_default();
         let tallies = self.repairer.tallies().map(|mut tallies| {
-            count_drops_of_ports(&self.node.paths, &mut tallies, self.repairer.sources().map(Sources::links));
+            count_drops_of_ports(&self.node.paths, &mut tallies, &names);
             tallies
         });
         let files = (self.repairer.sources(), self.repairer.edition);

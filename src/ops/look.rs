@@ -210,7 +210,11 @@ pub fn status(node: &Node) -> View {
     };
     let tallies = Kernel::open(Reference::default()).and_then(|mut kernel| kernel.tallies());
     let mut tallies = tallies.map_err(|error| keep("the counters could not be read", error.into())).unwrap_or_default();
-    count_drops_of_ports(&node.paths, &mut tallies, sources.as_ref().map(Sources::links));
+    count_drops_of_ports(
+        &node.paths,
+        &mut tallies,
+        &sources.as_ref().map(|sources| sources.links().names()).unwrap_or_default(),
+    );
     let notes = report.as_ref().map(|report| [&report.notes[..], &notes_on_ports(&node.paths, &report.ports)].concat());
     let notes = notes.unwrap_or_default();
     let guard = RunState::guard_note(&node.paths).map(|note| GuardStatus { runs: note.is_alive(), note });

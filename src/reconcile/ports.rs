@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use super::Node;
 use crate::code;
-use crate::links::Links;
 use crate::model::{IfName, Problem, Subject};
 use crate::paths::Paths;
 use crate::plan::{Inputs, PortWish, desired_for, port_programs};
@@ -62,10 +61,10 @@ pub fn attend_guests_ports(node: &Node, inputs: &Inputs, file: &GuestFile) {
     }
 }
 
-/// Adds what the programs have dropped to what the rules have counted.
-pub fn count_drops_of_ports(paths: &Paths, tallies: &mut Tallies, links: Option<&Links>) {
-    let (Ok(programs), Some(links)) = (PortPrograms::open(paths), links) else { return };
-    if let Err(error) = programs.count_into(tallies, links) {
+/// Adds what the programs have dropped to what the rules have counted. `names` are the ports by their numbers.
+pub fn count_drops_of_ports(paths: &Paths, tallies: &mut Tallies, names: &BTreeMap<u32, IfName>) {
+    let Ok(programs) = PortPrograms::open(paths) else { return };
+    if let Err(error) = programs.count_into(tallies, names) {
         log::warn!("cannot read what the programs at guests' ports have dropped: {error}");
     }
 }

@@ -135,6 +135,11 @@ impl Links {
         outer.or_else(|| self.get(kind.port(vmid, nic)).and_then(|link| link.master))
     }
 
+    /// The names of all, by their numbers.
+    pub fn names(&self) -> BTreeMap<u32, IfName> {
+        self.0.iter().map(|(name, link)| (link.index, *name)).collect()
+    }
+
     /// Ports of a bridge.
     pub fn ports(&self, bridge: IfName) -> impl Iterator<Item = IfName> {
         self.0.iter().filter(move |(_, link)| link.master == Some(bridge)).map(|(name, _)| *name)

@@ -21,6 +21,16 @@ pub struct Serve {
     pub(in crate::cli) user: String,
 }
 
+/// `port ...`
+#[derive(Debug, Subcommand)]
+pub enum PortCommand {
+    /// Show which port has which program, since when it is loaded, and what it has dropped
+    Show {
+        /// Only these ports
+        ports: Vec<IfName>,
+    },
+}
+
 /// `key ...`
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {

@@ -298,6 +298,12 @@ impl PortPrograms {
         let _ = fs::remove_dir_all(directory(paths));
     }
 
+    /// How long ago this release's program was loaded, if the kernel says.
+    pub fn age(&self, which: PortProgram) -> Option<Duration> {
+        let loaded = bpf::program(self.current.program(which).1).ok()?.loaded;
+        Some(since_boot().saturating_sub(Duration::from_nanos(loaded)))
+    }
+
     /// Forgets the counts of ports that are gone.
     pub fn forget_ports(&self, links: &Links) {
         let there: BTreeSet<u32> = links.0.values().map(|link| link.index).collect();
@@ -310,9 +316,8 @@ impl PortPrograms {
     }
 
     /// Adds what the programs have dropped.
-    pub fn count_into(&self, tallies: &mut Tallies, links: &Links) -> io::Result<()> {
-        let names: BTreeMap<u32, IfName> = links.0.iter().map(|(name, link)| (link.index, *name)).collect();
-        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
+    pub fn count_into(&self, tallies: &mut Tallies, names: &BTreeMap<u32, IfName>) -> io::Result<()> {
+        let now = since_boot();
         for (reason, _) in PORT_REASONS {
             tallies.reasons.entry(reason).or_default();
         }
@@ -351,6 +356,10 @@ type Counts = Vec<([u8; 8], [u8; 24])>;
 
 fn counts(map: BorrowedFd<'_>) -> io::Result<Counts> {
     bpf::entries(map, MOST_COUNTS)
+}
+
+fn since_boot() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
 }
 
 /// Port and reason of a count.
