@@ -256,9 +256,9 @@ impl Scene {
             self.router.inside(|| packet::send("wan".parse().unwrap(), &frames).unwrap());
         }
         // What comes after it has arrived.
-        assert!(answers(&self.guests[&103].net, "203.0.113.250"));
+        until("the node answers 103", || answers(&self.guests[&103].net, "203.0.113.250"));
         for address in SHARED {
-            assert!(answers(&self.node.net, address));
+            until("the node reaches the shared address", || answers(&self.node.net, address));
             assert_eq!(known(&self.node, &self.router, address), [mac(master).to_string(), mac(master).to_string()]);
         }
     }
