@@ -78,6 +78,14 @@ const SITUATIONS: &[Situation] = &[
         },
         "hook 100 pre-start",
     ),
+    (
+        "a file in the place of this node's notes",
+        |node| {
+            fs::remove_dir_all(node.tree.path("run/pve-public-ip")).unwrap();
+            node.tree.write("run/pve-public-ip", "");
+        },
+        "assign 100 203.0.113.11 --no-hookscript",
+    ),
     ("a key of that name", |node| drop(node.run("key add panel --role viewer").ok()), "key add panel --role viewer"),
     (
         "another MAC",
@@ -560,6 +568,8 @@ const EXCUSED: &[(&str, &[&str])] = &[
             "date",
             "df -h /etc/pve /var/lib/pve-cluster",
             "df -h /run",
+            "df -h {own}",
+            "findmnt -T {own}",
             "findmnt /etc/pve",
             "fuser /run/xtables.lock",
             "hostname",
@@ -671,6 +681,8 @@ const EXCUSED: &[(&str, &[&str])] = &[
         &[
             "ip link set {device} up && pve-public-ip apply",
             "ip neigh del {address} dev {on} && pve-public-ip apply",
+            "ip {family}rule add to {net} lookup main pref {} && pve-public-ip apply",
+            "sysctl -w net/ipv6/conf/{device}/disable_ipv6=0 && pve-public-ip apply",
             "ip {family}route del {} && pve-public-ip apply",
             "pve-public-ip node set --backend nftables",
         ],

@@ -12,7 +12,7 @@ use super::output::{Output, OutputFormat, Rows};
 use super::partial::{looked, readable, shown, shown_of};
 use crate::model::{NodeName, PoolName};
 use crate::ops::own_addresses;
-use crate::plan::GuestState;
+use crate::plan::{GuestState, NetState};
 use crate::reconcile::{Look, Node};
 use crate::registry::document::PoolIndex;
 use crate::registry::{Inventory, Registry, Run, State};
@@ -65,7 +65,11 @@ pub(super) fn list(node: &Node, command: &List, format: OutputFormat) -> anyhow:
         }
         return Ok(list_unassigned(&registry, command.pool.as_ref(), state));
     }
-    let look = looked(node, |registry| registry.assignments().next().is_some())?;
+    let mut look = looked(node, |registry| registry.assignments().next().is_some())?;
+    // Only the differences are asked for, and a table of a hundred thousand rows needs the room.
+    if let Some(Ok(report)) = &mut look.compared {
+        report.desired = NetState::default();
+    }
     if let Some(pool) = &command.pool {
         look.registry().pool(pool)?;
     }
@@ -92,6 +96,7 @@ fn list_assigned(look: &Look, command: &List, wanted: Option<GuestState>, format
             if wanted.is_some_and(|wanted| wanted != state) {
                 continue;
             }
+            let shown = state.to_string();
             for assigned in &interface.addresses {
                 let is_other_pool = command.pool.as_ref().is_some_and(|pool| *pool != assigned.pool);
                 let is_other_customer = command.organization.is_some() && command.organization != assigned.organization;
@@ -108,7 +113,7 @@ fn list_assigned(look: &Look, command: &List, wanted: Option<GuestState>, format
                     rows.text(&mac);
                     rows.text(assigned.pool.as_str());
                     rows.text(place.map_or("", NodeName::as_str));
-                    rows.cell(state);
+                    rows.text(&shown);
                     continue;
                 }
                 data.push(Assignment {

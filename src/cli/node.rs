@@ -15,7 +15,7 @@ use crate::hook;
 use crate::model::NodeName;
 use crate::ops::{self, Applied};
 use crate::plan::{self, Problem, Step, Subject};
-use crate::reconcile::{Mode, Node, Report, notes_on_ports};
+use crate::reconcile::{Node, Report, notes_on_ports};
 use crate::system::run::RunState;
 
 /// Problems, then what may surprise, of which only the first ones are shown unless `all` is asked for.
@@ -87,7 +87,7 @@ fn unguarded(node: &Node, steps: &[Step]) -> Option<Problem> {
 }
 
 pub(super) fn verify(node: &Node, command: &Verify) -> anyhow::Result<Output> {
-    let mut report = node.reconcile(Mode::Plan)?;
+    let mut report = node.compare()?;
     let mut meanings: Vec<String> = report.steps.iter().flat_map(Step::meanings).collect();
     // Twin sets (a MAC as sender and inside neighbour discovery) mean the same.
     let mut said = BTreeSet::new();

@@ -1,5 +1,6 @@
 //! What commands return, and the forms in which it is printed.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -101,22 +102,22 @@ impl Output {
 
     /// In the form that was asked for, with a newline at the end unless it is empty. Whatever is in it, a terminal gets
     /// nothing to act on but ends of lines, tabs and this program's own colours.
-    pub fn render(&self, format: OutputFormat) -> String {
+    pub fn render(&self, format: OutputFormat) -> Cow<'_, str> {
         if format == OutputFormat::Text && self.problem.is_some() {
-            return String::new();
+            return Cow::default();
         }
         let exact = || exact(self.document());
         let mut text = match format {
-            OutputFormat::Text if self.has_colours => painted(&escaped_lines(&self.text)),
-            OutputFormat::Text => escaped_lines(&self.text).into_owned(),
-            OutputFormat::Json => escaped_json(&exact().to_string()).into_owned(),
+            OutputFormat::Text if self.has_colours => painted(&escaped_lines(&self.text)).into(),
+            OutputFormat::Text => escaped_lines(&self.text),
+            OutputFormat::Json => escaped_json(&exact().to_string()).into_owned().into(),
             OutputFormat::JsonPretty => {
-                escaped_json(&serde_json::to_string_pretty(&exact()).unwrap_or_default()).into_owned()
+                escaped_json(&serde_json::to_string_pretty(&exact()).unwrap_or_default()).into_owned().into()
             }
-            OutputFormat::Yaml => escaped_json(&yaml(&exact())).into_owned(),
+            OutputFormat::Yaml => escaped_json(&yaml(&exact())).into_owned().into(),
         };
         if !text.is_empty() && !text.ends_with('\n') {
-            text.push('\n');
+            text.to_mut().push('\n');
         }
         text
     }
@@ -285,7 +286,8 @@ mod tests {
     fn yaml_quotes_what_yaml_would_misread() {
         let data =
             serde_json::json!({"mac": "52:54:00:12:34:56", "no": [], "list": [{"a": 1, "b": ["x"]}, "on"], "n": null});
-        let text = Output::new("", data).render(OutputFormat::Yaml);
+        let output = Output::new("", data);
+        let text = output.render(OutputFormat::Yaml);
         assert_eq!(
             text,
             "\"list\":\n  - \"a\": 1\n    \"b\":\n      - \"x\"\n  - \"on\"\n\"mac\": \"52:54:00:12:34:56\"\n\"no\": []\n\"notes\": []\n"

@@ -17,7 +17,7 @@ pub(super) fn readable(node: &Node) -> Result<Registry, StoreError> {
 }
 
 /// The same with the states of guests, which are compared only if what the registry says makes that necessary.
-pub(super) fn looked(node: &Node, needs_comparison: impl FnOnce(&Registry) -> bool) -> Result<Look, ReconcileError> {
+pub(super) fn looked(node: &Node, needs_comparison: impl Fn(&Registry) -> bool) -> Result<Look, ReconcileError> {
     let look = node.look(needs_comparison)?;
     warn_of_broken(look.registry());
     if let Some(note) = uncompared(&look) {

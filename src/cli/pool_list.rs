@@ -39,7 +39,7 @@ pub(super) fn list(node: &Node) -> anyhow::Result<Output> {
             let Some(total) = total else { continue };
             *sum = Some(sum.unwrap_or_default().plus(&total));
             rows.push([&first[..], &[gateway.clone().unwrap_or_default()], &cells(family, &total)].concat());
-            families.insert(family.to_string().to_lowercase(), total);
+            families.insert(family.key().to_owned(), total);
         }
         if families.is_empty() {
             let gateway = gateways.into_iter().flatten().collect::<Vec<_>>().join(" ");

@@ -29,7 +29,12 @@ fn check(node: &Node) -> anyhow::Result<Output> {
     for error in &broken {
         let name = name_of(node, error);
         let copy = copied(node, &name).map(Moment::to_second);
-        let known = copy.as_ref().map_or_else(|| "no copy".to_owned(), |time| format!("copy of {time}"));
+        let known = match (&copy, node.store.copies_in(&name)) {
+            (Some(time), _) => format!("copy of {time}"),
+            (None, 0) => "no copy".to_owned(),
+            (None, 1) => "copy of 1 file in it".to_owned(),
+            (None, count) => format!("copies of {count} files in it"),
+        };
         text += &advised(&escaped(&name), &format!("{} ({known})", error.reason), &error.hint);
         let (reason, hint) = (error.reason.clone(), error.hint.clone());
         data.push(BrokenFile { file: name, reason, hint, copied_at: copy });

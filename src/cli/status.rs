@@ -2,6 +2,7 @@
 //! so, never the command fail.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::thread::sleep;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use crate::ops;
 use crate::reconcile::Node;
 use crate::registry::document::Enforce;
 use crate::view::exposition::exposition;
-use crate::view::{GuardStatus, PoolUse, View, Watched, seconds};
+use crate::view::{GuardStatus, PoolTotals, PoolUse, View, Watched, seconds};
 
 /// Rows and notes of a kind that are shown: guests decide how many there are.
 const SHOWN: usize = 10;
@@ -111,7 +112,11 @@ fn text(view: &View, width: usize, all: bool) -> String {
     add(&["pool", "profile", "bridge", "assigned", "uplink guard"], view.pools.iter().map(pool_row).collect(), "");
     let guests = view.guests.iter().map(|nic| {
         let (vmid, port, mac) = (nic.vmid.to_string(), nic.port.to_string(), nic.mac.to_string());
-        vec![vmid, nic.interface.clone(), port, mac, nic.addresses.join(" "), nic.state.to_string()]
+        let mut addresses = String::new();
+        for (number, address) in nic.addresses.iter().enumerate() {
+            let _ = write!(addresses, "{}{address}", if number > 0 { " " } else { "" });
+        }
+        vec![vmid, nic.interface.clone(), port, mac, addresses, nic.state.to_string()]
     });
     add(&["guest", "net", "port", "mac", "addresses", "state"], guests.collect(), "");
     let rest = more(view.dropped.len(), shown, "rows of dropped frames");
@@ -221,15 +226,16 @@ pub(super) fn ago(seconds: u64) -> String {
 /// `[##........] 2 of 8 IPv4`.
 fn pool_row(pool: &PoolUse) -> Vec<String> {
     let count = |number: u128| if number < 1 << 32 { number.to_string() } else { format!("2^{}", number.ilog2()) };
-    let family = |(family, Amount(used), Amount(all)): &(Family, Amount, Amount)| {
+    let family = |family: Family| {
+        let PoolTotals { size: Amount(all), assigned: Amount(used) } = pool.totals.get(family.key())?;
         let share = BAR as u128;
         // Never empty as long as anything is assigned, never full as long as anything is free.
         let filled = (used.saturating_mul(share) / all).clamp(u128::from(*used > 0), share - u128::from(used < all));
         let filled = usize::try_from(filled).unwrap_or(BAR).min(BAR);
         let bar = "#".repeat(filled) + &".".repeat(BAR - filled);
-        format!("[{bar}] {} of {} {family}", count(*used), count(*all))
+        Some(format!("[{bar}] {} of {} {family}", count(*used), count(*all)))
     };
-    let families: Vec<String> = pool.families.iter().map(family).collect();
+    let families: Vec<String> = Family::BOTH.into_iter().filter_map(family).collect();
     vec![
         pool.name.clone(),
         pool.profile.clone(),

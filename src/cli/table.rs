@@ -57,41 +57,56 @@ pub struct Rows {
     text: String,
     /// Where each cell ends in it.
     ends: Vec<usize>,
+    /// Where the row begins to which the next cell belongs.
+    row: usize,
 }
 
 impl Rows {
     /// None yet, of so many columns.
     pub fn new(columns: usize) -> Self {
-        Self { widths: vec![0; columns.max(1)], text: String::new(), ends: Vec::new() }
+        Self { widths: vec![0; columns.max(1)], text: String::new(), ends: Vec::new(), row: 0 }
     }
 
     /// Adds the next cell.
     pub fn cell(&mut self, value: impl std::fmt::Display) {
-        let start = self.text.len();
         let _ = write!(self.text, "{value}");
-        self.end_cell(start);
+        self.end_cell();
     }
 
     /// The same for a text that is there already.
     pub fn text(&mut self, text: &str) {
-        let start = self.text.len();
         self.text.push_str(text);
-        self.end_cell(start);
+        self.end_cell();
     }
 
-    fn end_cell(&mut self, start: usize) {
-        let cell = &self.text[start..];
-        let width = if is_plain(cell) {
-            cell.len()
-        } else {
-            let shown = escaped(cell).into_owned();
-            self.text.truncate(start);
-            self.text.push_str(&shown);
-            length(&shown)
-        };
-        let column = self.ends.len() % self.widths.len();
-        self.widths[column] = self.widths[column].max(width);
+    fn end_cell(&mut self) {
         self.ends.push(self.text.len());
+        if self.ends.len() % self.widths.len() == 0 {
+            self.end_row();
+        }
+    }
+
+    /// A whole row is looked at once: nearly every one is plain, and cells are short.
+    fn end_row(&mut self) {
+        let first = self.ends.len() - self.widths.len();
+        if is_plain(&self.text[self.row..]) {
+            let mut start = self.row;
+            for (end, width) in self.ends[first..].iter().zip(&mut self.widths) {
+                *width = (*width).max(end - start);
+                start = *end;
+            }
+        } else {
+            let cells = self.text.split_off(self.row);
+            let mut start = self.row;
+            for (end, width) in self.ends[first..].iter_mut().zip(&mut self.widths) {
+                let shown = escaped(&cells[start - self.row..*end - self.row]);
+                *width = (*width).max(length(&shown));
+                start = *end;
+                self.text.push_str(&shown);
+                *end = self.text.len();
+            }
+        }
+        self.row = self.text.len();
     }
 
     /// Whether there is none.
@@ -123,7 +138,9 @@ impl Rows {
             let bars: Vec<String> = widths.iter().map(|width| fill.to_string().repeat(width + 2)).collect();
             format!("{left}{}{right}\n", bars.join(&cross.to_string()))
         };
-        let lines = Lines { bar: if utf8 { "│ " } else { "| " }, utf8, widths: &widths, whole: &whole };
+        let bar = if utf8 { "│ " } else { "| " };
+        let (between, behind) = (format!("{BLANKS}{bar}"), format!("{BLANKS}{}", bar.trim_end()));
+        let lines = Lines { bar, between, behind, utf8, widths: &widths, whole: &whole };
         let (top, middle, bottom) = if utf8 {
             (rule('┌', '─', '┬', '┐'), rule('╞', '═', '╪', '╡'), rule('└', '─', '┴', '┘'))
         } else {
@@ -147,9 +164,15 @@ impl Rows {
     }
 }
 
+const BLANKS: &str = "                                ";
+
 /// How the lines of a table look.
 struct Lines<'a> {
     bar: &'static str,
+    /// What stands behind a cell, with more blanks before it than most cells need.
+    between: String,
+    /// The same for the last one.
+    behind: String,
     utf8: bool,
     /// How wide each column is, and how wide it would have to be.
     widths: &'a [usize],
@@ -176,19 +199,18 @@ impl Lines<'_> {
 
     /// Writes one line, whose cells fit.
     fn line(&self, text: &mut String, cells: &[&str]) {
-        const BLANKS: &str = "                                ";
-        for (cell, width) in cells.iter().zip(self.widths) {
-            text.push_str(self.bar);
+        text.push_str(self.bar);
+        for (number, (cell, width)) in cells.iter().zip(self.widths).enumerate() {
             text.push_str(cell);
             // A width in a format has 16 bits, and a cell may be longer.
             let mut left = width.saturating_sub(length(cell)) + 1;
-            while left > 0 {
-                let some = left.min(BLANKS.len());
-                text.push_str(&BLANKS[..some]);
-                left -= some;
+            while left > BLANKS.len() {
+                text.push_str(BLANKS);
+                left -= BLANKS.len();
             }
+            let behind = if number + 1 < cells.len() { &self.between } else { &self.behind };
+            text.push_str(&behind[BLANKS.len() - left..]);
         }
-        text.push_str(self.bar.trim_end());
         text.push('\n');
     }
 }

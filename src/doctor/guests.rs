@@ -7,7 +7,7 @@ use super::{Files, Fix, Hit, Observation, Script, View, listed};
 use crate::hookscript::{self, VOLUME};
 use crate::model::{NodeName, Vmid};
 use crate::plan::{
-    Located, Stranger, check_guest, check_own, check_pending, check_stranger, macs_of_the_node, macs_of_two_guests,
+    Located, Stranger, check_guest, check_own, check_pending, check_stranger, macs_of_the_node, macs_of_two_nics,
     strangers,
 };
 use crate::registry::document::{Enforce, GuestFile, Pool, UplinkGuard};
@@ -174,7 +174,7 @@ pub(super) fn duplicate_mac(view: &View<'_>) -> Observation<Vec<Hit>> {
     let guests = || inputs.guests.iter().map(|(vmid, place)| (*vmid, place));
     // Of another node's guests nobody here sees the MAC.
     let here = guests().filter(|(_, place)| place.node == inputs.node);
-    let shared = macs_of_two_guests(guests()).into_iter().chain(macs_of_the_node(here, &inputs.links));
+    let shared = macs_of_two_nics(guests(), &inputs.registry).into_iter().chain(macs_of_the_node(here, &inputs.links));
     Ok(shared.map(|shared| Hit::new(&shared.mac, shared.sentence, shared.remedy)).collect())
 }
 

@@ -348,8 +348,8 @@ pub const CHECKS: &[Check] = &[
     check(
         "duplicate-mac",
         Warning,
-        "Two NICs of different guests have one MAC: on one segment neither works reliably, and a guest with assignments \
-         keeps the other one from speaking.",
+        "Two NICs have one MAC, of one guest or of two: on one segment neither works reliably, and one with assignments keeps \
+         the other one from speaking.",
         guests::duplicate_mac,
     ),
     check(

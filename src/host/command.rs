@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -308,6 +308,11 @@ pub enum Patience {
 const HANG_SAID: Duration = Duration::from_secs(10);
 const HANG_LIMIT: Duration = Duration::from_secs(40);
 
+/// Hands on what comes, from kernel to kernel where that can be done: a list may have megabytes.
+fn pass_on(pipe: &mut impl Read, to: BorrowedFd<'_>) -> io::Result<u64> {
+    io::copy(pipe, &mut File::from(to.try_clone_to_owned()?))
+}
+
 /// Has another process of this program do what this one was asked for, and returns its exit status; `None` if none can be
 /// started. One with a time limit has the file of the node's lock as its stdin.
 ///
@@ -334,11 +339,11 @@ pub fn supervise(patience: Patience, lock: Option<File>) -> Option<u8> {
     let (told, copied) = channel();
     if let Some(mut pipe) = child.stdout.take() {
         let told = told.clone();
-        thread::spawn(move || drop((io::copy(&mut pipe, &mut io::stdout()), told.send(()))));
+        thread::spawn(move || drop((pass_on(&mut pipe, io::stdout().as_fd()), told.send(()))));
     }
     if let Some(mut pipe) = child.stderr.take() {
         let told = told.clone();
-        thread::spawn(move || drop((io::copy(&mut pipe, &mut io::stderr()), told.send(()))));
+        thread::spawn(move || drop((pass_on(&mut pipe, io::stderr().as_fd()), told.send(()))));
     }
     drop(told);
     let pid = Pid::from_raw(i32::try_from(child.id()).ok()?);

@@ -5,7 +5,10 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, statfs};
 
@@ -20,10 +23,15 @@ pub fn read_limited(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     if !meta.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
-    // With room for all of it one system call reads it, instead of one for each doubling.
+    // With room for all of it one system call reads it, instead of one for each doubling and one for the end.
     let size = usize::try_from(meta.len()).unwrap_or(limit).min(limit);
     let mut bytes = Vec::with_capacity(size + 1);
-    file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    (&file).take(size as u64).read_to_end(&mut bytes)?;
+    // Files of the kernel have another size than they say.
+    if size == 0 || size == limit || bytes.len() < size {
+        let rest = (limit + 1).saturating_sub(bytes.len());
+        file.take(rest as u64).read_to_end(&mut bytes)?;
+    }
     Ok(bytes)
 }
 
@@ -221,6 +229,31 @@ pub fn lock(path: &Path) -> io::Result<Flock<File>> {
     }
     Flock::lock(open_lock(path)?, FlockArg::LockExclusive).map_err(|(_, error)| error.into())
 }
+
+/// As [`lock`], but several may have a shared one at once, an exclusive one only alone; `None`: not within the limit, or the
+/// file cannot be had. An exclusive lock makes no file: where there is none, nobody has a shared one.
+pub fn lock_within(path: &Path, shared: bool, limit: Duration) -> Option<Flock<File>> {
+    let opened = if shared {
+        path.parent().and_then(|directory| private_directory(directory).ok())?;
+        open_lock(path)
+    } else {
+        open_existing_lock(path)
+    };
+    let mut file = opened.ok()?;
+    let kind = if shared { FlockArg::LockSharedNonblock } else { FlockArg::LockExclusiveNonblock };
+    let started = Instant::now();
+    loop {
+        match Flock::lock(file, kind) {
+            Ok(lock) => return Some(lock),
+            Err((same, Errno::EWOULDBLOCK)) if started.elapsed() < limit => file = same,
+            Err(_) => return None,
+        }
+        thread::sleep(LOCK_ASKED);
+    }
+}
+
+/// How often a lock is asked for that somebody else has.
+const LOCK_ASKED: Duration = Duration::from_millis(10);
 
 /// Whether `path` lies on a FUSE file system, as pmxcfs is.
 pub fn is_fuse(path: &Path) -> bool {

@@ -18,9 +18,10 @@ use crate::guest::{Located, NicChange};
 use crate::hookscript;
 use crate::model::text::unfit_name;
 use crate::model::{GroupName, MacAddr, NicId, PoolName, Prefix, Problem, Subject, Vmid};
+use crate::plan::{SharedMac, macs_of_two_nics};
 use crate::reconcile::{Node, ReconcileError, presence_of};
 use crate::registry::document::{Assigned as Entry, GuestFile, Interface, PoolIndex, PoolsFile};
-use crate::registry::{AssignRequest, Quantity, Registry, RuleError, releases};
+use crate::registry::{AssignRequest, Quantity, Registry, RuleError};
 use crate::request::Assign;
 use crate::store::StoreError;
 use crate::store::journal::now;
@@ -140,6 +141,7 @@ fn give(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Result<Done<Ass
     remarks.extend(notes);
 
     let guest = guest.unwrap_or_else(|| GuestFile::new(vmid));
+    remarks.extend(twin_macs(&located, &guest));
     let wanted = |nic: NicId, assigned: &Entry| {
         let is_named = command.addresses.contains(&assigned.address);
         // Without a name every address of the pool is what was asked for, as far as it is there.
@@ -277,8 +279,6 @@ fn book(
     let vmid = command.vmid;
     let mut attempts = 0;
     let mut given = Vec::new();
-    let mac = |nic: &NicId| Some((*nic, provider_mac::mac_of(located, *nic)?));
-    let former: BTreeMap<NicId, MacAddr> = command.interfaces.iter().filter_map(mac).collect();
     loop {
         if command.set_mac {
             given.extend(set_mac(node, command, located, request, dry_run)?);
@@ -290,9 +290,6 @@ fn book(
                 check_bridges(registry, vmid, located, request)?;
                 keep_hookscript(registry, vmid, located, !command.hookscript);
                 keep_network(registry, vmid, located, command);
-                if command.set_mac && node.store.is_read_everywhere(releases::FORMER_MAC, registry) {
-                    keep_macs(registry, vmid, &former);
-                }
                 let guest = registry.guests.get(&vmid).cloned();
                 notes.extend(guest.iter().flat_map(|guest| twins(guest, &registry.pools)));
                 let named: BTreeSet<Prefix> = new.iter().chain(&command.addresses).copied().collect();
@@ -327,15 +324,6 @@ fn book(
     }
 }
 
-/// Remembers the MACs that NICs had before they were given the provider's: the first ones, whatever they were given since.
-fn keep_macs(registry: &mut Registry, vmid: Vmid, former: &BTreeMap<NicId, MacAddr>) {
-    let Some(guest) = registry.guests.get_mut(&vmid) else { return };
-    for (nic, interface) in &mut guest.interfaces {
-        let former = former.get(nic).filter(|former| **former != interface.mac);
-        interface.former_mac = interface.former_mac.or(former.copied());
-    }
-}
-
 /// The MACs with which other guests of this node are configured.
 fn foreign_macs(node: &Node, vmid: Vmid) -> anyhow::Result<BTreeSet<MacAddr>> {
     let guests = node.guests.local().map_err(ReconcileError::from)?;
@@ -367,6 +355,18 @@ fn set_mac(
     }
     *located = node.guests.find(vmid, None).map_err(ReconcileError::from)?;
     Ok(given)
+}
+
+/// NICs of the guest that have the MAC of one with addresses, and cannot send.
+fn twin_macs(located: &Located, guest: &GuestFile) -> Vec<Problem> {
+    let registry = Registry { guests: [(guest.vmid, guest.clone())].into(), ..Registry::default() };
+    let held = |mac: MacAddr| guest.interfaces.values().any(|interface| interface.mac == mac);
+    let shared = macs_of_two_nics(std::iter::once((guest.vmid, located)), &registry).into_iter();
+    let note = |shared: SharedMac| {
+        let sentence = format!("{}: what comes from one without addresses is dropped", shared.sentence);
+        Problem::of_guest(code!("duplicate-mac"), guest.vmid, sentence, shared.remedy)
+    };
+    shared.filter(|shared| held(shared.mac)).map(note).collect()
 }
 
 /// Addresses that do not work although everything is as it should be: those of a second NIC in the subnet of the first.

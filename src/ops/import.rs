@@ -105,7 +105,8 @@ fn give_present(
 ) -> anyhow::Result<Done<Imported>> {
     let registry = node.store.load()?.registry;
     let pool = name.map(|name| registry.pool(name)).transpose()?;
-    let present = Present::look(node);
+    let present = Present::of(node);
+    let present = present.look();
     let mut found = found(&registry, &present.guests, &present.seen, pool);
     found.retain(|one| only.is_none_or(|only| one.node == *only));
     // Without a pool it is only shown what there is; and an empty pool has nothing to give.

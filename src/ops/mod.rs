@@ -103,6 +103,13 @@ pub fn act_for(node: &mut Node, author: &Author) {
 
 /// Carries out a request that ends with one answer.
 pub fn carry_out(node: &Node, envelope: Envelope) -> Result<Value, Problem> {
+    let answer = answer(node, envelope);
+    // What was changed and needs nothing of the node is done with by now.
+    node.end_change();
+    answer
+}
+
+fn answer(node: &Node, envelope: Envelope) -> Result<Value, Problem> {
     let Envelope { request, within, dry_run, .. } = envelope;
     let within = within.as_deref();
     let is_own = matches!(
@@ -235,6 +242,7 @@ pub(crate) fn change<T>(
     }
     // Whoever changes something reads all once more to follow.
     node.store.attend();
+    node.begin_change();
     node.store.change(|registry| checked(registry).map_err(StoreError::from))
 }
 

@@ -102,7 +102,9 @@ fn create(node: &Node, request: CreatePool, dry_run: bool) -> anyhow::Result<Don
     }));
     let profile = pool.profile_name().to_owned();
     let (gateway4, gateway6) = (pool.gateway4, pool.gateway6);
-    let present = Present::look(node);
+    let present = Present::of(node);
+    // Before the cluster's lock is taken.
+    present.look();
     let (registry, losses) = change(node, dry_run, |registry| {
         registry.create_pool(name.clone(), pool)?;
         registry.check_gateways(&name, None)?;
@@ -271,7 +273,7 @@ fn add(node: &Node, request: &AddAddresses, dry_run: bool) -> anyhow::Result<Don
     // Only what is assumed depends on it.
     let surroundings = bridges::surroundings(node).unwrap_or_default();
     let naming = |family: Family| format!("name it: `pve-public-ip pool set {name} --gateway{} IP`", family.number());
-    let present = Present::look(node);
+    let present = Present::of(node);
     let (changed, said, rerouted, (now_watched, losses), registry) = change(node, dry_run, |registry| {
         let before = registry.clone();
         let old = registry.change_pool(name, |pool| pool.clone())?;
@@ -430,7 +432,7 @@ fn set(node: &Node, request: &SetPool, dry_run: bool) -> anyhow::Result<Done<Poo
         problems.extend(bridges::check(node, &surroundings, bridge)?);
         refuse_unfit(&surroundings, bridge, mode)?;
     }
-    let present = Present::look(node);
+    let present = Present::of(node);
     let (old, pool, rerouted, losses, registry) = change(node, dry_run, |registry| {
         let before = registry.clone();
         let old = registry.change_pool(name, |pool| pool.clone())?;

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::advice;
 use super::proxmox::{self, Outcome};
+use super::{advice, change};
 use crate::audit::{Change, Event};
 use crate::code;
 use crate::guest::{Located, NicChange};
 use crate::model::{MacAddr, NicId, Prefix, Subject, Vmid};
 use crate::reconcile::{Node, ReconcileError};
-use crate::registry::Registry;
-use crate::registry::document::Interface;
+use crate::registry::document::{GivenMac, GuestFile};
+use crate::registry::{Registry, releases};
 use crate::store::journal::Durability;
 
 /// Sets the MAC of the NICs, and returns what was done for each that did not have it. The guest must be stopped: what
@@ -51,6 +51,7 @@ pub(crate) fn give(
                 format!("if guest {other} does not need it, give {id} there another one: `{fresh}`"),
             ));
         }
+        note_given(node, vmid, (*nic, old, mac), dry_run)?;
         let options = with_mac(located, *nic, old, mac);
         match proxmox::set(node, vmid, located, &[&options[0], &options[1]], dry_run) {
             Outcome::LeftToDo { reason, command } => {
@@ -76,21 +77,39 @@ pub(crate) fn give(
     Ok(given)
 }
 
+/// Written before the NIC is given the MAC: whenever the command is killed, `release` knows what the NIC had. Only where every
+/// node can read it.
+fn note_given(
+    node: &Node,
+    vmid: Vmid,
+    (nic, former, given): (NicId, MacAddr, MacAddr),
+    dry_run: bool,
+) -> anyhow::Result<()> {
+    change(node, dry_run, |registry| {
+        if node.store.is_read_everywhere(releases::GIVEN_MACS, registry) {
+            let guest = registry.guests.get_or_insert_with(vmid, || GuestFile::new(vmid));
+            guest.note_given_mac(nic, former, given);
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
 /// Gives NICs back the MACs that they had before, after their last addresses were released. What somebody has changed since
 /// stays.
 pub(crate) fn give_back(
     node: &Node,
     vmid: Vmid,
-    former: &BTreeMap<NicId, Interface>,
+    given: &BTreeMap<NicId, GivenMac>,
     running: bool,
     dry_run: bool,
-) -> anyhow::Result<Vec<Outcome>> {
-    let nics: Vec<NicId> = former.keys().copied().collect();
-    let mut outcomes = Vec::new();
-    for (nic, interface) in former {
+) -> anyhow::Result<BTreeMap<NicId, Outcome>> {
+    let nics: Vec<NicId> = given.keys().copied().collect();
+    let mut outcomes = BTreeMap::new();
+    for (nic, noted) in given {
         // The configuration may be another one by now.
         let located = node.guests.find(vmid, None).map_err(ReconcileError::from)?;
-        outcomes.push(give_one_back(node, vmid, &located, (*nic, interface, &nics), running, dry_run)?);
+        outcomes.insert(*nic, give_one_back(node, vmid, &located, (*nic, *noted, &nics), running, dry_run)?);
     }
     Ok(outcomes)
 }
@@ -99,12 +118,11 @@ fn give_one_back(
     node: &Node,
     vmid: Vmid,
     located: &Located,
-    (nic, interface, nics): (NicId, &Interface, &[NicId]),
+    (nic, GivenMac { given: mac, former }, nics): (NicId, GivenMac, &[NicId]),
     running: bool,
     dry_run: bool,
 ) -> anyhow::Result<Outcome> {
-    let (Some(former), Some(mac)) = (interface.former_mac, mac_of(located, nic)) else { return Ok(Outcome::AsWanted) };
-    if mac != interface.mac {
+    if mac_of(located, nic) != Some(mac) {
         return Ok(Outcome::AsWanted);
     }
     if let Some((other, id, _)) = holder(node, former, vmid, nics)? {

@@ -15,7 +15,7 @@ use crate::guest::GuestError;
 use crate::hookscript;
 use crate::model::{NicId, PoolName, Prefix, Problem, Subject, Vmid};
 use crate::reconcile::{Node, ReconcileError};
-use crate::registry::document::{GuestFile, Interface};
+use crate::registry::document::GuestFile;
 use crate::registry::{Holders, Registry};
 use crate::request::Release;
 use crate::store::journal::now;
@@ -83,28 +83,41 @@ pub fn release_all(node: &Node, pool: Option<&PoolName>, dry_run: bool) -> Resul
         let held = guest.interfaces.values().flat_map(|nic| &nic.addresses);
         let held = held.filter(|held| pool.is_none_or(|pool| held.pool == *pool));
         let addresses: Vec<Prefix> = held.map(|held| held.address).collect();
-        if addresses.is_empty() {
+        // A release that was killed has left something to do for a guest without addresses.
+        let is_unfinished = pool.is_none() && guest.is_empty() && guest.owes_something();
+        if addresses.is_empty() && !is_unfinished {
             continue;
         }
-        match release(node, &Release { vmid: *vmid, addresses, hookscript: true }, dry_run) {
-            Ok(done) => {
-                all.changed |= done.answer.changed;
-                all.refused.extend(done.problem.into_iter().chain(done.node.failed));
-                all.guests.push(done.answer);
+        match taken(node, &Release { vmid: *vmid, addresses, hookscript: true }, dry_run) {
+            Ok((answer, problem)) => {
+                all.changed |= answer.changed;
+                all.refused.extend(problem);
+                all.guests.push(answer);
             }
             Err(problem) => all.refused.push(problem),
         }
     }
-    let problem = all.refused.first().cloned();
-    Ok(Done::without_node(all, dry_run).but(problem))
+    // Compared once, and not for each guest. Where nothing has changed there is nothing to follow.
+    let has_changed = all.changed;
+    let mut done = follow::follow(node, dry_run || !has_changed, &Subject::Node, all);
+    done.dry_run = dry_run;
+    done.answer.refused.extend(done.problem.take().into_iter().chain(done.node.failed.clone()));
+    done.problem = done.answer.refused.first().cloned();
+    Ok(done)
 }
 
 /// Takes addresses from a guest.
 pub fn release(node: &Node, request: &Release, dry_run: bool) -> Result<Done<Released>, Problem> {
+    let (answer, problem) = taken(node, request, dry_run)?;
+    Ok(follow::follow(node, dry_run, &Subject::Guest(request.vmid), answer).but(problem))
+}
+
+/// The same without a look at the node, which is to follow; with what is left to do.
+fn taken(node: &Node, request: &Release, dry_run: bool) -> Result<(Released, Option<Problem>), Problem> {
     told(take(node, request, dry_run).with_context(|| format!("cannot release from guest {}", request.vmid)))
 }
 
-fn take(node: &Node, command: &Release, dry_run: bool) -> anyhow::Result<Done<Released>> {
+fn take(node: &Node, command: &Release, dry_run: bool) -> anyhow::Result<(Released, Option<Problem>)> {
     let vmid = command.vmid;
     node.store.check_mounted().map_err(ReconcileError::from)?;
     let located = match node.guests.find(vmid, None) {
@@ -115,7 +128,7 @@ fn take(node: &Node, command: &Release, dry_run: bool) -> anyhow::Result<Done<Re
     };
     let has_ours =
         located.as_ref().is_some_and(|guest| guest.config.hookscript.as_deref().is_some_and(hookscript::is_ours));
-    let (released, not_held, former, left, pools) = change(node, dry_run, |registry| {
+    let (released, not_held, given, left, pools) = change(node, dry_run, |registry| {
         let before = registry.guests.get(&vmid).cloned().unwrap_or_else(|| GuestFile::new(vmid));
         let released = registry.release(vmid, &command.addresses, now())?;
         let not_held: Vec<Kept> = {
@@ -125,21 +138,21 @@ fn take(node: &Node, command: &Release, dry_run: bool) -> anyhow::Result<Done<Re
             others.map(|address| Kept { address: *address, holder: holder(*address) }).collect()
         };
         let left = registry.guests.get(&vmid).cloned();
-        let stays = |nic: &NicId| left.as_ref().is_some_and(|guest| guest.interfaces.contains_key(nic));
-        let former = before.interfaces.iter().filter(|(nic, known)| known.former_mac.is_some() && !stays(nic));
-        let former: BTreeMap<NicId, Interface> = former.map(|(nic, known)| (*nic, known.clone())).collect();
+        let given = left.as_ref().map(GuestFile::macs_to_give_back).unwrap_or_default();
         // Without its file, a guest that still has our hookscript would look like a clone and not start; and what its NICs
         // had before is needed until they have it again.
-        let traces = located.as_ref().is_some_and(|located| cloudinit::has_traces(&before, &located.config));
+        let traces = located
+            .as_ref()
+            .is_some_and(|located| !given.is_empty() || cloudinit::has_traces(&before, &located.config));
         if left.as_ref().is_some_and(GuestFile::is_empty) && !has_ours && !traces {
             registry.guests.remove(&vmid);
         }
-        Ok((released, not_held, former, left, registry.pools.clone()))
+        Ok((released, not_held, given, left, registry.pools.clone()))
     })?;
 
     let running = located.as_ref().is_some_and(|guest| is_running(node, vmid, guest));
     let mut outcome = Outcome::AsWanted;
-    let mut mac = Vec::new();
+    let mut mac = BTreeMap::new();
     let mut network = Told::default();
     let left = left.unwrap_or_else(|| GuestFile::new(vmid));
     let (left, turn) = network::turn(node, vmid, left, dry_run);
@@ -152,9 +165,11 @@ fn take(node: &Node, command: &Release, dry_run: bool) -> anyhow::Result<Done<Re
             outcome = proxmox::unregister(node, vmid, located, left.hookscript.as_deref(), dry_run);
             stays = outcome.is_left_to_do();
         }
-        if !dry_run && network.is_done() && node.store.load_guest(vmid).is_some() {
+        mac = provider_mac::give_back(node, vmid, &given, running, dry_run)?;
+        let has_again = |nic: &NicId| mac.get(nic).is_some_and(|outcome| !outcome.is_left_to_do());
+        if !dry_run && node.store.load_guest(vmid).is_some() {
             change(node, dry_run, |registry| {
-                forget_network(registry, vmid, stays);
+                forget(registry, vmid, network.is_done(), has_again, stays);
                 Ok(())
             })?;
         }
@@ -162,9 +177,7 @@ fn take(node: &Node, command: &Release, dry_run: bool) -> anyhow::Result<Done<Re
         network::sweep(node, vmid);
     }
     drop(turn);
-    if exists {
-        mac = provider_mac::give_back(node, vmid, &former, running, dry_run)?;
-    }
+    let mac: Vec<Outcome> = mac.into_values().collect();
     let answer = Released {
         vmid,
         changed: !released.is_empty() || outcome.is_done() || network.changed || mac.iter().any(Outcome::is_done),
@@ -176,18 +189,27 @@ fn take(node: &Node, command: &Release, dry_run: bool) -> anyhow::Result<Done<Re
         hookscript: outcome,
         network,
     };
-    let done = follow::follow(node, dry_run, &Subject::Guest(vmid), answer);
-    let failures = [done.answer.hookscript.failure(vmid), done.answer.network.failure.clone()];
-    let macs: Vec<Problem> = done.answer.mac.iter().filter_map(|outcome| outcome.failure(vmid)).collect();
-    Ok(done.but(joined(failures.into_iter().flatten().chain(macs))))
+    let failures = [answer.hookscript.failure(vmid), answer.network.failure.clone()].into_iter().flatten();
+    let macs = answer.mac.iter().filter_map(|outcome| outcome.failure(vmid));
+    let problem = joined(failures.chain(macs));
+    Ok((answer, problem))
 }
 
-/// Forgets what NICs without assignments had before, now that they have it again; and the guest, if nothing is left of it.
-fn forget_network(registry: &mut Registry, vmid: Vmid, hookscript_stays: bool) {
+/// Forgets what NICs without assignments had before, as far as they have it again; and the guest, if nothing is left of it.
+fn forget(
+    registry: &mut Registry,
+    vmid: Vmid,
+    is_network_done: bool,
+    has_mac_again: impl Fn(&NicId) -> bool,
+    hookscript_stays: bool,
+) {
     let Some(guest) = registry.guests.get_mut(&vmid) else { return };
     let held: BTreeSet<NicId> = guest.interfaces.keys().copied().collect();
-    guest.cloud_init.before.retain(|nic, _| held.contains(nic));
-    if guest.is_empty() && !hookscript_stays {
+    if is_network_done {
+        guest.cloud_init.before.retain(|nic, _| held.contains(nic));
+    }
+    guest.given_macs.retain(|nic, _| held.contains(nic) || !has_mac_again(nic));
+    if guest.is_empty() && is_network_done && guest.given_macs.is_empty() && !hookscript_stays {
         registry.guests.remove(&vmid);
     }
 }

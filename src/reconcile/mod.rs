@@ -25,9 +25,10 @@ mod sources;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub use network::{Extent, Kernels, Network, Networks, Which};
 pub use ports::{attend_guests_ports, attend_ports, count_drops_of_ports, follow_with_ports, notes_on_ports};
 pub(crate) use routers::ask_routers;
 pub use sources::{Sources, Trust};
+
+use nix::fcntl::Flock;
 
 use crate::code;
 use crate::guest::{GuestError, Guests};
@@ -82,6 +85,8 @@ pub struct Node {
     pub guests: Guests,
     /// How to get to its network.
     pub networks: Arc<dyn Networks>,
+    /// A change of this process that is written, or about to be, and that the node has not followed yet.
+    change: Arc<Mutex<Option<Flock<File>>>>,
 }
 
 /// Whether to act.
@@ -293,7 +298,7 @@ impl Node {
     fn named(paths: Paths, name: NodeName) -> Self {
         let store = Store::new(&paths, &name);
         let guests = Guests::new(&paths, &name);
-        Self { paths, name, store, guests, networks: Arc::new(Kernels) }
+        Self { paths, name, store, guests, networks: Arc::new(Kernels), change: Arc::default() }
     }
 
     /// For whoever goes on asking and changing: what has not changed is not read again, as far as the file system tells.
@@ -330,6 +335,12 @@ impl Node {
     /// reconciliation for other changes may have begun after that, and has taken this one in: many changes at once cost little
     /// more than one. That does not count if something of it failed for the node or for `about`.
     pub fn follow(&self, about: &Subject) -> Result<Follow, ReconcileError> {
+        let followed = self.follow_now(about);
+        self.end_change();
+        followed
+    }
+
+    fn follow_now(&self, about: &Subject) -> Result<Follow, ReconcileError> {
         let written = Tick::now();
         let run = RunState::lock(&self.paths, NODE_LOCK_LIMIT)?;
         let shared = written.and_then(|written| run.followed_since(&written));

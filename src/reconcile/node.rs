@@ -66,7 +66,7 @@ impl Reconciler<'_> {
             }
             None => self.network.observe(Extent::Whole(&filter.variants), &inputs.links, &state)?,
         };
-        let obstacles = settle(&state, &mut observed, &foreign);
+        let obstacles = settle(&state, &mut observed, &foreign, &inputs.links);
         // Borrowed, because to copy it would cost as much as to read it.
         let mut borrowed = left;
         if let Some(left) = &mut borrowed {

@@ -1,7 +1,7 @@
 //! Why the registry could not be read or changed, and what helps.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::lock::LockError;
 use crate::code;
@@ -116,8 +116,8 @@ impl StoreError {
     /// The administrator's next step.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Read { source, .. } | Self::Save { source, .. } | Self::Lock(LockError::Io { source, .. }) => {
-                Some(write_hint(source))
+            Self::Read { path, source } | Self::Save { path, source } | Self::Lock(LockError::Io { path, source }) => {
+                Some(write_hint(path, source))
             }
             Self::Changed { .. } => Some("run the command again".to_owned()),
             Self::TooLarge { .. } => Some("use prefixes instead of single addresses, or split the file".to_owned()),
@@ -131,7 +131,7 @@ impl StoreError {
             Self::Keys { source, .. } if source.kind() == io::ErrorKind::InvalidData => Some(
                 "restore the file from a backup; or remove it, and make new keys: `pve-public-ip key add`".to_owned(),
             ),
-            Self::Keys { source, .. } => Some(write_hint(source)),
+            Self::Keys { path, source } => Some(write_hint(path, source)),
             Self::Rule(error) => error.hint(),
             Self::Render { .. } => None,
         }
@@ -158,7 +158,22 @@ pub(super) fn read_hint(error: &io::Error) -> &'static str {
     }
 }
 
-fn write_hint(error: &io::Error) -> String {
+/// What helps depends on whose file system it is: the cluster's needs a quorum, and what is below `/run` is the node's own.
+fn write_hint(path: &Path, error: &io::Error) -> String {
+    let is_clusters = path.components().any(|part| part.as_os_str() == "pve");
+    if !is_clusters {
+        let own = path.ancestors().find(|directory| directory.ends_with("pve-public-ip")).unwrap_or(path).display();
+        return match error.kind() {
+            // Otherwise it is not the kernel that refuses, but this program: it is no directory of root's.
+            io::ErrorKind::PermissionDenied if error.raw_os_error().is_some() => "run the command as root".to_owned(),
+            io::ErrorKind::ReadOnlyFilesystem => format!("the file system is read-only: `findmnt -T {own}`"),
+            io::ErrorKind::StorageFull => format!("make room: `df -h {own}`"),
+            // What is there only saves time.
+            _ => format!(
+                "{own} has to be a directory of root: `mv {own} {own}.old && pve-public-ip apply` makes it anew"
+            ),
+        };
+    }
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
             "`/etc/pve` is read-only without quorum: `pvecm status`; and run the command as root".to_owned()

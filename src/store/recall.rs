@@ -201,6 +201,11 @@ impl Store {
         }
     }
 
+    /// How many files of a directory of the registry have a copy.
+    pub fn copies_in(&self, name: &str) -> usize {
+        self.last_good.names(name).len()
+    }
+
     /// The last known good copy of a file of the registry, by its name there.
     pub fn copy_of(&self, name: &str) -> Option<Vec<u8>> {
         let path = self.paths.registry().join(name);

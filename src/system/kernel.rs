@@ -15,7 +15,7 @@ use crate::links::Link;
 use crate::links::Links;
 use crate::model::{Code, IfName, MacAddr};
 use crate::plan::present::Neighbour;
-use crate::plan::{Exits, Foreign, NetState, Refusal, Rules, Setting, Step, Support, Surroundings};
+use crate::plan::{Exits, Foreign, NetState, Refusal, Rules, Setting, Step, Support, Surroundings, interface_down};
 use crate::ruleset::{Backend, Element, Table, Variant};
 
 /// The kernel could not be read or changed.
@@ -68,9 +68,7 @@ impl KernelError {
                 Some("is `nft` installed, and of version 1.0.6 or later? `nft --version`".to_owned())
             }
             Self::Routing(RoutingError::Foreign(refusal)) => Some(refusal.hint.clone()),
-            Self::Routing(RoutingError::Down(device)) => {
-                Some(format!("`ip link set {device} up && pve-public-ip apply`"))
-            }
+            Self::Routing(RoutingError::Down(device)) => Some(interface_down(*device).hint),
             Self::Filter(FilterError::Full { .. }) => Some(
                 "`pve-public-ip apply` takes out what somebody else put into it, and says what does not fit".to_owned(),
             ),

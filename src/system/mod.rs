@@ -20,6 +20,7 @@ pub mod probe;
 pub mod routers;
 mod routing;
 mod rtnetlink;
+mod rules;
 pub mod run;
 mod settings;
 pub mod tally;

@@ -24,10 +24,11 @@ use super::rtnetlink::{
     STATES_FOUND, TYPE_LOCAL, VXLAN, WHOLE_ROUTE, address, default_routes, entry, family, index_and_name, ip, link,
     lladdr, name_of, neighbour, octets, own_address, read_u16, read_u32, route, way,
 };
+use crate::host::files;
 use crate::links::Links;
 use crate::model::{IfName, MacAddr};
 use crate::plan::present::Neighbour;
-use crate::plan::{Decided, Exits, Foreign, NetState, Refusal, Route, decide, foreign_neighbour};
+use crate::plan::{Decided, Exits, Foreign, NetState, Refusal, Route, decide, foreign_neighbour, interface_down};
 
 /// Why routing state could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +40,7 @@ pub enum RoutingError {
     #[error("there is no interface `{0}`")]
     NoInterface(IfName),
     /// The interface is down.
-    #[error("{0} is down, so that nothing can be routed to it")]
+    #[error("{}", interface_down(*.0).sentence)]
     Down(IfName),
     /// Somebody else's state is in the way.
     #[error("{0}")]
@@ -292,6 +293,12 @@ impl Routing {
                 }
             }
         }
+        let there = |(net, _): &(&IpNet, &Route)| observed.foreign.routes.contains_key(*net);
+        let there = wanted.routes.iter().filter(there).map(|(net, route)| (*net, *route)).collect();
+        observed.foreign.bypassed = self.bypassed(links, &there)?;
+        let devices = wanted.routes.iter().filter(|(net, _)| net.addr().is_ipv6()).map(|(_, route)| route.device);
+        let devices: BTreeSet<IfName> = devices.collect();
+        observed.foreign.without_ipv6 = devices.into_iter().filter(|device| has_no_ipv6(*device)).collect();
         Ok(observed)
     }
 
@@ -546,6 +553,12 @@ pub(super) fn absent_is_fine(result: Result<(), NetlinkError>) -> Result<(), Rou
         }
         result => Ok(result?),
     }
+}
+
+/// Whether somebody has switched IPv6 off on an interface.
+fn has_no_ipv6(device: IfName) -> bool {
+    let path = Path::new("/proc/sys/net/ipv6/conf").join(device.as_str()).join("disable_ipv6");
+    files::read_kernel(&path).is_ok_and(|text| text.trim() == "1")
 }
 
 pub(super) fn index_of(name: IfName) -> Result<u32, RoutingError> {

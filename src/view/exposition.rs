@@ -75,9 +75,9 @@ pub fn exposition(view: &View) -> String {
     );
     let pools = |assigned: bool| {
         view.pools.iter().flat_map(move |pool| {
-            pool.families.iter().map(move |(family, used, all)| {
-                let labels = vec![("pool", pool.name.clone()), ("family", format!("ipv{}", family.number()))];
-                (labels, if assigned { used } else { all }.to_string())
+            pool.totals.iter().map(move |(family, totals)| {
+                let labels = vec![("pool", pool.name.clone()), ("family", (*family).to_owned())];
+                (labels, if assigned { totals.assigned } else { totals.size }.to_string())
             })
         })
     };

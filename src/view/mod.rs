@@ -14,7 +14,7 @@ use serde::Serialize;
 pub use history::History;
 
 use crate::links::guest_of_port;
-use crate::model::{Amount, Family, IfName, MacAddr, PoolName, Vmid};
+use crate::model::{Amount, Family, IfName, MacAddr, PoolName, Prefix, Vmid};
 use crate::plan::{GuestState, GuestStates, Inputs, Problem, Router, Step, guard_of, is_idle};
 use crate::registry::document::{Enforce, Pool};
 use crate::registry::{Registry, capacity};
@@ -45,8 +45,17 @@ pub struct PoolUse {
     pub uplink_guard: &'static str,
     /// Whether it is enforced.
     pub enforce: Enforce,
-    /// Family, addresses that are assigned, addresses that there are.
-    pub families: Vec<(Family, Amount, Amount)>,
+    /// How many addresses are assigned, of IPv4 (`ipv4`) and IPv6 (`ipv6`).
+    pub totals: BTreeMap<&'static str, PoolTotals>,
+}
+
+/// How many addresses of a pool are assigned.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub struct PoolTotals {
+    /// Addresses that there are.
+    pub size: Amount,
+    /// Addresses that are assigned.
+    pub assigned: Amount,
 }
 
 /// One NIC of a guest.
@@ -61,7 +70,7 @@ pub struct GuestNic {
     /// Its MAC by the registry.
     pub mac: MacAddr,
     /// Its addresses.
-    pub addresses: Vec<String>,
+    pub addresses: Vec<Prefix>,
     /// How it is.
     pub state: GuestState,
 }
@@ -243,8 +252,9 @@ fn pools(registry: &Registry) -> Vec<PoolUse> {
     let of = |(name, pool): (&PoolName, &Pool)| {
         let family = |family: Family| {
             let entries = pool.addresses.iter().filter(|entry| entry.address.family() == family);
-            let all = entries.map(capacity).fold(Amount::default(), Amount::plus);
-            (family, used.get(&(name, family)).copied().unwrap_or_default(), all)
+            let size = entries.map(capacity).fold(Amount::default(), Amount::plus);
+            let assigned = used.get(&(name, family)).copied().unwrap_or_default();
+            (size.0 > 0).then_some((family.key(), PoolTotals { size, assigned }))
         };
         PoolUse {
             name: name.to_string(),
@@ -252,7 +262,7 @@ fn pools(registry: &Registry) -> Vec<PoolUse> {
             bridge: pool.bridge,
             uplink_guard: guard_of(registry, pool).as_str(),
             enforce: pool.enforce(),
-            families: Family::BOTH.map(family).into_iter().filter(|(_, _, all)| all.0 > 0).collect(),
+            totals: Family::BOTH.into_iter().filter_map(family).collect(),
         }
     };
     registry.pools.pools.iter().map(of).collect()
@@ -263,7 +273,7 @@ fn guest_nics(inputs: &Inputs, comparison: Option<Comparison<'_>>) -> Vec<GuestN
     let mut nics = Vec::new();
     for (vmid, guest) in inputs.registry.guests.iter().filter(|(_, guest)| !guest.is_empty()) {
         for (id, interface) in &guest.interfaces {
-            let addresses = interface.addresses.iter().map(|assigned| assigned.address.to_string()).collect();
+            let addresses = interface.addresses.iter().map(|assigned| assigned.address).collect();
             nics.push(GuestNic {
                 vmid: *vmid,
                 interface: id.to_string(),

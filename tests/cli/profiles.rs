@@ -291,7 +291,7 @@ fn a_nic_gets_its_former_mac_back() {
     node.run("pool add rbx 203.0.113.11 --mac 00:50:56:00:01:02").ok();
     node.run("assign 100 --pool rbx -4 --set-mac").ok();
     node.run("assign 100 203.0.113.11 --set-mac").ok();
-    assert!(node.tree.read(&Tree::guest_file(100)).contains(r#""former_mac": "02:00:00:aa:bb:00""#));
+    assert!(node.tree.read(&Tree::guest_file(100)).contains(r#""former": "02:00:00:aa:bb:00""#));
     let first = node.run("release 100 203.0.113.10").ok();
     assert!(!first.out.contains("MAC:"), "the NIC has another address of this MAC: {first}");
 
@@ -334,6 +334,63 @@ fn a_nic_gets_its_former_mac_back() {
     let words = "MAC: guest 102 is on node n2, where it may be running, and net0 keeps 00:50:56:00:01:02; do it by hand: \
         pvesh set /nodes/n2/qemu/102/config --net0 virtio=02:00:00:AA:BB:09,bridge=vmbr0\n";
     assert!(run.out.contains(words), "{run}");
+}
+
+/// Whatever moment a command is killed at, the former MAC is known, and the same command again finishes it.
+#[test]
+fn a_former_mac_survives_a_command_that_is_killed() {
+    let conf = "etc/pve/nodes/n1/qemu-server/100.conf";
+    let former = "name: g\nnet0: virtio=02:00:00:AA:BB:00,bridge=vmbr0\n";
+    let has = |node: &Node, mac: &str| node.tree.read(conf).contains(mac);
+    for (moment, killed) in [("before", "kill -9 $PPID; exit 1"), ("after", "SET; kill -9 $PPID")] {
+        let node = node();
+        node.stand_in_proxmox();
+        let (_, whole) =
+            node.tree.read("stand-ins/qm").split_once('\n').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        let deadly = |node: &Node, set: &str| {
+            let set = set.replace("SET", "sed -i \"s/^net0: .*/net0: $4/\" $conf");
+            let begin = whole.lines().take_while(|line| !line.starts_with("shift")).collect::<Vec<_>>();
+            node.tree.script("stand-ins/qm", &format!("{}\n{set}\n", begin.join("\n")));
+        };
+        let mend = |node: &Node| node.tree.script("stand-ins/qm", &whole);
+        node.tree.qemu(100, former);
+        node.run("pool create rbx --profile ovh-bridged --bridge vmbr0 --cool-down 0s").ok();
+        node.run("pool add rbx 203.0.113.10 --mac 00:50:56:00:01:02").ok();
+
+        deadly(&node, killed);
+        let run = node.run("assign 100 --pool rbx -4 --set-mac --no-hookscript");
+        assert!(run.code != 0, "{moment}: {run}");
+        mend(&node);
+        node.run("assign 100 --pool rbx -4 --set-mac --no-hookscript").ok();
+        assert!(has(&node, "00:50:56:00:01:02"), "{moment}");
+
+        deadly(&node, killed);
+        let run = node.run("release 100 --no-hookscript");
+        assert!(run.code != 0, "{moment}: {run}");
+        assert!(!node.run("list").ok().out.contains("203.0.113.10"), "{moment}: it is released");
+        mend(&node);
+        let run = node.run("release 100 --no-hookscript").ok();
+        assert_eq!(run.out.contains("MAC: qm set 100"), moment == "before", "{moment}: {run}");
+        assert!(has(&node, "02:00:00:AA:BB:00"), "{moment}: {}", node.tree.read(conf));
+        assert!(!node.tree.path(&Tree::guest_file(100)).exists(), "{moment}: nothing is left of it");
+    }
+
+    // The guest that runs keeps the provider's MAC until the command is given again.
+    let node = node();
+    node.stand_in_proxmox();
+    node.tree.qemu(100, former);
+    node.run("pool create rbx --profile ovh-bridged --bridge vmbr0 --cool-down 0s").ok();
+    node.run("pool add rbx 203.0.113.10 --mac 00:50:56:00:01:02").ok();
+    node.run("assign 100 --pool rbx -4 --set-mac --no-hookscript").ok();
+    node.plug("tap100i0");
+    let run = node.run("release 100 --no-hookscript").ok();
+    assert!(run.out.contains("net0 keeps 00:50:56:00:01:02 as long as it does"), "{run}");
+    node.unplug("tap100i0");
+    let run = node.run("release --all --yes").ok();
+    assert!(run.out.contains("MAC: qm set 100"), "{run}");
+    assert!(has(&node, "02:00:00:AA:BB:00"), "{}", node.tree.read(conf));
+    assert!(!node.tree.path(&Tree::guest_file(100)).exists(), "nothing is left of it");
+    node.run("release --all --yes").ok().prints("no guest holds an address: nothing to do\n");
 }
 
 /// The natural order: a pool, then its addresses with what the provider says of them.

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use crate::cloudinit::prefix_length;
 use crate::code;
 use crate::model::text::escaped;
-use crate::model::{GuestKind, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Problem, Subject, Vmid};
+use crate::model::{Family, GuestKind, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Problem, Subject, Vmid};
 use crate::registry::document::{EntryIndex, GuestFile, Mode, Pool, PoolAddress};
 use crate::registry::{Holding, Inventory, Registry, State, capacity};
 use crate::reply::{Address, AddressHolder, AddressState, Addresses, PoolSummary};
@@ -233,7 +233,7 @@ impl<'a> Lookup<'a> {
                 interface: *interface,
                 node: self.places.get(vmid).map(|(node, _)| node.clone()),
                 organization: assigned.organization.clone(),
-                assigned_at: assigned.assigned_at.0,
+                assigned_at: assigned.assigned_at,
             }),
         }
     }
@@ -249,14 +249,14 @@ impl<'a> Lookup<'a> {
     }
 
     fn summary(&self, name: &PoolName, pool: &Pool) -> PoolSummary {
-        let totals = self.inventory().totals(pool).into_iter().zip([4, 6]);
+        let totals = self.inventory().totals(pool).into_iter().zip(Family::BOTH);
         PoolSummary {
             name: name.clone(),
             profile: pool.profile_name().to_owned(),
             bridge: pool.bridge,
             gateway4: pool.gateway4.map(IpAddr::V4),
             gateway6: pool.gateway6.map(IpAddr::V6),
-            totals: totals.filter_map(|(totals, family)| Some((family, totals?))).collect(),
+            totals: totals.filter_map(|(totals, family)| Some((family.key().to_owned(), totals?))).collect(),
         }
     }
 
@@ -598,7 +598,7 @@ mod tests {
         assert!(cooling.free_at.is_some_and(|until| until > now()), "{cooling:?}");
         assert_eq!(lookup.address("192.0.2.1".parse().unwrap()).unwrap_err().code.as_str(), "address-in-no-pool");
         let pools = lookup.pools();
-        assert_eq!((pools.len(), pools[0].totals[&4].assigned.0, pools[1].totals.len()), (2, 2, 2));
+        assert_eq!((pools.len(), pools[0].totals["ipv4"].assigned.0, pools[1].totals.len()), (2, 2, 2));
     }
 
     fn named(vmid: &str, name: &str, tags: &[&str], mac: &str) -> Named {

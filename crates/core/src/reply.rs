@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::audit::Holder;
-use crate::model::{IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Problem, Vmid};
+use crate::model::{IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Problem, Timestamp, Vmid};
 use crate::registry::Totals;
 
 /// A line of the answer.
@@ -97,7 +97,7 @@ pub struct AddressHolder {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub organization: Option<String>,
     /// Since when.
-    pub assigned_at: Moment,
+    pub assigned_at: Timestamp,
 }
 
 /// How far a part of a change is.
@@ -191,8 +191,8 @@ pub struct PoolSummary {
     /// Gateway of IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway6: Option<IpAddr>,
-    /// How many addresses are in which state, of IPv4 (`4`) and IPv6 (`6`).
-    pub totals: BTreeMap<u8, Totals>,
+    /// How many addresses are in which state, of IPv4 (`ipv4`) and IPv6 (`ipv6`).
+    pub totals: BTreeMap<String, Totals>,
 }
 
 /// The pools.

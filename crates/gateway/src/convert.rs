@@ -374,7 +374,7 @@ pub fn public_ip(address: reply::Address) -> proto::PublicIP {
         message.interface = holder.interface.to_string();
         message.node = shown(holder.node);
         message.organization_id = holder.organization.unwrap_or_default();
-        message.assigned_at = time(Some(holder.assigned_at));
+        message.assigned_at = time(Some(holder.assigned_at.0));
     }
     message
 }

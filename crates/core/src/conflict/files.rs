@@ -11,7 +11,7 @@ use super::Conflict;
 use crate::guest::{GuestConfig, NicChange};
 use crate::model::{IfName, MacAddr, Prefix, Vmid};
 use crate::plan::Index;
-use crate::registry::Registry;
+use crate::registry::{Registry, conflicts_among};
 
 /// An address that Proxmox VE's SDN has given away.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +70,7 @@ fn collect(value: &Value, found: &mut Vec<Allocation>) {
 /// Every conflict between the files.
 pub fn in_files(files: &Files) -> Vec<Conflict> {
     let index = Index::new(&files.registry);
-    let mut found = in_registry(&files.registry);
+    let mut found = in_registry(&index);
     for (vmid, config) in &files.guests {
         found.extend(in_configuration(files, &index, *vmid, config));
     }
@@ -105,12 +105,12 @@ fn about<const N: usize>(
     Conflict { address: Some(address), guests: BTreeSet::from(guests), ..Conflict::new(kind, sentence, hint) }
 }
 
-fn in_registry(registry: &Registry) -> Vec<Conflict> {
+fn in_registry(index: &Index<'_>) -> Vec<Conflict> {
     let conflict = |(guests, sentence): (BTreeSet<Vmid>, String)| {
         let releases: Vec<String> = guests.iter().map(|vmid| format!("`pve-public-ip release {vmid}`")).collect();
         Conflict { guests, ..Conflict::new("registry", sentence, releases.join(" or ")) }
     };
-    registry.conflicts().into_iter().map(conflict).collect()
+    conflicts_among(index.holders()).into_iter().map(conflict).collect()
 }
 
 /// The guest that holds an address, other than this one, and what it holds.

@@ -296,7 +296,7 @@ pub(super) fn is_true(value: &str) -> bool {
 
 fn parse_nic(kind: GuestKind, value: &str) -> Result<Nic, NicError> {
     let mut nic = Nic { mac: None, bridge: None, tag: None, firewall: false, mtu: None };
-    let mut seen = BTreeSet::new();
+    let mut seen = Vec::new();
     for (key, value) in properties(value) {
         let is_model = kind == GuestKind::Qemu && MODELS.contains(&key);
         let canonical = match (kind, key) {
@@ -305,9 +305,10 @@ fn parse_nic(kind: GuestKind, value: &str) -> Result<Nic, NicError> {
             _ if is_model => "mac",
             _ => key,
         };
-        if !seen.insert(canonical.to_owned()) {
+        if seen.contains(&canonical) {
             return Err(NicError::Duplicate(key.to_owned()));
         }
+        seen.push(canonical);
         let bad = |reason: String| NicError::Value { key: key.to_owned(), reason };
         match canonical {
             "mac" => nic.mac = Some(value.parse().map_err(|error: MacError| bad(error.to_string()))?),

@@ -40,6 +40,14 @@ impl Family {
         }
     }
 
+    /// `ipv4` or `ipv6`: the key of what is told of each family in JSON.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::V4 => "ipv4",
+            Self::V6 => "ipv6",
+        }
+    }
+
     /// 4 or 6, as it stands at the end of names (`ip -4`, `pve-public-ip-pool6`).
     pub fn number(self) -> u8 {
         match self {

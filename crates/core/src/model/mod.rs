@@ -4,6 +4,7 @@
 //! string in JSON. Nothing in this module does input or output.
 
 pub(crate) mod address;
+pub(crate) mod again;
 mod amount;
 mod family;
 mod guest;
@@ -30,6 +31,18 @@ pub use severity::Severity;
 /// Gives a newtype its JSON form: the same string that `Display` prints and `FromStr` reads.
 macro_rules! string_in_json {
     ($type:ty, $schema:expr) => {
+        $crate::model::string_in_json!(@ $type, $schema, |text| text.parse());
+    };
+    // Of a type whose values stand in a file again and again.
+    (repeated $type:ty, $schema:expr) => {
+        $crate::model::string_in_json!(@ $type, $schema, |text| {
+            std::thread_local! {
+                static LAST: $crate::model::again::Last<$type> = const { $crate::model::again::Last::new(None) };
+            }
+            $crate::model::again::parsed(&LAST, text)
+        });
+    };
+    (@ $type:ty, $schema:expr, |$text:ident| $parsed:expr) => {
         impl serde::Serialize for $type {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -48,8 +61,8 @@ macro_rules! string_in_json {
                         f.write_str("a string")
                     }
 
-                    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$type, E> {
-                        text.parse().map_err(E::custom)
+                    fn visit_str<E: serde::de::Error>(self, $text: &str) -> Result<$type, E> {
+                        $parsed.map_err(E::custom)
                     }
                 }
 

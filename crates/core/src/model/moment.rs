@@ -78,7 +78,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-super::string_in_json!(Timestamp, json_schema!({ "type": "string" }));
+super::string_in_json!(repeated Timestamp, json_schema!({ "type": "string" }));
 
 /// For how long an address that was released is not handed out by itself: `1h`, `30m`, `0s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

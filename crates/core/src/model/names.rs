@@ -133,7 +133,7 @@ macro_rules! name_type {
             }
         }
 
-        super::string_in_json!($type, json_schema!({ "type": "string", "pattern": $pattern }));
+        super::string_in_json!(repeated $type, json_schema!({ "type": "string", "pattern": $pattern }));
     };
 }
 

@@ -56,14 +56,20 @@ fn is_harmless(text: &str, has_lines: bool) -> bool {
     // U+0080 to U+00BF, U+0600 to U+063F, U+F000 to U+FFFF, U+C0000 and more.
     let is_first = |byte: u8| (byte == 0xc2) | (byte == 0xd8) | (byte == 0xef) | (byte >= 0xf3);
     // U+2000 to U+207F.
-    let is_second = |at: usize| bytes.get(at + 1).is_some_and(|second| *second <= 0x81);
-    all_at_once(bytes, |byte| !is_control(byte) & !is_first(byte)) && !memchr::memchr_iter(0xe2, bytes).any(is_second)
+    let is_pair = |first: u8, second: u8| (first == 0xe2) & (second <= 0x81);
+    let rest = bytes.get(1..).unwrap_or_default();
+    let mut pieces = bytes.chunks(PIECE).zip(rest.chunks(PIECE));
+    all_at_once(bytes, |byte| !is_control(byte) & !is_first(byte))
+        && pieces.all(|(one, two)| one.iter().zip(two).fold(true, |all, (one, two)| all & !is_pair(*one, *two)))
 }
+
+/// So many bytes are looked at before it is asked whether to go on.
+const PIECE: usize = 256;
 
 /// A table of a hundred thousand addresses is much text: it is looked at in pieces, without a branch for each byte, so that the
 /// processor takes many bytes at once.
 fn all_at_once(bytes: &[u8], is_meant: impl Fn(u8) -> bool) -> bool {
-    bytes.chunks(256).all(|piece| piece.iter().fold(true, |all, byte| all & is_meant(*byte)))
+    bytes.chunks(PIECE).all(|piece| piece.iter().fold(true, |all, byte| all & is_meant(*byte)))
 }
 
 fn escaped_but(text: &str, has_lines: bool) -> Cow<'_, str> {

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::code;
 use crate::guest::{GuestConfig, NicChange};
 use crate::model::{Code, IfName, MacAddr, NicId, PoolName, Prefix, Problem, Vmid};
-use crate::registry::document::{Assigned, GuestFile, Mode, PoolIndex, PoolsFile};
+use crate::registry::document::{Assigned, EntryIndex, GuestFile, Mode, Pool, PoolAddress, PoolIndex, PoolsFile};
 use crate::registry::{Holders, Registry};
 
 use super::inputs::{Inputs, Presence};
@@ -231,10 +231,17 @@ fn check_config(registry: &Registry, index: &Index<'_>, guest: &GuestFile, confi
             ),
             Some(_) => {}
         }
+        let mut last: Option<(&PoolName, &Pool, Option<&EntryIndex<'_>>)> = None;
         for assigned in &interface.addresses {
             // A node may have a hundred thousand, and it writes only about those with a problem.
             let address = assigned.address;
-            let Some(pool) = registry.pools.pools.get(&assigned.pool) else {
+            // Hundreds in a row are of one pool.
+            let known = last.filter(|(name, ..)| **name == assigned.pool);
+            last = known.or_else(|| {
+                let pool = registry.pools.pools.get(&assigned.pool)?;
+                Some((&assigned.pool, pool, index.pools.of_pool(&assigned.pool)))
+            });
+            let Some((_, pool, entries)) = last else {
                 add(
                     code!("pool-missing"),
                     format!("{address} of guest {vmid} is of pool `{}`, which does not exist", assigned.pool),
@@ -256,7 +263,8 @@ fn check_config(registry: &Registry, index: &Index<'_>, guest: &GuestFile, confi
                     ),
                 );
             }
-            if let Some((code, sentence, hint)) = against_entry(index, vmid, (*id, interface.mac), assigned) {
+            let entry = entries.and_then(|entries| entries.entry(address));
+            if let Some((code, sentence, hint)) = against_entry(entry, vmid, (*id, interface.mac), assigned) {
                 add(code, sentence, hint);
             }
         }
@@ -266,13 +274,13 @@ fn check_config(registry: &Registry, index: &Index<'_>, guest: &GuestFile, confi
 
 /// What an address has against it in its pool: it is not there, or the provider bound it to another MAC.
 fn against_entry(
-    index: &Index<'_>,
+    entry: Option<&PoolAddress>,
     vmid: Vmid,
     (id, mac): (NicId, MacAddr),
     assigned: &Assigned,
 ) -> Option<(Code, String, String)> {
     let address = assigned.address;
-    let Some(entry) = index.pools.entry(&assigned.pool, assigned.address) else {
+    let Some(entry) = entry else {
         return Some((
             code!("address-not-in-pool"),
             format!("{address} of guest {vmid} is not in pool `{}`", assigned.pool),

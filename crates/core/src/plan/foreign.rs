@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use super::course::Refusal;
 use super::diff::Step;
 use super::state::{NetState, Route};
+use crate::links::Links;
 use crate::model::{IfName, MacAddr};
 use crate::ruleset::IptablesTable;
 
@@ -28,6 +29,17 @@ pub struct Way {
     pub via: Option<IpAddr>,
 }
 
+/// What becomes of what is for a destination, by a rule of the node that is evaluated before the main table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bypass {
+    /// Where it has to come in for that; `None`: anywhere.
+    pub from: Option<IfName>,
+    /// The interface by which it leaves; `None`: it does not leave.
+    pub device: Option<IfName>,
+    /// A priority that is evaluated before all rules of that kind.
+    pub before: u32,
+}
+
 /// What was found where something of ours is wanted, and does not carry our mark.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Foreign {
@@ -37,6 +49,10 @@ pub struct Foreign {
     pub proxies: BTreeSet<(IfName, IpAddr)>,
     /// All routes to a destination, ours too, in the kernel's order.
     pub routes: BTreeMap<IpNet, Vec<Way>>,
+    /// Destinations that a rule of the node leads past the main table, and where to.
+    pub bypassed: BTreeMap<IpNet, Bypass>,
+    /// Interfaces that routes are wanted to, and on which IPv6 is switched off.
+    pub without_ipv6: BTreeSet<IfName>,
     /// Tables of iptables that could not be read, and why: nobody knows what of ours is in them.
     pub unread_chains: BTreeMap<IptablesTable, Refusal>,
     /// Why the sets of ipset could not be read, if so.
@@ -136,6 +152,35 @@ pub fn decide(net: &IpNet, wanted: &Route, ways: &[Way]) -> Decided {
     })
 }
 
+/// Why nothing can be routed to an interface that is down.
+pub fn interface_down(device: IfName) -> Refusal {
+    Refusal {
+        sentence: format!("{device} is down, so that nothing can be routed to it"),
+        hint: format!("`ip link set {device} up && pve-public-ip apply`"),
+    }
+}
+
+fn without_ipv6(device: IfName) -> Refusal {
+    Refusal {
+        sentence: format!("IPv6 is switched off on {device}, so that no IPv6 address can be routed to it"),
+        hint: format!("`sysctl -w net/ipv6/conf/{device}/disable_ipv6=0 && pve-public-ip apply`"),
+    }
+}
+
+/// Why the route to a destination does not count.
+fn bypassed(net: &IpNet, wanted: &Route, bypass: &Bypass) -> Refusal {
+    let family = if net.addr().is_ipv4() { "" } else { "-6 " };
+    let from = bypass.from.map(|from| format!(" and comes in by {from}")).unwrap_or_default();
+    let to = bypass.device.map_or_else(|| "is not delivered".to_owned(), |device| format!("leaves by {device}"));
+    Refusal {
+        sentence: format!(
+            "what is for {net}{from} {to}, because a rule of policy routing goes before its route to {}",
+            wanted.device
+        ),
+        hint: format!("`ip {family}rule add to {net} lookup main pref {} && pve-public-ip apply`", bypass.before),
+    }
+}
+
 /// Why somebody else's permanent neighbour stands in the way.
 pub fn foreign_neighbour(on: IfName, address: IpAddr, wanted: MacAddr, found: MacAddr) -> Refusal {
     Refusal {
@@ -149,7 +194,7 @@ pub fn foreign_neighbour(on: IfName, address: IpAddr, wanted: MacAddr, found: Ma
 }
 
 /// Takes what somebody else made into what was found, as far as it is as wanted; the rest is in the way.
-pub fn settle(desired: &NetState, observed: &mut NetState, foreign: &Foreign) -> Obstacles {
+pub fn settle(desired: &NetState, observed: &mut NetState, foreign: &Foreign, links: &Links) -> Obstacles {
     let (chains, sets) = (foreign.unread_chains.clone(), foreign.unread_sets.clone());
     let mut obstacles = Obstacles { chains, sets, ..Obstacles::default() };
     for ((on, address), found) in &foreign.neighbours {
@@ -174,6 +219,22 @@ pub fn settle(desired: &NetState, observed: &mut NetState, foreign: &Foreign) ->
                 obstacles.routes.insert(*net, refusal);
             }
         }
+    }
+    for (net, bypass) in &foreign.bypassed {
+        let Some(wanted) = desired.routes.get(net) else { continue };
+        observed.routes.remove(net);
+        obstacles.routes.entry(*net).or_insert_with(|| bypassed(net, wanted, bypass));
+    }
+    for (net, wanted) in desired.routes.iter().filter(|(net, wanted)| observed.routes.get(*net) != Some(*wanted)) {
+        let device = wanted.device;
+        let reason = if links.get(device).is_some_and(|link| !link.up) {
+            interface_down(device)
+        } else if net.addr().is_ipv6() && foreign.without_ipv6.contains(&device) {
+            without_ipv6(device)
+        } else {
+            continue;
+        };
+        obstacles.routes.entry(*net).or_insert(reason);
     }
     obstacles
 }

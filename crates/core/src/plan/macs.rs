@@ -1,11 +1,12 @@
 //! MACs that two have.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::guest::Located;
 use crate::guest::{Nic, NicChange};
 use crate::links::{Links, is_guest_port};
 use crate::model::{IfName, MacAddr, NicId, Vmid};
+use crate::registry::Registry;
 
 /// A MAC that is not somebody's alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,18 +19,27 @@ pub struct SharedMac {
     pub remedy: String,
 }
 
-/// MACs that NICs of two guests have. Two NICs of one guest with one MAC are a bond.
-pub fn macs_of_two_guests<'a>(guests: impl Iterator<Item = (Vmid, &'a Located)>) -> Vec<SharedMac> {
+/// MACs that two NICs of these guests have. Two of one guest to which the registry has given the same addresses are meant so.
+pub fn macs_of_two_nics<'a>(guests: impl Iterator<Item = (Vmid, &'a Located)>, registry: &Registry) -> Vec<SharedMac> {
     let mut users: BTreeMap<MacAddr, Vec<(Vmid, NicId, &Located)>> = BTreeMap::new();
     for (vmid, place) in guests {
         for (mac, id) in macs(place) {
             users.entry(mac).or_default().push((vmid, id, place));
         }
     }
-    users.retain(|_, nics| nics.iter().map(|(vmid, ..)| vmid).collect::<BTreeSet<_>>().len() > 1);
+    users.retain(|_, nics| nics.len() > 1);
     let shared = users.into_iter().filter_map(|(mac, nics)| {
+        let is_bound = |(vmid, id, _): &&(Vmid, NicId, &Located)| {
+            let interface = registry.guests.get(vmid).and_then(|guest| guest.interfaces.get(id));
+            interface.is_some_and(|interface| interface.mac == mac)
+        };
+        let is_one_guests = nics.iter().all(|(vmid, ..)| *vmid == nics[0].0);
+        if is_one_guests && nics.iter().all(|nic| is_bound(&nic)) {
+            return None;
+        }
         let names: Vec<String> = nics.iter().map(|(vmid, id, _)| format!("guest {vmid} {id}")).collect();
-        let (vmid, id, place) = nics.last()?;
+        // One that is bound keeps its MAC.
+        let (vmid, id, place) = nics.iter().rev().find(|nic| !is_bound(nic)).or(nics.last())?;
         let sentence = format!("{mac} is the MAC of {}", names.join(" and "));
         let remedy = format!(
             "give one of them another MAC: `{}` makes a new one",

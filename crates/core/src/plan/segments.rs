@@ -41,9 +41,8 @@ pub(super) fn segments(inputs: &Inputs, bridges: &BTreeSet<IfName>) -> BTreeSet<
 
 /// `vmbr0`, or `vmbr0v10` of `vmbr0`.
 pub fn is_segment_of(bridge: IfName, pool: IfName) -> bool {
-    let rest = bridge.as_str().strip_prefix(pool.as_str());
     let tag = |rest: &str| rest.strip_prefix('v').is_some_and(|tag| tag.parse::<u16>().is_ok());
-    rest.is_some_and(|rest| rest.is_empty() || tag(rest))
+    bridge == pool || bridge.as_str().strip_prefix(pool.as_str()).is_some_and(tag)
 }
 
 pub(super) fn is_vlan_aware(inputs: &Inputs, bridge: IfName) -> bool {

@@ -260,7 +260,6 @@ impl Registry {
         let mut news = false;
         for (nic, mac) in &request.nics {
             let interface = guest.interfaces.entry(*nic).or_insert_with(|| Interface {
-                former_mac: None,
                 mac: *mac,
                 dhcp: None,
                 trunk: BTreeSet::new(),

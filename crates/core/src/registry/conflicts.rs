@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::document::{Assigned, GuestFile};
-use super::prefixes::PrefixMap;
+use super::prefixes::Ranges;
 use super::{Holders, Holding, Registry};
-use crate::model::Vmid;
+use crate::model::{MacAddr, Vmid};
 
 impl Registry {
     /// Contradictions between files that each are fine, as sentences with the guests that they concern.
@@ -18,16 +18,14 @@ impl Registry {
     /// Those of [`Self::conflicts`] in which one of these guests has a part. For a few of many guests the others are not
     /// sorted, but only looked through.
     pub fn conflicts_of(&self, guests: &BTreeSet<Vmid>) -> Vec<(BTreeSet<Vmid>, String)> {
-        let (mut prefixes, mut macs) = (PrefixMap::<()>::default(), BTreeSet::new());
-        for guest in guests.iter().filter_map(|vmid| self.guests.get(vmid)) {
-            for (_, interface, assigned) in guest.addresses() {
-                prefixes.entry(assigned.address);
-                macs.insert(interface.mac);
-            }
-        }
+        let those = || guests.iter().filter_map(|vmid| self.guests.get(vmid)).flat_map(GuestFile::addresses);
+        let macs: BTreeSet<MacAddr> = those().map(|(_, interface, _)| interface.mac).collect();
+        let ranges = Ranges::of(those().map(|(.., assigned)| assigned.address));
         let meets = |guest: &GuestFile| {
-            guest.addresses().any(|(_, interface, assigned)| {
-                macs.contains(&interface.mac) || prefixes.overlapping(assigned.address).next().is_some()
+            let mut nics = guest.interfaces.values();
+            nics.any(|nic| {
+                let mut addresses = nic.addresses.iter().map(|assigned| assigned.address);
+                !nic.addresses.is_empty() && macs.contains(&nic.mac) || addresses.any(|address| ranges.meet(address))
             })
         };
         let mut near = Self::default();

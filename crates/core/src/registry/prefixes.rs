@@ -1,11 +1,13 @@
 //! Prefixes to be looked up by what they overlap, and who holds them: ten thousand addresses are compared with ten thousand.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::Registry;
 use super::document::{Assigned, GuestFile, Interface};
+use crate::model::address::{ranges4, ranges6};
 use crate::model::{Family, MacAddr, NicId, Prefix, Vmid};
 
 /// Values by prefix; one prefix may lie inside another. A look-up costs the logarithm of their number.
@@ -42,6 +44,34 @@ impl<T> PrefixMap<T> {
         });
         // Sorted by first address, the longer prefix last.
         around.chain(self.by_prefix.range(net..=IpNet::from(net.broadcast())).map(|(_, value)| value))
+    }
+}
+
+/// Ranges of addresses, each with its first and last one, in order and apart from each other: those of a customer are mostly a
+/// few in a row.
+#[derive(Debug)]
+pub(super) struct Ranges(Vec<(IpAddr, IpAddr)>);
+
+impl Ranges {
+    /// What the prefixes cover.
+    pub(super) fn of(prefixes: impl Iterator<Item = Prefix>) -> Self {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for prefix in prefixes {
+            match prefix.net() {
+                IpNet::V4(net) => v4.push(net),
+                IpNet::V6(net) => v6.push(net),
+            }
+        }
+        let (v4, v6) = (ranges4(v4), ranges6(v6));
+        let v4 = v4.into_iter().map(|(first, last)| (first.into(), last.into()));
+        Self(v4.chain(v6.into_iter().map(|(first, last)| (first.into(), last.into()))).collect())
+    }
+
+    /// Whether an address of the prefix is in them.
+    pub(super) fn meet(&self, prefix: Prefix) -> bool {
+        let (first, last) = (prefix.first(), prefix.net().broadcast());
+        let behind = self.0.partition_point(|(_, end)| *end < first);
+        self.0.get(behind).is_some_and(|(start, _)| *start <= last)
     }
 }
 

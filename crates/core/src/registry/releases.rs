@@ -30,14 +30,16 @@ pub struct Key {
     pub since: &'static str,
 }
 
-/// Where the MAC stands that a NIC had before.
-pub const FORMER_MAC: &str = "interfaces.*.former_mac";
+/// Where the MACs stand that NICs had before.
+pub const GIVEN_MACS: &str = "given_macs";
 
 /// What has come after release 0.1.0.
 pub const KEYS: &[Key] = &[
     Key { file: File::Guest, path: "interfaces.*.router_advertisements", since: "0.2.0" },
     Key { file: File::Guest, path: "interfaces.*.addresses.*.vps_id", since: "0.2.0" },
-    Key { file: File::Guest, path: FORMER_MAC, since: "0.2.0" },
+    Key { file: File::Guest, path: GIVEN_MACS, since: "0.2.0" },
+    Key { file: File::Guest, path: "given_macs.*.given", since: "0.2.0" },
+    Key { file: File::Guest, path: "given_macs.*.former", since: "0.2.0" },
     Key { file: File::Guest, path: "interfaces.*.addresses.*.via", since: "0.2.0" },
     Key { file: File::Guest, path: "interfaces.*.addresses.*.shared", since: "0.2.0" },
     Key { file: File::Pools, path: "pools.*.enforce", since: "0.2.0" },

@@ -10,7 +10,7 @@ use super::{own_guests, segments};
 use crate::guest::Nic;
 use crate::interfaces::Interfaces;
 use crate::model::{GuestKind, IfName, NicId, Prefix, Vmid};
-use crate::plan::{Inputs, is_segment_of, macs_of_the_node, macs_of_two_guests, router_lans};
+use crate::plan::{Inputs, is_segment_of, macs_of_the_node, macs_of_two_nics, router_lans};
 use crate::registry::document::PoolIndex;
 
 /// A mistake in addresses or MACs.
@@ -41,7 +41,7 @@ pub fn check(inputs: &Inputs, interfaces: &Interfaces) -> Vec<Flaw> {
     flaws.extend(guest_gateways(inputs));
     flaws.extend(twice(inputs));
     flaws.extend(elsewhere(inputs));
-    let guests = macs_of_two_guests(own_guests(inputs)).into_iter();
+    let guests = macs_of_two_nics(own_guests(inputs), &inputs.registry).into_iter();
     let shared = guests.chain(macs_of_the_node(own_guests(inputs), &inputs.links));
     flaws.extend(shared.map(|shared| Flaw::new("same-mac", shared.mac, shared.sentence, shared.remedy)));
     flaws

@@ -168,7 +168,7 @@ fn reply_address(prefix_length: u8) -> reply::Address {
             interface: "net0".parse().unwrap(),
             node: None,
             organization: None,
-            assigned_at: Moment(Duration::from_secs(1_700_000_000)),
+            assigned_at: pve_public_ip_core::model::Timestamp(Moment(Duration::from_secs(1_700_000_000))),
         }),
     }
 }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Document, VERSION};
-use crate::model::{Family, GroupName, MacAddr, NicId, PoolName, Prefix, Timestamp, Vmid, once};
+use crate::model::{Family, GroupName, MacAddr, NicId, PoolName, Prefix, Timestamp, Vmid, again, once};
 
 /// `guests/<vmid>.json`: the addresses of one guest, complete enough to bind it without any other file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -26,12 +26,47 @@ pub struct GuestFile {
     /// How the guest is told its addresses.
     #[serde(default, skip_serializing_if = "is_default")]
     pub cloud_init: CloudInit,
+    /// NICs that were given a provider's MAC. Each gets its former one back after the release of its last address.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "once::map")]
+    pub given_macs: BTreeMap<NicId, GivenMac>,
+}
+
+/// The MACs of a NIC that was given a provider's MAC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct GivenMac {
+    /// The provider's.
+    pub given: MacAddr,
+    /// What the NIC had before.
+    pub former: MacAddr,
 }
 
 impl GuestFile {
     /// A guest without addresses.
     pub fn new(vmid: Vmid) -> Self {
-        Self { version: VERSION, vmid, interfaces: BTreeMap::new(), hookscript: None, cloud_init: CloudInit::default() }
+        Self {
+            version: VERSION,
+            vmid,
+            interfaces: BTreeMap::new(),
+            hookscript: None,
+            cloud_init: CloudInit::default(),
+            given_macs: BTreeMap::new(),
+        }
+    }
+
+    /// Remembers the MAC that a NIC had before it is given another one: the first of them, whatever it is given later. What
+    /// somebody else has set since is the first again.
+    pub fn note_given_mac(&mut self, nic: NicId, former: MacAddr, given: MacAddr) {
+        let noted = self.given_macs.get(&nic);
+        let is_ours = noted.is_some_and(|noted| [noted.given, noted.former].contains(&former));
+        let former = noted.filter(|_| is_ours).map_or(former, |noted| noted.former);
+        self.given_macs.insert(nic, GivenMac { given, former });
+    }
+
+    /// The NICs without addresses whose former MAC is still to be given back.
+    pub fn macs_to_give_back(&self) -> BTreeMap<NicId, GivenMac> {
+        let is_free = |(nic, _): &(&NicId, &GivenMac)| !self.interfaces.contains_key(*nic);
+        self.given_macs.iter().filter(is_free).map(|(nic, noted)| (*nic, *noted)).collect()
     }
 
     /// Every address with its NIC.
@@ -51,8 +86,20 @@ impl GuestFile {
         self.addresses().any(|(.., assigned)| assigned.shared.is_some())
     }
 
+    /// Whether something of the guest is still to be put back as it was before.
+    pub fn owes_something(&self) -> bool {
+        !self.given_macs.is_empty() || !self.cloud_init.before.is_empty()
+    }
+
     /// Whether an address is there twice, other than at NICs with the same MAC, or lies in a prefix beside it.
     fn has_overlaps(&self) -> bool {
+        let mut last = None;
+        let is_behind =
+            |address: Prefix| last.replace(address.net().broadcast()).is_none_or(|last| last < address.first());
+        // Most were assigned in their order.
+        if self.addresses().map(|(.., assigned)| assigned.address).all(is_behind) {
+            return false;
+        }
         let mut sorted: Vec<_> =
             self.addresses().map(|(nic, interface, assigned)| (assigned.address, nic, interface.mac)).collect();
         // The longer prefix last: what lies in a prefix follows it at once, or follows something else that does.
@@ -140,9 +187,6 @@ pub struct Interface {
     /// Further IPv6 link-local addresses of the guest (the one made of its MAC is always allowed).
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub link_local: BTreeSet<Ipv6Addr>,
-    /// The MAC that the NIC had before it was given the provider's; it gets it back with the release of the last address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub former_mac: Option<MacAddr>,
     /// The NIC's own addresses.
     #[serde(default)]
     pub addresses: Vec<Assigned>,
@@ -186,7 +230,7 @@ pub struct Assigned {
     /// The pool from which it came.
     pub pool: PoolName,
     /// Gateway for the guest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "again::address")]
     pub gateway: Option<IpAddr>,
     /// Customer or department; carried, not interpreted.
     #[serde(default, skip_serializing_if = "Option::is_none")]

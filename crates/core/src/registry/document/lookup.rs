@@ -75,9 +75,14 @@ impl<'a> PoolIndex<'a> {
         Self(file.pools.iter().map(|(name, pool)| (name, EntryIndex::new(pool))).collect())
     }
 
+    /// The entries of one pool.
+    pub fn of_pool(&self, pool: &PoolName) -> Option<&EntryIndex<'a>> {
+        self.0.get(pool)
+    }
+
     /// As [`Pool::entry`].
     pub fn entry(&self, pool: &PoolName, prefix: Prefix) -> Option<&'a PoolAddress> {
-        self.0.get(pool)?.entry(prefix)
+        self.of_pool(pool)?.entry(prefix)
     }
 
     /// Whether a NIC on this bridge with this MAC may be given an address of the pool.
