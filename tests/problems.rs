@@ -60,7 +60,7 @@ fn every_code_is_used() {
 fn help_explains_a_code() {
     let node = Node::new();
     let run = node.run("help problem cooling-down").ok();
-    assert!(run.out.starts_with("cooling-down\n\nAn address was another guest's not long ago"), "{run}");
+    assert!(run.out.starts_with("cooling-down\n\nAnother guest released the address recently"), "{run}");
     assert!(run.out.contains("\n\nCause: ") && run.out.contains("\n\nRemedy: "), "{run}");
     assert_eq!(node.run("problem cooling-down").ok().out, run.out);
     let data = node.run("help problem pool-exhausted --output-format json").ok().json();
