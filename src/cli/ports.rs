@@ -19,6 +19,7 @@ use crate::system::tally::{Count, Tallies};
 
 /// A guest's port.
 #[derive(Debug, Serialize, JsonSchema)]
+#[expect(clippy::struct_field_names, reason = "each answer calls it so")]
 pub(super) struct Port {
     /// Its name.
     port: IfName,

@@ -99,7 +99,7 @@ fn address(text: &str, holder: Option<&str>) -> Value {
 
 fn pool() -> Value {
     let totals = json!({ "size": 254, "assigned": 1, "free": 250, "cooling": 1, "reserved": 2 });
-    json!({ "name": "ovh-rbx", "profile": "ovh-bridged", "bridge": "vmbr0", "totals": { "4": totals } })
+    json!({ "name": "ovh-rbx", "profile": "ovh-bridged", "bridge": "vmbr0", "totals": { "ipv4": totals } })
 }
 
 fn serve(stream: UnixStream, known: &Mutex<Known>) -> std::io::Result<()> {
