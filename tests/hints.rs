@@ -631,6 +631,7 @@ const EXCUSED: &[(&str, &[&str])] = &[
             "pve-public-ip plan",
             "pve-public-ip pool list",
             "pve-public-ip pool show {pool}",
+            "pve-public-ip port show",
             "pve-public-ip registry check",
             "pve-public-ip registry restore",
             "pve-public-ip schema",
