@@ -51,7 +51,7 @@ fn printed(arguments: &[&str]) -> anyhow::Result<String> {
     let format = cli.global.output_format;
     let output = cli.run();
     output.problem.as_ref().map_or(Ok(()), |problem| anyhow::bail!("cannot run {arguments:?}: {problem}"))?;
-    Ok(output.render(format))
+    Ok(output.render(format).into_owned())
 }
 
 /// The whole command tree with everything filled in that clap fills in only when it parses.
