@@ -32,6 +32,7 @@ use crate::reconcile::{
     announce_addresses, attend_guests_ports, compare,
 };
 use crate::registry::document::{CloudInitCheck, DocumentError, Enforce, GuestFile, POOLS_VERSION, Pool};
+use crate::registry::misplaced;
 use crate::store::StoreError;
 use crate::system::run::{MarkPhase, PoolsPart, RunError, RunState, fingerprint};
 use crate::system::{FilterError, KernelError};
@@ -258,6 +259,10 @@ impl Hook<'_> {
         self.check_conflicts(&run, &bytes)?;
         let phase = if presence == Presence::Incoming { MarkPhase::Incoming } else { MarkPhase::Starting };
         self.bind(&run, &mut *self.node.network(&run)?, &mut inputs, &file, phase, &pools)?;
+        for misplaced in misplaced(&inputs.registry.pools, &file, &self.node.name) {
+            log::warn!("{misplaced}");
+            log::warn!("hint: {}", misplaced.hint());
+        }
         let is_enforced = file.interfaces.values().all(|one| enforce_of(&inputs.registry, one) == Enforce::On);
         let how = if is_enforced { "protected" } else { "only watched, as its pool is" };
         log::info!("guest {} is {how}: {}", self.vmid, summary(&file, inputs.guests[&self.vmid].config.kind));

@@ -198,11 +198,16 @@ mod differential {
                 let from = judge.roles(player.port.parse().unwrap());
                 let sent = judge.sent(frame, &from).verdict;
                 let to = judge.roles(self.sink.port.parse().unwrap());
-                let is_sent = sent == Verdict::Pass && self.sink.delivers;
+                let is_sent = sent == Verdict::Pass && (self.sink.delivers || self.sink.role == PortRole::Uplink);
                 return if is_sent { judge.delivered(frame, &from, &to).verdict } else { sent };
             }
             match verdict(frame, from, &self.bindings) {
                 Verdict::Pass if self.sink.delivers => delivery(frame, from, &self.sink.role, &self.bindings),
+                // Without a guard all leaves but what is of no pool.
+                Verdict::Pass => {
+                    let open = Bindings { registered: None, ..self.bindings.clone() };
+                    delivery(frame, from, &self.sink.role, &open)
+                }
                 verdict => verdict,
             }
         }
@@ -250,6 +255,15 @@ mod differential {
                     let ip6 = Ipv6Addr::new(0x2001, 0xdb8, 0x100, subnet, 0, 0, 0, 9);
                     let me = Who { ip4: Ipv4Addr::new(198, 51, 100, last), ip6, ..me };
                     seeds.extend(frames(verdicts::own_prefix(me, &scene_for(me, node_mac))));
+                }
+            }
+            if (vmid, nic) == (100, 1) {
+                // With each of its MACs, from what it has besides the addresses of pools and from what it holds.
+                for mac in [me.mac, scene::FURTHER_MAC].into_iter().chain(scene::VIRTUAL_MACS) {
+                    let inner = Who { mac, ip4: scene::INNER_IP4, ip6: scene::INNER_IP6 };
+                    for me in [Who { mac, ..me }, inner] {
+                        seeds.extend(frames(verdicts::bound_port(me, &scene_for(me, node_mac))));
+                    }
                 }
             }
             if vmid == 102 {
@@ -332,8 +346,9 @@ mod differential {
             ]
             .map(|text| text.parse::<Ipv6Addr>().unwrap()),
         );
-        ip6.extend([scene::NAMED_LOCAL, scene::NODE_LOCAL, scene::OTHER_NETWORK.1]);
-        ip4.push(scene::OTHER_NETWORK.0);
+        ip6.extend([scene::NAMED_LOCAL, scene::NODE_LOCAL, scene::OTHER_NETWORK.1, scene::INNER_IP6]);
+        ip4.extend([scene::OTHER_NETWORK.0, scene::INNER_IP4]);
+        macs.extend([scene::FURTHER_MAC, scene::VIRTUAL_MACS[0]]);
         let to = vec![
             BROADCAST,
             GATEWAY,
@@ -519,8 +534,14 @@ mod differential {
         fn lies(&self, arena: &Arena) -> Vec<String> {
             let table =
                 arena.lab.end(NEIGHBOUR).namespace().run(|| sh("ip neigh show dev eth0; ip -6 neigh show dev eth0"));
+            // The MACs of one NIC are as good as each other.
+            let several = scene::VIRTUAL_MACS.into_iter().chain([scene::FURTHER_MAC]).map(lab::text);
+            let several: Vec<String> = several.collect();
             let is_lie = |line: &&str| {
-                let words: Vec<&str> = line.split_whitespace().collect();
+                let mut words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+                for word in words.iter_mut().filter(|word| several.contains(word)) {
+                    *word = lab::text(guest_mac(100, 1));
+                }
                 let Some(at) = words.iter().position(|word| *word == "lladdr") else { return false };
                 let address: IpAddr = words[0].parse().unwrap();
                 let is_true = self.owners.get(&address).is_some_and(|mac| lab::text(*mac) == words[at + 1]);

@@ -25,7 +25,7 @@ use pve_public_ip::registry::document::{DocumentError, NodeFile, parse};
 use pve_public_ip::ruleset::BaseChain;
 use pve_public_ip::ruleset::Table;
 
-const POOLS: &str = r#"{"version":1,"pools":{"ovh":{"profile":"ovh-bridged","bridge":"vmbr0","gateway4":"203.0.113.1",
+const POOLS: &str = r#"{"version":1,"pools":{"ovh":{"profile":"ovh-bridged","bridge":"vmbr0","nodes":["n1","n2"],"gateway4":"203.0.113.1",
     "addresses":[{"address":"203.0.113.10/32","mac":"02:00:00:00:00:64"},{"address":"203.0.113.16/29"}]}}}"#;
 
 const INTERFACES: &str =
@@ -742,6 +742,18 @@ const FOUND: &[Row] = &[
         "on n2, or here: `apt update && apt install pve-public-ip`",
     ),
     (
+        "pool-nodes-not-named",
+        |facts| facts.pools("\"nodes\":[\"n1\",\"n2\"],", ""),
+        "pool `ovh` does not name its nodes: its addresses are taken to work on each of the 2 nodes of the cluster",
+        "name those that have them at the provider, such as `pve-public-ip pool set ovh --nodes n1`",
+    ),
+    (
+        "guest-on-other-node",
+        |facts| facts.pools("[\"n1\",\"n2\"]", "[\"n2\"],\"elsewhere\":\"warn\""),
+        "the provider routes 203.0.113.10 of pool `ovh` to node n2, not to n1: guest 100 has no network with it there",
+        "migrate guest 100 to n2; if the provider routes it to n1, too: `pve-public-ip pool set ovh --nodes n2,n1`",
+    ),
+    (
         "node-offline",
         |facts| facts.files().members = Ok(Members { quorate: true, offline: BTreeSet::from([node("n2")]) }),
         "node n2 does not answer",
@@ -889,6 +901,20 @@ const NOT_FOUND: &[(&str, Change)] = &[
         facts.parameter("net/ipv4/conf/vmbr0/rp_filter", "1\n");
     }),
     ("files-from-the-future", |facts| facts.files().ahead = Some(("pools.json".into(), Duration::from_secs(3)))),
+    ("pool-nodes-not-named", |facts| {
+        facts.pools("\"nodes\":[\"n1\",\"n2\"],", "");
+        facts.files().nodes.pop();
+    }),
+    ("pool-nodes-not-named", |facts| {
+        facts.pools(
+            "ovh-bridged\",\"bridge\":\"vmbr0\",\"nodes\":[\"n1\",\"n2\"]",
+            "generic-bridged\",\"bridge\":\"vmbr0\"",
+        )
+    }),
+    ("guest-on-other-node", |facts| {
+        facts.pools("[\"n1\",\"n2\"]", "[\"n2\"],\"elsewhere\":\"warn\"");
+        facts.guest_on("n2", 100, "virtio=02:00:00:00:00:64,bridge=vmbr0", OURS);
+    }),
     ("version-skew", |facts| {
         let own = Release { release: env!("CARGO_PKG_VERSION").into(), hookscript: true };
         facts.files().releases.insert(node("n2"), own);

@@ -98,7 +98,8 @@ shapes! {
     /// A pool of `pool list`.
     PoolListed {
         name: PoolName, profile: Profile, mode: Mode, bridge: IfName, gateway4: Option<IpAddr>, gateway6: Option<IpAddr>,
-        entries: usize, enforce: Enforce, totals: BTreeMap<String, Totals>,
+        entries: usize, enforce: Enforce, nodes: BTreeSet<NodeName>, misplaced: Vec<Problem>,
+        totals: BTreeMap<String, Totals>,
     }
     /// `pool list`.
     Pools { pools: Vec<PoolListed> }
@@ -184,6 +185,7 @@ pub(super) struct PoolShown {
     pub(super) properties: PoolProperties,
     pub(super) name: PoolName,
     pub(super) routers: Vec<Router>,
+    pub(super) misplaced: Vec<Problem>,
     pub(super) addresses: Vec<PoolEntry>,
 }
 

@@ -9,6 +9,7 @@ use super::answers::GuestShown;
 use super::inside::by_hand;
 use super::output::{Output, told};
 use super::partial::{looked, shown_of};
+use super::pool_entries::NAMED;
 use super::{Assign, Release, Show};
 use crate::code;
 use crate::hookscript;
@@ -17,8 +18,8 @@ use crate::model::{Family, GroupName, Prefix, Problem, Vmid};
 use crate::ops::{self, Assigned, Held, Inside, Kept, Released};
 use crate::plan::GuestState;
 use crate::reconcile::Node;
-use crate::registry::RuleError;
 use crate::registry::document::{GuestFile, PoolIndex};
+use crate::registry::{PassedOver, RuleError};
 use crate::request;
 
 /// The request that the arguments mean.
@@ -76,6 +77,9 @@ pub(super) fn assign(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Re
         });
         lines.push(format!("{address} {verb} guest {vmid} {interface} ({mac}), pool {pool}{gateway}{customer}"));
     }
+    let passed: Vec<&PassedOver> = done.answer.passed_over.iter().filter(|one| !one.is_usual).collect();
+    lines.extend(passed.iter().take(NAMED).map(|PassedOver { address, why, .. }| format!("skipped: {address} {why}")));
+    lines.extend((passed.len() > NAMED).then(|| format!("skipped: {} more addresses", passed.len() - NAMED)));
     lines.extend(remarks.iter().filter(|note| !is_first(note)).map(|note| told("note", note)));
     let parts: Vec<String> = hookscript.line("hookscript").into_iter().chain(network.lines()).collect();
     let mut output = Output::of(&done, &lines, &parts);

@@ -1,5 +1,7 @@
 //! `set`: what a guest's NIC may do besides using its addresses.
 
+use std::collections::BTreeSet;
+
 use super::Set;
 use super::output::Output;
 use crate::ops::{self, InterfaceSet};
@@ -10,7 +12,7 @@ use crate::request::SetInterface;
 
 pub(super) fn set(node: &Node, command: Set, dry_run: bool) -> anyhow::Result<Output> {
     let link_local = (!command.link_local.is_empty()).then(|| command.link_local.into_iter().collect());
-    let trunk = (command.no_trunk || !command.trunk.is_empty()).then(|| command.trunk.into_iter().collect());
+    let trunk = list(command.trunk, command.no_trunk);
     let request = SetInterface {
         vmid: command.vmid,
         interface: command.net,
@@ -22,11 +24,19 @@ pub(super) fn set(node: &Node, command: Set, dry_run: bool) -> anyhow::Result<Ou
             .map_or(Edit::Keep, |choice| choice.0.map_or(Edit::Erase, Edit::Set)),
         link_local,
         trunk,
+        also: list(command.also, command.no_also),
+        further_macs: list(command.mac, command.no_mac),
+        vrrp: list(command.vrrp, command.no_vrrp),
     };
     let done = ops::set_interface(node, request, dry_run)?;
     let InterfaceSet { vmid, interface, options: now, .. } = &done.answer;
     let verb = if dry_run { "would be changed" } else { "changed" };
     Ok(Output::of(&done, &[format!("guest {vmid} {interface} {verb}: {}", options(now).join(", "))], &[]))
+}
+
+/// The list that takes the place of the one before, if one is named or there shall be none.
+fn list<T: Ord>(named: Vec<T>, none: bool) -> Option<BTreeSet<T>> {
+    (none || !named.is_empty()).then(|| named.into_iter().collect())
 }
 
 /// What the NIC may do, in words.
@@ -46,6 +56,15 @@ fn options(interface: &Interface) -> Vec<String> {
     }
     if !interface.trunk.is_empty() {
         words.push(format!("trunk of VLANs {}", list(interface.trunk.iter().map(ToString::to_string).collect())));
+    }
+    if !interface.also.is_empty() {
+        words.push(format!("also {}", list(interface.also.iter().map(ToString::to_string).collect())));
+    }
+    if !interface.further_macs.is_empty() {
+        words.push(format!("further MACs {}", list(interface.further_macs.iter().map(ToString::to_string).collect())));
+    }
+    if !interface.vrrp.is_empty() {
+        words.push(format!("virtual routers {}", list(interface.vrrp.iter().map(ToString::to_string).collect())));
     }
     words
 }

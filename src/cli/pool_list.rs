@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use serde_json::json;
 
 use super::answers::{PoolListed, Pools};
-use super::output::{Output, table};
+use super::output::{Output, table, told};
 use super::partial::{readable, shown};
 use crate::model::{Amount, Family};
-use crate::ops::own_addresses;
+use crate::ops::{left_elsewhere, own_addresses};
 use crate::reconcile::Node;
 use crate::registry::document::Enforce;
 use crate::registry::{Inventory, Totals};
@@ -23,6 +23,7 @@ pub(super) fn list(node: &Node) -> anyhow::Result<Output> {
     let inventory = Inventory::of(&registry, &own_addresses(), now());
     let mut rows = Vec::new();
     let mut data = Vec::new();
+    let mut lost = Vec::new();
     let mut sums = [None::<Totals>; 2];
     for (name, pool) in &registry.pools.pools {
         let totals = inventory.totals(pool);
@@ -30,6 +31,8 @@ pub(super) fn list(node: &Node) -> anyhow::Result<Output> {
             Enforce::On => pool.profile_name().to_owned(),
             mode => format!("{} (on {})", pool.profile_name(), mode.as_str()),
         };
+        let misplaced = left_elsewhere(node, &registry, name);
+        lost.extend(misplaced.iter().map(|problem| told("problem", problem)));
         let first = [name.to_string(), profile, pool.bridge.to_string()];
         let mut families = BTreeMap::new();
         let gateways = [pool.gateway4.map(|ip| ip.to_string()), pool.gateway6.map(|ip| ip.to_string())];
@@ -55,6 +58,8 @@ pub(super) fn list(node: &Node) -> anyhow::Result<Output> {
             gateway6: pool.gateway6.map(IpAddr::from),
             entries: pool.addresses.len(),
             enforce: pool.enforce(),
+            nodes: pool.nodes.clone(),
+            misplaced,
             totals: families,
         });
     }
@@ -65,13 +70,17 @@ pub(super) fn list(node: &Node) -> anyhow::Result<Output> {
             rows.push([&first[..], &cells(family, &sum)].concat());
         }
     }
-    let text = if !rows.is_empty() {
+    let mut text = if !rows.is_empty() {
         table(&HEADERS, &rows)
     } else if registry.lost_pools.is_some() {
         "the pools cannot be read".to_owned()
     } else {
         "no pools; `pve-public-ip pool create` makes one".to_owned()
     };
+    for line in lost {
+        text.push_str(&line);
+        text.push('\n');
+    }
     Ok(shown(&registry, Output::new(text, json!(Pools { pools: data }))))
 }
 

@@ -15,12 +15,14 @@ use super::{PoolAdd, PoolCommand, PoolCreate, PoolSet, ProfileOrFile};
 use crate::host::files;
 use crate::model::{PoolName, Prefix};
 use crate::ops::{
-    self, AbsentEntry, EntryAdded, PoolCreated, PoolProperties, PoolRemoved, PoolSettings, money, own_addresses,
+    self, AbsentEntry, EntryAdded, PoolCreated, PoolProperties, PoolRemoved, PoolSettings, left_elsewhere, money,
+    own_addresses,
 };
 use crate::plan::is_segment_of;
 use crate::reconcile::Node;
 use crate::registry::document::{self, Enforce, MAX_FILE_SIZE, Mode, Pool, Profile};
 use crate::registry::layout::Layout;
+use crate::registry::places::listed;
 use crate::registry::{Edit, Holders, Span, State};
 use crate::request;
 use crate::store::journal::now;
@@ -62,6 +64,8 @@ fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Out
         probe: command.probe,
         cool_down: command.cool_down,
         enforce: command.enforce,
+        nodes: command.nodes.into_iter().collect(),
+        elsewhere: command.elsewhere,
         yes: command.yes,
         addresses: command.addresses,
     };
@@ -132,6 +136,8 @@ fn set(node: &Node, command: PoolSet, dry_run: bool) -> anyhow::Result<Output> {
         probe: command.probe,
         cool_down: command.cool_down,
         enforce: command.enforce,
+        nodes: edit((!command.nodes.is_empty()).then(|| command.nodes.into_iter().collect()), command.all_nodes),
+        elsewhere: command.elsewhere,
         allow_present: command.allow_present,
         yes: command.yes,
     };
@@ -157,6 +163,8 @@ fn properties(pool: &PoolProperties) -> String {
     let macs: Vec<String> = pool.allowed_macs.iter().map(ToString::to_string).collect();
     words.extend((!macs.is_empty()).then(|| format!("MACs allowed besides: {}", macs.join(" "))));
     words.extend(pool.gateway_mac.map(|mac| format!("gateway's MAC {mac}")));
+    let nodes = || format!("nodes {} (elsewhere: {})", listed(&pool.nodes), pool.elsewhere.as_str());
+    words.extend((!pool.nodes.is_empty()).then(nodes));
     words.extend(pool.guest_routers.then(|| "guest routers".to_owned()));
     words.join(", ")
 }
@@ -232,12 +240,14 @@ fn show(node: &Node, name: &PoolName) -> anyhow::Result<Output> {
         properties(&PoolProperties::from(pool))
     );
     let body = table(&["address", "mac", "gateway", "cost", "held by"], &rows);
+    let misplaced = left_elsewhere(node, &registry, name);
     let mut learnt = routers::load(&node.paths);
     learnt.retain(|router| is_segment_of(router.bridge, pool.bridge) && pool.mode() == Mode::Bridged);
     let head = learnt.iter().fold(head, |head, router| format!("{head}router {router}, learnt\n"));
+    let lost: Vec<String> = misplaced.iter().map(|problem| told("problem", problem) + "\n").collect();
     let (properties, name) = (PoolProperties::from(pool), name.clone());
-    let answer = PoolShown { properties, name, routers: learnt, addresses: data };
-    Ok(shown(&registry, Output::new(head + &body, json!(answer))))
+    let answer = PoolShown { properties, name, routers: learnt, misplaced, addresses: data };
+    Ok(shown(&registry, Output::new(head + &body + &lost.concat(), json!(answer))))
 }
 
 /// A run of addresses as people write it, below the entry that they are of.

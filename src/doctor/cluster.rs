@@ -64,6 +64,15 @@ pub(super) fn node_offline(view: &View<'_>) -> Observation<Vec<Hit>> {
     Ok(members.offline.iter().map(hit).collect())
 }
 
+pub(super) fn nodes_not_named(view: &View<'_>) -> Observation<Vec<Hit>> {
+    let files = view.files()?;
+    let found = files.inputs.registry.pools.pools.iter().filter_map(|(name, pool)| {
+        let problem = crate::plan::nodes_not_named(&files.nodes, name, pool)?;
+        Some(Hit::new(&format!("pool {name}"), problem.sentence, problem.hint))
+    });
+    Ok(found.collect())
+}
+
 pub(super) fn leftovers(view: &View<'_>) -> Observation<Vec<Hit>> {
     let hit = |path: &std::path::PathBuf| {
         let path = path.display();

@@ -11,6 +11,7 @@ use crate::plan::{
     strangers,
 };
 use crate::registry::document::{Enforce, GuestFile, Pool, UplinkGuard};
+use crate::registry::{Misplaced, misplaced};
 
 /// Guests that hold something, with their configurations, if these are there.
 fn holders(files: &Files) -> impl Iterator<Item = (&GuestFile, Option<&Located>)> {
@@ -130,6 +131,13 @@ pub(super) fn assignment_problem(view: &View<'_>) -> Observation<Vec<Hit>> {
         Hit::new(&subject, problem.sentence, problem.hint)
     };
     Ok(problems.map(hit).collect())
+}
+
+pub(super) fn on_other_node(view: &View<'_>) -> Observation<Vec<Hit>> {
+    let files = view.files()?;
+    let found = placed(files).flat_map(|(held, place)| misplaced(&files.inputs.registry.pools, held, &place.node));
+    let hit = |misplaced: Misplaced| Hit::new(&guest(misplaced.vmid), misplaced.to_string(), misplaced.hint());
+    Ok(found.filter(|misplaced| !misplaced.is_refused()).map(hit).collect())
 }
 
 pub(super) fn pending_change(view: &View<'_>) -> Observation<Vec<Hit>> {

@@ -510,6 +510,20 @@ pub const CHECKS: &[Check] = &[
         cluster::version_skew,
     ),
     check(
+        "pool-nodes-not-named",
+        Warning,
+        "A provider that hands out MACs routes each address to one server. As long as the pool does not name its nodes, a guest \
+         may be started on, migrated to or recovered on one where its address does not work.",
+        cluster::nodes_not_named,
+    ),
+    check(
+        "guest-on-other-node",
+        Warning,
+        "The provider routes the address to other nodes than that on which the guest is: it has no network with it. Its pool only \
+         warns of that (`--elsewhere warn`).",
+        guests::on_other_node,
+    ),
+    check(
         "node-offline",
         Info,
         "A node of the cluster does not answer; its guests stay assigned to it until they are recovered.",

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::enforce::Unheld;
 use super::network::{self, Changed, Told};
 use super::probe::{self, Given, contested};
 use super::proxmox::{self, Outcome};
@@ -18,10 +19,10 @@ use crate::guest::{Located, NicChange};
 use crate::hookscript;
 use crate::model::text::unfit_name;
 use crate::model::{GroupName, MacAddr, NicId, PoolName, Prefix, Problem, Subject, Vmid};
-use crate::plan::{SharedMac, macs_of_two_nics};
+use crate::plan::{SharedMac, macs_of_two_nics, wrong_node};
 use crate::reconcile::{Node, ReconcileError, presence_of};
 use crate::registry::document::{Assigned as Entry, GuestFile, Interface, PoolIndex, PoolsFile};
-use crate::registry::{AssignRequest, Quantity, Registry, RuleError};
+use crate::registry::{AssignRequest, PassedOver, Quantity, Registry, RuleError, misplaced};
 use crate::request::Assign;
 use crate::store::StoreError;
 use crate::store::journal::now;
@@ -80,6 +81,8 @@ pub struct Assigned {
     pub changed: bool,
     /// What it did not hold before.
     pub assigned: Vec<Prefix>,
+    /// What was not chosen when no address was named, although nobody holds it and it is lower.
+    pub passed_over: Vec<PassedOver>,
     /// What was asked for, as far as it is held now.
     pub addresses: Vec<Held>,
     /// All that the guest holds, by NIC.
@@ -121,6 +124,7 @@ fn give(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Result<Done<Ass
         waiting_changes(node, vmid, &mut located, &command.interfaces).into_iter().collect();
     let mut request = AssignRequest {
         vmid,
+        node: Some(located.node.clone()),
         nics: nics(vmid, &located, &command.interfaces)?,
         addresses: command.addresses.clone(),
         pool: command.pool.clone(),
@@ -133,15 +137,19 @@ fn give(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Result<Done<Ass
         avoid: own_addresses(),
         contested: BTreeMap::new(),
         asking: None,
+        in_use: BTreeMap::new(),
         foreign: BTreeSet::new(),
         now: now(),
     };
     let problems = check_filtered(node, &located, &command.interfaces)?;
-    let Booked { new, changed, guest, pools, notes, mac } = book(node, command, &mut located, &mut request, dry_run)?;
+    let Booked { new, changed, guest, pools, notes, passed_over, mac } =
+        book(node, command, &mut located, &mut request, dry_run)?;
     remarks.extend(notes);
 
     let guest = guest.unwrap_or_else(|| GuestFile::new(vmid));
     remarks.extend(twin_macs(&located, &guest));
+    let elsewhere = misplaced(&pools, &guest, &located.node);
+    remarks.extend(elsewhere.iter().map(wrong_node));
     let wanted = |nic: NicId, assigned: &Entry| {
         let is_named = command.addresses.contains(&assigned.address);
         // Without a name every address of the pool is what was asked for, as far as it is there.
@@ -181,6 +189,7 @@ fn give(node: &Node, command: &Assign, dry_run: bool) -> anyhow::Result<Done<Ass
     drop(turn);
     let answer = Assigned {
         vmid,
+        passed_over,
         changed: changed || hookscript.is_done() || network.changed || !mac.is_empty(),
         assigned: new,
         addresses,
@@ -261,6 +270,7 @@ struct Booked {
     guest: Option<GuestFile>,
     pools: PoolsFile,
     notes: Vec<Problem>,
+    passed_over: Vec<PassedOver>,
     /// What became of the NIC's MAC.
     mac: Vec<Outcome>,
 }
@@ -279,12 +289,20 @@ fn book(
     let vmid = command.vmid;
     let mut attempts = 0;
     let mut given = Vec::new();
+    // Looked at before the lock is taken, because others wait for that.
+    let present = command.addresses.is_empty().then(|| Unheld::look(node));
+    let present = present.as_ref();
     loop {
         if command.set_mac {
-            given.extend(set_mac(node, command, located, request, dry_run)?);
+            given.extend(set_mac(node, command, located, request, present, dry_run)?);
         }
-        let booked =
-            probe::assign(node, command, located, request, dry_run, |registry, request, Given { before, new }| {
+        let booked = probe::assign(
+            node,
+            command,
+            located,
+            (request, present),
+            dry_run,
+            |registry, request, Given { before, new }| {
                 let warm = new.iter().filter_map(|address| still_warm(registry, *address, request));
                 let mut notes: Vec<Problem> = warm.collect();
                 check_bridges(registry, vmid, located, request)?;
@@ -294,15 +312,19 @@ fn book(
                 notes.extend(guest.iter().flat_map(|guest| twins(guest, &registry.pools)));
                 let named: BTreeSet<Prefix> = new.iter().chain(&command.addresses).copied().collect();
                 notes.extend(guest.iter().flat_map(|guest| registry.held_notes(guest, &named)));
+                let is_next = request.addresses.is_empty();
+                let passed_over = if is_next { registry.passed_over(request, &new) } else { Vec::new() };
                 Ok(Booked {
                     new,
+                    passed_over,
                     changed: before != guest,
                     guest,
                     pools: registry.pools.clone(),
                     notes,
                     mac: Vec::new(),
                 })
-            });
+            },
+        );
         attempts += 1;
         let rule = match booked.as_ref().map_err(|error| error.downcast_ref::<StoreError>()) {
             Err(Some(StoreError::Rule(rule))) => Some(rule),
@@ -338,13 +360,15 @@ fn set_mac(
     command: &Assign,
     located: &mut Located,
     request: &mut AssignRequest,
+    present: Option<&Unheld>,
     dry_run: bool,
 ) -> anyhow::Result<Vec<Outcome>> {
     let vmid = command.vmid;
     let registry = node.store.load().map_err(ReconcileError::from)?.registry;
     request.foreign = foreign_macs(node, vmid)?;
     let mac = if command.addresses.is_empty() {
-        registry.choose_mac(&AssignRequest { contested: contested(node, &registry), ..request.clone() })?
+        let in_use = present.map(|present| present.in_use(&registry, request)).unwrap_or_default();
+        registry.choose_mac(&AssignRequest { contested: contested(node, &registry), in_use, ..request.clone() })?
     } else {
         provider_mac::wanted(&registry, &command.addresses)?
     };

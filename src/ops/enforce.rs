@@ -1,16 +1,18 @@
 //! What guests would lose if a pool were enforced: looked at before a command changes it, on every node of the cluster.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::observe_links;
 use crate::guest::Located;
+use crate::host::files;
 use crate::links::{Links, is_guest_port};
 use crate::model::{IfName, PoolName, Vmid};
-use crate::plan::present::{Loss, Lost, Neighbour, losses};
+use crate::plan::present::{Loss, Lost, Neighbour, in_use, losses};
 use crate::reconcile::Node;
 use crate::registry::document::{Enforce, Pool};
-use crate::registry::{Registry, RuleError};
+use crate::registry::{AssignRequest, InUse, Registry, RuleError};
 use crate::system::{Kernel, Reference};
 
 /// Guests of all nodes, and what this node sees of them, looked at when it is asked for: a cluster may have thousands, and
@@ -25,6 +27,32 @@ pub(super) struct Looked {
     pub(super) guests: BTreeMap<Vmid, Located>,
     pub(super) seen: Vec<Neighbour>,
     links: Links,
+}
+
+/// Who may use what nobody holds: guests without addresses, on every node, and what this node's neighbour table knows.
+pub(super) struct Unheld {
+    guests: BTreeMap<Vmid, Located>,
+    seen: Vec<Neighbour>,
+}
+
+impl Unheld {
+    /// Guests that the registry has a file of hold addresses: one that is left empty is removed. What cannot be read is not there.
+    pub(super) fn look(node: &Node) -> Self {
+        let names = files::names(&node.paths.guest_files()).into_iter();
+        let holders: BTreeSet<Vmid> = names.filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect();
+        let guests = node.guests.all_but(|vmid| holders.contains(&vmid)).into_iter();
+        let seen = Kernel::open(Reference::default()).and_then(|mut kernel| kernel.neighbours());
+        Self {
+            guests: guests.filter_map(|(vmid, located)| Some((vmid, located.ok()?))).collect(),
+            seen: seen.unwrap_or_default(),
+        }
+    }
+
+    /// What nobody holds and somebody else than this guest uses.
+    pub(super) fn in_use(&self, registry: &Registry, request: &AssignRequest) -> BTreeMap<IpAddr, InUse> {
+        let own = request.nics.iter().map(|(_, mac)| *mac).collect();
+        in_use(registry, &self.guests, &self.seen, (request.vmid, &own))
+    }
 }
 
 impl<'a> Present<'a> {

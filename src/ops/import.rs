@@ -242,6 +242,7 @@ fn wanted(node: &Node, wishes: &[Wish], hookscript: bool, remarks: &mut Vec<Prob
         };
         let request = AssignRequest {
             vmid,
+            node: Some(located.node.clone()),
             nics: nics(vmid, &located, &[interface]).context(places.first().cloned().unwrap_or_default())?,
             addresses,
             pool: None,
@@ -254,6 +255,7 @@ fn wanted(node: &Node, wishes: &[Wish], hookscript: bool, remarks: &mut Vec<Prob
             avoid: avoid.clone(),
             contested: BTreeMap::new(),
             asking: None,
+            in_use: BTreeMap::new(),
             foreign: BTreeSet::new(),
             now: now(),
         };

@@ -1,14 +1,18 @@
 //! What a guest's NIC may do besides using its addresses.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context as _;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::assign::own_addresses;
 use super::{Done, change, follow, told};
-use crate::model::{NicId, Subject, Vmid};
+use crate::model::{MacAddr, NicId, Subject, Vmid};
 use crate::reconcile::Node;
 use crate::registry::document::Interface;
 use crate::request::SetInterface;
+use crate::system::routers;
 
 /// What a NIC may do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -43,10 +47,25 @@ pub fn set_interface(
         if let Some(trunk) = request.trunk {
             interface.trunk = trunk;
         }
+        if let Some(also) = request.also {
+            interface.also = also;
+        }
+        if let Some(macs) = request.further_macs {
+            interface.further_macs = macs;
+        }
+        if let Some(vrrp) = request.vrrp {
+            interface.vrrp = vrrp;
+        }
         (before != *interface, interface.clone())
     };
-    let done = change(node, dry_run, |registry| registry.change_interface(vmid, net, apply))
-        .with_context(|| format!("cannot change guest {vmid}"));
+    let (own, routers) = (own_addresses(), routers::load(&node.paths));
+    let routers: BTreeSet<MacAddr> = routers.into_iter().flat_map(|router| router.macs).collect();
+    let done = change(node, dry_run, |registry| {
+        let changed = registry.change_interface(vmid, net, apply)?;
+        registry.check_beside(vmid, net, &own, &routers)?;
+        Ok(changed)
+    })
+    .with_context(|| format!("cannot change guest {vmid}"));
     let (changed, options) = told(done)?;
     let answer = InterfaceSet { vmid, interface: net, changed, options };
     Ok(follow::follow(node, dry_run, &Subject::Guest(vmid), answer))

@@ -37,11 +37,11 @@ pub use import::{Given, Imported, Registered, import, import_present};
 pub use interface::{InterfaceSet, set_interface};
 pub use look::{address, addresses, guest_of, history, info, metrics, pools as list_pools, status, verify_guest};
 pub use network::Told;
-pub(crate) use pools::money;
 pub use pools::{
     AbsentEntry, AddressesAdded, Difference, EntryAdded, PoolCreated, PoolProperties, PoolRemoved, PoolSettings,
     Rerouting, add_addresses, create_pool, remove_from_pool, set_pool,
 };
+pub(crate) use pools::{left_elsewhere, money};
 pub use release::{AllReleased, Kept, Released, release, release_all};
 pub use repair::{Deed, Examined, examine_node, repair, repair_node};
 use schemars::JsonSchema;

@@ -12,12 +12,15 @@ use super::assign::{Retold, own_addresses, retold};
 use super::enforce::{self, Present};
 use super::{Done, advice, bridges, change, follow, told};
 use crate::code;
-use crate::model::{CoolDown, Family, IfName, MacAddr, NicId, PoolName, Prefix, Problem, Subject, Vmid};
+use crate::model::text::meant;
+use crate::model::{CoolDown, Family, IfName, MacAddr, NicId, NodeName, PoolName, Prefix, Problem, Subject, Vmid};
 use crate::plan::present::Lost;
-use crate::plan::{Inputs, Surroundings, assume_bridge, assume_gateways, is_segment_of, outlook, unfit};
+use crate::plan::{
+    Inputs, Surroundings, assume_bridge, assume_gateways, is_segment_of, nodes_not_named, outlook, unfit, wrong_node,
+};
 use crate::reconcile::Node;
-use crate::registry::document::{Enforce, Mode, Pool, PoolAddress, Probe, Profile, UplinkGuard};
-use crate::registry::{EntryChange, PoolLoss, Registry, Rerouted};
+use crate::registry::document::{Elsewhere, Enforce, GuestFile, Mode, Pool, PoolAddress, Probe, Profile, UplinkGuard};
+use crate::registry::{Edit, EntryChange, PoolLoss, Registry, Rerouted, misplaced};
 use crate::request::{self, AddAddresses, CreatePool, RemoveFromPool, SetPool};
 
 /// A pool that was made.
@@ -68,6 +71,7 @@ pub fn create_pool(node: &Node, request: CreatePool, dry_run: bool) -> Result<Do
 fn create(node: &Node, request: CreatePool, dry_run: bool) -> anyhow::Result<Done<PoolCreated>> {
     let CreatePool { pool: name, profile, layout, gateway4, gateway6, gateway_mac, guest_routers, .. } = request;
     let count = request.addresses.len();
+    check_nodes(node, &request.nodes)?;
     let surroundings = bridges::surroundings(node)?;
     let entries: Vec<PoolAddress> = request.addresses.into_iter().map(PoolAddress::new).collect();
     let mode = layout.as_ref().map_or_else(|| profile.mode(), |layout| layout.mode);
@@ -95,6 +99,8 @@ fn create(node: &Node, request: CreatePool, dry_run: bool) -> anyhow::Result<Don
         probe: request.probe,
         cool_down: request.cool_down,
         enforce: request.enforce,
+        nodes: request.nodes,
+        elsewhere: request.elsewhere,
         ..Pool::new(profile, bridge, entries)
     };
     said.extend(assume_gateways(&mut pool, &surroundings, |family| {
@@ -140,7 +146,42 @@ fn create(node: &Node, request: CreatePool, dry_run: bool) -> anyhow::Result<Don
         losses: losses.iter().map(|loss| loss.problem(&name)).collect(),
         pool: name,
     };
-    Ok(follow::follow_pool(node, dry_run, &about, registry, answer))
+    let mut noted = private_entries(&registry, &answer.pool);
+    noted.extend(nodes_unknown(node, &registry, &answer.pool));
+    let mut done = follow::follow_pool(node, dry_run, &about, registry, answer);
+    done.node.notes.extend(noted);
+    Ok(done)
+}
+
+/// Refuses nodes that the cluster does not have.
+fn check_nodes(node: &Node, named: &BTreeSet<NodeName>) -> anyhow::Result<()> {
+    let known = node.guests.nodes();
+    let Some(stranger) = named.iter().find(|name| !known.contains(name)) else { return Ok(()) };
+    let hint = meant(stranger.as_str(), known.iter().map(NodeName::as_str));
+    let sentence = format!("the cluster has no node `{stranger}`");
+    Err(advice(code!("unknown-node"), Subject::Command, sentence, hint))
+}
+
+/// That a pool of public addresses has private ones, which no provider routes.
+fn private_entries(registry: &Registry, name: &PoolName) -> Vec<Problem> {
+    let entries = registry.pools.pools.get(name).map(Pool::private_entries).unwrap_or_default();
+    let Some(first) = entries.first() else { return Vec::new() };
+    let listed: Vec<String> = entries.iter().map(ToString::to_string).collect();
+    let sentence = format!(
+        "pool `{name}` has public addresses, and {}, which is private: no provider routes it",
+        listed.join(", ")
+    );
+    let hint = format!(
+        "`pve-public-ip pool remove {name} {first}`; a guest uses it beside its public address with `pve-public-ip set VMID --also ADDRESS`"
+    );
+    vec![Problem::new(code!("private-address-in-pool"), Subject::Pool(name.clone()), sentence, hint)]
+}
+
+/// That nobody has said to which nodes the provider routes the addresses of a pool, where it does so to one.
+fn nodes_unknown(node: &Node, registry: &Registry, name: &PoolName) -> Option<Problem> {
+    let nodes = node.guests.nodes();
+    let pool = registry.pools.pools.get(name)?;
+    nodes_not_named(&nodes, name, pool)
 }
 
 /// A bridge on which a pool cannot be.
@@ -310,7 +351,10 @@ fn add(node: &Node, request: &AddAddresses, dry_run: bool) -> anyhow::Result<Don
         now_watched,
         losses: losses.iter().map(|loss| loss.problem(name)).collect(),
     };
-    Ok(follow::follow_pool(node, dry_run, &Subject::Pool(name.clone()), registry, answer))
+    let private = if answer.changed { private_entries(&registry, name) } else { Vec::new() };
+    let mut done = follow::follow_pool(node, dry_run, &Subject::Pool(name.clone()), registry, answer);
+    done.node.notes.extend(private);
+    Ok(done)
 }
 
 fn differences(before: &PoolAddress, after: &PoolAddress) -> Vec<Difference> {
@@ -362,6 +406,10 @@ pub struct PoolProperties {
     pub cool_down: CoolDown,
     /// What becomes of frames that are against the rules because of it.
     pub enforce: Enforce,
+    /// Nodes to which the provider routes the addresses; none: every node of the cluster.
+    pub nodes: BTreeSet<NodeName>,
+    /// What becomes of guests on other nodes.
+    pub elsewhere: Elsewhere,
 }
 
 impl From<&Pool> for PoolProperties {
@@ -380,6 +428,8 @@ impl From<&Pool> for PoolProperties {
             probe: pool.probe(),
             cool_down: pool.cool_down(),
             enforce: pool.enforce(),
+            nodes: pool.nodes.clone(),
+            elsewhere: pool.elsewhere(),
         }
     }
 }
@@ -423,8 +473,13 @@ fn set(node: &Node, request: &SetPool, dry_run: bool) -> anyhow::Result<Done<Poo
         pool.probe = request.probe.or(pool.probe);
         pool.cool_down = request.cool_down.or(pool.cool_down);
         pool.enforce = request.enforce.or(pool.enforce);
+        pool.nodes = request.nodes.clone().of(Some(std::mem::take(&mut pool.nodes))).unwrap_or_default();
+        pool.elsewhere = request.elsewhere.or(pool.elsewhere);
         pool.clone()
     };
+    if let Edit::Set(nodes) = &request.nodes {
+        check_nodes(node, nodes)?;
+    }
     let mut problems = Vec::new();
     if let Some(bridge) = request.bridge {
         let mode = node.store.load()?.registry.pool(name).map(Pool::mode)?;
@@ -468,6 +523,9 @@ fn set(node: &Node, request: &SetPool, dry_run: bool) -> anyhow::Result<Done<Poo
     if old.bridge != pool.bridge {
         problems.extend(left_behind(node, &registry, name, pool.bridge));
     }
+    if (&old.nodes, old.elsewhere()) != (&pool.nodes, pool.elsewhere()) {
+        problems.extend(left_elsewhere(node, &registry, name));
+    }
     let answer = PoolSettings {
         pool: name.clone(),
         changed: old != pool,
@@ -501,6 +559,19 @@ fn left_behind(node: &Node, registry: &Registry, name: &PoolName, bridge: IfName
         Some(Problem::of_guest(code!("wrong-bridge"), *vmid, sentence, format!("move it: `{change}`")))
     };
     nics.iter().filter_map(problem).collect()
+}
+
+/// Guests that hold addresses of the pool and are on a node where these do not work.
+pub(crate) fn left_elsewhere(node: &Node, registry: &Registry, name: &PoolName) -> Vec<Problem> {
+    if registry.pools.pools.get(name).is_none_or(|pool| pool.nodes.is_empty()) {
+        return Vec::new();
+    }
+    let places = node.guests.places();
+    let of_guest = |guest: &GuestFile| {
+        let (place, _) = places.get(&guest.vmid)?;
+        misplaced(&registry.pools, guest, place).into_iter().find(|misplaced| misplaced.pool == *name)
+    };
+    registry.guests.values().filter_map(of_guest).map(|misplaced| wrong_node(&misplaced)).collect()
 }
 
 /// What a pool has lost.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::conflicts::blocking;
+use super::enforce::Unheld;
 use super::{advice, change, observe_links};
 use crate::code;
 use crate::conflict::{Claim, Source};
@@ -43,7 +44,7 @@ pub(crate) fn assign<T>(
     node: &Node,
     command: &Assign,
     located: &Located,
-    request: &AssignRequest,
+    (request, present): (&AssignRequest, Option<&Unheld>),
     dry_run: bool,
     mut done: impl FnMut(&mut Registry, &AssignRequest, Given) -> Result<T, RuleError>,
 ) -> anyhow::Result<T> {
@@ -64,7 +65,8 @@ pub(crate) fn assign<T>(
                 asking.pools = asked.map(|(name, _)| name.clone()).collect();
             }
             let asking = may_ask.then(|| asking.clone());
-            let request = AssignRequest { contested, asking, now: now(), ..request.clone() };
+            let in_use = present.map(|present| present.in_use(registry, request)).unwrap_or_default();
+            let request = AssignRequest { contested, asking, in_use, now: now(), ..request.clone() };
             let before = registry.guests.get(&request.vmid).cloned();
             let new = match registry.assign(&request) {
                 Err(RuleError::Unasked { addresses }) => {

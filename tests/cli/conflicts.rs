@@ -90,10 +90,13 @@ fn an_address_that_is_given_away_is_not_handed_out() {
 
 /// What a tenant writes into his guest's configuration takes nothing from anybody.
 #[test]
-fn a_configuration_blocks_nothing() {
+fn what_is_configured_is_passed_over_and_given_to_who_names_it() {
     let node = Node::with_pool();
     node.tree.qemu(101, "ipconfig0: ip=203.0.113.10/24\nnet0: virtio=02:00:00:AA:BB:01,bridge=vmbr0\n");
     let assigned = node.run("assign 100 -4 --dry-run --no-hookscript").ok();
+    assert!(assigned.out.starts_with("203.0.113.11 would be assigned to guest 100 net0"), "{assigned}");
+    assert!(assigned.out.contains("skipped: 203.0.113.10 is configured in guest 101 net0 on n1"), "{assigned}");
+    let assigned = node.run("assign 100 203.0.113.10 --dry-run --no-hookscript").ok();
     assert!(assigned.out.starts_with("203.0.113.10 would be assigned to guest 100 net0"), "{assigned}");
 }
 

@@ -187,9 +187,10 @@ fn pools_are_shown_in_every_form() {
     assert_eq!(
         data,
         json!({"notes": [], "pools": [{"name": "lan", "profile": "generic-bridged", "mode": "bridged", "bridge": "vmbr0",
-                "gateway4": "203.0.113.9", "gateway6": "fe80::1", "entries": 2, "enforce": "on", "totals": lan},
+                "gateway4": "203.0.113.9", "gateway6": "fe80::1", "entries": 2, "enforce": "on",
+                "nodes": [], "misplaced": [], "totals": lan},
             {"name": "routed", "profile": "hetzner-routed", "mode": "routed", "bridge": "vmbr1", "entries": 1,
-                "enforce": "on", "totals": {"ipv4": totals(json!(16), 0, json!(16), 0)}}]})
+                "enforce": "on", "nodes": [], "misplaced": [], "totals": {"ipv4": totals(json!(16), 0, json!(16), 0)}}]})
     );
     let (text, data) = in_every_form(&node, "pool show lan");
     assert_eq!(

@@ -28,6 +28,17 @@ pub(crate) const OTHER_NETWORK: (Ipv4Addr, Ipv6Addr) =
     (Ipv4Addr::new(198, 19, 0, 1), Ipv6Addr::new(0x2001, 0xdb8, 9, 9, 0, 0, 0, 1));
 /// A VLAN that the trunk port may send in.
 pub(crate) const TRUNK_VLAN: u16 = 30;
+/// What a NIC has besides the addresses of pools.
+pub(crate) const INNER: [&str; 2] = ["198.18.7.0/24", "2001:db8:77::/64"];
+/// One of each.
+pub(crate) const INNER_IP4: Ipv4Addr = Ipv4Addr::new(198, 18, 7, 9);
+pub(crate) const INNER_IP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x77, 0, 0, 0, 0, 9);
+/// A further MAC of it.
+pub(crate) const FURTHER_MAC: Mac = [2, 0, 0, 0, 0x77, 100];
+/// A virtual router of which it is a member.
+pub(crate) const VIRTUAL: u8 = 77;
+/// The MACs of that.
+pub(crate) const VIRTUAL_MACS: [Mac; 2] = [[0, 0, 0x5e, 0, 1, VIRTUAL], [0, 0, 0x5e, 0, 2, VIRTUAL]];
 /// A link-local address that an assignment names.
 pub(crate) const NAMED_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xabcd, 1, 2, 3);
 /// Another one that the node has.
@@ -89,7 +100,15 @@ pub(crate) fn inputs(node_mac: Mac, guarded: bool) -> Inputs {
     for (_, vmid, number, last) in BOUND {
         let text = match (vmid, number) {
             (100, 0) => nic(vmid, number, last, &PREFIXES, &named),
-            (100, _) => nic(vmid, number, last, &[], r#""dhcp":false,"#),
+            (100, _) => {
+                let rest = format!(
+                    r#""dhcp":false,"also":["{}","{}"],"further_macs":["{}"],"vrrp":[{VIRTUAL}],"#,
+                    INNER[0],
+                    INNER[1],
+                    text(FURTHER_MAC)
+                );
+                nic(vmid, number, last, &[], &rest)
+            }
             (101, _) => nic(vmid, number, last, &[], r#""any_link_local":true,"#),
             (102, _) => {
                 let rest = format!(r#""trunk":[{TRUNK_VLAN}],"router_advertisements":true,"#);
@@ -177,10 +196,11 @@ pub(crate) fn bindings(node_mac: Mac) -> Bindings {
     let net = |text: &str| text.parse().unwrap();
     let single = |who: Who| [IpAddr::from(who.ip4), IpAddr::from(who.ip6)].map(IpNet::from);
     let mac = MacAddr::from_octets;
-    let bound_macs = BOUND.map(|(_, vmid, nic, _)| guest_mac(vmid, nic));
-    let mut bound = Holdings { macs: bound_macs.map(mac).into(), nets: PREFIXES.map(net).to_vec() };
+    let bound_macs = BOUND.map(|(_, vmid, nic, _)| guest_mac(vmid, nic)).into_iter().chain([FURTHER_MAC]);
+    let bound_macs: Vec<Mac> = bound_macs.collect();
+    let mut bound = Holdings { macs: bound_macs.iter().copied().map(mac).collect(), nets: PREFIXES.map(net).to_vec() };
     bound.nets.extend(BOUND.into_iter().flat_map(|(.., last)| single(who([0; 6], last))));
-    bound.nets.extend(bound_macs.map(|mac| IpNet::from(IpAddr::from(link_local(mac)))));
+    bound.nets.extend(bound_macs.into_iter().map(|mac| IpNet::from(IpAddr::from(link_local(mac)))));
     bound.nets.extend([IpAddr::from(NAMED_LOCAL).into(), net(TRUNK_PREFIX)]);
 
     let mut infrastructure = Holdings { macs: [node_mac, GATEWAY].map(mac).into(), nets: Vec::new() };
@@ -199,7 +219,8 @@ pub(crate) fn bindings(node_mac: Mac) -> Bindings {
     reserved.nets.extend(["198.51.100.0/24", "2001:db8:100::/48", "192.0.2.128/28"].map(net));
     reserved.nets.extend((10..=20).flat_map(|last| single(who([0; 6], last))));
     let registered = bound.macs.iter().copied().chain(ELSEWHERE.map(|(vmid, _)| mac(guest_mac(vmid, 0))));
-    let registered = Some(registered.collect());
+    let registered = Some(registered.chain(VIRTUAL_MACS.map(mac)).collect());
+    reserved.macs.extend(VIRTUAL_MACS.map(mac));
     let broadcasts = ["203.0.113.255", "198.51.100.255", "192.0.2.143"].map(|text| text.parse().unwrap()).into();
     Bindings { bound, infrastructure, reserved, returning: [mac(GATEWAY)].into(), registered, broadcasts }
 }
@@ -216,7 +237,14 @@ pub(crate) fn bound_role(vmid: u8, nic: u8, last: u8) -> PortRole {
     if vmid == 102 {
         own.push(TRUNK_PREFIX.parse().unwrap());
     }
+    let is_several = (vmid, nic) == (100, 1);
+    let further = [FURTHER_MAC].into_iter().chain(VIRTUAL_MACS).filter(|_| is_several);
+    if is_several {
+        own.push(IpAddr::from(link_local(FURTHER_MAC)).into());
+    }
     PortRole::Bound(BoundPort {
+        further_macs: further.map(MacAddr::from_octets).collect(),
+        also: INNER.iter().filter(|_| is_several).map(|net| net.parse().unwrap()).collect(),
         mac: MacAddr::from_octets(mac),
         own,
         dhcp: (vmid, nic) != (100, 1),

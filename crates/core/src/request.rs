@@ -21,7 +21,7 @@ use crate::model::{
 };
 use crate::registry::Edit;
 use crate::registry::document::{
-    BackendChoice, CloudInitCheck, Enforce, GuestOs, PortProgramUse, Probe, Profile, UplinkGuard,
+    BackendChoice, CloudInitCheck, Elsewhere, Enforce, GuestOs, PortProgramUse, Probe, Profile, UplinkGuard,
 };
 use crate::registry::layout::Layout;
 use crate::reply::AddressState;
@@ -170,6 +170,12 @@ pub struct CreatePool {
     /// Whether it is enforced; absent: yes, unless a guest would lose something by that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enforce: Option<Enforce>,
+    /// Nodes to which the provider routes the addresses; none: every node of the cluster.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub nodes: BTreeSet<NodeName>,
+    /// What becomes of guests on other nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<Elsewhere>,
     /// Whether it is enforced even if guests lose something by that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub yes: bool,
@@ -253,6 +259,13 @@ pub struct SetPool {
     /// Whether it is enforced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enforce: Option<Enforce>,
+    /// Nodes to which the provider routes the addresses; `null`: every node of the cluster.
+    #[serde(default, skip_serializing_if = "Edit::is_keep")]
+    #[schemars(with = "Option<BTreeSet<NodeName>>")]
+    pub nodes: Edit<BTreeSet<NodeName>>,
+    /// What becomes of guests on other nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<Elsewhere>,
     /// Whether the MACs of all guests on the bridge are allowed that its guard would keep back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_present: bool,
@@ -412,6 +425,15 @@ pub struct SetInterface {
     /// VLANs in which it tags its frames itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trunk: Option<BTreeSet<u16>>,
+    /// Addresses that no pool holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub also: Option<BTreeSet<Prefix>>,
+    /// Further MACs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub further_macs: Option<BTreeSet<MacAddr>>,
+    /// Virtual routers whose MACs it may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vrrp: Option<BTreeSet<u8>>,
 }
 
 /// Settings of one node. What is absent stays as it is, `null` makes it the default.

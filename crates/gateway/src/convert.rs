@@ -273,6 +273,8 @@ pub fn create_pool(message: &proto::CreatePoolRequest) -> Result<Request, Proble
         probe: None,
         cool_down: None,
         enforce: None,
+        nodes: std::collections::BTreeSet::new(),
+        elsewhere: None,
         yes: false,
         addresses: addresses.collect::<Result<_, _>>()?,
     }))
@@ -301,6 +303,8 @@ pub fn set_pool(message: &proto::SetPoolRequest) -> Result<Request, Problem> {
         probe: None,
         cool_down: cool_down.transpose()?,
         enforce: None,
+        nodes: Edit::Keep,
+        elsewhere: None,
         allow_present: false,
         yes: false,
     }))

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{Reason, name};
 use crate::cli::{list, who};
 use crate::hook::Phase;
-use crate::model::{GroupName, NicId, NodeName, PoolName, Prefix, Vmid};
+use crate::model::{GroupName, MacAddr, NicId, NodeName, PoolName, Prefix, Vmid};
 use crate::registry::document::{CloudInitCheck, GuestOs};
 
 /// Whether router advertisements are delivered, as far as somebody decides it.
@@ -121,6 +121,25 @@ pub struct Set {
     /// Remove all VLANs
     #[arg(long, conflicts_with = "trunk")]
     pub(in crate::cli) no_trunk: bool,
+    /// Address or prefix that no pool holds, as of a private network: it stays between guests and node, and never leaves
+    /// by an uplink; may be repeated, replaces the previous list
+    #[arg(long, value_name = "PREFIX")]
+    pub(in crate::cli) also: Vec<Prefix>,
+    /// Remove all addresses that no pool holds
+    #[arg(long, conflicts_with = "also")]
+    pub(in crate::cli) no_also: bool,
+    /// Further MAC of the NIC, as of a nested bridge or macvlan; may be repeated, replaces the previous list
+    #[arg(long, value_name = "MAC")]
+    pub(in crate::cli) mac: Vec<MacAddr>,
+    /// Remove all further MACs
+    #[arg(long, conflicts_with = "mac")]
+    pub(in crate::cli) no_mac: bool,
+    /// Virtual router of which the guest is a member, so that it may use its MACs; may be repeated, replaces the previous list
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u8).range(1..))]
+    pub(in crate::cli) vrrp: Vec<u8>,
+    /// Remove all virtual routers
+    #[arg(long, conflicts_with = "vrrp")]
+    pub(in crate::cli) no_vrrp: bool,
     /// Why
     #[command(flatten)]
     pub(in crate::cli) reason: Reason,

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::Reason;
-use crate::model::{CoolDown, IfName, MacAddr, PoolName, Prefix};
-use crate::registry::document::{Enforce, Probe, Profile, UplinkGuard};
+use crate::model::{CoolDown, IfName, MacAddr, NodeName, PoolName, Prefix};
+use crate::registry::document::{Elsewhere, Enforce, Probe, Profile, UplinkGuard};
 
 /// `pool ...`
 #[derive(Debug, Subcommand)]
@@ -102,6 +102,13 @@ pub struct PoolCreate {
     /// [default: on; watch if a guest of any node would lose connectivity]
     #[arg(long, value_enum, value_name = "MODE")]
     pub(in crate::cli) enforce: Option<Enforce>,
+    /// Nodes to which the provider routes the addresses: pve1,pve2 [default: every node of the cluster]
+    #[arg(long, value_name = "NODES", value_delimiter = ',')]
+    pub(in crate::cli) nodes: Vec<NodeName>,
+    /// Treatment of guests on other nodes: refuse lets them neither be assigned an address nor start nor arrive there,
+    /// warn lets them [default: refuse]
+    #[arg(long, value_enum, value_name = "ELSEWHERE")]
+    pub(in crate::cli) elsewhere: Option<Elsewhere>,
     /// Enforce the pool even if guests lose connectivity
     #[arg(long)]
     pub(in crate::cli) yes: bool,
@@ -194,6 +201,16 @@ pub struct PoolSet {
     /// How the rules of this pool are applied: on drops spoofed frames, watch only counts them, off does nothing
     #[arg(long, value_enum, value_name = "MODE")]
     pub(in crate::cli) enforce: Option<Enforce>,
+    /// Nodes to which the provider routes the addresses, instead of those named before: pve1,pve2
+    #[arg(long, value_name = "NODES", value_delimiter = ',')]
+    pub(in crate::cli) nodes: Vec<NodeName>,
+    /// The addresses work on every node of the cluster
+    #[arg(long, conflicts_with = "nodes")]
+    pub(in crate::cli) all_nodes: bool,
+    /// Treatment of guests on other nodes: refuse lets them neither be assigned an address nor start nor arrive there,
+    /// warn lets them
+    #[arg(long, value_enum, value_name = "ELSEWHERE")]
+    pub(in crate::cli) elsewhere: Option<Elsewhere>,
     /// Allow the MACs of all guests that are on the bridge now
     #[arg(long)]
     pub(in crate::cli) allow_present: bool,

@@ -141,6 +141,16 @@ pub fn quoted(word: &str) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
+/// The name of `known` that is meant by one that is not there, or all of them, as a hint.
+pub fn meant<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    let distance = |known: &str| strsim::damerau_levenshtein(known, name);
+    match known.iter().min_by_key(|known| distance(known)).filter(|near| distance(near) < 3) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("there is: {}", known.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

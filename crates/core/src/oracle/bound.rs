@@ -15,7 +15,11 @@ const BROADCAST: [u8; 6] = [0xff; 6];
 impl BoundPort {
     pub(super) fn owns(&self, address: impl Into<IpAddr>) -> bool {
         let address = address.into();
-        self.own.iter().any(|net| net.contains(&address))
+        self.own.iter().chain(&self.also).any(|net| net.contains(&address))
+    }
+
+    pub(super) fn has_mac(&self, mac: MacAddr) -> bool {
+        mac == self.mac || self.further_macs.contains(&mac)
     }
 
     pub(super) fn owns6(&self, address: Ipv6Addr, bindings: &Bindings) -> bool {
@@ -38,7 +42,7 @@ fn is_free_link_local(address: Ipv6Addr, bindings: &Bindings) -> bool {
 }
 
 pub(super) fn judge(frame: &Frame<'_>, port: &BoundPort, bindings: &Bindings) -> Judged {
-    unless(frame.from == port.mac, Reason::SourceMac)?;
+    unless(port.has_mac(frame.from), Reason::SourceMac)?;
     match frame.tags[..] {
         [] => {}
         [Tag { kind: CUSTOMER_TAG, vlan }] if port.trunk.contains(&vlan) => {
@@ -63,12 +67,13 @@ fn arp(packet: &[u8], port: &BoundPort) -> Judged {
     // A probe asks whether anybody has the address that the sender is about to take.
     let is_probe = address == Ipv4Addr::UNSPECIFIED && arp.operation == 1;
     let claimed = if is_probe { arp.target.1 } else { address };
-    unless(mac == port.mac && port.owns(claimed), Reason::ArpForeign)
+    unless(port.has_mac(mac) && port.owns(claimed), Reason::ArpForeign)
 }
 
 fn rarp(packet: &[u8], to: [u8; 6], port: &BoundPort) -> Judged {
     let nobody = Ipv4Addr::UNSPECIFIED;
-    let is_own = |arp: &Arp| arp.sender == (port.mac, nobody) && arp.target == (port.mac, nobody);
+    let is_own =
+        |arp: &Arp| [arp.sender, arp.target].into_iter().all(|(mac, address)| port.has_mac(mac) && address == nobody);
     let arp = Arp::parse(packet).filter(|arp| arp.hardware == 1 && arp.operation == 3 && is_own(arp));
     unless(arp.is_some() && to == BROADCAST, Reason::Rarp)
 }
@@ -174,7 +179,7 @@ fn discovery(
 /// Options behind the end that the packet gives for itself are none, but a filter may take them for some.
 fn in_padding(header: &Ip6<'_>, message: &[u8], port: &BoundPort) -> Judged {
     let mut padding = header.padded.get(message.len()..).unwrap_or_default().chunks_exact(8);
-    if padding.any(|unit| named_mac(unit).is_some_and(|mac| mac != port.mac)) { Err(Cut.into()) } else { Ok(()) }
+    if padding.any(|unit| named_mac(unit).is_some_and(|mac| !port.has_mac(mac))) { Err(Cut.into()) } else { Ok(()) }
 }
 
 fn named_mac(unit: &[u8]) -> Option<MacAddr> {
@@ -186,7 +191,7 @@ fn options(bytes: &[u8], named: Option<u8>, port: &BoundPort) -> Judged {
     // Every option begins at a multiple of eight bytes: whatever the lengths say, a foreign MAC stands at one of these.
     let units: Vec<&[u8]> = bytes.chunks_exact(8).collect();
     let odd = Err(Refusal::Useless(Useless::OddOptions));
-    let foreign = |unit: &[u8]| named_mac(unit).is_some_and(|mac| mac != port.mac);
+    let foreign = |unit: &[u8]| named_mac(unit).is_some_and(|mac| !port.has_mac(mac));
     let is_single = bytes.len() == 8;
     let form = || Err(Refusal::Reason(Reason::DiscoveryForm));
     let Some(kinds) = option_kinds(bytes) else {

@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::packet::{Content, Frame, Ip6, ip4, ip6};
+use super::packet::{Arp, Content, Frame, Ip6, ip4, ip6};
+use crate::model::MacAddr;
+
 use super::{Bindings, BoundPort, Judged, PortRole, Reason, unless};
 
 pub(super) fn judge(frame: &Frame<'_>, from: &PortRole, to: &PortRole, bindings: &Bindings) -> Judged {
@@ -10,12 +12,15 @@ pub(super) fn judge(frame: &Frame<'_>, from: &PortRole, to: &PortRole, bindings:
     match to {
         PortRole::Uplink if *from == PortRole::Uplink => Ok(()),
         PortRole::Uplink => {
+            if let PortRole::Bound(port) = from {
+                inner(frame, port)?;
+            }
             let known = |macs: &std::collections::BTreeSet<_>| macs.contains(&frame.from);
             unless(bindings.registered.as_ref().is_none_or(known), Reason::UnregisteredMac)
         }
         PortRole::Bound(port) => {
             if port.strict && !is_group {
-                unless(frame.to == port.mac.octets(), Reason::ForeignMac)?;
+                unless(port.has_mac(MacAddr::from_octets(frame.to)), Reason::ForeignMac)?;
             }
             if !port.advertisements {
                 advertisement(frame)?;
@@ -25,6 +30,18 @@ pub(super) fn judge(frame: &Frame<'_>, from: &PortRole, to: &PortRole, bindings:
         PortRole::Guest { router: false } if !is_group => to_unbound(frame, bindings),
         PortRole::Guest { .. } | PortRole::Elsewhere | PortRole::Free | PortRole::SecondTraversal => Ok(()),
     }
+}
+
+/// What is of no pool does not leave for the provider.
+fn inner(frame: &Frame<'_>, port: &BoundPort) -> Judged {
+    let source = match packet(frame) {
+        Some(Content::Ip4(packet)) => ip4(packet, 12).map(IpAddr::from),
+        Some(Content::Ip6(packet)) => ip6(packet, 8).map(IpAddr::from),
+        Some(Content::Arp(packet)) => Arp::parse(packet).map(|arp| IpAddr::from(arp.sender.1)),
+        _ => None,
+    };
+    let is_inner = |address: &IpAddr| port.also.iter().any(|net| net.contains(address));
+    unless(!source.as_ref().is_some_and(is_inner), Reason::InnerAddress)
 }
 
 /// What a receiver that knows nothing of tags, or of one, takes for its packet.

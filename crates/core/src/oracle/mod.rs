@@ -78,8 +78,12 @@ pub enum PortRole {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a permission of its own")]
 pub struct BoundPort {
-    /// Its only MAC.
+    /// The MAC of its NIC.
     pub mac: MacAddr,
+    /// Further MACs with which it may do the same.
+    pub further_macs: BTreeSet<MacAddr>,
+    /// Addresses that no pool holds: they do not leave by an uplink.
+    pub also: Vec<IpNet>,
     /// Addresses, prefixes and link-local addresses (the one made of the MAC must be listed too).
     pub own: Vec<IpNet>,
     /// Whether it may ask for an address by DHCPv4.

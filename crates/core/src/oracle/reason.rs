@@ -56,6 +56,7 @@ reasons! {
     ForeignMac "The frame is for another MAC than that of the guest.";
     ForeignAddress "The packet is for an address that is not the guest's.";
     ProtectedAddress "The packet is for an address of a pool, and the guest has none.";
+    InnerAddress "The address is of no pool, but of a network of guests and node: it does not leave by the uplink.";
     UnregisteredMac "The provider does not know this MAC, and a guard watches the uplink.";
 
     Unreadable "A malformed ARP, IPv6 or neighbour discovery packet could hide a claim.";

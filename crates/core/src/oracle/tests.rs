@@ -62,6 +62,8 @@ fn bound_port() -> BoundPort {
     let mut own = nets(&[a4(10).into(), a6(10).into(), local(ME).into()]);
     own.extend(["198.51.100.8/29", "2001:db8:100:1::/64"].map(|net| net.parse::<IpNet>().unwrap()));
     BoundPort {
+        further_macs: BTreeSet::new(),
+        also: Vec::new(),
         mac: MacAddr::from_octets(ME),
         own,
         dhcp: true,

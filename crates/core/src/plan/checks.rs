@@ -7,9 +7,9 @@ use ipnet::IpNet;
 
 use crate::code;
 use crate::guest::{GuestConfig, NicChange};
-use crate::model::{Code, IfName, MacAddr, NicId, PoolName, Prefix, Problem, Vmid};
+use crate::model::{Code, IfName, MacAddr, NicId, NodeName, PoolName, Prefix, Problem, Subject, Vmid};
 use crate::registry::document::{Assigned, EntryIndex, GuestFile, Mode, Pool, PoolAddress, PoolIndex, PoolsFile};
-use crate::registry::{Holders, Registry};
+use crate::registry::{Holders, Misplaced, Registry, misplaced};
 
 use super::inputs::{Inputs, Presence};
 use super::segments::is_segment_of;
@@ -38,9 +38,31 @@ pub fn check_guest(inputs: &Inputs, index: &Index<'_>, guest: &GuestFile) -> Vec
     let is_seen = is_here && found.is_empty() && !inputs.links.0.is_empty();
     let open = is_seen.then(|| check_filtered(&inputs.links, guest, &place.config)).flatten();
     let foreign = foreign.map(|told| problem(code!("configured-address-not-own"), told));
+    let node = if is_here { &inputs.node } else { &place.node };
+    let elsewhere = misplaced(&inputs.registry.pools, guest, node);
+    let elsewhere = elsewhere.iter().filter(|misplaced| misplaced.is_refused()).map(wrong_node);
     let open = open.map(|told| problem(code!("bridge-not-filtered"), told));
     let unfit = unfit.into_iter().map(|told| problem(code!("bridge-unfit"), told));
-    found.into_iter().chain(foreign).chain(open).chain(unfit).collect()
+    found.into_iter().chain(foreign).chain(open).chain(unfit).chain(elsewhere).collect()
+}
+
+/// That a guest is on a node where its addresses do not work.
+pub fn wrong_node(misplaced: &Misplaced) -> Problem {
+    Problem::of_guest(code!("wrong-node"), misplaced.vmid, misplaced.to_string(), misplaced.hint())
+}
+
+/// That nobody has said to which nodes of the cluster the provider routes the addresses of a pool. One that hands out MACs
+/// routes each address to one server.
+pub fn nodes_not_named(nodes: &[NodeName], name: &PoolName, pool: &Pool) -> Option<Problem> {
+    let [first, _, ..] = nodes else { return None };
+    (pool.provider_mac() && pool.nodes.is_empty()).then(|| {
+        let sentence = format!(
+            "pool `{name}` does not name its nodes: its addresses are taken to work on each of the {} nodes of the cluster",
+            nodes.len()
+        );
+        let hint = format!("name those that have them at the provider, such as `pve-public-ip pool set {name} --nodes {first}`");
+        Problem::new(code!("pool-nodes-not-named"), Subject::Pool(name.clone()), sentence, hint)
+    })
 }
 
 /// The registry sorted by addresses, for whoever looks up many.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use super::checks::{Index, check_guest, check_own, check_pending};
+use super::checks::{Index, check_guest, check_own, check_pending, wrong_node};
 use super::guest_share::{add_guest, add_shared};
 use super::inputs::{Inputs, Presence};
 use super::routed;
@@ -23,7 +23,7 @@ use crate::links::{BridgeOptions, guest_of_port, is_guest_port, is_test_port};
 use crate::model::address::{ranges4, ranges6};
 use crate::model::{IfName, Prefix, Problem, Subject};
 use crate::registry::document::{DocumentError, Enforce, GuestFile, Pool};
-use crate::registry::{Registry, conflicts_among, room};
+use crate::registry::{Registry, conflicts_among, misplaced, room};
 use crate::ruleset::{Backend, Element, Routed, SetId};
 
 /// A decision: the state, and the assignments that cannot be realised.
@@ -238,7 +238,9 @@ fn node_state(inputs: &Inputs) -> NetState {
     }));
     state.elements.extend(v4.into_iter().flat_map(|(first, last)| Element::reserved_range(first.into(), last.into())));
     state.elements.extend(v6.into_iter().flat_map(|(first, last)| Element::reserved_range(first.into(), last.into())));
-    let macs = entries().filter_map(|entry| entry.mac).chain(assignments().map(|(.., interface, _)| interface.mac));
+    let macs = entries()
+        .filter_map(|entry| entry.mac)
+        .chain(assignments().flat_map(|(.., interface, _)| interface.all_macs()));
     let macs = sorted(macs);
     let nobodys = infra_macs.iter().copied().filter(|mac| macs.binary_search(mac).is_err());
     state.elements.extend(nobodys.flat_map(Element::elsewhere_mac));
@@ -306,7 +308,18 @@ pub(super) fn infrastructure_addresses(
 /// What is as it should be, and may still surprise.
 pub fn notes(inputs: &Inputs) -> Vec<Problem> {
     let own = pending(inputs).into_iter().chain(unregistered(inputs)).chain(support::notes(inputs));
-    own.chain(watch::notes(&inputs.registry)).collect()
+    own.chain(watch::notes(&inputs.registry)).chain(elsewhere(inputs)).collect()
+}
+
+/// Guests of this node whose addresses work on another one, as far as their pools only warn of that.
+fn elsewhere(inputs: &Inputs) -> Vec<Problem> {
+    let Registry { pools, guests, .. } = &inputs.registry;
+    if pools.pools.values().all(|pool| pool.serves(&inputs.node)) {
+        return Vec::new();
+    }
+    let is_here = |guest: &&GuestFile| inputs.guests.get(&guest.vmid).is_some_and(|place| place.node == inputs.node);
+    let found = guests.values().filter(is_here).flat_map(|guest| misplaced(pools, guest, &inputs.node));
+    found.filter(|misplaced| !misplaced.is_refused()).map(|misplaced| wrong_node(&misplaced)).collect()
 }
 
 /// Changes that wait for the next start of a guest of this node, and keep it from starting.

@@ -108,7 +108,7 @@ pub fn bindings(inputs: &Inputs) -> Bindings {
             continue;
         };
         for interface in guest.interfaces.values() {
-            bound.macs.insert(interface.mac);
+            bound.macs.extend(interface.own_macs());
             bound.nets.extend(own_nets(interface).into_iter().filter(|net| !elsewhere.contains(net)));
         }
     }
@@ -123,7 +123,9 @@ pub fn bindings(inputs: &Inputs) -> Bindings {
     let entries = || pools.values().flat_map(|pool| &pool.addresses);
     let assignments = || inputs.registry.assignments();
     let owned = entries().map(|entry| entry.address).chain(assignments().map(|(.., assigned)| assigned.address));
-    let macs = entries().filter_map(|entry| entry.mac).chain(assignments().map(|(.., interface, _)| interface.mac));
+    let macs = entries()
+        .filter_map(|entry| entry.mac)
+        .chain(assignments().flat_map(|(.., interface, _)| interface.all_macs()));
     let reserved = Holdings { macs: macs.collect(), nets: owned.map(Prefix::net).collect() };
     let guarded = bridges.iter().any(|bridge| bridge_guard(&inputs.registry, *bridge) == UplinkGuard::Enforce);
     let registered = guarded.then(|| registered_macs(&inputs.registry).into_iter().map(|(_, mac)| mac).collect());
@@ -145,6 +147,8 @@ pub fn role_when_started(inputs: &Inputs, port: IfName) -> Option<(Vmid, PortRol
 fn bound(inputs: &Inputs, interface: &Interface) -> PortRole {
     PortRole::Bound(BoundPort {
         mac: interface.mac,
+        further_macs: interface.all_macs().skip(1).collect(),
+        also: interface.also.iter().map(|prefix| prefix.net()).collect(),
         own: own_nets(interface).into_iter().collect(),
         dhcp: interface.dhcp != Some(false),
         any_link_local: interface.any_link_local,

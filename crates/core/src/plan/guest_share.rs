@@ -1,7 +1,7 @@
 //! What one guest's assignments mean on a node: its port's whitelist, its claims, and how it is reached.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
@@ -11,8 +11,9 @@ use super::support;
 use super::uplink_guard::is_seen;
 use super::watch;
 use crate::guest::Nic;
-use crate::model::{Family, GuestKind, IfName, NicId, Vmid};
+use crate::model::{Family, GuestKind, IfName, MacAddr, NicId, Vmid};
 use crate::registry::Registry;
+use crate::registry::beside::known_macs;
 use crate::registry::document::{Assigned, Enforce, GuestFile, Interface, Mode};
 use crate::ruleset::{Element, SetId};
 
@@ -21,7 +22,7 @@ use crate::ruleset::{Element, SetId};
 /// The MAC is always the registry's: if the guest's configuration says another, its frames are dropped.
 pub(super) fn add_guest(inputs: &Inputs, guest: &GuestFile, state: &mut NetState) {
     // Whether it runs here or not, no other guest of this node may use its MAC.
-    state.elements.extend(guest.interfaces.values().flat_map(|interface| Element::reserved_mac(interface.mac)));
+    state.elements.extend(guest.interfaces.values().flat_map(Interface::all_macs).flat_map(Element::reserved_mac));
     let Some(presence) = inputs.presence.get(&guest.vmid) else { return };
     let Some(place) = inputs.guests.get(&guest.vmid) else { return };
     state.support.extend(support::support(inputs, guest));
@@ -34,15 +35,18 @@ pub(super) fn add_guest(inputs: &Inputs, guest: &GuestFile, state: &mut NetState
         if !hears_advertisements(&inputs.registry, interface) {
             state.elements.insert(Element::port(SetId::PortNoRa, port));
         }
-        let mut pools = interface.addresses.iter().filter_map(|one| inputs.registry.pools.pools.get(&one.pool));
-        if pools.any(is_seen) {
-            state.elements.insert(Element::mac(SetId::RegisteredMac, interface.mac));
+        let pools = interface.addresses.iter().filter_map(|one| inputs.registry.pools.pools.get(&one.pool));
+        for pool in pools.filter(|pool| is_seen(pool)) {
+            state.elements.extend(known_macs(pool, interface).map(|mac| Element::mac(SetId::RegisteredMac, mac)));
+        }
+        if watch::enforce_of(&inputs.registry, interface) == Enforce::On {
+            state.elements.extend(interface.also.iter().flat_map(|prefix| Element::inner(port, prefix.net())));
         }
         if *presence == Presence::Incoming {
             // The guest still speaks on the source node: its frames come in by the uplink.
             continue;
         }
-        state.elements.extend(Element::bound_mac(interface.mac));
+        state.elements.extend(interface.own_macs().flat_map(Element::bound_mac));
         // What it shares is the node's share: other guests may need it after this one has gone.
         let shared = shared_nets(interface);
         let own = own_nets(interface).into_iter().filter(|net| !shared.contains(net));
@@ -57,14 +61,14 @@ pub(super) fn add_guest(inputs: &Inputs, guest: &GuestFile, state: &mut NetState
 /// The port's whitelist.
 fn port_elements(port: IfName, interface: &Interface) -> BTreeSet<Element> {
     let mut elements = BTreeSet::from([Element::port(SetId::Ports, port)]);
-    elements.extend(Element::port_mac(port, interface.mac));
-    for net in own_nets(interface) {
-        elements.extend(Element::port_address(port, interface.mac, net));
+    elements.extend(interface.all_macs().flat_map(|mac| Element::port_mac(port, mac)));
+    for net in own_nets(interface).into_iter().chain(interface.also.iter().map(|prefix| prefix.net())) {
+        elements.extend(interface.all_macs().flat_map(|mac| Element::port_address(port, mac, net)));
         elements.extend(Element::port_group_address(port, net));
     }
     elements.extend(interface.trunk.iter().map(|vlan| Element::trunk(port, *vlan)));
     if interface.any_link_local {
-        elements.insert(Element::mac_on_port(SetId::PortAnyLl, port, interface.mac));
+        elements.extend(interface.all_macs().map(|mac| Element::mac_on_port(SetId::PortAnyLl, port, mac)));
     }
     if !interface.any_destination {
         elements.insert(Element::port(SetId::PortStrict, port));
@@ -88,13 +92,18 @@ pub fn hears_advertisements(registry: &Registry, interface: &Interface) -> bool 
 
 /// Everything that a NIC may use as a source: its addresses and its link-local ones.
 pub(super) fn own_nets(interface: &Interface) -> BTreeSet<IpNet> {
-    let link_local = interface.link_local.iter().copied().chain([interface.mac.link_local()]);
+    let link_local = own_link_locals(interface);
     interface
         .addresses
         .iter()
         .map(|assigned| assigned.address.net())
         .chain(link_local.map(|address| IpNet::from(IpAddr::V6(address))))
         .collect()
+}
+
+/// The link-local addresses that a NIC may use.
+pub(super) fn own_link_locals(interface: &Interface) -> impl Iterator<Item = Ipv6Addr> {
+    interface.link_local.iter().copied().chain(interface.own_macs().map(MacAddr::link_local))
 }
 
 /// Forwarding entry, neighbour and route of a running guest.
@@ -117,7 +126,10 @@ fn add_reachability(
     let stays = watch::enforce_of(&inputs.registry, interface) == Enforce::On;
     for candidate in [port, GuestKind::firewall_port(vmid, id)].into_iter().filter(|_| stays) {
         if links.get(candidate).is_some_and(|link| link.master.is_some()) {
-            state.forwarding.insert((candidate, interface.mac), interface.trunk.clone());
+            // A virtual MAC moves with the master.
+            for mac in interface.own_macs() {
+                state.forwarding.insert((candidate, mac), interface.trunk.clone());
+            }
         }
     }
     for assigned in interface.addresses.iter().filter(|assigned| assigned.shared.is_none()) {
@@ -131,7 +143,7 @@ fn add_reachability(
         }
         let (net, family) = (assigned.address.net(), assigned.address.family());
         if let Some(address) = assigned.address.single() {
-            if routed || stays && links.speaks(device, family) {
+            if routed || stays && interface.vrrp.is_empty() && links.speaks(device, family) {
                 state.neighbours.insert((device, address), interface.mac);
             }
         }

@@ -33,7 +33,7 @@ pub use crate::guest::Located;
 pub use assume::{Surroundings, assume_bridge, assume_gateways};
 pub use checks::{
     Index, check_configured, check_filtered, check_guest, check_own, check_pending, check_stranger,
-    is_configured_beyond, is_configured_with_others,
+    is_configured_beyond, is_configured_with_others, nodes_not_named, wrong_node,
 };
 pub use course::{Failed, Outcome, Refusal, carry_out};
 pub use desired::{Desired, desired, desired_for, is_filtered_by_chains, is_idle, notes};

@@ -13,8 +13,8 @@ use serde::Serialize;
 use crate::code;
 use crate::guest::{GuestConfig, Located, Nic};
 use crate::model::{IfName, MacAddr, NicId, NodeName, PoolName, Prefix, Problem, Vmid};
-use crate::registry::Registry;
-use crate::registry::document::{Assigned, Enforce, Interface, Mode, Pool, UplinkGuard};
+use crate::registry::document::{Assigned, Enforce, Interface, Mode, Pool, PoolIndex, UplinkGuard};
+use crate::registry::{InUse, Registry};
 
 /// An address that the node's neighbour table knows behind one of its interfaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,8 +126,10 @@ pub fn losses(
         let holds = |interface: &&Interface| interface.addresses.iter().any(|assigned| assigned.pool == *name);
         let held = used.held.filter(holds);
         let is_own = |address: &IpAddr| {
-            let own = used.held.into_iter().flat_map(|interface| &interface.addresses);
-            own.into_iter().any(|assigned| assigned.address.net().contains(address))
+            let own = used.held.into_iter().flat_map(|interface| {
+                interface.addresses.iter().map(|assigned| &assigned.address).chain(&interface.also)
+            });
+            own.into_iter().any(|own| own.net().contains(address))
         };
         let lost = used.addresses.iter().filter(|address| !is_own(address)).filter_map(|address| {
             let is_in = |net: &Prefix| net.net().contains(address);
@@ -237,6 +239,64 @@ pub fn found(
         };
         if let Some((_, vmid, nic)) = others.iter().find(is_rival) {
             one.contradiction = Some(format!("guest {vmid} {nic} uses it, too"));
+        }
+    }
+    found
+}
+
+/// Addresses of pools that nobody holds and somebody uses, or that mean a subnet or a gateway of somebody's; not those of
+/// `vmid`, whose NICs have `own` MACs.
+///
+/// Of guests that hold addresses only others need be given: what they use besides is dropped. What an enforced pool keeps its
+/// holders from is no use of it either.
+pub fn in_use(
+    registry: &Registry,
+    guests: &BTreeMap<Vmid, Located>,
+    seen: &[Neighbour],
+    (vmid, own): (Vmid, &BTreeSet<MacAddr>),
+) -> BTreeMap<IpAddr, InUse> {
+    let index = PoolIndex::new(&registry.pools);
+    let pool = |address: IpAddr| index.pool_of(address).and_then(|name| registry.pools.pools.get(name));
+    // A private address means something on its own bridge only.
+    let is_there = |address: IpAddr, bridge: Option<IfName>| {
+        pool(address)
+            .is_some_and(|pool| is_public(address) || bridge.is_some_and(|bridge| is_segment_of(bridge, pool.bridge)))
+    };
+    let mut found = BTreeMap::new();
+    let bound: BTreeSet<MacAddr> = registry.assignments().map(|(_, _, interface, _)| interface.mac).collect();
+    for Neighbour { device, address, mac, .. } in seen {
+        let is_kept_off = || bound.contains(mac) && pool(*address).is_some_and(|pool| pool.enforce() == Enforce::On);
+        if is_there(*address, Some(*device)) && !own.contains(mac) && !is_kept_off() {
+            found.insert(*address, InUse { why: format!("is used by {mac} on {device}"), by: None, is_part: false });
+        }
+    }
+    for used in all(registry, guests, seen).filter(|used| used.vmid != vmid) {
+        let Used { vmid, id, .. } = used;
+        let config = &guests[&vmid].config;
+        let inside = config.ip_config(id).and_then(Result::ok).unwrap_or_default();
+        for net in config.static_addresses(id).iter().filter(|net| net.max_prefix_len() - net.prefix_len() >= 2) {
+            let of =
+                |what: &str| InUse::as_part(format!("is {what} of {}, in which guest {vmid} {id} is", net.trunc()));
+            let ends = match net {
+                IpNet::V4(_) => {
+                    [Some((net.network(), "the network address")), Some((net.broadcast(), "the broadcast address"))]
+                }
+                IpNet::V6(_) => [Some((net.network(), "the subnet-router anycast address")), None],
+            };
+            let ends = ends.into_iter().flatten().filter(|(address, _)| is_there(*address, used.nic.bridge));
+            for (address, what) in ends {
+                found.entry(address).or_insert_with(|| of(what));
+            }
+        }
+        let gateways = [inside.v4.gateway, inside.v6.gateway].into_iter().flatten();
+        for gateway in gateways.filter(|gateway| is_there(*gateway, used.nic.bridge)) {
+            found.insert(gateway, InUse::as_part(format!("is the gateway of guest {vmid} {id}")));
+        }
+        let configured: BTreeSet<IpAddr> = config.static_addresses(id).iter().map(IpNet::addr).collect();
+        for address in used.addresses.iter().filter(|address| is_there(**address, used.nic.bridge)) {
+            let how = if configured.contains(address) { "is configured in" } else { "is used by" };
+            let why = format!("{how} guest {vmid} {id} on {}", used.node);
+            found.insert(*address, InUse { why, by: Some((vmid, id)), is_part: false });
         }
     }
     found

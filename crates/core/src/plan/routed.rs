@@ -74,7 +74,7 @@ pub(super) fn guest_share(inputs: &Inputs, guest: &GuestFile, routed: &mut Route
     let Some(presence) = inputs.presence.get(&guest.vmid) else { return };
     for (interface, assigned) in assigned(&inputs.registry, guest) {
         let net = assigned.address.net();
-        routed.from.insert((net, interface.mac));
+        routed.from.extend(interface.all_macs().map(|mac| (net, mac)));
         // As long as it speaks on the node that it comes from, its packets come in from outside.
         if *presence != Presence::Incoming && assigned.shared.is_none() {
             routed.here.insert(net);

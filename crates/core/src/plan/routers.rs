@@ -195,7 +195,7 @@ impl Owners {
         let mut named = BTreeSet::new();
         for (vmid, guest) in &inputs.registry.guests {
             for (id, interface) in &guest.interfaces {
-                macs.insert(interface.mac, format!("that of guest {vmid} {id}"));
+                macs.extend(interface.all_macs().map(|mac| (mac, format!("that of guest {vmid} {id}"))));
                 named.extend(interface.link_local.iter().copied());
             }
         }

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::checks::Index;
 use super::diff::Step;
+use super::guest_share::own_link_locals;
 use super::segments::is_segment_of;
 use super::state::Setting;
 use crate::links::guest_of_port;
@@ -36,10 +37,8 @@ impl<'a> Subjects<'a> {
             .guests
             .iter()
             .flat_map(|(vmid, guest)| guest.interfaces.values().map(move |interface| (*vmid, interface)));
-        let link_local = interfaces.flat_map(|(vmid, interface)| {
-            let own = interface.link_local.iter().copied().chain([interface.mac.link_local()]);
-            own.map(move |address| (IpAddr::V6(address), vmid))
-        });
+        let link_local = interfaces
+            .flat_map(|(vmid, interface)| own_link_locals(interface).map(move |address| (IpAddr::V6(address), vmid)));
         let link_local = link_local.collect();
         Self { registry, index: Index::new(registry), entries: entries.collect(), link_local }
     }

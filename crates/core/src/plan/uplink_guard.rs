@@ -9,12 +9,17 @@ use crate::code;
 use crate::guest::Nic;
 use crate::model::{IfName, MacAddr, NicId, PoolName, Problem, Vmid};
 use crate::registry::Registry;
-use crate::registry::document::{Assigned, GuestFile, Mode, Pool, UplinkGuard};
+use crate::registry::beside::known_macs;
+use crate::registry::document::{Assigned, GuestFile, Interface, Mode, Pool, UplinkGuard};
 use crate::ruleset::{Element, SetId};
 
 /// What the guards of the uplinks let through. Of several pools on one bridge the strictest decides.
 pub(super) fn guard_elements(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BTreeSet<Element> {
     let registered = registered_macs(&inputs.registry);
+    // Not all that these send may leave: for them there is no quick way.
+    let interfaces = inputs.registry.guests.values().flat_map(|guest| guest.interfaces.values());
+    let inner: BTreeSet<MacAddr> =
+        interfaces.filter(|interface| !interface.also.is_empty()).flat_map(Interface::all_macs).collect();
     let mut elements: BTreeSet<Element> =
         registered.iter().map(|(_, mac)| Element::mac(SetId::RegisteredMac, *mac)).collect();
     if inputs.registry.lost_pools.is_some() {
@@ -23,7 +28,8 @@ pub(super) fn guard_elements(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BT
         elements.extend(assigned.iter().map(|mac| Element::mac(SetId::RegisteredMac, *mac)));
         for uplink in present_uplinks(inputs, segments) {
             elements.insert(Element::port(SetId::GuardEnforce, uplink));
-            elements.extend(assigned.iter().map(|mac| Element::mac_on_port(SetId::UplinkRegistered, uplink, *mac)));
+            let quick = assigned.iter().filter(|mac| !inner.contains(mac));
+            elements.extend(quick.map(|mac| Element::mac_on_port(SetId::UplinkRegistered, uplink, *mac)));
         }
     }
     for bridge in pool_bridges(&inputs.registry) {
@@ -36,7 +42,7 @@ pub(super) fn guard_elements(inputs: &Inputs, segments: &BTreeSet<IfName>) -> BT
         let own = segments.iter().copied().filter(|segment| is_segment_of(*segment, bridge)).collect();
         for uplink in present_uplinks(inputs, &own) {
             elements.insert(Element::port(set, uplink));
-            let macs = registered.iter().filter(|(of, _)| *of == bridge);
+            let macs = registered.iter().filter(|(of, mac)| *of == bridge && !inner.contains(mac));
             elements.extend(macs.map(|(_, mac)| Element::mac_on_port(SetId::UplinkRegistered, uplink, *mac)));
         }
     }
@@ -62,7 +68,13 @@ pub(super) fn registered_macs(registry: &Registry) -> BTreeSet<(IfName, MacAddr)
         let mut last = None;
         for name in interface.addresses.iter().map(|assigned| &assigned.pool) {
             if last != Some(name) {
-                macs.extend(pools.get(name).filter(|pool| is_seen(pool)).map(|pool| (pool.bridge, interface.mac)));
+                macs.extend(
+                    pools
+                        .get(name)
+                        .filter(|pool| is_seen(pool))
+                        .into_iter()
+                        .flat_map(|pool| known_macs(pool, interface).map(|mac| (pool.bridge, mac))),
+                );
                 last = Some(name);
             }
         }

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
+use super::guest_share::own_link_locals;
 use super::inputs::Inputs;
 use super::segments::Places;
 use super::state::NetState;
@@ -118,7 +119,7 @@ fn link_locals(inputs: &Inputs, state: &NetState) -> BTreeSet<Ipv6Addr> {
         _ => None,
     });
     let interfaces = inputs.registry.guests.values().flat_map(|guest| guest.interfaces.values());
-    let own = interfaces.flat_map(|interface| interface.link_local.iter().copied().chain([interface.mac.link_local()]));
+    let own = interfaces.flat_map(own_link_locals);
     infra.chain(own).filter(Ipv6Addr::is_unicast_link_local).collect()
 }
 

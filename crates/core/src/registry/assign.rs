@@ -6,15 +6,21 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::document::{Assigned, GuestFile, Interface, Pool};
+use super::passed_over::InUse;
+use super::places::Misplaced;
 use super::search::{Next, Search};
 use super::{Registry, RuleError, allocate};
-use crate::model::{Family, GroupName, MacAddr, Moment, NicId, PoolName, Prefix, Timestamp, Vmid};
+use crate::model::{
+    Family, GroupName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Timestamp, Vmid,
+};
 
 /// What `assign` asks for.
 #[derive(Debug, Clone)]
 pub struct AssignRequest {
     /// The guest.
     pub vmid: Vmid,
+    /// The node on which it is; `None`: any.
+    pub node: Option<NodeName>,
     /// Its NICs with the MACs that its configuration has.
     pub nics: Vec<(NicId, MacAddr)>,
     /// Addresses asked for; empty: the next free ones.
@@ -39,6 +45,8 @@ pub struct AssignRequest {
     pub contested: BTreeMap<Prefix, (String, String)>,
     /// Whether the network has to be asked first; `None`: no.
     pub asking: Option<Asking>,
+    /// Addresses that nobody holds and somebody uses, or that mean a subnet in which somebody is: none of them is chosen.
+    pub in_use: BTreeMap<IpAddr, InUse>,
     /// MACs that NICs of other guests are configured with: no address of theirs is chosen.
     pub foreign: BTreeSet<MacAddr>,
     /// Now.
@@ -109,6 +117,7 @@ impl Registry {
                 self.rename(request, address, via);
                 continue;
             }
+            check_node(request, (pool_name, pool), vec![address])?;
             allocate::check_usable(pool_name, pool, address).map_err(RuleError::Unusable)?;
             if let Some((taken, what)) = address.single().and_then(|taken| Some((taken, withheld.get(&taken)?))) {
                 return Err(RuleError::Unusable(format!("{taken} is {what}")));
@@ -260,6 +269,9 @@ impl Registry {
         let mut news = false;
         for (nic, mac) in &request.nics {
             let interface = guest.interfaces.entry(*nic).or_insert_with(|| Interface {
+                also: BTreeSet::new(),
+                further_macs: BTreeSet::new(),
+                vrrp: BTreeSet::new(),
                 mac: *mac,
                 dhcp: None,
                 trunk: BTreeSet::new(),
@@ -271,7 +283,8 @@ impl Registry {
             });
             if interface.addresses.iter().all(|held| held.address != address) {
                 interface.addresses.push(assigned.clone());
-                interface.addresses.sort_by_key(|held| (held.address.family(), held.address));
+                // The first of its family stays the primary one, whatever number comes later.
+                interface.addresses.sort_by_key(|held| held.address.family());
                 news = true;
             }
         }
@@ -289,7 +302,8 @@ impl Registry {
                         return Err(RuleError::MacChanged { vmid, nic, registered, actual: *mac });
                     }
                     let named = *vmid == request.vmid && request.nics.iter().any(|(name, _)| name == other);
-                    if !same_nic && !named && interface.mac == *mac && !interface.addresses.is_empty() {
+                    let is_taken = interface.all_macs().any(|own| own == *mac);
+                    if !same_nic && !named && is_taken && !interface.addresses.is_empty() {
                         return Err(RuleError::MacTaken { mac: *mac, vmid: *vmid, nic: *other });
                     }
                 }
@@ -300,10 +314,16 @@ impl Registry {
 
     /// The pool that is meant, if no address is named.
     fn meant(&self, request: &AssignRequest) -> Result<(&PoolName, &Pool), RuleError> {
-        let only = (self.pools.pools.len() == 1).then(|| self.pools.pools.keys().next()).flatten();
+        // What does not work where the guest is, is not chosen unless it is all that there is.
+        let works = |pool: &Pool| request.node.as_ref().is_none_or(|node| pool.serves(node));
+        let mut known: Vec<&PoolName> =
+            self.pools.pools.iter().filter(|(_, pool)| works(pool)).map(|(name, _)| name).collect();
+        if known.is_empty() {
+            known = self.pools.pools.keys().collect();
+        }
+        let only = <[&PoolName; 1]>::try_from(known.as_slice()).ok().map(|[name]| name);
         let Some(name) = request.pool.as_ref().or(only) else {
-            let known = self.pools.pools.keys().cloned().collect::<Vec<_>>();
-            let names = known.iter().map(PoolName::as_str).collect::<Vec<_>>().join(", ");
+            let names = known.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
             return Err(if known.is_empty() { RuleError::NoPools } else { RuleError::WhichPool(names) });
         };
         self.pool(name)?;
@@ -329,6 +349,7 @@ impl Registry {
             if missing == 0 {
                 continue;
             }
+            check_node(request, (name, pool), Vec::new())?;
             let entries = search.fitting(mac);
             match search.next(&entries, family, missing)? {
                 Next::Take(addresses) => chosen.extend(addresses),
@@ -366,6 +387,7 @@ impl Registry {
         {
             return Ok(own);
         }
+        check_node(request, (name, pool), Vec::new())?;
         let lacks = |family: &&Family| search.missing(search.held(**family).len()) > 0;
         let refused = || families.iter().filter(lacks).map(|family| search.refusal(&[], *family)).next();
         macs.into_iter().find(has_all).ok_or_else(|| refused().unwrap_or_else(|| search.exhausted(Family::V4)))
@@ -381,7 +403,7 @@ impl Registry {
     pub(super) fn registered_macs(&self, vmid: Vmid) -> impl Iterator<Item = MacAddr> {
         let others = self.guests.iter().filter(move |(other, _)| **other != vmid);
         let interfaces = others.flat_map(|(_, guest)| guest.interfaces.values());
-        interfaces.filter(|interface| !interface.addresses.is_empty()).map(|interface| interface.mac)
+        interfaces.filter(|interface| !interface.addresses.is_empty()).flat_map(Interface::own_macs)
     }
 }
 
@@ -402,6 +424,12 @@ fn check_routable(name: &PoolName, pool: &Pool, address: Prefix, via: IpAddr) ->
     }
     let (pool, profile) = (name.clone(), pool.profile_name().to_owned());
     Err(RuleError::NotRouted { address, via, pool, profile })
+}
+
+/// A guest is given nothing that does not work on its node, unless the pool only warns of that.
+fn check_node(request: &AssignRequest, pool: (&PoolName, &Pool), addresses: Vec<Prefix>) -> Result<(), RuleError> {
+    let found = request.node.as_ref().and_then(|node| Misplaced::of(pool, request.vmid, node, addresses));
+    found.filter(Misplaced::is_refused).map_or(Ok(()), |misplaced| Err(RuleError::WrongNode(misplaced)))
 }
 
 #[cfg(test)]

@@ -100,6 +100,9 @@ impl Registry {
             if let Some((old, (pool, is_new))) = overlap {
                 return Err(RuleError::Overlap { new, old: *old, pool: (*pool).clone(), is_new: *is_new });
             }
+            if !all.contains_key(&new) {
+                self.check_beside_of_guests(new, name)?;
+            }
             all.entry(new).or_insert((name, true));
         }
         if let Some(pool) = self.pools.pools.get_mut(name) {

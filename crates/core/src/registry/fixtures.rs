@@ -26,6 +26,7 @@ pub(super) fn registry() -> Registry {
 pub(super) fn request(vmid: &str, mac: &str, addresses: &[&str]) -> AssignRequest {
     AssignRequest {
         vmid: vmid.parse().unwrap(),
+        node: None,
         nics: vec![(NicId::FIRST, mac.parse().unwrap())],
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         pool: None,
@@ -38,6 +39,7 @@ pub(super) fn request(vmid: &str, mac: &str, addresses: &[&str]) -> AssignReques
         avoid: Vec::new(),
         contested: BTreeMap::new(),
         asking: None,
+        in_use: BTreeMap::new(),
         foreign: BTreeSet::new(),
         now: at("10:00"),
     }

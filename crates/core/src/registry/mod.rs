@@ -7,6 +7,7 @@
 
 mod allocate;
 mod assign;
+pub mod beside;
 mod conflicts;
 mod cool_down;
 pub mod document;
@@ -16,6 +17,8 @@ mod fixtures;
 mod held;
 mod inventory;
 pub mod layout;
+mod passed_over;
+pub mod places;
 mod pools;
 mod prefixes;
 pub mod releases;
@@ -43,6 +46,8 @@ use document::{
 };
 pub use entries::{Edit, EntryChange};
 pub use inventory::{Inventory, Near, Run, Totals};
+pub use passed_over::{InUse, PassedOver};
+pub use places::{Misplaced, misplaced};
 pub use pools::{PoolLoss, Rerouted};
 pub use prefixes::{Holders, Holding};
 pub use rules::RuleError;

@@ -42,7 +42,12 @@ pub const KEYS: &[Key] = &[
     Key { file: File::Guest, path: "given_macs.*.former", since: "0.2.0" },
     Key { file: File::Guest, path: "interfaces.*.addresses.*.via", since: "0.2.0" },
     Key { file: File::Guest, path: "interfaces.*.addresses.*.shared", since: "0.2.0" },
+    Key { file: File::Guest, path: "interfaces.*.also", since: "0.2.0" },
+    Key { file: File::Guest, path: "interfaces.*.further_macs", since: "0.2.0" },
+    Key { file: File::Guest, path: "interfaces.*.vrrp", since: "0.2.0" },
     Key { file: File::Pools, path: "pools.*.enforce", since: "0.2.0" },
+    Key { file: File::Pools, path: "pools.*.nodes", since: "0.2.0" },
+    Key { file: File::Pools, path: "pools.*.elsewhere", since: "0.2.0" },
     Key { file: File::Node, path: "enforce", since: "0.2.0" },
     Key { file: File::Node, path: "port_program", since: "0.2.0" },
 ];

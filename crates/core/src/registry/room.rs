@@ -43,7 +43,7 @@ impl Need {
         let mut need = Self::default();
         for (.., interface, assigned) in registry.assignments() {
             need.add(assigned.address.net());
-            need.macs.insert(interface.mac);
+            need.macs.extend(interface.all_macs());
         }
         need
     }

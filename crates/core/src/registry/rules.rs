@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 
 use super::document::{DocumentError, Released};
+use super::passed_over::InUse;
+use super::places::Misplaced;
 use crate::code;
-use crate::model::text::escaped;
+use crate::model::text::{escaped, meant};
 use crate::model::{
     Code, Family, GroupName, IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Subject, Vmid,
 };
@@ -145,6 +147,61 @@ pub enum RuleError {
         /// The pool's bridge.
         needed: IfName,
     },
+    /// The guest is on a node where the address does not work.
+    #[error("{0}")]
+    WrongNode(Misplaced),
+    /// What a NIC is to have besides is of a pool.
+    #[error("{prefix} is of {entry} of pool `{pool}`")]
+    AlsoInPool {
+        /// What it is to have.
+        prefix: Prefix,
+        /// The entry.
+        entry: Prefix,
+        /// Its pool.
+        pool: PoolName,
+    },
+    /// What a NIC is to have besides has a gateway or the node.
+    #[error("{prefix} cannot be the guest's: {address} is {what}")]
+    AlsoTaken {
+        /// What it is to have.
+        prefix: Prefix,
+        /// The address.
+        address: IpAddr,
+        /// Whose it is.
+        what: String,
+    },
+    /// What is to come into a pool is what a NIC has besides.
+    #[error("{new} cannot be of pool `{pool}`: guest {vmid} {nic} has {prefix} besides the addresses of pools")]
+    BesideOfGuest {
+        /// What is to come into the pool.
+        new: Prefix,
+        /// The pool.
+        pool: PoolName,
+        /// What the guest has.
+        prefix: Prefix,
+        /// The guest.
+        vmid: Vmid,
+        /// Its NIC.
+        nic: NicId,
+    },
+    /// A further MAC of a NIC is a gateway's.
+    #[error("MAC {mac} is that of a gateway")]
+    MacOfGateway {
+        /// The MAC.
+        mac: MacAddr,
+    },
+    /// A further MAC of a NIC that the provider does not know.
+    #[error("the provider of pool `{pool}` does not know MAC {mac}")]
+    MacUnknown {
+        /// The MAC.
+        mac: MacAddr,
+        /// The pool.
+        pool: PoolName,
+        /// The guest.
+        vmid: Vmid,
+        /// Its NIC.
+        nic: NicId,
+    },
     /// Nothing left.
     #[error("pool `{pool}` has no free {family} address")]
     Exhausted {
@@ -154,6 +211,18 @@ pub enum RuleError {
         family: Family,
         /// Whether another family of the pool was served.
         other_family: bool,
+    },
+    /// What is left is in use.
+    #[error("pool `{pool}` has no free {} address that nobody uses: {address} {}", address.family(), used.why)]
+    OnlyInUse {
+        /// The pool.
+        pool: PoolName,
+        /// An address that nobody holds.
+        address: Prefix,
+        /// Who uses it.
+        used: InUse,
+        /// Who asks.
+        vmid: Vmid,
     },
     /// Less left than was asked for.
     #[error("pool `{pool}` has only {} for guest {vmid}, but {wanted} were asked for",
@@ -436,7 +505,12 @@ impl RuleError {
             Self::NoPools => code!("no-pools"),
             Self::WhichPool(_) => code!("pool-not-named"),
             Self::WrongBridge { .. } => code!("wrong-bridge"),
-            Self::Exhausted { .. } => code!("pool-exhausted"),
+            Self::WrongNode(_) => code!("wrong-node"),
+            Self::AlsoInPool { .. } | Self::BesideOfGuest { .. } => code!("overlap"),
+            Self::AlsoTaken { .. } => code!("address-unusable"),
+            Self::MacOfGateway { .. } => code!("mac-of-gateway"),
+            Self::MacUnknown { .. } => code!("mac-unknown-to-provider"),
+            Self::Exhausted { .. } | Self::OnlyInUse { .. } => code!("pool-exhausted"),
             Self::TooFew { .. } => code!("too-few-addresses"),
             Self::Cooling { .. } => code!("cooling-down"),
             Self::OtherMac { .. } => code!("other-mac-needed"),
@@ -465,6 +539,7 @@ impl RuleError {
             Self::PoolExists(name) | Self::NoPool(name, _) => Subject::Pool(name.clone()),
             Self::Exhausted { pool, .. }
             | Self::TooFew { pool, .. }
+            | Self::OnlyInUse { pool, .. }
             | Self::Cooling { pool, .. }
             | Self::OtherMac { pool, .. }
             | Self::WouldCutOff { pool, .. }
@@ -493,6 +568,12 @@ impl RuleError {
             | Self::WrongBridge { vmid, .. }
             | Self::MacChanged { vmid, .. }
             | Self::NothingAssigned(vmid) => Subject::Guest(*vmid),
+            Self::WrongNode(misplaced) => Subject::Guest(misplaced.vmid),
+            Self::AlsoInPool { prefix: address, .. }
+            | Self::AlsoTaken { prefix: address, .. }
+            | Self::BesideOfGuest { new: address, .. } => Subject::Address(*address),
+            Self::MacUnknown { vmid, .. } => Subject::Guest(*vmid),
+            Self::MacOfGateway { .. } => Subject::Command,
             Self::Unusable(_) | Self::NoPools | Self::WhichPool(_) | Self::Unasked { .. } => Subject::Command,
             Self::NoRoom { .. } | Self::TooNew { .. } => Subject::Node,
             Self::Broken(error) => error.subject(),
@@ -508,15 +589,7 @@ impl RuleError {
             Self::Contradiction { vmid, .. } => format!("`pve-public-ip show {vmid}` shows what there is"),
             Self::NoPools => NO_POOLS_HINT.to_owned(),
             Self::NoPool(_, known) if known.is_empty() => NO_POOLS_HINT.to_owned(),
-            Self::NoPool(name, known) => {
-                let names: Vec<&str> = known.iter().map(PoolName::as_str).collect();
-                match names.iter().min_by_key(|known| strsim::damerau_levenshtein(known, name.as_str())) {
-                    Some(near) if strsim::damerau_levenshtein(near, name.as_str()) < 3 => {
-                        format!("did you mean `{near}`?")
-                    }
-                    _ => format!("there is: {}", names.join(", ")),
-                }
-            }
+            Self::NoPool(name, known) => meant(name.as_str(), known.iter().map(PoolName::as_str)),
             Self::Overlap { is_new: true, .. } => "name one of the two".to_owned(),
             Self::Overlap { pool, old, .. } => {
                 format!(
@@ -547,10 +620,27 @@ impl RuleError {
             Self::WrongBridge { vmid, nic, needed, .. } => {
                 format!("move {nic} of guest {vmid} to {needed}, or name another NIC with --net")
             }
+            Self::WrongNode(misplaced) => misplaced.hint(),
+            Self::AlsoInPool { .. } => "an address of a pool is assigned: `pve-public-ip assign VMID ADDRESS`".to_owned(),
+            Self::AlsoTaken { .. } => "name the guest's own address with --also, not the whole network".to_owned(),
+            Self::BesideOfGuest { vmid, nic, .. } => {
+                format!("take it from the guest first: `pve-public-ip set {vmid}{} --no-also`", nic.net_option())
+            }
+            Self::MacOfGateway { .. } => "choose another MAC, or another number of the virtual router".to_owned(),
+            Self::MacUnknown { mac, pool, .. } => format!(
+                "if it does: `pve-public-ip pool set {pool} --allow-mac {mac}`; a MAC that it does not know can lock the server"
+            ),
             Self::Exhausted { pool, family, other_family: true } => {
                 let other = family.other();
                 format!("only {other}: add -{}; more addresses: `pve-public-ip pool add {pool} PREFIX`", other.number())
             }
+            Self::OnlyInUse { pool, address, used: InUse { by: Some((vmid, nic)), .. }, .. } => format!(
+                "to leave it there: `pve-public-ip assign {vmid} {}{}`; more addresses: `pve-public-ip pool add {pool} PREFIX`",
+                address, nic.net_option()
+            ),
+            Self::OnlyInUse { pool, address, vmid, .. } => format!(
+                "more addresses: `pve-public-ip pool add {pool} PREFIX`; if nobody uses it any more: `pve-public-ip assign {vmid} {address}`"
+            ),
             Self::TooFew { pool, .. } | Self::Exhausted { pool, .. } => format!("more addresses: `pve-public-ip pool add {pool} PREFIX`"),
             Self::Contested { id, .. } => {
                 format!(

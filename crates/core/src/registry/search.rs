@@ -25,6 +25,8 @@ pub(super) struct Search<'a> {
     /// The same, and what is contested.
     contested: Busy,
     avoid: BTreeSet<IpAddr>,
+    /// The same without what somebody uses.
+    withheld: BTreeSet<IpAddr>,
 }
 
 /// What a search comes to.
@@ -42,6 +44,8 @@ impl<'a> Search<'a> {
         let mut cooling: Vec<(Moment, Prefix, &Released)> =
             cooling.map(|(prefix, released, free_at)| (free_at, prefix, released)).collect();
         cooling.sort_unstable_by_key(|(free_at, prefix, _)| (*free_at, *prefix));
+        let withheld: BTreeSet<IpAddr> =
+            registry.withheld(&request.avoid).into_iter().map(|(address, _)| address).collect();
         let held = registry.assignments().map(|(.., assigned)| assigned.address);
         let kept: Vec<Prefix> = held.chain(cooling.iter().map(|(_, prefix, _)| *prefix)).collect();
         Self {
@@ -54,8 +58,21 @@ impl<'a> Search<'a> {
             cooling,
             contested: Busy::of(kept.iter().chain(request.contested.keys()).copied()),
             kept: Busy::of(kept),
-            avoid: registry.withheld(&request.avoid).into_iter().map(|(address, _)| address).collect(),
+            avoid: withheld.iter().chain(request.in_use.keys()).copied().collect(),
+            withheld,
         }
+    }
+
+    /// Whether somebody holds some of it.
+    pub(super) fn is_held(&self, prefix: Prefix) -> bool {
+        self.holders.overlapping(prefix).next().is_some()
+    }
+
+    /// What cools down for others, in words that follow the address.
+    pub(super) fn cooling(&self) -> impl Iterator<Item = (Prefix, String)> {
+        self.cooling.iter().map(|(free_at, prefix, released)| {
+            (*prefix, format!("cools down until {} (was guest {}'s)", free_at.to_second(), released.vmid))
+        })
     }
 
     pub(super) fn exhausted(&self, family: Family) -> RuleError {
@@ -136,9 +153,17 @@ impl<'a> Search<'a> {
         // What cools down with another MAC comes last: to be free is not all that it lacks.
         let all: Vec<&PoolAddress> = self.pool.addresses.iter().collect();
         self.first_to_cool(entries, family)
+            .or_else(|| self.only_in_use(entries, family))
             .or_else(|| self.other_mac(family))
             .or_else(|| self.first_to_cool(&all, family))
             .unwrap_or_else(|| self.exhausted(family))
+    }
+
+    /// An address that would be free if nobody used it.
+    fn only_in_use(&self, entries: &[&PoolAddress], family: Family) -> Option<RuleError> {
+        let address = allocate::free(self.pool, entries, family, &self.kept, &self.withheld).next()?;
+        let used = self.request.in_use.get(&address.single()?)?.clone();
+        Some(RuleError::OnlyInUse { pool: self.name.clone(), address, used, vmid: self.request.vmid })
     }
 
     /// The address that cools down the shortest.

@@ -99,6 +99,10 @@ macro_rules! sets {
                 "the guest gets router advertisements, and may make itself an address that is dropped",
                 "the guest gets no router advertisements",
             ),
+            Self::InnerPorts | Self::InnerIp4 | Self::InnerIp6 => (
+                "what the guest has besides the addresses of pools leaves by the uplink",
+                "what the guest sends with it does not leave by the uplink",
+            ),
             Self::PortTrunk => ("the guest cannot send in this VLAN", "the port may send in this VLAN"),
             Self::BoundMac | Self::BoundLladdr => {
                 ("the uplink can use this MAC", "the uplink cannot use this MAC, although no guest here has it")
@@ -275,6 +279,9 @@ sets! { Bridge {
     PortStrict "port_strict" [Port] Hash;
     PortNoRa "port_no_ra" [Port] Hash;
     PortTrunk "port_trunk" [Port Vlan] Hash;
+    InnerPorts "inner_ports" [Port] Hash;
+    InnerIp4 "inner_ip4" [Port Ip4] Pipapo;
+    InnerIp6 "inner_ip6" [Port Ip6] Pipapo;
     BoundMac "bound_mac" [Mac] Hash;
     BoundLladdr "bound_lladdr" [Mac] Hash;
     BoundIp4 "bound_ip4" [Ip4] Hash;
@@ -577,6 +584,13 @@ impl Element {
     /// The same as a destination: of a frame to everybody or to a group the port gets what is for this address.
     pub fn port_group_address(port: IfName, net: IpNet) -> Vec<Self> {
         Self::address(&PORT_GROUP_SETS, || Key::default().port(port).mac(MacAddr::from_octets(GROUP)), net)
+    }
+
+    /// What a bound port has besides the addresses of pools: it does not leave by an uplink.
+    pub fn inner(port: IfName, net: IpNet) -> [Self; 2] {
+        let set = if net.addr().is_ipv4() { SetId::InnerIp4 } else { SetId::InnerIp6 };
+        let key = |address| Key::default().port(port).ip(address);
+        [Self::port(SetId::InnerPorts, port), Self::range(set, key(net.network()), key(net.broadcast()))]
     }
 
     /// The MAC of a bound port, which not even the uplink may use: as sender of the frame, and inside a hidden packet.

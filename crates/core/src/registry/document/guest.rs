@@ -145,6 +145,23 @@ impl Document for GuestFile {
             if let Some(address) = interface.link_local.iter().find(|address| !address.is_unicast_link_local()) {
                 return Some(format!("interfaces.{nic}.link_local: {address} is not in fe80::/10"));
             }
+            if let Some(mac) = interface.further_macs.iter().find(|mac| **mac == interface.mac || is_virtual(**mac)) {
+                let why = if *mac == interface.mac { "the NIC's own" } else { "that of a virtual router: see `vrrp`" };
+                return Some(format!("interfaces.{nic}.further_macs: {mac} is {why}"));
+            }
+            if interface.vrrp.contains(&0) {
+                return Some(format!("interfaces.{nic}.vrrp: 0 is not a virtual router (1 to 255)"));
+            }
+            // One after the other, sorted: what overlaps another stands beside it.
+            let also: Vec<&Prefix> = interface.also.iter().collect();
+            if let Some([one, two]) =
+                also.windows(2).map(|pair| [pair[0], pair[1]]).find(|[one, two]| one.overlaps(**two))
+            {
+                return Some(format!("interfaces.{nic}.also: {one} overlaps {two}"));
+            }
+            if let Some(prefix) = interface.also.iter().find(|prefix| !is_of_network(**prefix)) {
+                return Some(format!("interfaces.{nic}.also: {prefix} is larger than a network"));
+            }
             let twin = self.interfaces.iter().find(|(other, entry)| *other > nic && entry.mac == interface.mac);
             if let Some((other, entry)) = twin {
                 let shares = |one: &Assigned| entry.addresses.iter().any(|two| one.address == two.address);
@@ -187,12 +204,37 @@ pub struct Interface {
     /// Further IPv6 link-local addresses of the guest (the one made of its MAC is always allowed).
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub link_local: BTreeSet<Ipv6Addr>,
+    /// Addresses that no pool holds and the NIC has besides, as those of a private network on the same bridge. They never leave
+    /// by an uplink, and are neither routed nor answered for.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub also: BTreeSet<Prefix>,
+    /// Further MACs of the NIC, as those of nested bridges and macvlan: each may use what the NIC may.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub further_macs: BTreeSet<MacAddr>,
+    /// Virtual routers (1 to 255) whose MACs the NIC may use (RFC 9568); other guests may be members, too.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub vrrp: BTreeSet<u8>,
     /// The NIC's own addresses.
     #[serde(default)]
     pub addresses: Vec<Assigned>,
 }
 
 impl Interface {
+    /// The MACs that are the NIC's alone.
+    pub fn own_macs(&self) -> impl Iterator<Item = MacAddr> {
+        std::iter::once(self.mac).chain(self.further_macs.iter().copied())
+    }
+
+    /// The virtual MACs that it shares with the other members of its virtual routers: for IPv4 and for IPv6 (RFC 9568 7.3).
+    pub fn virtual_macs(&self) -> impl Iterator<Item = MacAddr> {
+        self.vrrp.iter().flat_map(|id| [1, 2].map(|family| MacAddr::from_octets([0, 0, 0x5e, 0, family, *id])))
+    }
+
+    /// Every MAC with which it may send.
+    pub fn all_macs(&self) -> impl Iterator<Item = MacAddr> {
+        self.own_macs().chain(self.virtual_macs())
+    }
+
     /// Why a prefix cannot be reached through this address, if so.
     pub fn against_via(&self, address: Prefix, via: IpAddr) -> Option<String> {
         if address.single().is_some() {
@@ -219,6 +261,17 @@ impl Interface {
         let is_held = self.addresses.iter().any(holds);
         (!is_held).then(|| format!("{address} cannot be reached through {via}, which is no address of the same NIC"))
     }
+}
+
+/// Whether a MAC is that of a virtual router.
+pub fn is_virtual(mac: MacAddr) -> bool {
+    matches!(mac.octets(), [0, 0, 0x5e, 0, 1 | 2, _])
+}
+
+/// Whether a prefix is no larger than networks are. That all of it can be addresses of hosts its type says.
+fn is_of_network(prefix: Prefix) -> bool {
+    let shortest = if prefix.family() == Family::V4 { 8 } else { 32 };
+    prefix.net().prefix_len() >= shortest
 }
 
 /// An address that a guest holds until it is released.

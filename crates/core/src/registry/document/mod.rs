@@ -14,11 +14,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use guest::{Assigned, CloudInit, CloudInitCheck, GivenMac, GuestFile, GuestOs, Interface};
+pub use guest::{Assigned, CloudInit, CloudInitCheck, GivenMac, GuestFile, GuestOs, Interface, is_virtual};
 pub use lookup::{EntryIndex, Overlap, PoolIndex, overlap};
 pub use node::{BackendChoice, NodeFile, PortProgramUse};
 pub use pools::{
-    Enforce, Mode, POOL_ADDRESSES, POOLS_VERSION, Pool, PoolAddress, PoolFile, PoolsFile, Probe, Profile, UplinkGuard,
+    Elsewhere, Enforce, Mode, POOL_ADDRESSES, POOLS_VERSION, Pool, PoolAddress, PoolFile, PoolsFile, Probe, Profile,
+    UplinkGuard,
 };
 pub use read::{RESTORE, first_version, parse};
 pub use released::{Released, ReleasedFile};

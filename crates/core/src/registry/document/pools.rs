@@ -11,7 +11,7 @@ use serde::de::{DeserializeSeed, Error as _, IntoDeserializer as _, MapAccess, V
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Document, VERSION, overlap};
-use crate::model::{CoolDown, Family, IfName, MacAddr, PoolName, Prefix};
+use crate::model::{CoolDown, Family, IfName, MacAddr, NodeName, PoolName, Prefix};
 use crate::registry::layout::{GatewayRule, Layout};
 use crate::registry::shared::SharedMap;
 
@@ -112,6 +112,12 @@ pub struct Pool {
     /// What becomes of frames that are against the rules because of this pool. Default: `on`, they are dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enforce: Option<Enforce>,
+    /// Nodes to which the provider routes the addresses. Default: every node of the cluster.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub nodes: BTreeSet<NodeName>,
+    /// What becomes of a guest with addresses of the pool on another node than these. Default: `refuse`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<Elsewhere>,
     /// Addresses and prefixes, disjoint.
     #[serde(default)]
     pub addresses: Vec<PoolAddress>,
@@ -133,6 +139,8 @@ impl Pool {
             probe: None,
             cool_down: None,
             enforce: None,
+            nodes: BTreeSet::new(),
+            elsewhere: None,
             addresses,
         }
     }
@@ -145,6 +153,16 @@ impl Pool {
     /// What becomes of frames that are against the rules because of this pool.
     pub fn enforce(&self) -> Enforce {
         self.enforce.unwrap_or_default()
+    }
+
+    /// Whether the addresses work on this node.
+    pub fn serves(&self, node: &NodeName) -> bool {
+        self.nodes.is_empty() || self.nodes.contains(node)
+    }
+
+    /// What becomes of a guest with its addresses on a node where they do not work.
+    pub fn elsewhere(&self) -> Elsewhere {
+        self.elsewhere.unwrap_or_default()
     }
 
     /// What the provider's layout says becomes of them.
@@ -439,6 +457,28 @@ impl Enforce {
             Self::Off => "off",
             Self::Watch => "watch",
             Self::On => "on",
+        }
+    }
+}
+
+/// What becomes of a guest on a node where its address does not work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
+pub enum Elsewhere {
+    /// It is given no address there, and does not start or arrive there.
+    #[default]
+    Refuse,
+    /// It is warned about.
+    Warn,
+}
+
+impl Elsewhere {
+    /// The name used on the command line and in the files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Warn => "warn",
         }
     }
 }
