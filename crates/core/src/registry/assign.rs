@@ -10,9 +10,7 @@ use super::passed_over::InUse;
 use super::places::Misplaced;
 use super::search::{Next, Search};
 use super::{Registry, RuleError, allocate};
-use crate::model::{
-    Family, GroupName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Timestamp, Vmid,
-};
+use crate::model::{Family, GroupName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Timestamp, Vmid};
 
 /// What `assign` asks for.
 #[derive(Debug, Clone)]

@@ -173,9 +173,7 @@ mod tests {
         registry.change_pool(&ovh, |pool| pool.addresses[0].mac = Some(A.parse().unwrap())).unwrap();
         registry.assign(&request("100", A, &["198.51.100.7"])).unwrap();
         let vmid = "100".parse().unwrap();
-        registry
-            .change_interface(vmid, net0, |interface| interface.further_macs.insert(B.parse().unwrap()))
-            .unwrap();
+        registry.change_interface(vmid, net0, |interface| interface.further_macs.insert(B.parse().unwrap())).unwrap();
         let error = registry.check_beside(vmid, net0, &[], &BTreeSet::new()).unwrap_err();
         assert_eq!(error.to_string(), "the provider of pool `ovh` does not know MAC 02:00:00:00:00:0b");
         assert_eq!(
