@@ -159,11 +159,6 @@ fn what_is_not_the_guests_to_have_is_refused() {
             "`pve-public-ip show 100` shows what there is",
         ),
         (
-            "--also 64.0.0.0/4",
-            "guest 100: interfaces.net0.also: 64.0.0.0/4 is larger than a network",
-            "`pve-public-ip show 100` shows what there is",
-        ),
-        (
             "--mac 02:00:00:aa:bb:01",
             "MAC 02:00:00:aa:bb:01 is that of guest 101 net0 already",
             "give one of the guests another MAC; if both are NICs of guest 101, name both in one assignment (--net 0 --net N)",

@@ -159,9 +159,6 @@ impl Document for GuestFile {
             {
                 return Some(format!("interfaces.{nic}.also: {one} overlaps {two}"));
             }
-            if let Some(prefix) = interface.also.iter().find(|prefix| !is_of_network(**prefix)) {
-                return Some(format!("interfaces.{nic}.also: {prefix} is larger than a network"));
-            }
             let twin = self.interfaces.iter().find(|(other, entry)| *other > nic && entry.mac == interface.mac);
             if let Some((other, entry)) = twin {
                 let shares = |one: &Assigned| entry.addresses.iter().any(|two| one.address == two.address);
@@ -266,12 +263,6 @@ impl Interface {
 /// Whether a MAC is that of a virtual router.
 pub fn is_virtual(mac: MacAddr) -> bool {
     matches!(mac.octets(), [0, 0, 0x5e, 0, 1 | 2, _])
-}
-
-/// Whether a prefix is no larger than networks are. That all of it can be addresses of hosts its type says.
-fn is_of_network(prefix: Prefix) -> bool {
-    let shortest = if prefix.family() == Family::V4 { 8 } else { 32 };
-    prefix.net().prefix_len() >= shortest
 }
 
 /// An address that a guest holds until it is released.
