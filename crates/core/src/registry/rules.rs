@@ -490,7 +490,7 @@ impl RuleError {
             Self::PoolExists(_) => code!("pool-exists"),
             Self::NoPool(..) => code!("unknown-pool"),
             Self::WouldCutOff { .. } => code!("would-cut-off"),
-            Self::Overlap { .. } => code!("overlap"),
+            Self::Overlap { .. } | Self::AlsoInPool { .. } | Self::BesideOfGuest { .. } => code!("overlap"),
             Self::GatewayFamily(..) => code!("gateway-of-other-family"),
             Self::GatewayHeld { .. } => code!("gateway-held"),
             Self::MacTaken { .. } => code!("mac-taken"),
@@ -501,13 +501,11 @@ impl RuleError {
             Self::NotInPool(_) => code!("address-in-no-pool"),
             Self::WrongPool { .. } => code!("address-in-other-pool"),
             Self::Taken { .. } => code!("address-taken"),
-            Self::Unusable(_) => code!("address-unusable"),
+            Self::Unusable(_) | Self::AlsoTaken { .. } => code!("address-unusable"),
             Self::NoPools => code!("no-pools"),
             Self::WhichPool(_) => code!("pool-not-named"),
             Self::WrongBridge { .. } => code!("wrong-bridge"),
             Self::WrongNode(_) => code!("wrong-node"),
-            Self::AlsoInPool { .. } | Self::BesideOfGuest { .. } => code!("overlap"),
-            Self::AlsoTaken { .. } => code!("address-unusable"),
             Self::MacOfGateway { .. } => code!("mac-of-gateway"),
             Self::MacUnknown { .. } => code!("mac-unknown-to-provider"),
             Self::Exhausted { .. } | Self::OnlyInUse { .. } => code!("pool-exhausted"),
@@ -545,6 +543,9 @@ impl RuleError {
             | Self::WouldCutOff { pool, .. }
             | Self::GatewayHeld { pool, .. } => Subject::Pool(pool.clone()),
             Self::Overlap { new: address, .. }
+            | Self::AlsoInPool { prefix: address, .. }
+            | Self::AlsoTaken { prefix: address, .. }
+            | Self::BesideOfGuest { new: address, .. }
             | Self::GatewayFamily(_, address)
             | Self::InUse { address, .. }
             | Self::NoEntry { address, .. }
@@ -563,18 +564,18 @@ impl RuleError {
             | Self::OneMac { address, .. }
             | Self::NotWhole { address, .. } => Subject::Address(*address),
             Self::MacTaken { vmid, .. }
+            | Self::MacUnknown { vmid, .. }
             | Self::NoInterface { vmid, .. }
             | Self::Contradiction { vmid, .. }
             | Self::WrongBridge { vmid, .. }
             | Self::MacChanged { vmid, .. }
             | Self::NothingAssigned(vmid) => Subject::Guest(*vmid),
             Self::WrongNode(misplaced) => Subject::Guest(misplaced.vmid),
-            Self::AlsoInPool { prefix: address, .. }
-            | Self::AlsoTaken { prefix: address, .. }
-            | Self::BesideOfGuest { new: address, .. } => Subject::Address(*address),
-            Self::MacUnknown { vmid, .. } => Subject::Guest(*vmid),
-            Self::MacOfGateway { .. } => Subject::Command,
-            Self::Unusable(_) | Self::NoPools | Self::WhichPool(_) | Self::Unasked { .. } => Subject::Command,
+            Self::Unusable(_)
+            | Self::NoPools
+            | Self::WhichPool(_)
+            | Self::Unasked { .. }
+            | Self::MacOfGateway { .. } => Subject::Command,
             Self::NoRoom { .. } | Self::TooNew { .. } => Subject::Node,
             Self::Broken(error) => error.subject(),
         }
