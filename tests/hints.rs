@@ -521,6 +521,19 @@ const PROGRAMS: [&str; 39] = [
 /// Commands of hints that no situation runs, as they stand in the sources, each kind with its reason.
 const EXCUSED: &[(&str, &[&str])] = &[
     (
+        "says it if the provider has routed the address: tests/places.rs runs it",
+        &["pve-public-ip pool set {pool} --nodes {listed},{node}", "pve-public-ip pool set {name} --nodes {first}"],
+    ),
+    ("leaves the address to who uses it: tests/next_free.rs runs it", &["pve-public-ip assign {vmid} {}{}"]),
+    (
+        "says how to have both, and the administrator knows which: tests/beside.rs runs them",
+        &[
+            "pve-public-ip pool remove {name} {first}",
+            "pve-public-ip set VMID --also ADDRESS",
+            "pve-public-ip set {vmid}{} --no-also",
+        ],
+    ),
+    (
         "says what to do on a kernel that cannot have programs at ports, or without its file system for them",
         &["mount -t bpf bpf {}", "pve-public-ip node set --port-program off"],
     ),
