@@ -113,7 +113,7 @@ impl Store {
     /// The pools that a file said last, or all of them if it is the one that says where they are.
     fn last_pools(&self, path: &Path) -> Option<Recalled> {
         if path.parent() == Some(&self.paths.pool_files()) {
-            return self.last_good.read(path).map(|(file, _)| Recalled::One(file));
+            return self.last_good.read(path).map(|(file, _)| Recalled::One(Box::new(file)));
         }
         let pools = if path == self.paths.pools_file() {
             self.last_good.read::<PoolsFile>(path)?.0
@@ -262,7 +262,7 @@ impl Store {
 /// What was known last of pools.
 enum Recalled {
     All(PoolsFile),
-    One(PoolFile),
+    One(Box<PoolFile>),
 }
 
 /// Bridges that a damaged `pools.json` seems to name: what follows each `"bridge"`.

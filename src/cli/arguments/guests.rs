@@ -94,6 +94,7 @@ pub struct Assign {
 /// `set`
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub struct Set {
     /// The guest
     pub(in crate::cli) vmid: Vmid,
