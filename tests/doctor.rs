@@ -909,7 +909,7 @@ const NOT_FOUND: &[(&str, Change)] = &[
         facts.pools(
             "ovh-bridged\",\"bridge\":\"vmbr0\",\"nodes\":[\"n1\",\"n2\"]",
             "generic-bridged\",\"bridge\":\"vmbr0\"",
-        )
+        );
     }),
     ("guest-on-other-node", |facts| {
         facts.pools("[\"n1\",\"n2\"]", "[\"n2\"],\"elsewhere\":\"warn\"");

@@ -106,15 +106,15 @@ fn a_guest_neither_starts_nor_arrives_where_its_address_does_not_work() {
 fn a_pool_of_a_provider_with_macs_asks_for_its_nodes() {
     let node = cluster();
     let create = "pool create hz --profile hetzner-bridged --bridge vmbr0 192.0.2.77";
-    let note =
+    let said =
         "pool `hz` does not name its nodes: its addresses are taken to work on each of the 2 nodes of the cluster";
     let hint = "name those that have them at the provider, such as `pve-public-ip pool set hz --nodes n1`";
     let run = node.run(create).ok();
-    assert!(format!("{}{}", run.out, run.err).contains(note), "{run}");
+    assert!(format!("{}{}", run.out, run.err).contains(said), "{run}");
     assert!(format!("{}{}", run.out, run.err).contains(hint), "{run}");
-    assert!(node.run("doctor").out.contains(note));
+    assert!(node.run("doctor").out.contains(said));
     node.run("pool set hz --nodes n1").ok();
-    assert!(!node.run("doctor").out.contains(note));
+    assert!(!node.run("doctor").out.contains(said));
     let shown = node.run("pool show hz").ok();
     assert!(shown.out.contains("nodes n1 (elsewhere: refuse)"), "{shown}");
     node.run("pool set hz --all-nodes").ok();
