@@ -36,8 +36,9 @@ FUZZ_SECONDS ?= 20
 # Fails if fuzz/Cargo.lock is older than a Cargo.toml: the fuzzing targets are a workspace of their own.
 FUZZ_LOCK := $(CARGO) metadata --locked --manifest-path fuzz/Cargo.toml --format-version 1 >/dev/null
 CHURN_SECONDS ?= 600
-SCRIPTS := scripts/* .ci/run hookscripts/* debian/*.postinst debian/*.prerm debian/*.postrm debian/*.if-up \
-	$(wildcard demo/run benches/run benches/storm benches/learnt fuzz/run tests/booted/run) \
+# One of them is of Python.
+SCRIPTS := $(filter-out scripts/port-program,$(wildcard scripts/*)) .ci/run hookscripts/* debian/*.postinst debian/*.prerm debian/*.postrm debian/*.if-up \
+	$(wildcard demo/run benches/run benches/storm benches/learnt benches/ports fuzz/run tests/booted/run) \
 	$(wildcard tests/vm/init tests/vm/run tests/vm/lab tests/vm/cases/* findings/lib findings/*.sh)
 
 .PHONY: all setup fmt lint check test test-library test-package test-vm deb demo bench churn doc fuzz release release-gateway pages clean
