@@ -1,9 +1,9 @@
 #!/bin/bash
 # Subject: tshark 4.0.17 (Debian 12), its warning `Duplicate IP address configured`, and its newline-delimited JSON (`-T ek`).
 # A good guess: the frame is warned of that takes an address to another MAC in the same network, of IPv4 and IPv6; and a key is once in an object.
-# Seen: one address in two VLANs is a duplicate, and a neighbour advertisement that takes an address over is none. Whoever was first
-#   stays the owner, also if it was only named as the target of an answer: frame 2 below says where frame 1 has to be looked for, by
-#   whoever sent it. In `ek`, eth_eth_addr is in its object twice, so that a parser has the sender's MAC only (ipv6_ipv6_addr is a list).
+# Seen: one address in two VLANs is a duplicate, and a neighbour advertisement that takes an address over is none. Whoever is named first
+#   stays the owner, even as the target of a router's answer, and the warning points to that frame. In `ek`, eth_eth_addr is in its
+#   object twice, so that a parser has the sender's MAC only (ipv6_ipv6_addr is a list).
 # shellcheck source=findings/lib
 . "$(dirname "$0")/lib" || exit
 debian tshark=4.0.17-0+deb12u3 libwireshark16=4.0.17-0+deb12u3 libwiretap13=4.0.17-0+deb12u3 libwsutil14=4.0.17-0+deb12u3 \
