@@ -469,6 +469,14 @@ const FOUND: &[Row] = &[
     ),
     (
         "duplicate-mac",
+        |facts| {
+            facts.guest(101, "virtio=02:00:00:00:00:65,bridge=vmbr1", "net1: virtio=02:00:00:00:00:65,bridge=vmbr1\n");
+        },
+        "02:00:00:00:00:65 is the MAC of guest 101 net0 and guest 101 net1",
+        "give one of them another MAC: `qm set 101 --net1 virtio,bridge=vmbr1` makes a new one",
+    ),
+    (
+        "duplicate-mac",
         |facts| facts.link("vmbr0", |link| link.mac = "02:00:00:00:00:64".parse().ok()),
         "02:00:00:00:00:64 is the MAC of guest 100 net0 and of this node's vmbr0",
         "give guest 100 another MAC",
@@ -884,7 +892,7 @@ const NOT_FOUND: &[(&str, Change)] = &[
     }),
     ("vlan-not-admitted", |facts| facts.guest(100, "virtio=02:00:00:00:00:64,bridge=vmbr0,tag=10", OURS)),
     ("duplicate-mac", |facts| {
-        facts.guest(101, "virtio=02:00:00:00:00:65,bridge=vmbr1", "net1: virtio=02:00:00:00:00:65,bridge=vmbr1\n");
+        facts.guest(101, "virtio=02:00:00:00:00:65,bridge=vmbr1", "net1: virtio=02:00:00:00:00:66,bridge=vmbr1\n");
         // A guest's own port, as the node sees a container's.
         facts.link("veth100i0", |link| link.mac = "02:00:00:00:00:64".parse().ok());
     }),

@@ -107,6 +107,7 @@ fn drift_of_a_set_is_named_and_repaired() {
         "guard_",
         "hairpin_",
         "inbound_",
+        "inner_",
         "other_vlans",
         "port_any_ll",
         "port_no_dhcp",
