@@ -205,7 +205,7 @@ fn settings_of_the_node_are_checked_and_shown() {
     let lab = Lab::new();
     assert_eq!(
         lab.ok("node show"),
-        "node          n1\nuplinks       by their names\nroute uplink  that of the default route\nlog group     none\nuplink guard  as the pools say\nbackend       auto\nrouted by     nothing, because no pool is routed\nalerts        mail to root; attempts from 1000 frames an hour on\nmetrics       every 15 s, directory: node_exporter's\n"
+        "node          n1\nuplinks       by their names\nroute uplink  that of the default route\nlog group     none\nuplink guard  as the pools say\nport program  checks what the rules cannot see\nbackend       auto\nrouted by     nothing, because no pool is routed\nalerts        mail to root; attempts from 1000 frames an hour on\nmetrics       every 15 s, directory: node_exporter's\n"
     );
     sh("for card in eno1 eno2; do ip link add $card type veth peer name p$card; ip link set $card master vmbr0; done");
     lab.ok("node set --uplink eno1 --uplink eno2 --route-uplink eno1 --log-group 121 --backend iptables");
@@ -215,12 +215,12 @@ fn settings_of_the_node_are_checked_and_shown() {
     }
     let shown = lab.ok("node show");
     assert!(
-        shown.contains("uplinks       eno1, eno2\nroute uplink  eno1\nlog group     121, watched for conflicts\nuplink guard  as the pools say\nbackend       iptables\n"),
+        shown.contains("uplinks       eno1, eno2\nroute uplink  eno1\nlog group     121, watched for conflicts\nuplink guard  as the pools say\nport program  checks what the rules cannot see\nbackend       iptables\n"),
         "{shown}"
     );
     lab.ok("node set --any-uplink --log-group none");
     let shown = lab.ok("node show");
-    assert!(shown.contains("uplinks       by their names\nroute uplink  that of the default route\nlog group     none\nuplink guard  as the pools say\nbackend       iptables\n"), "{shown}");
+    assert!(shown.contains("uplinks       by their names\nroute uplink  that of the default route\nlog group     none\nuplink guard  as the pools say\nport program  checks what the rules cannot see\nbackend       iptables\n"), "{shown}");
     for (arguments, words) in [
         ("node set", "required arguments were not provided"),
         ("node set --log-group 0", "a group is a number from 1 to 65535, or none"),
