@@ -155,11 +155,22 @@ fn a_flush_of_all_rules_leaves_it_in_place() {
 #[test]
 fn a_port_that_is_made_anew_gets_it_again() {
     let Site { node, guest, stranger } = Site::new();
+    let site = Site { node, guest, stranger };
+    assert_eq!(site.received(&datagram(GUEST, b"hello"), Some(INTO_THE_SOURCE)), None);
+    let counts = |node: &Node| {
+        let map = node.tree.path("sys/fs/bpf/pve-public-ip");
+        let dump = node.net.sh(&format!("bpftool --json map dump pinned $(echo {}/*/drops)", map.display()));
+        serde_json::from_str::<serde_json::Value>(&dump).unwrap().as_array().unwrap().len()
+    };
+    // That of the port, and that of all.
+    assert_eq!(counts(&site.node), 2);
+    let Site { node, guest, stranger } = site;
     let _guard = Ends(node.command(&["guard"]).spawn().unwrap());
     drop(guest);
     node.net.until_gone("tap100i0");
     let site = Site { guest: plug(&node, "tap100i0"), node, stranger };
     until("both ports have one", || site.notes().is_empty());
+    until("the count of the port that is gone is forgotten", || counts(&site.node) == 1);
     assert_eq!(site.received(&datagram(GUEST, b"hello"), Some(INTO_THE_SOURCE)), None);
     assert_eq!(site.dropped("tap100i0", "drop_offload"), 1);
 }
@@ -349,6 +360,10 @@ fn the_command_shows_what_is_where() {
     site.node.net.sh(&rename);
     let shown = site.node.run("port show").ok();
     assert!(shown.out.contains("MISSING") && shown.out.contains("they are not loaded"), "{shown}");
+    // A hook sees to its own port alone; the others are recognised by the names still.
+    site.node.run("hook 100 post-start").ok();
+    let shown = site.node.run("port show").ok();
+    assert!(shown.out.contains("| tap100i0 | 100   | bound ") && shown.out.contains("of another release"), "{shown}");
     site.node.run("apply").ok();
     let shown = site.node.run("port show").ok();
     assert!(shown.out.contains("bound") && !shown.out.contains("MISSING") && !shown.out.contains("another"), "{shown}");

@@ -16,17 +16,25 @@ use crate::system::tally::Tallies;
 /// Ports that a note names; of more it says how many.
 const NAMED: usize = 5;
 
-/// Sees to the ports, and says what is wrong. Loads the programs if they are not loaded yet, and unloads them when no port is
-/// to have one.
+/// Sees to all ports of the node, and says what is wrong. Loads the programs if they are not loaded yet, and unloads them when
+/// no port is to have one. Counts of ports that are gone are forgotten.
 pub fn attend_ports(paths: &Paths, wishes: &BTreeMap<IfName, PortWish>) -> Vec<Problem> {
     if concerns(paths, wishes) {
         return match PortPrograms::open_or_load(paths) {
-            Ok(mut programs) => failures(&programs.attend_all(wishes)),
+            Ok(mut programs) => {
+                programs.forget_others(wishes);
+                let attended = programs.attend_all(wishes);
+                // By their names they are recognised at the ports that still have them.
+                if attended.failed.is_empty() {
+                    programs.forget_earlier();
+                }
+                failures(&attended)
+            }
             Err(absent) => vec![absence(&absent)],
         };
     }
     match PortPrograms::open(paths) {
-        Ok(mut programs) => {
+        Ok(programs) => {
             let failures = failures(&programs.attend_all(wishes));
             programs.unload(paths);
             failures
@@ -55,7 +63,14 @@ pub fn attend_guests_ports(node: &Node, inputs: &Inputs, file: &GuestFile) {
     let mut wishes = port_programs(&inputs, &desired_for(&inputs, file));
     // By its own pools alone nobody can tell that no port of the node is to have one.
     wishes.retain(|_, wish| wish.program.is_some());
-    for Problem { sentence, hint, .. } in attend_ports(&node.paths, &wishes) {
+    if !concerns(&node.paths, &wishes) {
+        return;
+    }
+    let problems = match PortPrograms::open_or_load(&node.paths) {
+        Ok(programs) => failures(&programs.attend_all(&wishes)),
+        Err(absent) => vec![absence(&absent)],
+    };
+    for Problem { sentence, hint, .. } in problems {
         log::warn!("{sentence}");
         log::warn!("hint: {hint}");
     }

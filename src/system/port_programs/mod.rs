@@ -304,12 +304,13 @@ impl PortPrograms {
         Some(since_boot().saturating_sub(Duration::from_nanos(loaded)))
     }
 
-    /// Forgets the counts of ports that are gone.
-    pub fn forget_ports(&self, links: &Links) {
-        let there: BTreeSet<u32> = links.0.values().map(|link| link.index).collect();
+    /// Forgets the counts of all ports but these.
+    pub fn forget_others(&self, wishes: &BTreeMap<IfName, PortWish>) {
+        let there: BTreeSet<u32> = wishes.values().map(|wish| wish.index).collect();
         for (key, _) in counts(self.current.drops.as_fd()).unwrap_or_default() {
             let (port, _) = place(key);
             if port != 0 && !there.contains(&port) {
+                // What stays is forgotten the next time.
                 let _ = bpf::remove(self.current.drops.as_fd(), &key);
             }
         }
@@ -424,7 +425,7 @@ pub struct Attended {
 
 impl PortPrograms {
     /// Sees to it that each port has what it is to have.
-    pub fn attend_all(&mut self, wishes: &BTreeMap<IfName, PortWish>) -> Attended {
+    pub fn attend_all(&self, wishes: &BTreeMap<IfName, PortWish>) -> Attended {
         let mut attended = Attended::default();
         for (name, wish) in wishes {
             let result = match wish.program {
@@ -437,9 +438,6 @@ impl PortPrograms {
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
                 Err(error) => drop(attended.failed.insert(*name, error)),
             }
-        }
-        if attended.failed.is_empty() {
-            self.forget_earlier();
         }
         attended
     }
