@@ -286,7 +286,7 @@ impl Hook<'_> {
         if !incoming {
             announce_addresses(&mut *network, &inputs, &file, &inputs.links);
         }
-        attend_guests_ports(self.node, &inputs, &file);
+        attend_guests_ports(self.node, inputs, &file);
         Ok(())
     }
 

@@ -25,7 +25,7 @@
 //! | [`store`] | the registry's files: the cluster's lock, copies of the last that were good, the audit log | yes |
 //! | [`hookscript`] | the script by which Proxmox VE calls us | reads |
 //! | [`doctor`] | examines what surrounds the protection: one table of checks | no |
-//! | [`system`] | the kernel: netlink, nftables, settings; `run` keeps the node's volatile notes | yes |
+//! | [`system`] | the kernel: netlink, nftables, settings, programs at ports; `run` keeps the node's volatile notes | yes |
 //! | [`view`] | how a node is, for people and for Prometheus | no, but knows what `system` counts |
 //! | [`selftest`] | attacks the rules in network namespaces of its own, and a node's own bridges, by the core's tables | through `system` |
 //! | [`reconcile`] | one reconciler, for the node or one guest, from what is known: gathers inputs, runs the plan; `Network` is its seam | through `system` |

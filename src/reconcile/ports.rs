@@ -2,6 +2,7 @@
 //! nobody else shall wait, and meanwhile the rules hold.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use super::Node;
 use crate::code;
@@ -9,7 +10,7 @@ use crate::model::{IfName, Problem, Subject};
 use crate::paths::Paths;
 use crate::plan::{Inputs, PortWish, desired_for, port_programs};
 use crate::registry::document::GuestFile;
-use crate::system::port_programs::{Absent, Attended, PortPrograms};
+use crate::system::port_programs::{Absent, PortPrograms};
 use crate::system::run::RunState;
 use crate::system::tally::Tallies;
 
@@ -20,28 +21,26 @@ const NAMED: usize = 5;
 /// no port is to have one. Counts of ports that are gone are forgotten.
 pub fn attend_ports(paths: &Paths, wishes: &BTreeMap<IfName, PortWish>) -> Vec<Problem> {
     if concerns(paths, wishes) {
-        return match PortPrograms::open_or_load(paths) {
-            Ok(mut programs) => {
-                programs.forget_others(wishes);
-                let attended = programs.attend_all(wishes);
-                // By their names they are recognised at the ports that still have them.
-                if attended.failed.is_empty() {
-                    programs.forget_earlier();
-                }
-                failures(&attended)
+        return with_programs(paths, |mut programs| {
+            programs.forget_others(wishes);
+            let failed = programs.attend_all(wishes);
+            // By their names they are recognised at the ports that still have them.
+            if failed.is_empty() {
+                programs.forget_earlier();
             }
-            Err(absent) => vec![absence(&absent)],
-        };
+            failures(&failed)
+        });
     }
-    match PortPrograms::open(paths) {
-        Ok(programs) => {
-            let failures = failures(&programs.attend_all(wishes));
-            programs.unload(paths);
-            failures
-        }
-        // There is nothing to be taken away.
-        Err(_) => Vec::new(),
-    }
+    // If none is loaded, there is nothing to be taken away.
+    let Ok(programs) = PortPrograms::open(paths) else { return Vec::new() };
+    let failed = programs.attend_all(wishes);
+    programs.unload(paths);
+    failures(&failed)
+}
+
+/// Does something with the programs, which are loaded for it if they are not yet; if they cannot be, says why.
+fn with_programs(paths: &Paths, body: impl FnOnce(PortPrograms) -> Vec<Problem>) -> Vec<Problem> {
+    PortPrograms::open_or_load(paths).map_or_else(|absent| vec![absence(&absent)], body)
 }
 
 /// Sees to the ports after a change of the node, and says what is wrong. With a guard that is its business: the kernel takes
@@ -50,29 +49,22 @@ pub fn follow_with_ports(node: &Node, wishes: &BTreeMap<IfName, PortWish>) -> Ve
     if !RunState::guard_note(&node.paths).is_some_and(|note| note.is_alive()) {
         return attend_ports(&node.paths, wishes);
     }
-    match concerns(&node.paths, wishes).then(|| PortPrograms::open_or_load(&node.paths)) {
-        Some(Err(absent)) => vec![absence(&absent)],
-        _ => Vec::new(),
-    }
+    if concerns(&node.paths, wishes) { with_programs(&node.paths, |_| Vec::new()) } else { Vec::new() }
 }
 
 /// Sees to the ports of one guest that has started, and says in the log what is wrong. The rules hold for it in any case.
-pub fn attend_guests_ports(node: &Node, inputs: &Inputs, file: &GuestFile) {
-    let mut inputs = inputs.clone();
+pub fn attend_guests_ports(node: &Node, mut inputs: Inputs, file: &GuestFile) {
     inputs.registry.node = node.store.node_file();
     let mut wishes = port_programs(&inputs, &desired_for(&inputs, file));
     // By its own pools alone nobody can tell that no port of the node is to have one.
     wishes.retain(|_, wish| wish.program.is_some());
-    if !concerns(&node.paths, &wishes) {
-        return;
-    }
-    let problems = match PortPrograms::open_or_load(&node.paths) {
-        Ok(programs) => failures(&programs.attend_all(&wishes)),
-        Err(absent) => vec![absence(&absent)],
-    };
-    for Problem { sentence, hint, .. } in problems {
-        log::warn!("{sentence}");
-        log::warn!("hint: {hint}");
+    if concerns(&node.paths, &wishes) {
+        for Problem { sentence, hint, .. } in
+            with_programs(&node.paths, |programs| failures(&programs.attend_all(&wishes)))
+        {
+            log::warn!("{sentence}");
+            log::warn!("hint: {hint}");
+        }
     }
 }
 
@@ -115,12 +107,12 @@ fn without(missing: &[IfName]) -> Problem {
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     let sentence = format!("no program judges what these ports leave to the node: {}{more}", names.join(", "));
     let hint = "`pve-public-ip apply`; the guard does it within seconds by itself";
-    Problem { subject: Subject::Node, ..Problem::of_node(code!("port-without-program"), sentence, hint) }
+    Problem::of_node(code!("port-without-program"), sentence, hint)
 }
 
 /// What the kernel refused.
-fn failures(attended: &Attended) -> Vec<Problem> {
-    let problem = |(port, error): (&IfName, &std::io::Error)| {
+fn failures(failed: &BTreeMap<IfName, io::Error>) -> Vec<Problem> {
+    let problem = |(port, error): (&IfName, &io::Error)| {
         let sentence = format!("cannot attach a program to {port}: {error}");
         let hint = "`dmesg` may say more; `pve-public-ip node set --port-program off` does without";
         Problem {
@@ -128,5 +120,5 @@ fn failures(attended: &Attended) -> Vec<Problem> {
             ..Problem::of_node(code!("port-program-refused"), sentence, hint)
         }
     };
-    attended.failed.iter().take(NAMED).map(problem).collect()
+    failed.iter().take(NAMED).map(problem).collect()
 }

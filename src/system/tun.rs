@@ -86,7 +86,7 @@ impl AsFd for Tap {
     }
 }
 
-/// The only call of this program that the compiler cannot check.
+/// Besides those of bpf(2) the only call of this program that the compiler cannot check.
 #[expect(unsafe_code, reason = "no safe interface to this ioctl exists, and a tap device cannot be made without it")]
 fn set_interface(file: &File, mut request: Request) -> io::Result<()> {
     // SAFETY: the descriptor is open during the call. The kernel reads and writes `sizeof(struct ifreq)` bytes at the

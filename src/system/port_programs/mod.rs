@@ -229,12 +229,11 @@ impl PortPrograms {
         Ok(if numbers.iter().any(is_earlier) { Attached::Earlier } else { Attached::Nothing })
     }
 
-    /// Sees to it that a port has this program of ours and no other. Says whether anything had to be done.
-    pub fn attend(&self, port: u32, wanted: PortProgram) -> io::Result<bool> {
+    /// Sees to it that a port has this program of ours and no other.
+    fn attend(&self, port: u32, wanted: PortProgram) -> io::Result<()> {
         let numbers = bpf::attached(port)?;
         let (number, program) = self.current.program(wanted);
         let mut is_there = numbers.contains(&number);
-        let mut changed = false;
         for other in numbers.into_iter().filter(|other| *other != number) {
             let lost;
             let other = match self.ours(other) {
@@ -254,29 +253,20 @@ impl PortPrograms {
                 bpf::attach(port, program, Some(other))?;
                 is_there = true;
             }
-            changed = true;
         }
-        if !is_there {
-            match bpf::attach(port, program, None) {
-                // Somebody else was quicker.
-                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
-                result => result?,
-            }
-            changed = true;
+        match if is_there { Ok(()) } else { bpf::attach(port, program, None) } {
+            // Somebody else was quicker.
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            result => result,
         }
-        Ok(changed)
     }
 
-    /// Takes all of ours away from a port. Says whether there was any.
-    pub fn leave(&self, port: u32) -> io::Result<bool> {
-        let mut changed = false;
-        for number in bpf::attached(port)? {
-            if let Some(program) = self.ours(number) {
-                bpf::detach(port, program)?;
-                changed = true;
-            }
+    /// Takes all of ours away from a port.
+    fn leave(&self, port: u32) -> io::Result<()> {
+        for program in bpf::attached(port)?.into_iter().filter_map(|number| self.ours(number)) {
+            bpf::detach(port, program)?;
         }
-        Ok(changed)
+        Ok(())
     }
 
     fn ours(&self, number: u32) -> Option<BorrowedFd<'_>> {
@@ -414,32 +404,18 @@ fn earlier(paths: &Paths, own: &Path) -> BTreeMap<PathBuf, Build> {
     others.filter_map(|path| Some((path.clone(), Build::open(&path).ok()?))).collect()
 }
 
-/// What became of the ports.
-#[derive(Debug, Default)]
-pub struct Attended {
-    /// How many have another program than before.
-    pub changed: usize,
-    /// Those that could not be given theirs, and why.
-    pub failed: BTreeMap<IfName, io::Error>,
-}
-
 impl PortPrograms {
-    /// Sees to it that each port has what it is to have.
-    pub fn attend_all(&self, wishes: &BTreeMap<IfName, PortWish>) -> Attended {
-        let mut attended = Attended::default();
-        for (name, wish) in wishes {
+    /// Sees to it that each port has what it is to have; those that could not be given it, and why.
+    pub fn attend_all(&self, wishes: &BTreeMap<IfName, PortWish>) -> BTreeMap<IfName, io::Error> {
+        let attend = |(name, wish): (&IfName, &PortWish)| {
             let result = match wish.program {
                 Some(program) => self.attend(wish.index, program),
                 None => self.leave(wish.index),
             };
-            match result {
-                Ok(changed) => attended.changed += usize::from(changed),
-                // The guest has stopped meanwhile.
-                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
-                Err(error) => drop(attended.failed.insert(*name, error)),
-            }
-        }
-        attended
+            // The guest may have stopped meanwhile.
+            Some((*name, result.err().filter(|error| error.raw_os_error() != Some(libc::ENODEV))?))
+        };
+        wishes.iter().filter_map(attend).collect()
     }
 
     /// The ports that lack the program that they are to have.

@@ -261,7 +261,7 @@ impl Interface {
 }
 
 /// Whether a MAC is that of a virtual router.
-pub fn is_virtual(mac: MacAddr) -> bool {
+fn is_virtual(mac: MacAddr) -> bool {
     matches!(mac.octets(), [0, 0, 0x5e, 0, 1 | 2, _])
 }
 

@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use guest::{Assigned, CloudInit, CloudInitCheck, GivenMac, GuestFile, GuestOs, Interface, is_virtual};
+pub use guest::{Assigned, CloudInit, CloudInitCheck, GivenMac, GuestFile, GuestOs, Interface};
 pub use lookup::{EntryIndex, Overlap, PoolIndex, overlap};
 pub use node::{BackendChoice, NodeFile, PortProgramUse};
 pub use pools::{
