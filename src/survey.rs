@@ -199,7 +199,36 @@ fn look_at_guard(paths: &Paths) -> GuardService {
         has_run: noted.is_some(),
         trouble: noted.and_then(|note| note.trouble),
         enabled: installed.then(|| fs::symlink_metadata(wanted).is_ok()),
+        listening: started_with_listen(paths),
     }
+}
+
+/// Files of the administrator that start the guard with `--listen`.
+fn started_with_listen(paths: &Paths) -> Vec<String> {
+    let own = ["/etc/systemd/system", "/run/systemd/system"];
+    let own = own.iter().flat_map(|place| {
+        let unit = format!("{place}/{}", crate::doctor::UNIT);
+        let drop_ins = format!("{unit}.d");
+        let names = files::names(&paths.under_root(&drop_ins)).into_iter().filter(|name| name.ends_with(".conf"));
+        let mut all: Vec<String> = names.map(|name| format!("{drop_ins}/{name}")).collect();
+        all.sort_unstable();
+        all.insert(0, unit);
+        all
+    });
+    let listens = |path: &String| {
+        let bytes = files::read_limited(&paths.under_root(path), FILE_LIMIT).unwrap_or_default();
+        starts_with_listen(&String::from_utf8_lossy(&bytes))
+    };
+    own.filter(listens).collect()
+}
+
+/// Whether a unit's text starts something with the option `--listen`. A line that ends with a backslash goes on.
+fn starts_with_listen(text: &str) -> bool {
+    let text = text.replace("\\\n", " ");
+    let starts =
+        text.lines().filter_map(|line| line.trim_start().strip_prefix("ExecStart")?.trim_start().strip_prefix('='));
+    let is_listen = |word: &str| word == "--listen" || word.starts_with("--listen=");
+    starts.into_iter().any(|command| command.split_whitespace().any(|word| is_listen(word.trim_matches(['"', '\'']))))
 }
 
 /// The node's network configuration and what it includes.

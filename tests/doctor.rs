@@ -79,7 +79,7 @@ fn healthy() -> Facts {
         kernel: Ok("6.8.12-4-pve".to_owned()),
         nft: Ok(Ok("1.0.6".to_owned())),
         clock: Ok(true),
-        guard: Ok(GuardService { runs: true, has_run: true, trouble: None, enabled: Some(true) }),
+        guard: Ok(GuardService { runs: true, has_run: true, enabled: Some(true), ..GuardService::default() }),
     };
     facts.guest(100, "virtio=02:00:00:00:00:64,bridge=vmbr0,firewall=1", &format!("hookscript: {VOLUME}\n"));
     facts
@@ -420,6 +420,12 @@ const FOUND: &[Row] = &[
         |facts| facts.guard = Ok(GuardService::default()),
         "the guard has not run since this node booted",
         "`systemctl enable --now pve-public-ip.service`",
+    ),
+    (
+        "guard-drop-in-outdated",
+        |facts| facts.guard().listening.push("/etc/systemd/system/pve-public-ip.service.d/metrics.conf".into()),
+        "`/etc/systemd/system/pve-public-ip.service.d/metrics.conf` starts the guard with --listen, which does nothing any more",
+        "take the option out of `/etc/systemd/system/pve-public-ip.service.d/metrics.conf`, then `systemctl daemon-reload`; the gateway serves the metrics: docs/monitoring.md",
     ),
     (
         "guard-not-enabled",

@@ -131,6 +131,8 @@ pub struct GuardService {
     pub trouble: Option<String>,
     /// Whether systemd starts it at boot; `None`: the unit is not installed.
     pub enabled: Option<bool>,
+    /// Files of systemd that start it with the option `--listen`, which it does not act upon any more.
+    pub listening: Vec<String>,
 }
 
 impl Facts {

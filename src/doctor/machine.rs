@@ -85,6 +85,18 @@ pub(super) fn guard_not_running(view: &View<'_>) -> Observation<Vec<Hit>> {
     Ok(vec![if guard.enabled.is_some() { hit.fixed_by(Fix::EnableGuard) } else { hit }])
 }
 
+pub(super) fn guard_drop_in_outdated(view: &View<'_>) -> Observation<Vec<Hit>> {
+    let guard = view.facts.guard.as_ref().map_err(String::clone)?;
+    let hit = |file: &String| {
+        let sentence = format!("`{file}` starts the guard with --listen, which does nothing any more");
+        let hint = format!(
+            "take the option out of `{file}`, then `systemctl daemon-reload`; the gateway serves the metrics: docs/monitoring.md"
+        );
+        Hit::new(UNIT, sentence, hint)
+    };
+    Ok(guard.listening.iter().map(hit).collect())
+}
+
 pub(super) fn guard_not_enabled(view: &View<'_>) -> Observation<Vec<Hit>> {
     match view.facts.guard.as_ref().map_err(String::clone)?.enabled {
         None => Err(format!("the unit {UNIT} is not installed")),

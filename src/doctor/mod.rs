@@ -325,6 +325,12 @@ pub const CHECKS: &[Check] = &[
         machine::guard_not_running,
     ),
     check(
+        "guard-drop-in-outdated",
+        Warning,
+        "The guard serves no metrics any more, so whoever reads them at that port reads nothing.",
+        machine::guard_drop_in_outdated,
+    ),
+    check(
         "guard-not-enabled",
         Warning,
         "At the next boot guests start before the addresses of those that are stopped are protected.",

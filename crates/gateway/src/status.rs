@@ -163,6 +163,7 @@ const TABLE: &[(ErrorCode, &[&str])] = &[
             "gateway-differs",
             "gateway-held",
             "gateway-mac-unknown",
+            "guard-drop-in-outdated",
             "guard-in-trouble",
             "guard-not-enabled",
             "guard-not-running",

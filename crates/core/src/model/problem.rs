@@ -133,6 +133,7 @@ pub const CODES: &[&str] = &[
     "gateway-of-other-family",
     "gateway-outside",
     "group-of-other-organization",
+    "guard-drop-in-outdated",
     "guard-in-trouble",
     "guard-not-enabled",
     "guard-not-running",
