@@ -145,11 +145,37 @@ impl Changed<'_> {
         cloudinit::wanted(self.guest, self.pools, &self.located.config, &resolver(self.node))
     }
 
-    /// Volumes and snippets of another node are not at hand here.
+    fn is_elsewhere(&self) -> bool {
+        self.located.node != self.node.name
+    }
+
+    /// Where snippets are written.
+    fn place(&self) -> SnippetStorage {
+        let nodes = self.node.guests.nodes();
+        let registry = "/etc/pve/public-ip";
+        let place = cloudinit::choose_snippet_storage(&storages(&self.node.paths), &nodes, &self.node.name, registry);
+        place.unwrap_or(SnippetStorage { storage: String::new(), directory: String::new(), missing_on: Vec::new() })
+    }
+
+    /// Whether the guest's node sees the snippets that this one writes, and this one all those that the guest names.
+    fn shares_snippets(&self) -> bool {
+        let (place, storages) = (self.place(), storages(&self.node.paths));
+        let is_seen = |volume: &&str| {
+            let storage = volume.split_once(':').and_then(|(name, _)| storages.get(name));
+            storage.is_some_and(|storage| {
+                storage.is_shared() && storage.is_on(&self.node.name) && storage.is_on(&self.located.node)
+            })
+        };
+        !place.storage.is_empty()
+            && !place.missing_on.contains(&self.located.node)
+            && self.located.config.cicustom().values().all(is_seen)
+    }
+
+    /// What is not shared by the nodes is not at hand here: `None` if nothing of it is needed.
     fn elsewhere(&self, command: &str) -> Option<Told> {
         let node = &self.located.node;
         // A container's addresses are in its configuration alone, which can be changed from here.
-        if *node == self.node.name || self.located.config.kind == GuestKind::Lxc {
+        if !self.is_elsewhere() || self.located.config.kind == GuestKind::Lxc || self.shares_snippets() {
             return None;
         }
         let vmid = self.vmid();
@@ -193,14 +219,7 @@ impl Changed<'_> {
     fn make(&self, decide: impl Fn(&Request<'_>) -> Result<Change, Refusal>) -> Told {
         let vmid = self.vmid();
         let config = &self.located.config;
-        let nodes = self.node.guests.nodes();
-        let registry = "/etc/pve/public-ip";
-        let place = cloudinit::choose_snippet_storage(&storages(&self.node.paths), &nodes, &self.node.name, registry);
-        let place = place.unwrap_or(SnippetStorage {
-            storage: String::new(),
-            directory: String::new(),
-            missing_on: Vec::new(),
-        });
+        let place = self.place();
         let is_asked = config.kind == GuestKind::Qemu && !self.guest.is_empty();
         let current = if is_asked { self.current() } else { Ok(Current::default()) };
         let fresh_id = fresh_uuid();
@@ -292,10 +311,11 @@ impl Changed<'_> {
         }
         told.left_to_do = matches!(outcome, Outcome::LeftToDo { .. });
         let has_drive = !self.located.config.cloud_init_drives().is_empty();
-        if told.failure.is_none() && self.running && has_drive {
-            let args = ["cloudinit", "update", &vmid.to_string()];
-            let outcome = proxmox::call(self.node, "qm", &args, self.dry_run);
+        // Whether a guest runs elsewhere nobody knows here; its drive is made anew at its next start anyway.
+        if told.failure.is_none() && (self.running || self.is_elsewhere()) && has_drive {
+            let outcome = proxmox::update_cloud_init(self.node, vmid, self.located, self.dry_run);
             told.ran(&outcome, vmid);
+            told.left_to_do |= matches!(outcome, Outcome::LeftToDo { .. });
         }
         told
     }
@@ -322,7 +342,13 @@ impl Changed<'_> {
         let pinned = custom.get("meta").filter(|volume| SnippetName::of_volume(volume).is_some());
         let pinned = pinned.and_then(|volume| cloudinit::instance_id(&self.snippet(volume)?));
         let drive = config.cloud_init_drives().into_values().next().unwrap_or_default();
-        let image = if drive.ends_with(":cloudinit") { Ok(None) } else { self.image(drive) };
+        let image = if self.is_elsewhere() {
+            Err(format!("its cloud-init drive is on node {}", self.located.node))
+        } else if drive.ends_with(":cloudinit") {
+            Ok(None)
+        } else {
+            self.image(drive)
+        };
         match (image, pinned) {
             (Ok(Some(image)), pinned) => Ok(Current { instance_id: pinned.or(image.instance_id), ..image }),
             (Ok(None), Some(id)) => Ok(Current { instance_id: Some(id), ..Current::default() }),
@@ -359,8 +385,8 @@ impl Changed<'_> {
         if replaced {
             return Err(reason.to_owned());
         }
-        let args = ["cloudinit", "dump", &self.vmid().to_string(), "meta"];
-        let text = proxmox::ask(self.node, "qm", &args).map_err(|error| format!("{reason}; {error}"))?;
+        let text = proxmox::dump_meta(self.node, self.vmid(), self.located);
+        let text = text.map_err(|error| format!("{reason}; {error}"))?;
         let instance_id = cloudinit::instance_id(&text);
         instance_id
             .map(|id| Current { any: true, instance_id: Some(id), looks: false })

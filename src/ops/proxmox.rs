@@ -128,6 +128,29 @@ fn setter(node: &Node, vmid: Vmid, located: &Located) -> (&'static str, String) 
     ("pvesh", format!("/nodes/{}/{}/{vmid}/config", located.node, located.config.kind.api()))
 }
 
+/// `qm cloudinit update VMID`, on whatever node: the guest's cloud-init drive is made anew.
+///
+/// Source: qemu-server `PVE/API2/Qemu.pm`, `cloudinit_update`.
+pub(crate) fn update_cloud_init(node: &Node, vmid: Vmid, located: &Located, dry_run: bool) -> Outcome {
+    if located.node == node.name {
+        return call(node, "qm", &["cloudinit", "update", &vmid.to_string()], dry_run);
+    }
+    call(node, "pvesh", &["set", &format!("/nodes/{}/qemu/{vmid}/cloudinit", located.node)], dry_run)
+}
+
+/// The metadata that Proxmox VE makes for a guest, on whatever node.
+///
+/// Source: qemu-server `PVE/API2/Qemu.pm`, `cloudinit_generated_config_dump`.
+pub(crate) fn dump_meta(node: &Node, vmid: Vmid, located: &Located) -> Result<String, String> {
+    if located.node == node.name {
+        return ask(node, "qm", &["cloudinit", "dump", &vmid.to_string(), "meta"]);
+    }
+    let path = format!("/nodes/{}/qemu/{vmid}/cloudinit/dump", located.node);
+    let text = ask(node, "pvesh", &["get", &path, "--type", "meta", "--output-format", "json"])?;
+    serde_json::from_str(&text)
+        .map_err(|error| format!("`pvesh get {path}` printed something else than a text: {error}"))
+}
+
 /// A command that changes something.
 pub(crate) fn call(node: &Node, tool: &str, args: &[&str], dry_run: bool) -> Outcome {
     let command = command_line(std::iter::once(tool).chain(args.iter().copied()));

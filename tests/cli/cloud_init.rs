@@ -619,6 +619,33 @@ fn a_guest_on_another_node_is_told_there() {
     );
 }
 
+/// Where both nodes see the snippets, all of it is done from here, by Proxmox VE's own API.
+#[test]
+fn a_guest_on_another_node_is_told_from_here_where_snippets_are_shared() {
+    let node = node();
+    node.tree.write("etc/pve/nodes/n2/qemu-server/300.conf", conf("").replace("AA:BB:00", "AA:BB:30"));
+    node.tree.write(
+        "etc/pve/storage.cfg",
+        "dir: local\n\tpath /var/lib/vz\n\tcontent snippets\n\ndir: public-ip\n\tpath /etc/pve/public-ip\n\tcontent snippets\n\tshared 1\n",
+    );
+    let log = node.tree.path("pvesh-calls");
+    node.tree.script(
+        "stand-ins/pvesh",
+        &format!("echo \"$*\" >>{}\n[ \"$1\" = set ] || printf '\"instance-id: abc\\\\n\"'\n", log.display()),
+    );
+    node.run("pool add ovh 203.0.113.30 --mac 02:00:00:aa:bb:30").ok();
+    let run = node.run("assign 300 203.0.113.30 --no-hookscript").ok();
+    assert!(!run.out.contains("do it there"), "{run}");
+    let calls = node.tree.read("pvesh-calls");
+    let calls: Vec<&str> = calls.lines().collect();
+    assert_eq!(calls[0], "get /nodes/n2/qemu/300/cloudinit/dump --type meta --output-format json", "{calls:?}");
+    assert!(calls[1].starts_with("set /nodes/n2/qemu/300/config "), "{calls:?}");
+    assert!(calls[1].contains("public-ip:snippets/"), "{calls:?}");
+    assert_eq!(calls.last(), Some(&"set /nodes/n2/qemu/300/cloudinit"), "{calls:?}");
+    let written = std::fs::read_dir(node.tree.path("etc/pve/public-ip/snippets")).unwrap().count();
+    assert!(written > 0, "{run}");
+}
+
 #[test]
 fn setup_makes_a_storage_that_every_node_has() {
     let node = node();
