@@ -209,7 +209,9 @@ fn started_with_listen(paths: &Paths) -> Vec<String> {
     let own = own.iter().flat_map(|place| {
         let unit = format!("{place}/{}", crate::doctor::UNIT);
         let drop_ins = format!("{unit}.d");
-        let names = files::names(&paths.under_root(&drop_ins)).into_iter().filter(|name| name.ends_with(".conf"));
+        let names = files::names(&paths.under_root(&drop_ins))
+            .into_iter()
+            .filter(|name| Path::new(name).extension().is_some_and(|kind| kind == "conf"));
         let mut all: Vec<String> = names.map(|name| format!("{drop_ins}/{name}")).collect();
         all.sort_unstable();
         all.insert(0, unit);

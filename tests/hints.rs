@@ -542,6 +542,8 @@ const EXCUSED: &[(&str, &[&str])] = &[
         "says how to go on when nothing is lost by it",
         &["pve-public-ip pool set {name} --enforce on", "pve-public-ip pool set {pool} --enforce on{yes}"],
     ),
+    ("is run when a file of the administrator is corrected by hand", &["systemctl daemon-reload"]),
+    ("is run on another node, where the guest is", &["pve-public-ip assign {vmid} {} --live"]),
     (
         "says where to read on, and cures nothing",
         &[

@@ -83,6 +83,7 @@ const CRATES: [(&str, &[&str]); 3] = [
             "status",
             "auth",
             "convert",
+            "explained",
             "metrics",
             "log",
             "supervisor",

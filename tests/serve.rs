@@ -726,3 +726,105 @@ fn requests_and_replies_are_of_their_schemas() {
         assert!(found.starts_with("request: "), "{line} is let through: {found}");
     }
 }
+
+/// What the command line can say of one address, a caller of the API can: a group that holds it in turn, a prefix behind a guest,
+/// the family of the next free one, the MAC that the provider bound.
+#[test]
+fn addresses_of_all_kinds_are_given_and_taken() {
+    let node = node();
+    node.run("pool create lan --profile generic-bridged --bridge vmbr0 --gateway4 198.51.100.1 --gateway6 2001:db8:2::1 198.51.100.0/24 2001:db8:2::/120").ok();
+    let shared = |guest: &str| json!({"vps_id": guest, "address": "198.51.100.50", "shared": "web"});
+    for (guest, vmid) in [("shop", 101), ("mail", 102)] {
+        let given = done(&node, "allocate", shared(guest));
+        assert_eq!((&given["changed"], &given["address"]["shared"]), (&json!(true), &json!("web")), "{given}");
+        let page = done(&node, "list-addresses", json!({"vps_id": guest}));
+        let held = &page["addresses"][0];
+        assert_eq!((&held["address"], &held["holder"]["vmid"]), (&json!("198.51.100.50"), &json!(vmid)));
+    }
+    assert_eq!(done(&node, "allocate", shared("mail"))["changed"], false);
+    let (code, sentence) = refused(&node, "deallocate", json!({"address": "198.51.100.50"}));
+    assert_eq!(code, "guest-ambiguous");
+    assert_eq!(sentence, "several guests hold 198.51.100.50 in turn: 101, 102");
+    // The one that is named, not the first that holds it; and with its own MAC.
+    let wrong = json!({"address": "198.51.100.50", "vps_id": "mail", "mac": "02:00:00:aa:bb:01"});
+    assert_eq!(refused(&node, "deallocate", wrong).0, "mac-not-of-guest");
+    let taken = json!({"address": "198.51.100.50", "vps_id": "mail", "mac": "02:00:00:aa:bb:02"});
+    assert_eq!(done(&node, "deallocate", taken.clone())["changed"], true);
+    assert_eq!(done(&node, "deallocate", taken)["changed"], false);
+    assert_eq!(done(&node, "get-address", json!({"address": "198.51.100.50"}))["holder"]["vmid"], 101);
+    assert_eq!(done(&node, "deallocate", json!({"address": "198.51.100.50"}))["changed"], true);
+
+    for (family, prefix) in [(json!(6), "2001:db8:2::"), (json!(4), "198.51.100."), (Value::Null, "198.51.100.")] {
+        let given = done(&node, "allocate", json!({"vps_id": "mail", "pool": "lan", "family": family}));
+        let address = given["address"]["address"].as_str().unwrap();
+        assert!(address.starts_with(prefix), "{family}: {given}");
+    }
+    let wrong = refused(&node, "allocate", json!({"vps_id": "mail", "address": "198.51.100.9", "family": 6}));
+    assert_eq!(wrong, ("request-invalid".to_owned(), "family: 198.51.100.9 is no IPv6 address".to_owned()));
+
+    done(&node, "allocate", json!({"vps_id": "shop", "address": "198.51.100.10"}));
+    let behind = json!({"vps_id": "shop", "address": "198.51.100.32/28", "via": "198.51.100.10"});
+    let given = done(&node, "allocate", behind);
+    let (address, via) = (&given["address"]["address"], &given["address"]["via"]);
+    assert_eq!((address, via), (&json!("198.51.100.32/28"), &json!("198.51.100.10")));
+    let lone = refused(&node, "allocate", json!({"vps_id": "shop", "pool": "lan", "via": "198.51.100.10"}));
+    assert_eq!(lone.0, "request-invalid");
+
+    let mac = json!({"address": "203.0.113.60", "pool": "ovh-rbx", "mac": "02:00:00:aa:bb:60"});
+    done(&node, "create-address", mac);
+    let other = json!({"vps_id": "far", "address": "203.0.113.60"});
+    assert_eq!(refused(&node, "allocate", other).0, "provider-mac-differs");
+    let given = done(
+        &node,
+        "allocate",
+        json!({"vps_id": "mail", "address": "203.0.113.60", "interface": "net1", "set_mac": true}),
+    );
+    assert_eq!(
+        (step(&given, "mac").as_str(), &given["address"]["mac"]),
+        ("done", &json!("02:00:00:aa:bb:60")),
+        "{given}"
+    );
+    node.is_in_line();
+}
+
+/// What a refusal costs does not tell whether an address is another organization's or nobody's: the same system calls, on the same
+/// files, for both.
+#[test]
+fn foreign_and_unknown_addresses_are_refused_by_the_same_work() {
+    common::need(&["strace"]);
+    let node = node();
+    done(&node, "allocate", json!({"vps_id": "shop", "address": "203.0.113.10", "organization": "acme"}));
+    done(&node, "allocate", json!({"vps_id": "mail", "address": "203.0.113.11", "organization": "other"}));
+    let work = |op: &str, body: &Value, address: &str| -> Vec<String> {
+        let mut body = body.clone();
+        (body["address"], body["within"]) = (address.into(), "acme".into());
+        node.tree.write("request", format!("{}\n", request(op, body)));
+        let trace = node.tree.path("trace");
+        let script = format!(
+            "strace -qq -f -s 256 -e signal=none -e trace=openat,read,write,flock,fsync,mkdir,rename,sendto,socket,clone3,execve \
+             -o {} {} --root {} serve <{}",
+            trace.display(),
+            common::BINARY,
+            node.tree.root().display(),
+            node.tree.path("request").display()
+        );
+        let output = node.net.command("sh").args(["-c", &script]).output().unwrap();
+        let answer = String::from_utf8(output.stdout).unwrap();
+        assert!(answer.contains("address-in-no-pool") || op == "deallocate", "{answer}");
+        let text = fs::read_to_string(trace).unwrap();
+        // The call and the file it names; numbers of processes, descriptors and times differ by themselves.
+        let shown = |line: &str| {
+            let call = line.split_once(' ')?.1.trim_start().split('(').next()?.to_owned();
+            let file = line.split('"').nth(1).filter(|_| call == "openat" || call == "execve").unwrap_or_default();
+            Some(format!("{call} {}", file.trim_end_matches(|c: char| c.is_ascii_digit())))
+        };
+        text.lines().filter_map(shown).collect()
+    };
+    for (op, body) in
+        [("allocate", json!({"vps_id": "shop"})), ("get-address", json!({})), ("deallocate", json!({"vps_id": "shop"}))]
+    {
+        let foreign = work(op, &body, "203.0.113.11");
+        assert!(foreign.len() > 10, "{foreign:?}");
+        assert_eq!(foreign, work(op, &body, "192.0.2.11"), "{op}");
+    }
+}

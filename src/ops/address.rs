@@ -15,9 +15,9 @@ use crate::lookup::{self, Lookup};
 use crate::model::{Family, IfName, NodeName, PoolName, Prefix, Problem, Subject, Vmid};
 use crate::reconcile::{Node, ReconcileError};
 use crate::registry::document::{Mode, Pool, PoolAddress};
-use crate::registry::{Edit, Registry};
+use crate::registry::{Edit, Holding, Registry};
 use crate::reply::{Address, AddressChanged, Step, StepName, StepState};
-use crate::request::{self, Allocate, CreateAddress, Deallocate, DeleteAddress};
+use crate::request::{self, Allocate, CreateAddress, Deallocate, DeleteAddress, Property};
 
 /// Gives an address to the guest of a name.
 pub fn allocate(
@@ -38,14 +38,18 @@ pub fn allocate(
         }
         (within, named) => within.map(str::to_owned).or_else(|| named.clone()),
     };
-    if let Some(address) = request.address.filter(|address| lookup.is_foreign(*address)) {
-        if within.is_some() {
-            return Err(Lookup::unknown(address));
-        }
+    if let Some(address) = request.address.filter(|address| within.is_some() && lookup.is_hidden(*address)) {
+        return Err(Lookup::unknown(address));
     }
     let located = node.guests.find(vmid, None).map_err(|error| problem_of(&ReconcileError::from(error).into()))?;
     let interfaces = lookup::nics(&look::named(vmid, &located), request.interface, request.mac)?;
     check_network(&book.registry, request)?;
+    if let (Some(address), Some(family)) = (request.address, request.family)
+        && address.family() != family
+    {
+        let sentence = format!("family: {address} is no {family} address");
+        return Err(Problem::new(code!("request-invalid"), Subject::Command, sentence, "leave the family out"));
+    }
     let command = request::Assign {
         vmid,
         addresses: request.address.into_iter().collect(),
@@ -56,9 +60,9 @@ pub fn allocate(
         more: false,
         organization,
         vps_id: meant.by_mac.then(|| request.vps_id.clone()),
-        via: None,
-        shared: None,
-        set_mac: false,
+        via: request.via,
+        shared: request.shared.clone(),
+        set_mac: request.set_mac,
         probe: None,
         hookscript: true,
         os: None,
@@ -69,7 +73,7 @@ pub fn allocate(
     let done = assign(node, &command, dry_run).map_err(|problem| seen_by(within, request.address, problem))?;
     let Done { answer, node: followed, problem, .. } = &done;
     let held = answer.addresses.iter().find(|held| interfaces.contains(&held.interface));
-    let address = held.map(|held| held.address).or(request.address);
+    let address = request.address.or(held.map(|held| held.address));
     let mut steps =
         vec![step(StepName::Registry, if answer.assigned.is_empty() { StepState::Unchanged } else { StepState::Done })];
     steps.extend(answer.mac.iter().filter_map(|outcome| outcome_step(StepName::Mac, vmid, outcome)));
@@ -79,6 +83,9 @@ pub fn allocate(
     let in_the_way = answer.problems.first().or(could_not_follow);
     steps.push(binding(node, vmid, &located.node, followed, in_the_way));
     steps.extend(inside_step(vmid, &answer.inside));
+    if located.node != node.name && !answer.assigned.is_empty() {
+        steps.push(inside_elsewhere(vmid, &located.node, &answer.assigned));
+    }
     let notes = notes_for(within, vmid, &followed.notes, &answer.problems);
     let address = address.map(|address| reread(node, within, address, dry_run, &book)).transpose()?;
     Ok(AddressChanged { changed: answer.changed, address, steps, notes, dry_run })
@@ -125,10 +132,10 @@ fn reread(
     Book::changed(node)?.lookup(within).address(address)
 }
 
-/// One address is asked for: of a pool with both families one of IPv4.
+/// One address is asked for: of a pool with both families one of IPv4, unless it is said.
 fn families(registry: &Registry, request: &Allocate) -> BTreeSet<Family> {
-    if request.address.is_some() {
-        return BTreeSet::new();
+    if request.address.is_some() || request.family.is_some() {
+        return request.family.into_iter().collect();
     }
     let pool = request.pool.as_ref().and_then(|name| registry.pools.pools.get(name));
     let pool = pool.or_else(|| registry.pools.pools.values().next().filter(|_| registry.pools.pools.len() == 1));
@@ -253,6 +260,15 @@ fn inside_step(vmid: Vmid, inside: &Inside) -> Option<Step> {
     }
 }
 
+/// A guest on another node learns an address at its next boot. Its agent is spoken to there.
+fn inside_elsewhere(vmid: Vmid, place: &NodeName, new: &[Prefix]) -> Step {
+    let addresses: Vec<String> = new.iter().map(ToString::to_string).collect();
+    let sentence = format!("guest {vmid} is on node {place}: if it runs, it uses the address after its next boot");
+    let hint = format!("at once, on {place}: `pve-public-ip assign {vmid} {} --live`", addresses.join(" "));
+    let problem = Problem::of_guest(code!("guest-elsewhere"), vmid, sentence, hint);
+    Step { name: StepName::GuestAgent, state: StepState::Pending, problem: Some(problem) }
+}
+
 /// Takes an address from whoever holds it, or from the guest of a name.
 pub fn deallocate(
     node: &Node,
@@ -264,9 +280,8 @@ pub fn deallocate(
     let lookup = book.lookup(within);
     let nothing = |address| AddressChanged { changed: false, address, steps: Vec::new(), notes: Vec::new(), dry_run };
     let holders = lookup.holders(request.address);
-    let Some((holder, _, interface, assigned)) =
-        holders.iter().find(|holding| holding.3.address.contains(request.address))
-    else {
+    let whole: Vec<&Holding<'_>> = holders.iter().filter(|(.., held)| held.address.contains(request.address)).collect();
+    let [first, rest @ ..] = &whole[..] else {
         if let Some(word) = &request.vps_id {
             lookup::check_name(word)?;
         }
@@ -279,12 +294,22 @@ pub fn deallocate(
         // A customer cannot tell what is free from what others hold.
         return Ok(nothing(lookup.address(request.address).ok()));
     };
-    if let Some(word) = &request.vps_id {
-        let meant = book.holder(node, word, (request.mac, true), within)?;
-        if holders.iter().all(|(vmid, ..)| *vmid != meant) {
-            return Ok(nothing(lookup.address(request.address).ok()));
+    let meant = match &request.vps_id {
+        Some(word) => {
+            let meant = book.holder(node, word, (request.mac, true), within)?;
+            whole.iter().find(|(vmid, ..)| *vmid == meant)
         }
-    }
+        None if rest.is_empty() => Some(first),
+        None => {
+            let members: Vec<String> = whole.iter().map(|(vmid, ..)| vmid.to_string()).collect();
+            let sentence = format!("several guests hold {} in turn: {}", request.address, members.join(", "));
+            let hint = "name the one that is to hold it no longer: `vps_id`";
+            return Err(Problem::new(code!("guest-ambiguous"), Subject::Address(request.address), sentence, hint));
+        }
+    };
+    let Some((holder, _, interface, assigned)) = meant else {
+        return Ok(nothing(lookup.address(request.address).ok()));
+    };
     if let Some(mac) = request.mac.filter(|mac| *mac != interface.mac) {
         let sentence = format!("{} is held with the MAC {}, not with {mac}", request.address, interface.mac);
         let hint = "correct the MAC, or leave it out";
@@ -324,21 +349,35 @@ pub fn create_address(node: &Node, request: &CreateAddress, dry_run: bool) -> Re
             check_facts(&pool, contents, known, address, request.gateway, request.prefix_length)?;
         }
     }
+    let mut cost = request.monthly_cost_cents.map_or(Edit::Keep, Edit::Set);
+    let mut mac = request.mac.map_or(Edit::Keep, Edit::Set);
+    for known in &request.clear {
+        let (is_set, name) = match known {
+            Property::MacAddress => (request.mac.is_some(), "mac_address"),
+            Property::Gateway => (request.gateway.is_some(), "gateway"),
+            Property::MonthlyCostCents => (request.monthly_cost_cents.is_some(), "monthly_cost_cents"),
+        };
+        if is_set {
+            let sentence = format!("{name} is given, and named in `clear`, too");
+            let hint = "give it, or clear it";
+            return Err(Problem::new(code!("contradictory-options"), Subject::Address(address), sentence, hint));
+        }
+        match known {
+            Property::MacAddress => mac = entry.and_then(|entry| entry.mac).map_or(Edit::Keep, |_| Edit::Erase),
+            Property::Gateway => gateway = entry.and_then(|entry| entry.gateway).map_or(Edit::Keep, |_| Edit::Erase),
+            Property::MonthlyCostCents => {
+                cost = entry.and_then(|entry| entry.monthly_cost_cents).map_or(Edit::Keep, |_| Edit::Erase);
+            }
+        }
+    }
     let is_known = entry.is_some_and(|entry| {
-        let cost = request.monthly_cost_cents.is_none_or(|cents| entry.monthly_cost_cents == Some(cents));
-        cost && request.mac.is_none_or(|mac| entry.mac == Some(mac)) && gateway == Edit::Keep
+        is_as(&cost, entry.monthly_cost_cents.as_ref()) && is_as(&mac, entry.mac.as_ref()) && gateway == Edit::Keep
     });
     let (changed, notes) = if is_known {
         (false, Vec::new())
     } else {
-        let set = |value: Option<u64>| value.map_or(Edit::Keep, Edit::Set);
-        let entry = request::Entry {
-            address,
-            mac: request.mac.map_or(Edit::Keep, Edit::Set),
-            gateway,
-            monthly_cost_cents: set(request.monthly_cost_cents),
-        };
-        let add = request::AddAddresses { pool: pool.clone(), entries: vec![entry], yes: false };
+        let entry = request::Entry { address, mac, gateway, monthly_cost_cents: cost };
+        let add = request::AddAddresses { pool: pool.clone(), entries: vec![entry], yes: request.yes };
         let done = pools::add_addresses(node, &add, &format!("cannot add {address} to pool `{pool}`"), dry_run)?;
         let is_own = |note: &&Problem| note.subject == Subject::Pool(pool.clone());
         (done.answer.changed, done.node.notes.iter().filter(is_own).cloned().collect())
@@ -348,6 +387,15 @@ pub fn create_address(node: &Node, request: &CreateAddress, dry_run: bool) -> Re
     // A dry run of a new one has nothing to show.
     let shown = now.lookup(None).address(address).ok();
     Ok(AddressChanged { changed, address: shown, steps: vec![step(StepName::Registry, state)], notes, dry_run })
+}
+
+/// Whether an edit leaves what is known as it is.
+fn is_as<T: PartialEq>(edit: &Edit<T>, known: Option<&T>) -> bool {
+    match edit {
+        Edit::Keep => true,
+        Edit::Set(value) => known == Some(value),
+        Edit::Erase => known.is_none(),
+    }
 }
 
 /// The pool that is named, that has the address, or that is the only one.

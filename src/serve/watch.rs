@@ -17,11 +17,12 @@ use serde_json::Value;
 use super::send;
 use crate::audit::{self, Entry};
 use crate::conflict::Conflict;
-use crate::model::{GuestKind, NodeName, Vmid};
+use crate::model::{GuestKind, MacAddr, NodeName, Prefix, Vmid};
 use crate::ops;
 use crate::paths::Paths;
 use crate::reconcile::Node;
 use crate::registry::Registry;
+use crate::registry::document::GuestFile;
 use crate::reply::{Event, EventKind, Outcome};
 use crate::request::Watch;
 use crate::store::journal::now;
@@ -82,7 +83,11 @@ impl Watcher<'_> {
             }
             if !events.is_empty() {
                 let registry = node.store.load_usable().unwrap_or_default();
-                for event in events.into_iter().flat_map(|event| completed(event, &registry)) {
+                let is_here = |vmid: Vmid| places.get(&vmid).is_some_and(|(place, _)| *place == node.name);
+                let apart =
+                    |event| if self.within.is_some() { by_guest(event, &registry, is_here) } else { vec![event] };
+                let events = events.into_iter().flat_map(apart);
+                for event in events.flat_map(|event| completed(event, &registry)) {
                     let is_meant = wanted.is_none_or(|vmid| event.vmid == Some(vmid));
                     let is_seen = self.within.is_none_or(|within| event.organization.as_deref() == Some(within));
                     if is_meant && is_seen {
@@ -209,6 +214,58 @@ fn claims(node: &Node) -> BTreeMap<String, Vec<Event>> {
     ops::claimed(node).into_iter().map(all).collect()
 }
 
+/// Drift as events of the guests that it was about, each with words that name nobody else: for whoever may know of some guests
+/// only. Drift that names nobody is about all that are here.
+fn by_guest(event: Event, registry: &Registry, is_here: impl Fn(Vmid) -> bool) -> Vec<Event> {
+    if event.event != EventKind::Drift || event.vmid.is_some() {
+        return vec![event];
+    }
+    let named = named_in(event.text.as_deref().unwrap_or_default(), registry);
+    let of = |guest: &GuestFile| {
+        let events = guest.addresses().map(|(_, interface, assigned)| Event {
+            vmid: Some(guest.vmid),
+            address: Some(assigned.address),
+            mac: Some(interface.mac),
+            pool: Some(assigned.pool.clone()),
+            organization: assigned.organization.clone(),
+            vps_id: assigned.vps_id.clone(),
+            text: Some(format!("the kernel was not as it should be for guest {}, and is again", guest.vmid)),
+            ..event.clone()
+        });
+        events.collect::<Vec<_>>()
+    };
+    let is_meant = |vmid: Vmid| is_here(vmid) && named.as_ref().is_none_or(|named| named.contains(&vmid));
+    registry.guests.iter().filter(|(vmid, _)| is_meant(**vmid)).flat_map(|(_, guest)| of(guest)).collect()
+}
+
+/// The guests whose ports, MACs or addresses a text names; `None`: it names none at all.
+fn named_in(text: &str, registry: &Registry) -> Option<BTreeSet<Vmid>> {
+    let mut named = None;
+    let words = text.split(|c: char| c.is_whitespace() || "()[]{}`'\",;=".contains(c));
+    for word in words.flat_map(|word| [word, word.trim_end_matches(['.', ':'])]) {
+        let of_port = ["tap", "veth", "fwpr", "fwln"].iter().find_map(|kind| {
+            let rest = word.strip_prefix(kind)?;
+            let end = rest.find(|c: char| !c.is_ascii_digit())?;
+            rest[..end].parse::<Vmid>().ok()
+        });
+        let holds = |guest: &GuestFile| {
+            let mac = word.parse::<MacAddr>().ok();
+            let address = word.parse::<Prefix>().ok();
+            let mut held = guest.addresses();
+            held.any(|(_, nic, assigned)| {
+                mac == Some(nic.mac) || address.is_some_and(|address| address.overlaps(assigned.address))
+            })
+        };
+        let is_name = of_port.is_some() || word.parse::<MacAddr>().is_ok() || word.parse::<Prefix>().is_ok();
+        if is_name {
+            let all: &mut BTreeSet<Vmid> = named.get_or_insert_default();
+            all.extend(of_port);
+            all.extend(registry.guests.iter().filter(|(_, guest)| holds(guest)).map(|(vmid, _)| *vmid));
+        }
+    }
+    named
+}
+
 /// With what the registry knows: one event for each address of a guest that is all that is known.
 fn completed(event: Event, registry: &Registry) -> Vec<Event> {
     let is_known = matches!(event.event, EventKind::Assigned | EventKind::Released | EventKind::Drift);
@@ -231,4 +288,52 @@ fn completed(event: Event, registry: &Registry) -> Vec<Event> {
     // Of a guest without addresses it is nobody's business where it is.
     let is_about_addresses = matches!(event.event, EventKind::Moved | EventKind::Conflict);
     if events.is_empty() && !is_about_addresses { vec![event] } else { events }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::registry::document::parse;
+
+    fn registry() -> Registry {
+        let guest = |vmid: u32, organization: &str| -> GuestFile {
+            let last = vmid % 256;
+            let text = format!(
+                r#"{{"version":1,"vmid":{vmid},"interfaces":{{"net0":{{"mac":"02:00:00:00:00:{last:02x}","addresses":
+                    [{{"address":"203.0.113.{last}/32","pool":"a","organization":"{organization}","assigned_at":"2026-11-22T10:00:00Z"}}]}}}}}}"#
+            );
+            parse(Path::new("guest.json"), text.as_bytes()).unwrap()
+        };
+        let guests = [guest(100, "acme"), guest(101, "other"), guest(102, "acme")];
+        Registry { guests: guests.into_iter().map(|guest| (guest.vmid, guest)).collect(), ..Registry::default() }
+    }
+
+    #[test]
+    fn drift_is_told_to_those_whom_it_is_about() {
+        let registry = registry();
+        let here = |vmid: Vmid| vmid != "102".parse().unwrap();
+        let about = |text: &str| -> Vec<String> {
+            let event =
+                Event { text: Some(text.to_owned()), ..Event::new(EventKind::Drift, now(), "n1".parse().unwrap()) };
+            let events = by_guest(event, &registry, here);
+            assert!(events.iter().all(|event| event.organization.is_some()));
+            // Nothing of what was said, which may be about others.
+            assert!(events.iter().all(|event| event.text.as_deref() != Some(text)));
+            events.iter().filter_map(|event| Some(event.vmid?.to_string())).collect()
+        };
+        for (text, expected) in [
+            ("the filter is missing", vec!["100", "101"]),
+            ("missing: tap100i0 may send 203.0.113.100", vec!["100"]),
+            ("203.0.113.101 is led to a bridge", vec!["101"]),
+            ("02:00:00:00:00:65 on fwpr101p0.", vec!["101"]),
+            ("tap100i0 and tap101i0", vec!["100", "101"]),
+            ("203.0.113.0/24 is not protected", vec!["100", "101"]),
+            ("198.51.100.9 is nobody's", vec![]),
+            ("tap102i0", vec![]),
+        ] {
+            assert_eq!(about(text), expected, "{text}");
+        }
+    }
 }

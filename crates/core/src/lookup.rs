@@ -189,9 +189,12 @@ impl<'a> Lookup<'a> {
         self.registry.overlapping(address).into_iter().filter(|holding| self.is_seen(holding)).collect()
     }
 
-    /// Whether somebody whom the caller must not know of holds the address.
-    pub fn is_foreign(&self, address: Prefix) -> bool {
-        self.registry.overlapping(address).iter().any(|holding| !self.is_seen(holding))
+    /// Whether the address is not there for the caller: somebody whom he must not know of holds it, or no pool has it. The same work
+    /// for both, so that the time of a refusal does not tell them apart.
+    pub fn is_hidden(&self, address: Prefix) -> bool {
+        let is_foreign = self.registry.overlapping(address).iter().any(|holding| !self.is_seen(holding));
+        let is_nowhere = self.registry.pool_of(address).is_none_or(|(_, pool)| pool.entry(address).is_none());
+        is_foreign | is_nowhere
     }
 
     /// What is known of an address or of a prefix as it was created.
@@ -216,7 +219,8 @@ impl<'a> Lookup<'a> {
 
     fn held(&self, (vmid, interface, nic, assigned): &Holding<'_>) -> Address {
         let entry = self.entry(&assigned.pool, assigned.address);
-        let bridged = self.registry.pools.pools.get(&assigned.pool).is_some_and(|pool| pool.mode() == Mode::Bridged);
+        let pool = self.registry.pools.pools.get(&assigned.pool);
+        let bridged = pool.is_some_and(|pool| pool.mode() == Mode::Bridged);
         let whole = entry.map_or(assigned.address, |entry| entry.address);
         Address {
             address: assigned.address,
@@ -224,9 +228,12 @@ impl<'a> Lookup<'a> {
             gateway: assigned.gateway,
             pool: assigned.pool.clone(),
             state: AddressState::Assigned,
+            enforce: pool.map(Pool::enforce).unwrap_or_default(),
             monthly_cost_cents: entry.and_then(|entry| entry.monthly_cost_cents),
             mac: Some(nic.mac),
             free_at: None,
+            shared: assigned.shared.clone(),
+            via: assigned.via,
             holder: Some(AddressHolder {
                 vmid: *vmid,
                 vps_id: assigned.vps_id.clone(),
@@ -256,6 +263,15 @@ impl<'a> Lookup<'a> {
             bridge: pool.bridge,
             gateway4: pool.gateway4.map(IpAddr::V4),
             gateway6: pool.gateway6.map(IpAddr::V6),
+            gateway_mac: pool.gateway_mac,
+            enforce: pool.enforce(),
+            uplink_guard: pool.uplink_guard(),
+            allowed_macs: pool.allowed_macs.clone(),
+            probe: pool.probe(),
+            cool_down: pool.cool_down(),
+            guest_routers: pool.guest_routers,
+            nodes: pool.nodes.clone(),
+            elsewhere: pool.elsewhere(),
             totals: totals.filter_map(|(totals, family)| Some((family.key().to_owned(), totals?))).collect(),
         }
     }
@@ -392,9 +408,12 @@ fn unheld(name: &PoolName, pool: &Pool, entry: &PoolAddress, address: Prefix, st
         gateway,
         pool: name.clone(),
         state: state_of(state).unwrap_or(AddressState::Assigned),
+        enforce: pool.enforce(),
         monthly_cost_cents: entry.monthly_cost_cents,
         mac: entry.mac,
         free_at: if let State::Cooling(_, _, free_at) = state { Some(*free_at) } else { None },
+        shared: None,
+        via: None,
         holder: None,
     }
 }

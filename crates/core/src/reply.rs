@@ -4,7 +4,7 @@
 //! A reply is one line of JSON with the request's `id` and either `done` or `problem`; the request `watch` is
 //! answered by any number of lines with `event`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
@@ -12,8 +12,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::audit::Holder;
-use crate::model::{IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Problem, Timestamp, Vmid};
+use crate::model::{
+    CoolDown, GroupName, IfName, MacAddr, Moment, NicId, NodeName, PoolName, Prefix, Problem, Timestamp, Vmid,
+};
 use crate::registry::Totals;
+use crate::registry::document::{Elsewhere, Enforce, Probe, UplinkGuard};
 
 /// A line of the answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -66,6 +69,9 @@ pub struct Address {
     pub pool: PoolName,
     /// Its state.
     pub state: AddressState,
+    /// What becomes of frames that are against the rules because of its pool.
+    #[serde(default)]
+    pub enforce: Enforce,
     /// What it costs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monthly_cost_cents: Option<u64>,
@@ -75,6 +81,12 @@ pub struct Address {
     /// When its cool-down ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_at: Option<Moment>,
+    /// The group of guests that hold it in turn. `holder` is one of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<GroupName>,
+    /// Through which address the guest is reached for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<IpAddr>,
     /// The holder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<AddressHolder>,
@@ -191,6 +203,31 @@ pub struct PoolSummary {
     /// Gateway of IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway6: Option<IpAddr>,
+    /// MAC of the gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway_mac: Option<MacAddr>,
+    /// What becomes of frames that are against the rules because of it.
+    #[serde(default)]
+    pub enforce: Enforce,
+    /// What becomes of frames with a MAC that the provider does not know.
+    pub uplink_guard: UplinkGuard,
+    /// MACs that the provider knows besides.
+    #[serde(default)]
+    pub allowed_macs: BTreeSet<MacAddr>,
+    /// Whether the network is asked who has an address before it is assigned.
+    pub probe: Probe,
+    /// For how long a released address is not handed out by itself.
+    #[serde(default)]
+    pub cool_down: CoolDown,
+    /// Whether guests without addresses may be routers.
+    #[serde(default)]
+    pub guest_routers: bool,
+    /// Nodes to which the provider routes the addresses; none: every node of the cluster.
+    #[serde(default)]
+    pub nodes: BTreeSet<NodeName>,
+    /// What becomes of guests on other nodes.
+    #[serde(default)]
+    pub elsewhere: Elsewhere,
     /// How many addresses are in which state, of IPv4 (`ipv4`) and IPv6 (`ipv6`).
     pub totals: BTreeMap<String, Totals>,
 }
@@ -215,6 +252,13 @@ pub struct PoolChanged {
     /// What is worth knowing.
     #[serde(default)]
     pub notes: Vec<Problem>,
+}
+
+/// What came of the removal of a pool, in short.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PoolRemoved {
+    /// Whether there was such a pool.
+    pub changed: bool,
 }
 
 /// Who held an address, or what a guest held.

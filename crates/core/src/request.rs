@@ -551,9 +551,21 @@ pub struct Allocate {
     /// The pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolName>,
+    /// 4 or 6, if no address is named; absent: of a pool with both an IPv4 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<Family>,
     /// The NIC; absent: the one with `mac`, else the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<NicId>,
+    /// Through which address the guest is reached for the prefix that is named: one of its own, or one of the prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<IpAddr>,
+    /// The group of guests that hold the address in turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<GroupName>,
+    /// Give the NIC the MAC that the provider bound to the address.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub set_mac: bool,
     /// Whether a guest may be found by `mac` alone, and gets `vps_id` for a name.
     #[serde(default)]
     pub by_mac: bool,
@@ -568,7 +580,7 @@ pub struct Allocate {
 pub struct Deallocate {
     /// The address.
     pub address: Prefix,
-    /// The guest that it is taken from; absent: whoever holds it.
+    /// The guest that it is taken from; absent: whoever holds it alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vps_id: Option<String>,
     /// What the caller takes for the MAC; checked.
@@ -600,6 +612,24 @@ pub struct CreateAddress {
     /// An uplink: without `pool`, the only pool whose bridge has it is meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplink: Option<IfName>,
+    /// What is known of it and shall be no longer.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub clear: BTreeSet<Property>,
+    /// Whether it is added even if guests lose something by that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub yes: bool,
+}
+
+/// What may be known of an address of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Property {
+    /// The MAC that the provider bound to it.
+    MacAddress,
+    /// Its gateway, if it is not the pool's.
+    Gateway,
+    /// What it costs.
+    MonthlyCostCents,
 }
 
 /// An address that leaves its pool.

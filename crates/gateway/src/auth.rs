@@ -409,7 +409,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(counts, [4, 6, 16]);
+        assert_eq!(counts, [4, 6, 17]);
         assert!(LOOKS.iter().all(|method| CALLS.iter().any(|call| call.service == GATEWAY && call.method == *method)));
     }
 

@@ -58,8 +58,8 @@ mod tests {
     #[test]
     fn the_table_has_every_call_and_its_fields() {
         assert_eq!(CALLS.iter().filter(|call| call.service == GATEWAY).count(), 6);
-        assert_eq!(CALLS.iter().filter(|call| call.service == SUPERADMIN).count(), 10);
-        assert_eq!(CALLS.len(), 16);
+        assert_eq!(CALLS.iter().filter(|call| call.service == SUPERADMIN).count(), 11);
+        assert_eq!(CALLS.len(), 17);
         let call = Call::of_path("/pve_public_ip.v1.VPSGatewayService/AllocatePublicIP").unwrap();
         assert!(call.fields.contains(&("mac_address", "macAddress")), "{call:?}");
         for path in ["", "/", "AllocatePublicIP", "/pve_public_ip.v1.VPSGatewayService/allocatePublicIP", "/a/b/c"] {

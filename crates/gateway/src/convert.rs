@@ -1,6 +1,7 @@
 //! Messages of the contract become requests of the root part, and its replies messages. A bad field is told by its name, its
 //! value and an example.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
@@ -9,8 +10,9 @@ use std::time::Duration;
 use pve_public_ip_core::audit::Holder;
 use pve_public_ip_core::code;
 use pve_public_ip_core::model::text::escaped;
-use pve_public_ip_core::model::{CoolDown, Family, IfName, Moment, Prefix, Problem, Subject};
-use pve_public_ip_core::registry::document::{Profile, UplinkGuard};
+use pve_public_ip_core::model::{CoolDown, Family, IfName, MacAddr, Moment, NodeName, Prefix, Problem, Subject};
+use pve_public_ip_core::registry::document::Profile;
+use pve_public_ip_core::registry::layout::Layout;
 use pve_public_ip_core::registry::{Edit, Totals};
 use pve_public_ip_core::reply;
 use pve_public_ip_core::request::{self, Request};
@@ -31,6 +33,7 @@ const GATEWAY: &str = "203.0.113.1 or fe80::1";
 const MAC: &str = "02:00:00:aa:bb:01";
 const POOL: &str = "ovh-rbx";
 const TIME: &str = "2026-11-30T12:00:00Z";
+const GROUP: &str = "web";
 const GUEST: &str = "101, or the name of a guest";
 
 /// What is wrong with a field, and what were right.
@@ -129,6 +132,52 @@ fn word<T: DeserializeOwned>(field: &str, text: &str, example: &str) -> Result<T
     serde_json::from_value(Value::String(text)).map_err(|error| bad(field, error, example))
 }
 
+/// The same, if it is given.
+fn maybe_word<T: DeserializeOwned>(field: &str, text: &str, example: &str) -> Result<Option<T>, Problem> {
+    if text.is_empty() { Ok(None) } else { word(field, text, example).map(Some) }
+}
+
+/// The same of a field that may be absent, and says something if it is not.
+fn given<T: DeserializeOwned>(text: Option<&str>, field: &str, example: &str) -> Result<Option<T>, Problem> {
+    text.map(|text| word(field, text, example)).transpose()
+}
+
+fn macs(field: &str, texts: &[String]) -> Result<BTreeSet<MacAddr>, Problem> {
+    texts.iter().map(|text| required(field, text, MAC)).collect()
+}
+
+fn nodes(texts: &[String]) -> Result<BTreeSet<NodeName>, Problem> {
+    texts.iter().map(|text| required("nodes", text, "pve1")).collect()
+}
+
+/// 4 or 6; `None`: it is not said.
+fn family(number: u32) -> Result<Option<Family>, Problem> {
+    match number {
+        0 => Ok(None),
+        4 => Ok(Some(Family::V4)),
+        6 => Ok(Some(Family::V6)),
+        _ => Err(bad("family", format!("{number} is no version of IP"), "4 or 6")),
+    }
+}
+
+fn cool_down(seconds: Option<i64>) -> Result<Option<CoolDown>, Problem> {
+    let time = |seconds: i64| {
+        let time = u64::try_from(seconds).ok().filter(|_| seconds <= COOL_DOWN_LIMIT);
+        let time = time.ok_or_else(|| bad("cool_down", format!("{seconds} s is out of range"), "3600; 0: off"));
+        time.map(|time| CoolDown(Duration::from_secs(time)))
+    };
+    seconds.map(time).transpose()
+}
+
+/// A layout of the caller's own.
+fn layout(text: &str) -> Result<Option<Layout>, Problem> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let example = "the content of a file that describes a profile: docs/providers.md";
+    serde_json::from_str(text).map(Some).map_err(|error| bad("layout", error, example))
+}
+
 /// Of `AllocatePublicIP`.
 pub fn allocate(message: &proto::AllocatePublicIPRequest) -> Result<Request, Problem> {
     Ok(Request::Allocate(request::Allocate {
@@ -139,7 +188,11 @@ pub fn allocate(message: &proto::AllocatePublicIPRequest) -> Result<Request, Pro
         gateway: address("gateway", message.gateway.as_deref())?,
         prefix_length: netmask("netmask", message.netmask.as_deref())?,
         pool: maybe("pool", message.pool.as_deref(), POOL)?,
+        family: family(message.family)?,
         interface: None,
+        via: address("via", Some(&message.via))?,
+        shared: value("shared_group", &message.shared_group, GROUP)?,
+        set_mac: message.set_mac,
         by_mac: true,
         live: false,
     }))
@@ -191,6 +244,8 @@ pub fn create(message: &proto::CreateVPSPublicIPRequest, uplink: Option<IfName>)
         pool: maybe("pool", message.pool.as_deref(), POOL)?,
         mac: maybe("mac_address", message.mac_address.as_deref(), MAC)?,
         uplink,
+        clear: message.clear.iter().map(|name| word("clear", name, "mac_address")).collect::<Result<_, _>>()?,
+        yes: message.accept_losses,
     }))
 }
 
@@ -201,6 +256,9 @@ pub fn assign(message: &proto::AssignVPSPublicIPRequest) -> Result<Request, Prob
         organization: organization(&message.organization_id)?,
         address: Some(required("ip_id", &message.ip_id, ADDRESS)?),
         interface: value("interface", &message.interface, "net0")?,
+        via: address("via", Some(&message.via))?,
+        shared: value("shared_group", &message.shared_group, GROUP)?,
+        set_mac: message.set_mac,
         live: message.live,
         ..request::Allocate::default()
     }))
@@ -209,7 +267,7 @@ pub fn assign(message: &proto::AssignVPSPublicIPRequest) -> Result<Request, Prob
 /// Of `UnassignVPSPublicIP`.
 pub fn unassign(message: &proto::UnassignVPSPublicIPRequest) -> Result<Request, Problem> {
     let address = required("ip_id", &message.ip_id, ADDRESS)?;
-    Ok(Request::Deallocate(request::Deallocate { address, vps_id: None, mac: None }))
+    Ok(Request::Deallocate(request::Deallocate { address, vps_id: guest(&message.vps_id)?, mac: None }))
 }
 
 /// Of `DeleteVPSPublicIP`.
@@ -257,25 +315,30 @@ pub fn history(message: &proto::GetVPSPublicIPHistoryRequest) -> Result<Request,
 
 /// Of `CreatePool`.
 pub fn create_pool(message: &proto::CreatePoolRequest) -> Result<Request, Problem> {
-    let profile: Profile = word("profile", &message.profile, "ovh-bridged; docs/providers.md has them all")?;
+    let layout = layout(&message.layout)?;
+    let profile = match (&layout, message.profile.as_str()) {
+        (Some(_), "" | "custom") => Profile::Custom,
+        (Some(_), _) => return Err(bad("profile, layout", "both are given", "one of them: ovh-bridged, or a layout")),
+        (None, name) => word("profile", name, "ovh-bridged; docs/providers.md has them all")?,
+    };
     let addresses = message.addresses.iter().map(|text| required("addresses", text, ADDRESS));
     Ok(Request::CreatePool(request::CreatePool {
         pool: required("name", &message.name, POOL)?,
         profile,
-        layout: None,
+        layout,
         bridge: value("bridge", &message.bridge, "vmbr0")?,
         gateway4: value("gateway4", &message.gateway4, "203.0.113.1")?,
         gateway6: value("gateway6", &message.gateway6, "fe80::1")?,
         gateway_mac: value("gateway_mac", &message.gateway_mac, MAC)?,
-        guest_routers: false,
-        uplink_guard: None,
-        allowed_macs: std::collections::BTreeSet::new(),
-        probe: None,
-        cool_down: None,
-        enforce: None,
-        nodes: std::collections::BTreeSet::new(),
-        elsewhere: None,
-        yes: false,
+        guest_routers: message.guest_routers,
+        uplink_guard: maybe_word("uplink_guard", &message.uplink_guard, "enforce, report or off")?,
+        allowed_macs: macs("allowed_macs", &message.allowed_macs)?,
+        probe: maybe_word("probe", &message.probe, "assign or never")?,
+        cool_down: cool_down(message.cool_down)?,
+        enforce: maybe_word("enforce", &message.enforce, "on, watch or off")?,
+        nodes: nodes(&message.nodes)?,
+        elsewhere: maybe_word("elsewhere", &message.elsewhere, "refuse or warn")?,
+        yes: message.accept_losses,
         addresses: addresses.collect::<Result<_, _>>()?,
     }))
 }
@@ -283,31 +346,35 @@ pub fn create_pool(message: &proto::CreatePoolRequest) -> Result<Request, Proble
 /// Of `SetPool`.
 pub fn set_pool(message: &proto::SetPoolRequest) -> Result<Request, Problem> {
     let bridge = message.bridge.as_deref().map(|text| required("bridge", text, "vmbr0")).transpose()?;
-    let guard = message.uplink_guard.as_deref();
-    let uplink_guard: Option<UplinkGuard> = guard.map(|text| word("uplink_guard", text, "enforce")).transpose()?;
-    let cool_down = message.cool_down.map(|seconds| {
-        let time = u64::try_from(seconds).ok().filter(|_| seconds <= COOL_DOWN_LIMIT);
-        let time = time.ok_or_else(|| bad("cool_down", format!("{seconds} s is out of range"), "3600; 0: off"));
-        time.map(|time| CoolDown(Duration::from_secs(time)))
-    });
     Ok(Request::SetPool(request::SetPool {
         pool: required("name", &message.name, POOL)?,
         bridge,
         gateway4: edit("gateway4", message.gateway4.as_deref(), "203.0.113.1")?,
         gateway6: edit("gateway6", message.gateway6.as_deref(), "fe80::1")?,
         gateway_mac: edit("gateway_mac", message.gateway_mac.as_deref(), MAC)?,
-        guest_routers: None,
-        uplink_guard,
-        allow_macs: std::collections::BTreeSet::new(),
-        forbid_macs: std::collections::BTreeSet::new(),
-        probe: None,
-        cool_down: cool_down.transpose()?,
-        enforce: None,
-        nodes: Edit::Keep,
-        elsewhere: None,
-        allow_present: false,
-        yes: false,
+        guest_routers: message.guest_routers,
+        uplink_guard: given(message.uplink_guard.as_deref(), "uplink_guard", "enforce, report or off")?,
+        allow_macs: macs("allow_macs", &message.allow_macs)?,
+        forbid_macs: macs("forbid_macs", &message.forbid_macs)?,
+        probe: given(message.probe.as_deref(), "probe", "assign or never")?,
+        cool_down: cool_down(message.cool_down)?,
+        enforce: given(message.enforce.as_deref(), "enforce", "on, watch or off")?,
+        nodes: match (message.on_every_node, nodes(&message.nodes)?) {
+            (true, nodes) if nodes.is_empty() => Edit::Erase,
+            (true, _) => return Err(bad("nodes, on_every_node", "both are given", "one of them: pve1")),
+            (false, nodes) if nodes.is_empty() => Edit::Keep,
+            (false, nodes) => Edit::Set(nodes),
+        },
+        elsewhere: given(message.elsewhere.as_deref(), "elsewhere", "refuse or warn")?,
+        allow_present: message.allow_present,
+        yes: message.accept_losses,
     }))
+}
+
+/// Of `DeletePool`.
+pub fn delete_pool(message: &proto::DeletePoolRequest) -> Result<Request, Problem> {
+    let pool = required("name", &message.name, POOL)?;
+    Ok(Request::RemoveFromPool(request::RemoveFromPool { pool, addresses: Vec::new() }))
 }
 
 /// Of `VerifySecurity`.
@@ -351,8 +418,20 @@ fn mask(address: &reply::Address) -> String {
 /// As a message.
 pub fn public_ip(address: reply::Address) -> proto::PublicIP {
     let netmask = mask(&address);
-    let reply::Address { address, prefix_length, gateway, pool, state, monthly_cost_cents, mac, free_at, holder } =
-        address;
+    let reply::Address {
+        address,
+        prefix_length,
+        gateway,
+        pool,
+        state,
+        enforce,
+        monthly_cost_cents,
+        mac,
+        free_at,
+        shared,
+        via,
+        holder,
+    } = address;
     let state = match state {
         reply::AddressState::Free => proto::AddressState::ADDRESS_STATE_FREE,
         reply::AddressState::Assigned => proto::AddressState::ADDRESS_STATE_ASSIGNED,
@@ -370,6 +449,9 @@ pub fn public_ip(address: reply::Address) -> proto::PublicIP {
         monthly_cost_cents: monthly_cost_cents.map_or(0, |cents| i64::try_from(cents).unwrap_or(i64::MAX)),
         mac_address: shown(mac),
         free_at: time(free_at),
+        enforce: enforce.as_str().to_owned(),
+        shared_group: shown(shared),
+        via: shown(via),
         ..Default::default()
     };
     if let Some(holder) = holder {
@@ -553,6 +635,15 @@ fn pool(pool: reply::PoolSummary) -> proto::PoolSummary {
         reserved: totals.reserved.to_string(),
         gateway4: shown(pool.gateway4),
         gateway6: shown(pool.gateway6),
+        enforce: pool.enforce.as_str().to_owned(),
+        uplink_guard: pool.uplink_guard.as_str().to_owned(),
+        allowed_macs: pool.allowed_macs.iter().map(ToString::to_string).collect(),
+        probe: pool.probe.as_str().to_owned(),
+        cool_down: i64::try_from(pool.cool_down.0.as_secs()).unwrap_or(i64::MAX),
+        guest_routers: pool.guest_routers,
+        gateway_mac: shown(pool.gateway_mac),
+        nodes: pool.nodes.iter().map(ToString::to_string).collect(),
+        elsewhere: pool.elsewhere.as_str().to_owned(),
         ..Default::default()
     }
 }
@@ -585,6 +676,11 @@ pub fn pool_set(changed: reply::PoolChanged, now: Option<reply::PoolSummary>) ->
         notes: notes_of(changed),
         ..Default::default()
     }
+}
+
+/// For `DeletePool`.
+pub fn pool_deleted(removed: &reply::PoolRemoved) -> proto::DeletePoolResponse {
+    proto::DeletePoolResponse { changed: removed.changed, ..Default::default() }
 }
 
 /// For `GetGatewayInfo`.

@@ -8,6 +8,7 @@
 //! | [`status`] | how a problem is told to a caller |
 //! | [`auth`] | keys: who calls, and what he may |
 //! | [`convert`] | messages of the contract become requests of the root part, and its replies messages |
+//! | [`explained`] | what the library refuses by itself becomes a problem |
 //! | [`metrics`] | numbers for Prometheus |
 //! | [`log`] | lines for the journal |
 //! | [`supervisor`] | what is said to systemd |
@@ -19,13 +20,14 @@
 //! | [`stall`] | a connection whose peer does not read |
 //! | [`server`] | HTTP: limits, who may call, the pages for monitoring, the graceful end |
 //!
-//! A room uses only rooms above it in this table. The first six do no input or output.
+//! A room uses only rooms above it in this table. The first seven do no input or output.
 
 pub mod auth;
 pub mod backend;
 pub mod config;
 pub mod contract;
 pub mod convert;
+pub mod explained;
 pub mod keys;
 pub mod log;
 pub mod metrics;

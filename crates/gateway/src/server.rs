@@ -42,6 +42,7 @@ use crate::auth::{self, Attempts, Keyring, Refusal};
 use crate::backend::{Backend, busy};
 use crate::config::{Config, Secrets, Surroundings, TlsFiles};
 use crate::contract::{self, Call};
+use crate::explained::{self, explained};
 use crate::keys;
 use crate::log::{Level, line};
 use crate::metrics::Metrics;
@@ -725,11 +726,21 @@ async fn other(app: &Arc<App>, peer: SocketAddr, request: Request<Incoming>) -> 
             }
             page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
         }
-        // The library answers what is neither with 404, in the words of the protocol that was spoken.
-        _ => match app.open.clone().call(request).await {
+        // Health and reflection talk on, and have no problems.
+        _ if path.starts_with("/grpc.") => match app.open.clone().call(request).await {
             Ok(response) => response.map(BodyExt::boxed_unsync),
             Err(never) => match never {},
         },
+        // The library answers with 404, in the words of the protocol that was spoken.
+        _ => {
+            let (parts, mut body) = request.into_parts();
+            part(app, &parts, &mut body).await;
+            let asked = parts.headers.clone();
+            match app.calls.clone().call(Request::from_parts(parts, Full::new(Bytes::new()))).await {
+                Ok(response) => explained(&asked, None, response.map(BodyExt::boxed_unsync)).await,
+                Err(never) => match never {},
+            }
+        }
     }
 }
 
@@ -785,6 +796,9 @@ async fn called(
             return refuse(error, &parts, part(app, &parts, &mut body).await);
         }
     };
+    if let Err(error) = explained::check_time(&parts.headers) {
+        return refuse(error, &parts, part(app, &parts, &mut body).await);
+    }
     if is_full {
         return refuse(status::error(busy("requests")), &parts, part(app, &parts, &mut body).await);
     }
@@ -796,16 +810,18 @@ async fn called(
     // Who was let in is known; what he proved it with is nobody's business further on.
     parts.headers.remove(auth::HEADER);
     parts.headers.remove(header::AUTHORIZATION);
+    let asked = parts.headers.clone();
     match app.calls.clone().call(Request::from_parts(parts, Full::new(bytes))).await {
-        Ok(response) => response.map(BodyExt::boxed_unsync),
+        Ok(response) => explained(&asked, Some(call), response.map(BodyExt::boxed_unsync)).await,
         Err(never) => match never {},
     }
 }
 
 /// Reads what nobody will answer; whether that was all of it.
 async fn part(app: &App, parts: &Parts, body: &mut Incoming) -> bool {
-    // Whoever waits to be told to send has not begun. A stream of HTTP/2 ends without its connection.
-    let is_left = parts.version >= Version::HTTP_2 || parts.headers.contains_key(header::EXPECT);
+    // Whoever waits to be told to send has not begun. By HTTP/2 it is read, too: clients such as curl 7.88 lose an answer that
+    // comes before they have sent all.
+    let is_left = parts.headers.contains_key(header::EXPECT);
     let place = app.partings.try_acquire().ok().filter(|_| !is_left);
     let Some(_place) = place else { return body.is_end_stream() };
     let mut left = PARTING_SIZE;

@@ -382,6 +382,16 @@ impl proto::SuperadminService for Service {
         self.pool_call(&ctx, message.dry_run, convert::set_pool(&message), convert::pool_set).await
     }
 
+    async fn delete_pool(
+        &self,
+        ctx: RequestContext,
+        request: ServiceRequest<'_, proto::DeletePoolRequest>,
+    ) -> ServiceResult<proto::DeletePoolResponse> {
+        let message = request.to_owned_message();
+        let answer = |removed: reply::PoolRemoved| convert::pool_deleted(&removed);
+        self.call(&ctx, message.dry_run, convert::delete_pool(&message), answer).await
+    }
+
     async fn list_pools(
         &self,
         ctx: RequestContext,

@@ -9,7 +9,7 @@ use pve_public_ip_core::model::{Code, Problem};
 use crate::contract;
 
 /// The full name of [`contract::Problem`].
-const DETAIL: &str = "pve_public_ip.v1.Problem";
+pub(crate) const DETAIL: &str = "pve_public_ip.v1.Problem";
 
 /// Each code of a problem, under the one that Connect and gRPC have for it.
 const TABLE: &[(ErrorCode, &[&str])] = &[

@@ -368,7 +368,8 @@ fn the_guide_shows_what_is_answered() {
             r#"{"name": "ovh-rbx", "profile": "ovh-bridged", "bridge": "vmbr0", "addresses": ["203.0.113.0/24"]}"#,
             None,
         ),
-        ("SetPool", r#"{"name": "ovh-rbx", "cool_down": 7200}"#, None),
+        ("SetPool", r#"{"name": "ovh-rbx", "cool_down": 7200, "enforce": "watch"}"#, None),
+        ("DeletePool", r#"{"name": "ovh-old"}"#, None),
         ("ListPools", "{}", None),
         ("VerifySecurity", r#"{"vps_id": "101"}"#, None),
     ] {

@@ -99,7 +99,10 @@ fn address(text: &str, holder: Option<&str>) -> Value {
 
 fn pool() -> Value {
     let totals = json!({ "size": 254, "assigned": 1, "free": 250, "cooling": 1, "reserved": 2 });
-    json!({ "name": "ovh-rbx", "profile": "ovh-bridged", "bridge": "vmbr0", "totals": { "ipv4": totals } })
+    json!({
+        "name": "ovh-rbx", "profile": "ovh-bridged", "bridge": "vmbr0", "totals": { "ipv4": totals }, "enforce": "watch",
+        "uplink_guard": "enforce", "probe": "never", "cool_down": "1h"
+    })
 }
 
 fn serve(stream: UnixStream, known: &Mutex<Known>) -> std::io::Result<()> {
@@ -199,6 +202,9 @@ fn answer(op: &str, request: &Value, known: &mut Known) -> Value {
         }
         "list-pools" => json!({ "pools": [pool()] }),
         "create-pool" | "set-pool" => json!({ "changed": true, "pool": "ovh-rbx", "notes": [], "steps": ["a line"] }),
+        "remove-from-pool" => {
+            json!({ "pool": "ovh-rbx", "changed": true, "existed": true, "removed": [], "absent": [] })
+        }
         "history" => json!({ "holdings": [{
             "address": "203.0.113.10", "vmid": 101, "interface": "net0", "mac": null, "pool": "ovh-rbx",
             "organization": null, "from": "2026-11-30T12:00:00Z", "until": null, "until_at_latest": false
