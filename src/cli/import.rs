@@ -1,20 +1,25 @@
 //! `import`: assignments of many guests, from a file.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
 use super::advice;
+use super::arguments::ProfileOrFile;
 use super::output::{Output, told};
+use super::pools::read_profile;
 use super::table::table;
 use crate::code;
 use crate::host::files;
 use crate::model::text::escaped;
-use crate::model::{NodeName, PoolName, Subject};
-use crate::ops::{self, Done, Given, Held, Imported, Registered};
+use crate::model::{IfName, NodeName, PoolName, Subject};
+use crate::ops::{self, Done, Given, Held, Imported, Registered, Selection};
 use crate::plan::present::Found;
 use crate::reconcile::Node;
 use crate::registry::wishes::read_wishes;
+use crate::request::CreatePool;
 
 /// A line each for a hundred thousand addresses.
 const LIMIT: usize = 32 << 20;
@@ -36,14 +41,46 @@ pub(super) fn import(node: &Node, path: &Path, hookscript: bool, dry_run: bool) 
     Ok(shown(&done, Vec::new(), dry_run))
 }
 
+/// How long ports may be watched: a day.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
+/// A time such as `10m`.
+pub(super) fn watch_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|_| format!("`{text}` is not a time such as 30s, 10m or 1h"))?;
+    let fits = !time.is_zero() && time <= LONGEST;
+    if fits { Ok(time) } else { Err("ports are watched for at least a moment and at most 1day".to_owned()) }
+}
+
+/// What is asked for.
+pub(super) fn selection(
+    pool: Option<PoolName>,
+    profile: Option<ProfileOrFile>,
+    bridge: Option<IfName>,
+    node: Option<NodeName>,
+    watch: Option<Duration>,
+) -> anyhow::Result<Selection> {
+    let create = match (&pool, profile) {
+        (Some(name), Some(profile)) => {
+            let (profile, layout) = read_profile(name, profile)?;
+            Some(CreatePool { layout, bridge, ..CreatePool::of(name.clone(), profile) })
+        }
+        (None, _) | (_, None) => None,
+    };
+    Ok(Selection { pool, create, node, watch })
+}
+
 /// What guests use now.
 pub(super) fn import_present(
     node: &Node,
-    (pool, only): (Option<&PoolName>, Option<&NodeName>),
+    selection: Selection,
     hookscript: bool,
     dry_run: bool,
 ) -> anyhow::Result<Output> {
-    let done = ops::import_present(node, pool, only, hookscript, dry_run)?;
+    if let Some(time) = selection.watch {
+        log::info!("watching what the ports of {} send for {}", node.name, humantime::format_duration(time));
+    }
+    let is_shown_only = selection.pool.is_none();
+    let done = ops::import_present(node, selection, hookscript, dry_run)?;
     let row = |one: &Found| {
         let Found { vmid, interface, node, mac, bridge, address, seen, contradiction } = one;
         let bridge = bridge.map(|bridge| bridge.to_string()).unwrap_or_default();
@@ -60,9 +97,21 @@ pub(super) fn import_present(
         let headers = ["vmid", "NIC", "node", "bridge", "MAC", "uses", "seen in", "but"];
         lines.push(table(&headers, &rows).trim_end().to_owned());
     }
-    if pool.is_none() {
-        lines.push("to assign them, create a pool that has them, and run `import` again with --pool NAME".to_owned());
+    if is_shown_only {
+        let free = done.answer.found.iter().filter(|one| one.contradiction.is_none());
+        let bridges: BTreeSet<IfName> = free.filter_map(|one| one.bridge).collect();
+        lines.extend(bridges.iter().map(|bridge| {
+            format!(
+                "to assign those on {bridge}: `pve-public-ip import --pool NAME --profile PROFILE --bridge {bridge}`, which makes \
+                 the pool"
+            )
+        }));
         return Ok(Output::of(&done, &lines, &[]));
+    }
+    if let Some(pool) = &done.answer.created {
+        let verb = if dry_run { "would be created" } else { "created" };
+        lines.push(format!("pool {pool} {verb} on watch: what is against its rules is counted, and passes"));
+        lines.extend(done.answer.assumptions.iter().cloned());
     }
     Ok(shown(&done, lines, dry_run))
 }

@@ -38,6 +38,7 @@ mod who;
 mod whose;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use arguments::*;
 use clap::{Args, Parser, Subcommand};
@@ -47,7 +48,7 @@ pub use usage::{format_asked_for, usage, with_help_of_problems};
 
 use crate::audit::Author;
 use crate::model::Problem;
-use crate::model::{NodeName, PoolName};
+use crate::model::{IfName, NodeName, PoolName};
 use crate::ops::{self, advice};
 use crate::paths::Paths;
 use crate::reconcile::Node;
@@ -126,9 +127,11 @@ pub enum Command {
     Assign(Assign),
     /// Assign addresses to many guests, from a CSV or JSON file or from what they use now: all in one step, or none
     ///
-    /// Without a file the command lists the public addresses that guests of all nodes use, by their configurations and by
-    /// this node's neighbour table, and the contradictions between them. With --pool it assigns those of the pool to the
-    /// guests that use them. The configuration inside the guests stays as it is, and no guest is interrupted.
+    /// Without a file the command lists the public addresses that guests of all nodes use: by their configurations, their
+    /// network documents, the firewall's sets, this node's neighbour table, its static routes and its other packet filters,
+    /// with --watch also by what the ports of this node send. It says what contradicts each of them. With --pool it assigns
+    /// those of the pool to the guests that use them, and with --profile it makes that pool. The configuration inside the
+    /// guests stays as it is, and no guest is interrupted.
     ///
     /// The first line of a CSV file names its columns: `vmid`, `address`, and optionally `interface` (net0) and
     /// `organization`. An address that the guest already holds is no change. The command does not probe the network for
@@ -139,6 +142,15 @@ pub enum Command {
         /// Assign the addresses of this pool to the guests that use them
         #[arg(long, conflicts_with = "file")]
         pool: Option<PoolName>,
+        /// Make this pool of what is found, with this profile (see `pool create`). It starts on watch
+        #[arg(long, requires = "pool", value_parser = ProfileParser)]
+        profile: Option<ProfileOrFile>,
+        /// Bridge of the new pool [default: the one on which the addresses are used]
+        #[arg(long, requires = "profile")]
+        bridge: Option<IfName>,
+        /// First watch for so long what the ports of this node's bridges send, such as 10m. Every frame passes as before
+        #[arg(long, value_name = "TIME", value_parser = import::watch_time, conflicts_with = "file")]
+        watch: Option<Duration>,
         /// Only guests of this node [default: all nodes]
         #[arg(long, conflicts_with = "file")]
         node: Option<NodeName>,
@@ -413,9 +425,9 @@ impl Cli {
                     Command::Import { file: Some(file), no_hookscript, .. } => {
                         import::import(&node, &file, !no_hookscript, global.dry_run)
                     }
-                    Command::Import { pool, node: only, no_hookscript, .. } => {
-                        let whose = (pool.as_ref(), only.as_ref());
-                        import::import_present(&node, whose, !no_hookscript, global.dry_run)
+                    Command::Import { pool, profile, bridge, watch, node: only, no_hookscript, .. } => {
+                        let selection = import::selection(pool, profile, bridge, only, watch)?;
+                        import::import_present(&node, selection, !no_hookscript, global.dry_run)
                     }
                     Command::Release(command) => assignments::release(&node, &command, global.dry_run),
                     Command::Set(command) => interface::set(&node, command, global.dry_run),

@@ -43,13 +43,7 @@ pub(super) fn run(node: &Node, command: PoolCommand, dry_run: bool) -> anyhow::R
 
 fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Output> {
     let name = command.name;
-    let (profile, layout) = match command.profile {
-        ProfileOrFile::Profile(profile) => (profile, None),
-        ProfileOrFile::File(path) => {
-            let layout = read_layout(&path).with_context(|| format!("cannot create pool `{name}`"))?;
-            (Profile::Custom, Some(layout))
-        }
-    };
+    let (profile, layout) = read_profile(&name, command.profile)?;
     let request = request::CreatePool {
         pool: name,
         profile,
@@ -82,6 +76,17 @@ fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Out
 }
 
 /// A file of the caller's, wherever it is.
+/// The profile of a pool that is to be made, and the layout if it is in a file.
+pub(super) fn read_profile(name: &PoolName, profile: ProfileOrFile) -> anyhow::Result<(Profile, Option<Layout>)> {
+    match profile {
+        ProfileOrFile::Profile(profile) => Ok((profile, None)),
+        ProfileOrFile::File(path) => {
+            let layout = read_layout(&path).with_context(|| format!("cannot create pool `{name}`"))?;
+            Ok((Profile::Custom, Some(layout)))
+        }
+    }
+}
+
 fn read_layout(path: &Path) -> anyhow::Result<Layout> {
     let bytes = files::read_limited(path, MAX_FILE_SIZE)
         .with_context(|| format!("cannot read the profile `{}`", path.display()))?;

@@ -115,13 +115,16 @@ impl Firewall {
     }
 
     /// Single addresses that guests may use by their sets `ipfilter-netN`.
-    pub fn allowed(&self) -> Vec<(Vmid, IpNet)> {
+    pub fn allowed(&self) -> Vec<(Vmid, NicId, IpNet)> {
         let of = |(vmid, file): (&Vmid, &FirewallFile)| {
-            let sets = file.sets.iter().filter(|(name, _)| name.starts_with("ipfilter-net"));
-            let members = sets.flat_map(|(_, members)| members).filter(|member| !member.starts_with('!'));
-            let nets = members.filter_map(|member| self.resolve(file, member));
-            let single = nets.filter(|net| net.prefix_len() == net.max_prefix_len());
-            single.map(|net| (*vmid, net)).collect::<Vec<_>>()
+            let sets =
+                file.sets.iter().filter_map(|(name, set)| Some((name.strip_prefix("ipfilter-")?.parse().ok()?, set)));
+            let members = sets.flat_map(|(nic, members): (NicId, _)| members.iter().map(move |member| (nic, member)));
+            let nets = members
+                .filter(|(_, member)| !member.starts_with('!'))
+                .filter_map(|(nic, member)| Some((nic, self.resolve(file, member)?)));
+            let single = nets.filter(|(_, net)| net.prefix_len() == net.max_prefix_len());
+            single.map(|(nic, net)| (*vmid, nic, net)).collect::<Vec<_>>()
         };
         self.guests.iter().flat_map(of).collect()
     }
@@ -198,7 +201,7 @@ mod tests {
             guests: BTreeMap::from([(vmid, FirewallFile::parse(text))]),
             ..Firewall::default()
         };
-        let allowed: Vec<String> = firewall.allowed().iter().map(|(_, net)| net.addr().to_string()).collect();
+        let allowed: Vec<String> = firewall.allowed().iter().map(|(.., net)| net.addr().to_string()).collect();
         assert_eq!(allowed, ["203.0.113.10", "2001:db8::1"]);
     }
 

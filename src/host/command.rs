@@ -278,6 +278,43 @@ pub fn feed(program: &Path, args: &[&str], input: &[u8], limit: Duration) -> Res
     Err(CommandError::Failed { program: shown(), status, stderr })
 }
 
+/// What is done at the end of this value or of this process, however it ends.
+///
+/// The program has its input, and waits for the end of it: the kernel closes the pipe of a process that is killed, too. It is in
+/// a process group of its own, so that a key pressed at the terminal does not end it.
+#[derive(Debug)]
+pub struct LastAct {
+    child: Child,
+    input: Option<std::process::ChildStdin>,
+}
+
+/// Has a program that reads its whole input before it acts do so at the end.
+pub fn at_the_end(program: &str, args: &[&str], input: &[u8]) -> Result<LastAct, CommandError> {
+    let shown = || command_line(std::iter::once(program).chain(args.iter().copied()));
+    let start = |source| CommandError::Start { program: shown(), source };
+    let mut child = new(program)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .map_err(start)?;
+    let mut stdin = child.stdin.take();
+    if let Some(stdin) = &mut stdin {
+        stdin.write_all(input).map_err(start)?;
+    }
+    Ok(LastAct { child, input: stdin })
+}
+
+impl Drop for LastAct {
+    fn drop(&mut self) {
+        self.input = None;
+        // One that hangs does it later: it has all that it needs.
+        let _ = wait_until(&mut self.child, Instant::now() + PROGRAM_LIMIT);
+    }
+}
+
 /// In the environment of a process whose parent sees to its end.
 const SUPERVISED: &str = "PVE_PUBLIC_IP_SUPERVISED";
 

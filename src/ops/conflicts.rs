@@ -13,7 +13,7 @@ use crate::doctor::firewall::{Firewall, FirewallFile};
 use crate::guest::GuestError;
 use crate::host::files;
 use crate::links::Links;
-use crate::model::{Problem, Subject, Vmid};
+use crate::model::{NicId, Problem, Subject, Vmid};
 use crate::plan::Located;
 use crate::reconcile::Node;
 use crate::registry::Registry;
@@ -92,7 +92,10 @@ pub(crate) fn all(node: &Node, registry: Registry, known: &BTreeMap<Vmid, Locate
     let files = Files {
         own: links.addresses().collect(),
         allocations: given_by_sdn(node),
-        allowed: allowed(node, &guests),
+        allowed: allowed(node, |vmid| guests.contains_key(&vmid))
+            .into_iter()
+            .map(|(vmid, _, net)| (vmid, net))
+            .collect(),
         registry,
         guests,
     };
@@ -130,7 +133,7 @@ pub(crate) fn blocking(node: &Node, registry: &Registry) -> Vec<Conflict> {
     conflicts
 }
 
-fn given_by_sdn(node: &Node) -> Vec<crate::conflict::Allocation> {
+pub(super) fn given_by_sdn(node: &Node) -> Vec<crate::conflict::Allocation> {
     let mut states = node.paths.sdn_allocations().into_iter();
     // After the upgrade that moved it the old one may still lie there.
     let found = states.find_map(|path| files::read_limited(&path, FILE_LIMIT).ok());
@@ -138,15 +141,14 @@ fn given_by_sdn(node: &Node) -> Vec<crate::conflict::Allocation> {
 }
 
 /// What the firewall's sets let guests use.
-fn allowed(node: &Node, guests: &BTreeMap<Vmid, crate::guest::GuestConfig>) -> Vec<(Vmid, ipnet::IpNet)> {
+pub(super) fn allowed(node: &Node, is_guest: impl Fn(Vmid) -> bool) -> Vec<(Vmid, NicId, ipnet::IpNet)> {
     let directory = node.paths.firewall();
     let read = |name: &str| {
         let bytes = files::read_limited(&directory.join(name), FILE_LIMIT).ok()?;
         Some(FirewallFile::parse(&String::from_utf8_lossy(&bytes)))
     };
     let names = files::names(&directory).into_iter();
-    let vmids =
-        names.filter_map(|name| name.strip_suffix(".fw")?.parse().ok()).filter(|vmid| guests.contains_key(vmid));
+    let vmids = names.filter_map(|name| name.strip_suffix(".fw")?.parse().ok()).filter(|vmid| is_guest(*vmid));
     let files = vmids.filter_map(|vmid: Vmid| Some((vmid, read(&format!("{vmid}.fw"))?)));
     let firewall =
         Firewall { cluster: read("cluster.fw").unwrap_or_default(), guests: files.collect(), ..Firewall::default() };

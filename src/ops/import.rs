@@ -1,6 +1,8 @@
 //! Gives addresses to many guests in one step.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use schemars::JsonSchema;
@@ -10,18 +12,20 @@ use super::assign::{
     Held, Retold, check_bridges, keep_hookscript, keep_network, nics, own_addresses, retold, still_warm,
     waiting_changes,
 };
-use super::enforce::Present;
+use super::enforce::{Looked, Present};
 use super::probe::contested;
 use super::proxmox::{self, Outcome};
-use super::{Done, bridges, change, follow, told};
+use super::{Done, advice, bridges, change, follow, pools, told, traces};
+use crate::code;
 use crate::guest::Located;
 use crate::model::{IfName, NicId, NodeName, PoolName, Prefix, Problem, Subject, Vmid};
-use crate::plan::present::{Found, found};
+use crate::plan::is_segment_of;
+use crate::plan::present::{Found, found, is_public};
 use crate::reconcile::{Node, ReconcileError};
-use crate::registry::document::{CloudInit, CloudInitCheck};
+use crate::registry::document::{CloudInit, CloudInitCheck, Enforce, Pool, PoolAddress};
 use crate::registry::wishes::Wish;
-use crate::registry::{AssignRequest, Quantity, Registry};
-use crate::request::{self, Assign};
+use crate::registry::{AssignRequest, Quantity, Registry, RuleError};
+use crate::request::{self, Assign, CreatePool};
 use crate::store::journal::now;
 
 /// What became of the hookscript of a guest.
@@ -54,6 +58,12 @@ pub struct Imported {
     pub hookscripts: Vec<Registered>,
     /// What became of the data by which guests learn their addresses.
     pub network: Vec<Retold>,
+    /// The pool that was made for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<PoolName>,
+    /// What was assumed of it, in sentences.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub assumptions: Vec<String>,
     /// Without a file: the addresses that guests use, with where that was seen.
     pub found: Vec<Found>,
     /// What may surprise about them.
@@ -78,7 +88,23 @@ pub fn import(
     trying: &str,
     dry_run: bool,
 ) -> Result<Done<Imported>, Problem> {
-    told(give(node, wishes, (hookscript, true), dry_run).with_context(|| trying.to_owned()))
+    told(
+        give(node, wishes, Asks { hookscript, tells: true, new_pool: None }, dry_run)
+            .with_context(|| trying.to_owned()),
+    )
+}
+
+/// Which addresses of those that guests use are to be assigned.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// Those of this pool; without one it is only shown what there is.
+    pub pool: Option<PoolName>,
+    /// The pool is to be made, with all that guests use on its bridge.
+    pub create: Option<CreatePool>,
+    /// Only guests of this node.
+    pub node: Option<NodeName>,
+    /// For how long the ports of this node's bridges are watched first.
+    pub watch: Option<Duration>,
 }
 
 /// Gives guests the addresses that they use: those of a pool. What is contradictory is left, and said.
@@ -87,28 +113,66 @@ pub fn import(
 /// use is only watched until somebody enforces it.
 pub fn import_present(
     node: &Node,
-    pool: Option<&PoolName>,
-    only: Option<&NodeName>,
+    selection: Selection,
     hookscript: bool,
     dry_run: bool,
 ) -> Result<Done<Imported>, Problem> {
     let trying = || "cannot import what guests use".to_owned();
-    told(give_present(node, pool, only, hookscript, dry_run).with_context(trying))
+    told(give_present(node, selection, hookscript, dry_run).with_context(trying))
 }
 
 fn give_present(
     node: &Node,
-    name: Option<&PoolName>,
-    only: Option<&NodeName>,
+    Selection { pool: name, create, node: only, watch }: Selection,
     hookscript: bool,
     dry_run: bool,
 ) -> anyhow::Result<Done<Imported>> {
+    // What is wrong with the question is said before anybody waits.
     let registry = node.store.load()?.registry;
-    let pool = name.map(|name| registry.pool(name)).transpose()?;
+    match (&name, &create) {
+        (Some(name), Some(_)) if registry.pools.pools.contains_key(name) => {
+            return Err(RuleError::PoolExists(name.clone()).into());
+        }
+        (Some(name), None) => drop(registry.pool(name)?),
+        _ => {}
+    }
+    let mut traces = watch.map(traces::watched).transpose()?.unwrap_or_default();
+    let registry = node.store.load()?.registry;
     let present = Present::of(node);
-    let present = present.look();
-    let mut found = found(&registry, &present.guests, &present.seen, pool);
-    found.retain(|one| only.is_none_or(|only| one.node == *only));
+    let Looked { guests, seen, .. } = present.look();
+    let (more, unread) = traces::gathered(node, guests);
+    traces.all.extend(more.all);
+    let is_asked_for = |one: &Found| only.as_ref().is_none_or(|only| one.node == *only);
+
+    let mut assumptions = Vec::new();
+    let mut new_pool = None;
+    if let (Some(name), Some(request)) = (&name, create) {
+        let mut all = found(&registry, guests, seen, &traces, None);
+        all.retain(is_asked_for);
+        let prepared = prepared(node, request, guests, &all)?;
+        assumptions = prepared.said;
+        let mut pool = prepared.pool;
+        let candidates = found(&registry, guests, seen, &traces, Some(&pool));
+        for one in candidates.iter().filter(|one| one.contradiction.is_none() && is_asked_for(one)) {
+            let mac = pool.provider_mac().then_some(one.mac);
+            pool.addresses.push(PoolAddress { mac, ..PoolAddress::new(Prefix::host(one.address)?) });
+        }
+        if pool.addresses.is_empty() {
+            let sentence = format!("no guest on {} is known to use a public address by itself", pool.bridge);
+            let hint = "`pve-public-ip import` lists what is known, and what contradicts it";
+            return Err(advice(code!("import-nothing-found"), Subject::Pool(name.clone()), sentence, hint));
+        }
+        new_pool = Some((name.clone(), pool));
+    }
+    let pool = match (&new_pool, &name) {
+        (Some((_, pool)), _) => Some(pool),
+        (None, Some(name)) => Some(registry.pool(name)?),
+        (None, None) => None,
+    };
+    // Of a new pool also what it does not get, and why.
+    let shown = new_pool.as_ref().map(|(_, pool)| Pool { addresses: Vec::new(), ..pool.clone() });
+    let mut found = found(&registry, guests, seen, &traces, shown.as_ref().or(pool));
+    found.retain(is_asked_for);
     // Without a pool it is only shown what there is; and an empty pool has nothing to give.
     let is_given = |one: &&Found| {
         let address = Prefix::host(one.address).ok();
@@ -124,14 +188,96 @@ fn give_present(
             Some(Wish { place, vmid: one.vmid, address, interface: one.interface, organization: None })
         })
         .collect();
-    let mut done = give(node, &wishes, (hookscript, false), dry_run)?;
+    let mut unclear = unread.into_iter().map(|what| format!("not looked at: {what}")).collect::<Vec<_>>();
+    let is_known = |address: &IpAddr| {
+        let held = || registry.assignments().any(|(.., assigned)| assigned.address.net().contains(address));
+        found.iter().any(|one| one.address == *address) || held()
+    };
+    let segments = pool.map(|pool| pool.bridge);
+    let lonely = traces.routed().filter(|(address, bridge)| {
+        segments.is_none_or(|of| is_segment_of(*bridge, of)) && is_public(*address) && !is_known(address)
+    });
+    unclear
+        .extend(lonely.map(|(address, bridge)| {
+            format!("the node routes {address} to {bridge}, and no guest is known to use it")
+        }));
+    let created = new_pool.as_ref().map(|(name, _)| name.clone());
+    let asks = Asks { hookscript, tells: false, new_pool };
+    let mut done = give(node, &wishes, asks, dry_run)?;
+    let problem = |sentence| {
+        let hint = "`pve-public-ip import --watch 10m` shows what ports send";
+        Problem::new(code!("import-unclear"), Subject::Node, sentence, hint)
+    };
+    done.node.notes.extend(unclear.into_iter().map(problem));
     done.answer.found = found;
+    done.answer.changed |= created.is_some();
+    done.answer.created = created;
+    done.answer.assumptions = assumptions;
     Ok(done)
 }
 
-/// `asks`: whether the hookscript is registered, and whether guests are told their addresses.
-fn give(node: &Node, wishes: &[Wish], asks: (bool, bool), dry_run: bool) -> anyhow::Result<Done<Imported>> {
-    let (hookscript, tells) = asks;
+/// The pool that is to be made: on the bridge of what was found, with the gateways that the guests have.
+fn prepared(
+    node: &Node,
+    mut request: CreatePool,
+    guests: &BTreeMap<Vmid, Located>,
+    all: &[Found],
+) -> anyhow::Result<pools::Prepared> {
+    let mut said = Vec::new();
+    if request.bridge.is_none() {
+        let bridges: BTreeSet<IfName> = all.iter().filter_map(|one| one.bridge).collect();
+        let mut rest = bridges.iter();
+        match (rest.next(), rest.next()) {
+            (Some(bridge), None) => {
+                said.push(format!("assumed: bridge {bridge}, on which all of these addresses are used"));
+                request.bridge = Some(*bridge);
+            }
+            (Some(first), Some(_)) => {
+                let listed: Vec<String> = bridges.iter().map(ToString::to_string).collect();
+                let sentence = format!("guests use public addresses on several bridges: {}", listed.join(", "));
+                let hint = format!("a pool each: name its bridge, as in `--bridge {first}`");
+                return Err(advice(code!("bridge-not-named"), Subject::Pool(request.pool), sentence, hint));
+            }
+            (None, _) => {}
+        }
+    }
+    let on_bridge =
+        |one: &&Found| request.bridge.is_none_or(|named| one.bridge.is_some_and(|bridge| is_segment_of(bridge, named)));
+    let inside = all
+        .iter()
+        .filter(on_bridge)
+        .filter_map(|one| guests.get(&one.vmid)?.config.ip_config(one.interface).and_then(Result::ok));
+    let gateways: BTreeSet<IpAddr> =
+        inside.flat_map(|inside| [inside.v4.gateway, inside.v6.gateway]).flatten().collect();
+    // Two of them are two networks: what else is known decides.
+    let mut v4 = gateways.iter().filter_map(|gateway| if let IpAddr::V4(v4) = gateway { Some(*v4) } else { None });
+    let mut v6 = gateways.iter().filter_map(|gateway| if let IpAddr::V6(v6) = gateway { Some(*v6) } else { None });
+    if let (None, Some(gateway), None) = (request.gateway4, v4.next(), v4.next()) {
+        said.push(format!("assumed: gateway {gateway}, which the guests have"));
+        request.gateway4 = Some(gateway);
+    }
+    if let (None, Some(gateway), None) = (request.gateway6, v6.next(), v6.next()) {
+        said.push(format!("assumed: gateway {gateway}, which the guests have"));
+        request.gateway6 = Some(gateway);
+    }
+    request.enforce = Some(Enforce::Watch);
+    let mut prepared = pools::prepare(node, request)?;
+    prepared.said.splice(0..0, said);
+    Ok(prepared)
+}
+
+/// What is done beside the assignments.
+struct Asks {
+    /// Whether the hookscript is registered.
+    hookscript: bool,
+    /// Whether guests are told their addresses.
+    tells: bool,
+    /// A pool that is made in the same step.
+    new_pool: Option<(PoolName, Pool)>,
+}
+
+fn give(node: &Node, wishes: &[Wish], asks: Asks, dry_run: bool) -> anyhow::Result<Done<Imported>> {
+    let Asks { hookscript, tells, new_pool } = asks;
     node.store.check_mounted().map_err(ReconcileError::from)?;
     let mut remarks = Vec::new();
     let wanted = wanted(node, wishes, hookscript, &mut remarks)?;
@@ -139,6 +285,10 @@ fn give(node: &Node, wishes: &[Wish], asks: (bool, bool), dry_run: bool) -> anyh
     // Where the file stood when a rule was against it.
     let mut place = None;
     let changed = change(node, dry_run, |registry| {
+        if let Some((name, pool)) = new_pool {
+            registry.create_pool(name.clone(), pool)?;
+            registry.check_gateways(&name, None)?;
+        }
         let contested = contested(node, registry);
         let (mut new, mut warm) = (BTreeSet::new(), Vec::new());
         for Wanted { places, request, command, located } in &wanted {
@@ -200,7 +350,16 @@ fn give(node: &Node, wishes: &[Wish], asks: (bool, bool), dry_run: bool) -> anyh
     let changed = !new.is_empty()
         || hookscripts.iter().any(|one| one.hookscript.is_done())
         || network.iter().any(|one| one.network.changed);
-    let answer = Imported { changed, assignments, hookscripts, network, found: Vec::new(), remarks };
+    let answer = Imported {
+        changed,
+        assignments,
+        hookscripts,
+        network,
+        created: None,
+        assumptions: Vec::new(),
+        found: Vec::new(),
+        remarks,
+    };
     let mut done = follow::follow(node, dry_run, &Subject::Node, answer);
     done.node.notes.splice(0..0, done.answer.remarks.iter().cloned());
     Ok(done.but(failed))

@@ -23,6 +23,7 @@ mod release;
 mod repair;
 pub(crate) mod settings;
 pub(crate) mod storage;
+mod traces;
 mod uninstall;
 
 pub use address::{allocate, create_address, deallocate, delete_address};
@@ -33,7 +34,7 @@ pub use assign::{Assigned, Held, Inside, Retold, assign};
 pub use conflicts::{Acknowledged, acknowledge_conflicts, claimed};
 pub use files::{Converted, Restored, convert_registry, restore_file};
 pub use follow::Followed;
-pub use import::{Given, Imported, Registered, import, import_present};
+pub use import::{Given, Imported, Registered, Selection, import, import_present};
 pub use interface::{InterfaceSet, set_interface};
 pub use look::{address, addresses, guest_of, history, info, metrics, pools as list_pools, status, verify_guest};
 pub use network::Told;

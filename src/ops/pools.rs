@@ -68,9 +68,20 @@ pub fn create_pool(node: &Node, request: CreatePool, dry_run: bool) -> Result<Do
     told(create(node, request, dry_run).context(trying))
 }
 
-fn create(node: &Node, request: CreatePool, dry_run: bool) -> anyhow::Result<Done<PoolCreated>> {
+/// A pool as it is asked for, completed by what the node shows, before anything is written.
+pub(super) struct Prepared {
+    pub(super) pool: Pool,
+    /// What was assumed, in sentences.
+    pub(super) said: Vec<String>,
+    /// That the node lacks its bridge.
+    pub(super) missing: Option<Problem>,
+    surroundings: Surroundings,
+    own: Vec<IpNet>,
+}
+
+/// Completes what is asked for, and refuses what cannot be on this node.
+pub(super) fn prepare(node: &Node, request: CreatePool) -> anyhow::Result<Prepared> {
     let CreatePool { pool: name, profile, layout, gateway4, gateway6, gateway_mac, guest_routers, .. } = request;
-    let count = request.addresses.len();
     check_nodes(node, &request.nodes)?;
     let surroundings = bridges::surroundings(node)?;
     let entries: Vec<PoolAddress> = request.addresses.into_iter().map(PoolAddress::new).collect();
@@ -80,7 +91,7 @@ fn create(node: &Node, request: CreatePool, dry_run: bool) -> anyhow::Result<Don
         bridge
     } else {
         let (bridge, why) = assume_bridge(mode, &surroundings)
-            .map_err(|(why, hint)| advice(code!("bridge-not-named"), Subject::Pool(name.clone()), why, hint))?;
+            .map_err(|(why, hint)| advice(code!("bridge-not-named"), Subject::Pool(name), why, hint))?;
         said.push(format!("assumed: {why}"));
         bridge
     };
@@ -106,6 +117,13 @@ fn create(node: &Node, request: CreatePool, dry_run: bool) -> anyhow::Result<Don
     said.extend(assume_gateways(&mut pool, &surroundings, |family| {
         format!("name it with --gateway{}", family.number())
     }));
+    Ok(Prepared { pool, said, missing, surroundings, own })
+}
+
+fn create(node: &Node, request: CreatePool, dry_run: bool) -> anyhow::Result<Done<PoolCreated>> {
+    let (name, enforce, yes, count) = (request.pool.clone(), request.enforce, request.yes, request.addresses.len());
+    let Prepared { pool, said, missing, surroundings, own } = prepare(node, request)?;
+    let bridge = pool.bridge;
     let profile = pool.profile_name().to_owned();
     let (gateway4, gateway6) = (pool.gateway4, pool.gateway6);
     let present = Present::of(node);
@@ -116,11 +134,11 @@ fn create(node: &Node, request: CreatePool, dry_run: bool) -> anyhow::Result<Don
         registry.check_gateways(&name, None)?;
         let losses = present.losses(registry, &name);
         // Nobody is cut off by what has not said whether it shall be enforced.
-        if request.enforce.is_none() && !request.yes && !losses.is_empty() {
+        if enforce.is_none() && !yes && !losses.is_empty() {
             registry.change_pool(&name, |pool| pool.enforce = Some(Enforce::Watch))?;
         }
         if registry.pool(&name)?.enforce() == Enforce::On {
-            enforce::refuse(&name, &losses, request.yes, true)?;
+            enforce::refuse(&name, &losses, yes, true)?;
         }
         Ok((registry.clone(), losses))
     })?;

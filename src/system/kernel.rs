@@ -138,6 +138,11 @@ impl Kernel {
         Ok(self.routing.neighbours()?)
     }
 
+    /// Routes to single addresses that somebody else has made, with their interfaces.
+    pub fn host_routes(&mut self) -> Result<Vec<(IpAddr, IfName)>, KernelError> {
+        Ok(self.routing.host_routes()?)
+    }
+
     /// The node's ways to the world.
     pub fn exits(&mut self) -> Result<Exits, KernelError> {
         let mut exits = self.routing.exits()?;

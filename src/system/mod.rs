@@ -1,6 +1,7 @@
 //! Acting: the file system, other programs and the kernel. Nothing here decides anything.
 
 mod bridges;
+pub mod by_hand;
 mod chains;
 mod changes;
 pub mod claims;
@@ -22,6 +23,7 @@ mod routing;
 mod rtnetlink;
 mod rules;
 pub mod run;
+pub mod sent;
 mod settings;
 pub mod tally;
 pub mod tun;

@@ -405,8 +405,13 @@ impl Nftables {
 
     /// Elements of a set as attributes; none if the set does not exist.
     pub(super) fn dump_raw(&mut self, table: Table, set: &str) -> Result<Vec<Vec<u8>>, FilterError> {
+        self.dump_elements(table, TABLE, set)
+    }
+
+    /// The same of a table with this name.
+    pub(super) fn dump_elements(&mut self, table: Table, name: &str, set: &str) -> Result<Vec<Vec<u8>>, FilterError> {
         let mut items = Vec::new();
-        let filter = [(LIST_TABLE, TABLE), (LIST_SET, set)];
+        let filter = [(LIST_TABLE, name), (LIST_SET, set)];
         let frames = self.dump(table, GET_SET_ELEMENT, &filter, "list the elements of a set")?;
         for frame in frames {
             let list = attribute(&frame, LIST_ELEMENTS).unwrap_or_default();

@@ -194,6 +194,22 @@ impl Routing {
         Ok(found)
     }
 
+    /// Routes to single addresses that an administrator has made, with the interface that they lead to.
+    pub(super) fn host_routes(&mut self) -> Result<Vec<(IpAddr, IfName)>, NetlinkError> {
+        // `RTPROT_BOOT` (what `ip route add` makes) and `RTPROT_STATIC`; a routing daemon's are not those of single guests.
+        const BY_HAND: [u8; 2] = [3, 4];
+        let mut found = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            for frame in self.dump(GET_ROUTE, &route(family, 0, 0, 0), "list the routes")? {
+                let Some((net, Some(index), way)) = way(&frame, |_| None) else { continue };
+                let is_one = net.prefix_len() == net.max_prefix_len() && way.kind.is_empty() && way.via.is_none();
+                let is_by_hand = is_one && BY_HAND.contains(&frame[5]);
+                found.extend(name_of(index).filter(|_| is_by_hand).map(|device| (net.addr(), device)));
+            }
+        }
+        Ok(found)
+    }
+
     /// Interface and next hop of what the node itself sends to the world. One route is looked up: all routes of a node may
     /// be those of the Internet.
     pub(super) fn next_hops(&mut self) -> Result<BTreeSet<(u32, IpAddr)>, NetlinkError> {

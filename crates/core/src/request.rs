@@ -184,6 +184,31 @@ pub struct CreatePool {
     pub addresses: Vec<Prefix>,
 }
 
+impl CreatePool {
+    /// A pool without addresses, with all that is not said left to the profile.
+    pub fn of(pool: PoolName, profile: Profile) -> Self {
+        Self {
+            pool,
+            profile,
+            layout: None,
+            bridge: None,
+            gateway4: None,
+            gateway6: None,
+            gateway_mac: None,
+            guest_routers: false,
+            uplink_guard: None,
+            allowed_macs: BTreeSet::new(),
+            probe: None,
+            cool_down: None,
+            enforce: None,
+            nodes: BTreeSet::new(),
+            elsewhere: None,
+            yes: false,
+            addresses: Vec::new(),
+        }
+    }
+}
+
 /// Addresses of a pool, all or none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -24,6 +24,8 @@ const TABLE: &[(ErrorCode, &[&str])] = &[
             "gateway-outside",
             "host-bits",
             "import-invalid",
+            "import-nothing-found",
+            "import-unclear",
             "key-invalid",
             "labels-invalid",
             "mac-not-named",

@@ -128,7 +128,7 @@ pub enum ProfileOrFile {
 
 /// Takes what has a slash or ends in `.json` for a file, and completes and checks names.
 #[derive(Debug, Clone)]
-struct ProfileParser;
+pub(in crate::cli) struct ProfileParser;
 
 impl clap::builder::TypedValueParser for ProfileParser {
     type Value = ProfileOrFile;

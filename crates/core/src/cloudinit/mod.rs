@@ -343,6 +343,13 @@ fn base(guest: &GuestFile, pools: &PoolsFile, config: &GuestConfig, nic: NicId) 
     })
 }
 
+/// The addresses that a network document gives to the NICs with these MACs, whoever wrote it. Nothing of one that is not
+/// understood.
+pub fn addresses(document: &str) -> Vec<(MacAddr, Vec<IpNet>)> {
+    let told = told::parse(document).unwrap_or_default();
+    told.nics.into_iter().map(|nic| (nic.mac, nic.addresses)).collect()
+}
+
 /// What to remember of a NIC that gets its first assignment, if the guest can be told.
 pub fn before(guest: &GuestFile, pools: &PoolsFile, config: &GuestConfig, nic: NicId) -> Option<String> {
     let told = config.kind == GuestKind::Lxc || check_drive(config).is_ok();

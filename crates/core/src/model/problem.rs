@@ -152,6 +152,8 @@ pub const CODES: &[&str] = &[
     "hookscript-not-ours",
     "host-bits",
     "import-invalid",
+    "import-nothing-found",
+    "import-unclear",
     "internal-error",
     "ipfilter-drops-address",
     "ipfilter-would-drop",

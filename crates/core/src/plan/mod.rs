@@ -24,6 +24,7 @@ mod sightings;
 mod state;
 mod subject;
 mod support;
+pub mod traces;
 mod unbound;
 mod uplink_guard;
 mod uplinks;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::segments::is_segment_of;
+use super::traces::{Place, Traces};
 use super::uplink_guard::registered_macs;
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -180,7 +181,8 @@ pub struct Found {
     pub bridge: Option<IfName>,
     /// The address.
     pub address: IpAddr,
-    /// Where that was seen: `configuration`, `neighbour table`, `static neighbour`.
+    /// Where that was seen: `configuration`, `cicustom`, `neighbour table`, `static neighbour`, `route`, `firewall set`, `SDN`,
+    /// `rule of nft`, `ARP`, `neighbour discovery`, `packets`.
     pub seen: Vec<String>,
     /// What is against assigning it, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -193,51 +195,69 @@ pub fn found(
     registry: &Registry,
     guests: &BTreeMap<Vmid, Located>,
     seen: &[Neighbour],
+    traces: &Traces,
     pool: Option<&Pool>,
 ) -> Vec<Found> {
+    let macs = guests.values().flat_map(|located| located.config.nics.values());
+    let macs: BTreeSet<MacAddr> = macs.filter_map(|nic| nic.as_ref().ok()?.mac).collect();
+    let routed: BTreeSet<(IpAddr, IfName)> = traces.routed().collect();
     let mut found = Vec::new();
     for used in all(registry, guests, seen) {
-        let config = &guests[&used.vmid].config;
-        let configured: BTreeSet<IpAddr> = config.static_addresses(used.id).iter().map(IpNet::addr).collect();
+        let Used { vmid, id, mac, .. } = used;
+        let config = &guests[&vmid].config;
         let own = used.held.into_iter().flat_map(|interface| &interface.addresses);
         let own: Vec<IpNet> = own.map(|assigned| assigned.address.net()).collect();
         let bridge = used.nic.bridge;
         if pool.is_some_and(|pool| !bridge.is_some_and(|bridge| is_segment_of(bridge, pool.bridge))) {
             continue;
         }
-        for address in used.addresses.iter().filter(|address| is_public(**address)) {
+        let mut addresses = traces.of(vmid, config, id, mac);
+        for net in config.static_addresses(id) {
+            addresses.entry(net.addr()).or_default().insert(Place::Configuration);
+        }
+        for neighbour in seen.iter().filter(|neighbour| neighbour.mac == mac) {
+            let place = if neighbour.is_static { Place::StaticNeighbour } else { Place::Neighbours };
+            addresses.entry(neighbour.address).or_default().insert(place);
+        }
+        for (address, mut places) in addresses.into_iter().filter(|(address, _)| is_public(*address)) {
             let is_in_pool = |pool: &Pool| {
-                pool.addresses.is_empty() || pool.addresses.iter().any(|entry| entry.address.net().contains(address))
+                pool.addresses.is_empty() || pool.addresses.iter().any(|entry| entry.address.net().contains(&address))
             };
-            if own.iter().any(|net| net.contains(address)) || !pool.is_none_or(is_in_pool) {
+            if own.iter().any(|net| net.contains(&address)) || !pool.is_none_or(is_in_pool) {
                 continue;
             }
-            let mut places: BTreeSet<&str> = seen
-                .iter()
-                .filter(|neighbour| neighbour.mac == used.mac && neighbour.address == *address)
-                .map(|neighbour| if neighbour.is_static { "static neighbour" } else { "neighbour table" })
-                .collect();
-            places.extend(configured.contains(address).then_some("configuration"));
+            let only = |all: &[Place]| places.iter().all(|place| all.contains(place));
+            // Anybody can send a packet from any address, and as many claims as he likes.
+            let doubt = if only(&[Place::Packets]) {
+                Some("it is only the source of packets: forged, or of somebody behind the guest".to_owned())
+            } else if only(&[Place::Arp, Place::Discovery, Place::Packets]) && traces.is_overfull(vmid, config, id) {
+                Some("its port claims more addresses than are kept of one".to_owned())
+            } else {
+                traces.against((vmid, config, id, mac), address, &macs)
+            };
+            let is_routed = bridge.is_some_and(|bridge| routed.contains(&(address, bridge)));
+            places.extend(is_routed.then_some(Place::Route));
             found.push(Found {
-                vmid: used.vmid,
-                interface: used.id,
+                vmid,
+                interface: id,
                 node: used.node.clone(),
-                mac: used.mac,
+                mac,
                 bridge,
-                address: *address,
-                seen: places.into_iter().map(str::to_owned).collect(),
-                contradiction: against(registry, pool, &used, *address),
+                address,
+                seen: places.into_iter().map(Place::name).collect(),
+                contradiction: against(registry, pool, &used, address).or(doubt),
             });
         }
     }
     found.sort_by_key(|one| (one.address, one.vmid, one.interface));
     // What two have, nobody can be given.
-    let others: Vec<(IpAddr, Vmid, NicId)> = found.iter().map(|one| (one.address, one.vmid, one.interface)).collect();
+    let mut others: BTreeMap<IpAddr, Vec<(Vmid, NicId)>> = BTreeMap::new();
+    for one in &found {
+        others.entry(one.address).or_default().push((one.vmid, one.interface));
+    }
     for one in &mut found {
-        let is_rival = |(address, vmid, nic): &&(IpAddr, Vmid, NicId)| {
-            *address == one.address && (*vmid, *nic) != (one.vmid, one.interface)
-        };
-        if let Some((_, vmid, nic)) = others.iter().find(is_rival) {
+        let is_rival = |rival: &&(Vmid, NicId)| **rival != (one.vmid, one.interface);
+        if let Some((vmid, nic)) = others.get(&one.address).and_then(|all| all.iter().find(is_rival)) {
             one.contradiction = Some(format!("guest {vmid} {nic} uses it, too"));
         }
     }
@@ -325,7 +345,7 @@ fn against(registry: &Registry, pool: Option<&Pool>, used: &Used<'_>, address: I
 }
 
 /// Whether an address is one of the Internet: not of a private network, not of one host alone.
-fn is_public(address: IpAddr) -> bool {
+pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
             !(address.is_private()
