@@ -521,6 +521,14 @@ const PROGRAMS: [&str; 39] = [
 /// Commands of hints that no situation runs, as they stand in the sources, each kind with its reason.
 const EXCUSED: &[(&str, &[&str])] = &[
     (
+        "shows what is known, or leaves name and profile to the reader: tests/import_running.rs runs them",
+        &[
+            "pve-public-ip import",
+            "pve-public-ip import --watch 10m",
+            "pve-public-ip import --pool NAME --profile PROFILE --bridge {bridge}",
+        ],
+    ),
+    (
         "says it if the provider has routed the address: tests/places.rs runs it",
         &["pve-public-ip pool set {pool} --nodes {listed},{node}", "pve-public-ip pool set {name} --nodes {first}"],
     ),

@@ -62,7 +62,6 @@ pub struct Imported {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<PoolName>,
     /// What was assumed of it, in sentences.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub assumptions: Vec<String>,
     /// Without a file: the addresses that guests use, with where that was seen.
     pub found: Vec<Found>,
