@@ -321,6 +321,34 @@ fn what_goes_before_a_route() {
             "ip -6 route add default dev wan0 table 100; ip -6 rule add to 2001:db8:1::/64 lookup 100",
             "what is for 2001:db8:1::9/128 leaves by wan0",
         ),
+        (
+            "a rule for everything that has no mark",
+            "ip route add default dev wan0 table 100; ip rule add not fwmark 7 lookup 100",
+            "what is for 192.0.2.9/32 leaves by wan0",
+        ),
+        (
+            "a rule for everything that jumps",
+            "ip route add default dev wan0 table 100; ip rule add pref 60 lookup 100; ip rule add pref 50 goto 60",
+            "what is for 192.0.2.9/32 leaves by wan0",
+        ),
+        (
+            "a rule for everything, and the main table's behind it",
+            "ip route add default dev wan0 table 100; ip rule add pref 40000 lookup 100; \
+             ip rule add pref 50000 lookup main; ip rule del pref 32766",
+            "what is for 192.0.2.9/32 leaves by wan0",
+        ),
+        (
+            "a rule for everything, and the main table's for some only",
+            "ip route add default dev wan0 table 100; ip rule add pref 40000 lookup 100; \
+             ip rule add pref 50 fwmark 7 lookup main; ip rule add pref 60 lookup main suppress_prefixlength 32; \
+             ip rule del pref 32766",
+            "what is for 192.0.2.9/32 leaves by wan0",
+        ),
+        (
+            "everything without a rule for the main table",
+            "ip rule del pref 32766",
+            "what is for 192.0.2.9/32 is not delivered",
+        ),
     ] {
         let node = node();
         eprintln!("--- {name}");
@@ -339,22 +367,74 @@ fn what_goes_before_a_route() {
         node.run("apply").ok();
         node.is_in_line();
     }
-    // With IPv6 switched off there is more amiss than the route; the hint of the guest's problem cures all of it.
-    let other = node();
-    start(&other, 100, "tap100i0");
-    other.net.sh("sysctl -qw net.ipv6.conf.vmbr0.disable_ipv6=1");
-    let run = other.run("verify");
-    let words = "problem: guest 100: IPv6 is switched off on vmbr0, so that no IPv6 address can be routed to it";
-    assert!(run.out.contains(words) && !run.out.contains("is not routed to"), "{run}");
-    other.net.sh("sysctl -w net/ipv6/conf/vmbr0/disable_ipv6=0");
-    other.run("apply").ok();
-    other.is_in_line();
-    // Rules for what a guest sends, or for packets with a mark, are the administrator's business.
+    // Rules for some packets only are the administrator's business, as are those behind the main table's.
     let node = node();
     start(&node, 100, "tap100i0");
-    node.net.sh("ip route add default dev wan0 table 100; ip rule add from 192.0.2.9 lookup 100; \
-         ip rule add fwmark 7 lookup 100; ip rule add to 198.51.100.0/24 lookup 100");
-    node.is_in_line();
+    for family in ["", "-6"] {
+        let (own, other) = if family.is_empty() { ("192.0.2.9", "198.51.100.0/24") } else { ("2001:db8:1::9", "fd00::/8") };
+        node.net.sh(&format!("ip {family} route add default dev wan0 table 100"));
+        for rule in [
+            &format!("from {own} lookup 100"),
+            &format!("to {other} lookup 100"),
+            "fwmark 7 lookup 100",
+            "tos 0x10 lookup 100",
+            "ipproto tcp dport 443 lookup 100",
+            "oif wan0 lookup 100",
+            "iif wan9 lookup 100",
+            "uidrange 1000-2000 lookup 100",
+            "pref 40000 lookup 100",
+            // As wg-quick makes them.
+            "pref 100 lookup main suppress_prefixlength 0 && ip FAMILY rule add pref 101 not fwmark 7 lookup 100",
+        ] {
+            eprintln!("--- ip {family} rule add {rule}");
+            node.net.sh(&format!("ip {family} rule add {}", rule.replace("FAMILY", family)));
+            node.is_in_line();
+        }
+    }
+}
+
+/// Without IPv6 on an interface nothing of IPv6 can be had there. That is one sentence for each whom it concerns, with what
+/// cures it, and nothing else is reported or keeps others from anything.
+#[test]
+fn an_interface_without_ipv6() {
+    let words = "problem: guest 100: IPv6 is switched off on vmbr0, so that no IPv6 address can be routed to it";
+    let is_all = |node: &Node| {
+        for command in ["verify", "apply"] {
+            let run = node.run(command);
+            let problems: Vec<&str> = run.out.lines().filter(|line| line.starts_with("problem: ")).collect();
+            assert!(run.code == 1 && !run.out.contains("drift: "), "{command}: {run}");
+            assert!(problems.iter().any(|line| line.starts_with(words)), "{command}: {run}");
+            assert!(problems.iter().all(|line| line.contains("IPv6 is switched off on vmbr0")), "{command}: {run}");
+        }
+    };
+    let cured = |node: &Node| {
+        follow(node, &node.run("verify"));
+        node.run("apply").ok();
+        node.is_in_line();
+    };
+    let script = "sysctl -qw net.ipv6.conf.vmbr0.disable_ipv6=1";
+
+    let running = node();
+    start(&running, 100, "tap100i0");
+    running.is_in_line();
+    running.net.sh(script);
+    // The node's own link-local address has gone with it.
+    running.run("apply");
+    is_all(&running);
+    others_are_well(&running);
+    cured(&running);
+
+    let starting = node();
+    starting.net.sh(script);
+    starting.run("apply");
+    starting.run("hook 100 pre-start").ok();
+    starting.plug("tap100i0");
+    let run = starting.run("hook 100 post-start");
+    assert!(run.code == 1 && run.err.contains("error: IPv6 is switched off on vmbr0"), "{run}");
+    assert!(run.err.contains("hint: `sysctl -w net/ipv6/conf/vmbr0/disable_ipv6=0 && pve-public-ip apply`"), "{run}");
+    others_are_well(&starting);
+    is_all(&starting);
+    cured(&starting);
 }
 
 /// `/proc/sys` that cannot be written, as in a container: routed guests are told, and nobody else.

@@ -345,9 +345,19 @@ pub enum Patience {
 const HANG_SAID: Duration = Duration::from_secs(10);
 const HANG_LIMIT: Duration = Duration::from_secs(40);
 
-/// Hands on what comes, from kernel to kernel where that can be done: a list may have megabytes.
-fn pass_on(pipe: &mut impl Read, to: BorrowedFd<'_>) -> io::Result<u64> {
-    io::copy(pipe, &mut File::from(to.try_clone_to_owned()?))
+/// Hands on what comes. Not by `io::copy`, which splices: that takes a file's position before it waits and puts it back
+/// afterwards, so that what others wrote to the same file meanwhile (`> log 2>&1`) is written over.
+fn pass_on(pipe: &mut impl Read, to: BorrowedFd<'_>) -> io::Result<()> {
+    let mut to = File::from(to.try_clone_to_owned()?);
+    let mut buffer = vec![0; 0x1_0000];
+    loop {
+        match pipe.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => to.write_all(&buffer[..length])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Has another process of this program do what this one was asked for, and returns its exit status; `None` if none can be

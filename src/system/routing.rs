@@ -28,7 +28,8 @@ use crate::host::files;
 use crate::links::Links;
 use crate::model::{IfName, MacAddr};
 use crate::plan::present::Neighbour;
-use crate::plan::{Decided, Exits, Foreign, NetState, Refusal, Route, decide, foreign_neighbour, interface_down};
+use crate::plan::{Decided, Exits, Foreign, NetState, Refusal, Route};
+use crate::plan::{decide, foreign_neighbour, interface_down, without_ipv6};
 
 /// Why routing state could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -312,7 +313,9 @@ impl Routing {
         let there = |(net, _): &(&IpNet, &Route)| observed.foreign.routes.contains_key(*net);
         let there = wanted.routes.iter().filter(there).map(|(net, route)| (*net, *route)).collect();
         observed.foreign.bypassed = self.bypassed(links, &there)?;
-        let devices = wanted.routes.iter().filter(|(net, _)| net.addr().is_ipv6()).map(|(_, route)| route.device);
+        let routed = wanted.routes.iter().map(|(net, route)| (route.device, net.addr()));
+        let known = wanted.neighbours.keys().chain(&wanted.support.gateways).copied();
+        let devices = routed.chain(known).filter(|(_, address)| address.is_ipv6()).map(|(device, _)| device);
         let devices: BTreeSet<IfName> = devices.collect();
         observed.foreign.without_ipv6 = devices.into_iter().filter(|device| has_no_ipv6(*device)).collect();
         Ok(observed)
@@ -389,7 +392,7 @@ impl Routing {
         match added {
             // There since the look: whoever it belongs to, it serves.
             Err(error) if error.errno() == Some(Errno::EEXIST) => Ok(()),
-            added => Ok(added?),
+            added => added.map_err(|error| reason(device, address, error)),
         }
     }
 
@@ -420,13 +423,13 @@ impl Routing {
             None => {}
         }
         let fixed = neighbour(family(address), index, STATE_PERMANENT, 0);
-        self.change(NEW_NEIGHBOUR, CREATE | REPLACE, &fixed, &action, |message| {
+        let set = self.change(NEW_NEIGHBOUR, CREATE | REPLACE, &fixed, &action, |message| {
             message
                 .attribute(NEIGHBOUR_DESTINATION, &octets(address))
                 .attribute(NEIGHBOUR_LLADDR, &mac.octets())
                 .attribute(NEIGHBOUR_PROTOCOL, &[PROTOCOL]);
-        })?;
-        Ok(())
+        });
+        set.map_err(|error| reason(device, address, error))
     }
 
     pub(super) fn remove_neighbour(&mut self, device: IfName, address: IpAddr) -> Result<(), RoutingError> {
@@ -461,7 +464,7 @@ impl Routing {
                 Err(error) if error.errno() == Some(Errno::EEXIST) => self.remove_route(net)?,
                 Err(error) if error.errno() == Some(Errno::ENETDOWN) => return Err(RoutingError::Down(to.device)),
                 added => {
-                    added?;
+                    added.map_err(|error| reason(to.device, net.addr(), error))?;
                     if self.decides(net) {
                         return Ok(());
                     }
@@ -569,6 +572,14 @@ pub(super) fn absent_is_fine(result: Result<(), NetlinkError>) -> Result<(), Rou
         }
         result => Ok(result?),
     }
+}
+
+/// Why something with this address could not be put on an interface: the kernel names many causes by one number.
+fn reason(device: IfName, address: IpAddr, error: NetlinkError) -> RoutingError {
+    if address.is_ipv6() && has_no_ipv6(device) {
+        return RoutingError::Foreign(without_ipv6(device));
+    }
+    error.into()
 }
 
 /// Whether somebody has switched IPv6 off on an interface.

@@ -25,6 +25,11 @@ const TO_TABLE: u8 = 1;
 const OWN_TABLES: [u32; 3] = [253, TABLE_MAIN as u32, 255];
 /// The priority of the main table's rule, unless somebody has moved it.
 const MAIN_PRIORITY: u32 = 32766;
+/// `FIB_RULE_INVERT`: a rule for all but what it names.
+const INVERTED: u32 = 2;
+/// What makes a rule one for some packets only, or for some of its table's routes: interfaces, mark, tunnel, the two
+/// that suppress, user, protocol, ports, DSCP, flow label. Source: Linux `include/uapi/linux/fib_rules.h`.
+const RULE_SELECTORS: [u16; 12] = [RULE_INPUT, 10, 12, 13, 14, 17, 20, 22, 23, 24, 25, 26];
 
 const ROUTE_SOURCE: u16 = 2;
 const ROUTE_INPUT: u16 = 3;
@@ -36,17 +41,24 @@ struct Rule {
     /// Only what comes in by this interface.
     input: Option<IfName>,
     is_of_vrfs: bool,
+    /// It is for every packet, and takes the whole table.
+    is_plain: bool,
 }
 
 impl Rule {
     fn read(frame: &[u8]) -> Option<Self> {
         let (action, rest) = (*frame.get(7)?, frame.get(12..)?);
+        // Lengths of destination and source, and the type of service.
+        let is_for_all = frame[1..4] == [0; 3] && read_u32(frame, 8) & INVERTED == 0;
+        // The kernel tells of what does not suppress anything, too: as -1.
+        let selects = |kind| attribute(rest, kind).is_some_and(|value| value != [0xff; 4]);
         let number = |kind| attribute(rest, kind).map(|bytes| read_u32(bytes, 0));
         Some(Self {
             priority: number(RULE_PRIORITY).unwrap_or(0),
             table: number(RULE_TABLE).or_else(|| Some(frame[4].into())).filter(|_| action == TO_TABLE),
             input: attribute(rest, RULE_INPUT).and_then(|name| text(name).parse().ok()),
             is_of_vrfs: attribute(rest, RULE_OF_VRFS).is_some(),
+            is_plain: is_for_all && !RULE_SELECTORS.into_iter().any(selects),
         })
     }
 
@@ -71,10 +83,15 @@ impl Routing {
             }
             let rules = self.dump(GET_RULE, &route(of_family, 0, 0, 0), "list the rules of routing")?;
             let rules: Vec<Rule> = rules.iter().filter_map(|frame| Rule::read(frame)).collect();
-            let main = rules.iter().filter(|rule| rule.table == Some(TABLE_MAIN.into()) && rule.input.is_none());
-            let main = main.map(|rule| rule.priority).max().unwrap_or(MAIN_PRIORITY);
-            let extra: Vec<&Rule> = rules.iter().filter(|rule| rule.is_extra() && rule.priority < main).collect();
-            let Some(first) = extra.iter().map(|rule| rule.priority).min() else { continue };
+            // The first rule that has the whole main table looked up: there every route of ours is found.
+            let main = rules.iter().filter(|rule| rule.table == Some(TABLE_MAIN.into()) && rule.is_plain);
+            let main = main.map(|rule| rule.priority).min();
+            let goes_before = |rule: &&Rule| rule.is_extra() && main.is_none_or(|main| rule.priority < main);
+            let extra: Vec<&Rule> = rules.iter().filter(goes_before).collect();
+            if extra.is_empty() && main.is_some() {
+                continue;
+            }
+            let first = extra.iter().map(|rule| rule.priority).min().unwrap_or(MAIN_PRIORITY + 1);
             let mut inputs: Vec<Option<IfName>> = extra.iter().map(|rule| rule.input).collect();
             inputs.push(None);
             inputs.sort_unstable();

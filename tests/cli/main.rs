@@ -25,4 +25,5 @@ mod readme;
 mod registry_files;
 mod sequence;
 mod states;
+mod streams;
 mod topology;

@@ -51,7 +51,7 @@ pub struct Foreign {
     pub routes: BTreeMap<IpNet, Vec<Way>>,
     /// Destinations that a rule of the node leads past the main table, and where to.
     pub bypassed: BTreeMap<IpNet, Bypass>,
-    /// Interfaces that routes are wanted to, and on which IPv6 is switched off.
+    /// Interfaces on which something of IPv6 is wanted, and on which IPv6 is switched off.
     pub without_ipv6: BTreeSet<IfName>,
     /// Tables of iptables that could not be read, and why: nobody knows what of ours is in them.
     pub unread_chains: BTreeMap<IptablesTable, Refusal>,
@@ -62,6 +62,7 @@ pub struct Foreign {
 /// What keeps steps from being carried out, and is known before.
 #[derive(Debug, Clone, Default)]
 pub struct Obstacles {
+    gateways: BTreeMap<(IfName, IpAddr), Refusal>,
     neighbours: BTreeMap<(IfName, IpAddr), Refusal>,
     routes: BTreeMap<IpNet, Refusal>,
     chains: BTreeMap<IptablesTable, Refusal>,
@@ -72,6 +73,7 @@ impl Obstacles {
     /// What stands in the way of a step.
     pub fn of(&self, step: &Step) -> Option<&Refusal> {
         match step {
+            Step::SetGateway(on, address) => self.gateways.get(&(*on, *address)),
             Step::SetNeighbour(on, address, _) => self.neighbours.get(&(*on, *address)),
             Step::SetRoute(net, _) => self.routes.get(net),
             Step::LoadChains { place, .. } => self.chains.get(place),
@@ -160,7 +162,8 @@ pub fn interface_down(device: IfName) -> Refusal {
     }
 }
 
-fn without_ipv6(device: IfName) -> Refusal {
+/// Why an interface takes nothing of IPv6: no neighbour, no address, no route.
+pub fn without_ipv6(device: IfName) -> Refusal {
     Refusal {
         sentence: format!("IPv6 is switched off on {device}, so that no IPv6 address can be routed to it"),
         hint: format!("`sysctl -w net/ipv6/conf/{device}/disable_ipv6=0 && pve-public-ip apply`"),
@@ -225,11 +228,18 @@ pub fn settle(desired: &NetState, observed: &mut NetState, foreign: &Foreign, li
         observed.routes.remove(net);
         obstacles.routes.entry(*net).or_insert_with(|| bypassed(net, wanted, bypass));
     }
+    let is_off = |on: IfName, address: IpAddr| address.is_ipv6() && foreign.without_ipv6.contains(&on);
+    let off = desired.neighbours.keys().filter(|(on, address)| is_off(*on, *address));
+    for (on, address) in off {
+        obstacles.neighbours.entry((*on, *address)).or_insert_with(|| without_ipv6(*on));
+    }
+    let off = desired.support.gateways.iter().filter(|(on, address)| is_off(*on, *address));
+    obstacles.gateways.extend(off.map(|(on, address)| ((*on, *address), without_ipv6(*on))));
     for (net, wanted) in desired.routes.iter().filter(|(net, wanted)| observed.routes.get(*net) != Some(*wanted)) {
         let device = wanted.device;
         let reason = if links.get(device).is_some_and(|link| !link.up) {
             interface_down(device)
-        } else if net.addr().is_ipv6() && foreign.without_ipv6.contains(&device) {
+        } else if is_off(device, net.addr()) {
             without_ipv6(device)
         } else {
             continue;
