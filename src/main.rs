@@ -13,7 +13,7 @@ use pve_public_ip::cli::output::OutputFormat;
 use pve_public_ip::cli::{self, Cli, Command};
 use pve_public_ip::hook;
 use pve_public_ip::host::command::{self, Patience};
-use pve_public_ip::model::text::escaped;
+use pve_public_ip::model::text::{escaped, escaped_lines};
 use pve_public_ip::paths::Paths;
 use pve_public_ip::reconcile::SILENT;
 use pve_public_ip::system::run::{GuardNote, RunState};
@@ -61,7 +61,22 @@ fn main() -> ExitCode {
 
 /// What clap has to say: help and version, or that the arguments are wrong. A program that asked for JSON gets that, too.
 fn refuse(error: &clap::Error) -> ExitCode {
-    let _ = error.print();
+    // It repeats what was given, which a script may have from somebody else: that is one line.
+    let text = error.render().to_string();
+    let mut shown = text.clone();
+    for given in std::env::args_os().skip(1) {
+        let given = given.to_string_lossy();
+        let value = given.split_once('=').map_or("", |(_, value)| value);
+        for part in [&*given, value].into_iter().filter(|part| !part.is_empty()) {
+            shown = shown.replace(part, &escaped(part));
+        }
+    }
+    let shown = escaped_lines(&shown);
+    if error.use_stderr() && *shown != *text {
+        let _ = io::stderr().write_all(shown.as_bytes());
+    } else {
+        let _ = error.print();
+    }
     if error.use_stderr() {
         let format = cli::format_asked_for(std::env::args_os());
         let output = cli::usage(error);

@@ -211,3 +211,30 @@ fn an_organization_is_one_line_of_text() {
     }
     node.run("assign 100 203.0.113.10 --no-hookscript --organization Müller").ok();
 }
+
+/// What a script passes on as an argument, and what clap says of it.
+#[test]
+fn an_argument_is_repeated_harmlessly() {
+    let node = Node::with_pool();
+    for hostile in ["a\u{1b}[31m", "a\nFORGED", "a\r\nFORGED: b", "a\u{202e}b"] {
+        let option = format!("--organization={hostile}");
+        for arguments in [
+            vec!["assign", "100", "--organization", hostile],
+            vec!["assign", "100", &option],
+            vec!["assign", hostile],
+            vec!["pool", "show", hostile],
+            vec!["pool", hostile],
+            vec!["list", "--state", hostile],
+            vec!["who", hostile],
+            vec!["show", "100", hostile],
+            vec![hostile],
+        ] {
+            for format in ["text", "json"] {
+                let arguments = [&arguments[..], &["--output-format", format]].concat();
+                let run = Run::of(format!("{arguments:?}"), &node.command(&arguments).output().unwrap());
+                assert_eq!(run.code, 2, "{run}");
+                is_harmless(&run);
+            }
+        }
+    }
+}

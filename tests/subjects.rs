@@ -371,7 +371,8 @@ fn what_goes_before_a_route() {
     let node = node();
     start(&node, 100, "tap100i0");
     for family in ["", "-6"] {
-        let (own, other) = if family.is_empty() { ("192.0.2.9", "198.51.100.0/24") } else { ("2001:db8:1::9", "fd00::/8") };
+        let (own, other) =
+            if family.is_empty() { ("192.0.2.9", "198.51.100.0/24") } else { ("2001:db8:1::9", "fd00::/8") };
         node.net.sh(&format!("ip {family} route add default dev wan0 table 100"));
         for rule in [
             &format!("from {own} lookup 100"),

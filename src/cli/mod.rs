@@ -106,7 +106,8 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Manage pools of addresses
-    #[command(subcommand, visible_alias = "pools")]
+    // Here and below: a beginning that a script may use since it had one meaning keeps it, whatever commands come.
+    #[command(subcommand, visible_alias = "pools", alias = "po")]
     Pool(PoolCommand),
     /// Add a storage for the guests' cloud-init data that every node has
     ///
@@ -165,6 +166,7 @@ pub enum Command {
     ///
     /// Addresses that the guest does not hold are reported and are no failure. A running guest loses its addresses at
     /// once. Its former hookscript is put back with the last address.
+    #[command(aliases = ["r", "re"])]
     Release(Release),
     /// Change what a guest's NIC may do besides using its addresses
     Set(Set),
@@ -277,6 +279,7 @@ pub enum Command {
         code: Option<String>,
     },
     /// Print a completion script for a shell
+    #[command(aliases = ["com", "comp", "compl", "comple", "complet"])]
     Completion {
         /// The shell
         shell: clap_complete::Shell,

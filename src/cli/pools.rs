@@ -1,5 +1,6 @@
 //! `pool ...`
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -13,7 +14,7 @@ use super::pool_import;
 use super::pool_list;
 use super::{PoolAdd, PoolCommand, PoolCreate, PoolSet, ProfileOrFile};
 use crate::host::files;
-use crate::model::{PoolName, Prefix};
+use crate::model::{Family, PoolName, Prefix};
 use crate::ops::{
     self, AbsentEntry, EntryAdded, PoolCreated, PoolProperties, PoolRemoved, PoolSettings, left_elsewhere, money,
     own_addresses,
@@ -128,6 +129,7 @@ fn edit<T>(value: Option<T>, erase: bool) -> Edit<T> {
 }
 
 fn set(node: &Node, command: PoolSet, dry_run: bool) -> anyhow::Result<Output> {
+    let leads = leads(&command);
     let request = request::SetPool {
         gateway4: edit(command.gateway4, command.no_gateway4),
         gateway6: edit(command.gateway6, command.no_gateway6),
@@ -147,9 +149,13 @@ fn set(node: &Node, command: PoolSet, dry_run: bool) -> anyhow::Result<Output> {
         yes: command.yes,
     };
     let done = ops::set_pool(node, &request, dry_run)?;
-    let PoolSettings { pool, properties: now, problems, rerouted, retold, losses, .. } = &done.answer;
-    let verb = if dry_run { "would be changed" } else { "changed" };
-    let mut lines = vec![format!("pool {pool} {verb}: {}", properties(now))];
+    let PoolSettings { pool, changed, properties: now, problems, rerouted, retold, losses } = &done.answer;
+    let verb = match (changed, dry_run) {
+        (false, _) => "is unchanged",
+        (true, true) => "would be changed",
+        (true, false) => "changed",
+    };
+    let mut lines = vec![format!("pool {pool} {verb}: {}{leads}", properties(now))];
     let named = problems.iter().take(NAMED);
     lines.extend(named.map(|problem| told("problem", problem)));
     if problems.len() > NAMED {
@@ -158,6 +164,18 @@ fn set(node: &Node, command: PoolSet, dry_run: bool) -> anyhow::Result<Output> {
     lines.extend(rerouted_lines(rerouted, retold));
     lines.extend(watched_lines(pool, now.enforce, losses));
     Ok(Output::of(&done, &lines, &[]))
+}
+
+/// What was asked for of bridge and gateways, which [`properties`] leaves out.
+fn leads(command: &PoolSet) -> String {
+    let gateway = |address: Option<IpAddr>, erase: bool, family: Family| match address {
+        Some(address) => Some(format!(", {family} gateway {address}")),
+        None => erase.then(|| format!(", no {family} gateway")),
+    };
+    let bridge = command.bridge.map(|bridge| format!(", bridge {bridge}"));
+    let gateway4 = gateway(command.gateway4.map(IpAddr::V4), command.no_gateway4, Family::V4);
+    let gateway6 = gateway(command.gateway6.map(IpAddr::V6), command.no_gateway6, Family::V6);
+    [bridge, gateway4, gateway6].into_iter().flatten().collect()
 }
 
 /// What holds for all addresses of a pool, apart from profile, bridge and gateways.

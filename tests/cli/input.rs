@@ -367,3 +367,26 @@ fn what_has_another_meaning_is_no_guests() {
         node.run(&format!("hook {vmid} post-stop")).ok();
     }
 }
+
+/// A command may be cut off where its beginning means one command. Scripts do so; a release that brings a command must not
+/// take the meaning away.
+#[test]
+fn beginnings_of_commands_keep_their_meaning() {
+    /// Those of release 0.1.0.
+    const FIRST: &str = "pool setup node assign release set list show plan apply verify status metrics conflicts audit doctor \
+         topology explain selftest guard deliver hook schema completion help";
+    let node = Node::new();
+    let mut tried = 0;
+    // `help` takes a command, and no option.
+    for name in FIRST.split_whitespace().filter(|name| *name != "help") {
+        for beginning in (1..name.len()).map(|length| &name[..length]) {
+            if FIRST.split_whitespace().filter(|other| other.starts_with(beginning)).count() > 1 {
+                continue;
+            }
+            let usage = node.run(&format!("{beginning} --help")).ok().out;
+            assert!(usage.contains(&format!("Usage: pve-public-ip {name}")), "{beginning}: {usage}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 60, "{tried}");
+}

@@ -9,9 +9,11 @@ fn a_file_that_others_write_to_as_well() {
     let (root, log) = (node.tree.root().display().to_string(), node.tree.path("log"));
     let program = format!("{BINARY} --root {root}");
     // A command that only looks, one that changes something, one that fails; with words on both streams.
-    let commands = ["status", "assign 100 203.0.113.10 --no-hookscript", "show 999", "verify", "release 100 203.0.113.10"];
+    let commands =
+        ["status", "assign 100 203.0.113.10 --no-hookscript", "show 999", "verify", "release 100 203.0.113.10"];
     let write = |to: &str| {
-        let body: String = commands.map(|command| format!("echo before {command}; {program} {command} || true;\n")).concat();
+        let body: String =
+            commands.map(|command| format!("echo before {command}; {program} {command} || true;\n")).concat();
         node.net.sh(&format!("{{ {body} echo end; }} {to}"));
     };
     let lines = |text: &str| {

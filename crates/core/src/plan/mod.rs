@@ -40,7 +40,9 @@ pub use course::{Failed, Outcome, Refusal, carry_out};
 pub use desired::{Desired, desired, desired_for, is_filtered_by_chains, is_idle, notes};
 pub use diff::{Step, diff};
 pub use event::{Event, LastLook, latest};
-pub use foreign::{Bypass, Decided, Foreign, Obstacles, Way, decide, foreign_neighbour, interface_down, settle, without_ipv6};
+pub use foreign::{
+    Bypass, Decided, Foreign, Obstacles, Way, decide, foreign_neighbour, interface_down, settle, without_ipv6,
+};
 pub use guest_share::hears_advertisements;
 pub use guest_state::{GuestState, GuestStates};
 pub use inputs::{DefaultRoute, Exits, Inputs, Presence};
