@@ -5,6 +5,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -244,6 +245,68 @@ fn the_commands_of_the_readme_take_nothing_from_anybody() {
     pings.end();
     let dropped = site.node.run("release 101 203.0.113.11").ok();
     assert!(dropped.out.contains("203.0.113.11"), "{}", dropped.out);
+}
+
+/// Every command of a page that names all that it needs, by section: of its blocks and of its sentences.
+fn commands_of(page: &str) -> Vec<(String, Vec<String>)> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
+    let section = |section: &str| {
+        let mut found = Vec::new();
+        for (number, part) in section.split("```").enumerate() {
+            let is_block = number % 2 == 1;
+            let pieces: Vec<&str> =
+                if is_block { part.lines().collect() } else { part.split('`').skip(1).step_by(2).collect() };
+            found.extend(pieces.into_iter().map(|piece| piece.trim_start_matches("# ").replace('\n', " ")));
+        }
+        let names_all = |command: &String| {
+            let is_open = |word: &str| word == "..." || word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase());
+            command.starts_with("pve-public-ip ") && !command.split(' ').any(is_open)
+        };
+        let heading = section.lines().next().unwrap_or_default().to_owned();
+        (heading, found.into_iter().filter(names_all).collect::<Vec<String>>())
+    };
+    text.split("\n## ").map(section).filter(|(_, commands)| !commands.is_empty()).collect()
+}
+
+/// What a page says is done, in its order, on a node where eight guests work who know nothing of it. A command may be refused;
+/// nobody loses anything by it.
+#[test]
+fn no_command_of_the_pages_takes_anything_from_anybody() {
+    let mut ran = 0;
+    let site = Site::new().greeted();
+    site.node.stand_in_proxmox();
+    site.node.net.sh("for n in 1 4000; do ip link add vmbr$n type bridge; ip link set vmbr$n up; done");
+    let config = |vmid: u32| format!("etc/pve/nodes/n1/qemu-server/{vmid}.conf");
+    let before: Vec<(u32, String)> =
+        GUESTS.iter().map(|(vmid, _)| (*vmid, site.node.tree.read(&config(*vmid)))).collect();
+    let pings = Pings::start(&site);
+    for page in ["README.md", "docs/first-hour.md"] {
+        for (heading, commands) in commands_of(page) {
+            for command in &commands {
+                // It attacks in namespaces of its own, for ten seconds; tests/selftest.rs has it.
+                if command == "pve-public-ip selftest" {
+                    continue;
+                }
+                let arguments = command.trim_start_matches("pve-public-ip ").replace("--watch 10m", "--watch 1s");
+                let run = site.node.run(&arguments);
+                // Done, or refused in words with what to do instead.
+                let is_said =
+                    run.code == 0 || run.code == 3 || run.err.contains("error: ") && run.err.contains("hint: ");
+                assert!(is_said, "{page}, {heading}: {run}");
+                pings.go_on(2);
+                ran += 1;
+            }
+            // The next section begins on a node that knows nothing.
+            site.node.run("uninstall --yes").ok();
+            let registry = site.node.tree.path("etc/pve/public-ip");
+            if registry.exists() {
+                std::fs::remove_dir_all(registry).unwrap();
+            }
+            before.iter().for_each(|(vmid, text)| site.node.tree.qemu(*vmid, text));
+        }
+    }
+    pings.end();
+    assert!(ran > 30, "the pages are not read: {ran} commands");
 }
 
 #[test]
