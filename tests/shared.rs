@@ -91,6 +91,32 @@ fn only_members_of_one_group_and_one_customer_share() {
 }
 
 #[test]
+fn members_are_in_one_vlan() {
+    let node = node();
+    node.tree.qemu(103, format!("net0: virtio={},bridge=vmbr0,tag=20\n", mac(103)));
+    node.tree.qemu(104, format!("net0: virtio={},bridge=vmbr0,tag=30\n", mac(104)));
+    node.run("assign 101 203.0.113.50 --shared web --no-hookscript").ok();
+    node.run("assign 103 203.0.113.51 --shared db --no-hookscript").ok();
+    for (command, words) in [
+        (
+            "assign 103 203.0.113.50 --shared web",
+            "guest 103 net0 is in VLAN 20, and guest 101, which holds 203.0.113.50 in turn with it, is in no VLAN",
+        ),
+        (
+            "assign 104 203.0.113.51 --shared db",
+            "guest 104 net0 is in VLAN 30, and guest 103, which holds 203.0.113.51 in turn with it, is in VLAN 20",
+        ),
+        // On another node, too.
+        ("assign 201 203.0.113.51 --shared db", "guest 201 net0 is in no VLAN, and guest 103"),
+    ] {
+        let refused = node.changes_nothing(&format!("{command} --no-hookscript"));
+        refused.fails_with(1, &[words, "neither hears the other", "put both NICs into one VLAN"]);
+    }
+    node.tree.qemu(104, format!("net0: virtio={},bridge=vmbr0,tag=20\n", mac(104)));
+    node.run("assign 104 203.0.113.51 --shared db --no-hookscript").ok();
+}
+
+#[test]
 fn what_the_provider_sends_to_one_mac_is_not_shared() {
     let node = node();
     node.run("pool create hz --profile hetzner-bridged --bridge vmbr0 --gateway4 198.51.100.1 198.51.100.5").ok();

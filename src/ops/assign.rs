@@ -306,6 +306,7 @@ fn book(
                 let warm = new.iter().filter_map(|address| still_warm(registry, *address, request));
                 let mut notes: Vec<Problem> = warm.collect();
                 check_bridges(registry, vmid, located, request)?;
+                check_group(node, registry, located, request)?;
                 keep_hookscript(registry, vmid, located, !command.hookscript);
                 keep_network(registry, vmid, located, command);
                 let guest = registry.guests.get(&vmid).cloned();
@@ -583,6 +584,31 @@ pub(super) fn check_bridges(
                 pool: assigned.pool.clone(),
                 needed: pool.bridge,
             });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a member of a group that the others cannot hear. One whose configuration cannot be read is not compared.
+fn check_group(node: &Node, registry: &Registry, located: &Located, request: &AssignRequest) -> Result<(), RuleError> {
+    let Some(guest) = registry.guests.get(&request.vmid) else { return Ok(()) };
+    let asked = |nic: &NicId| request.nics.iter().any(|(id, _)| id == nic);
+    for (nic, _, own) in guest.addresses().filter(|(nic, _, own)| own.shared.is_some() && asked(nic)) {
+        let tag = located.config.tag(nic);
+        let others =
+            registry.assignments().filter(|(holder, .., held)| *holder != request.vmid && held.address == own.address);
+        for (holder, of, ..) in others {
+            let theirs = node.guests.find(holder, None).map_or(tag, |other| other.config.tag(of));
+            if theirs != tag {
+                return Err(RuleError::OtherVlan {
+                    address: own.address,
+                    vmid: request.vmid,
+                    nic,
+                    tag,
+                    holder,
+                    theirs,
+                });
+            }
         }
     }
     Ok(())

@@ -262,6 +262,7 @@ const TABLE: &[(ErrorCode, &[&str])] = &[
             "via-unusable",
             "via-in-use",
             "via-not-routed",
+            "shared-in-other-vlan",
             "shared-with-one-mac",
             "prefix-needs-route",
             "prefix-on-link",

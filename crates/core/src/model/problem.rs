@@ -257,6 +257,7 @@ pub const CODES: &[&str] = &[
     "second-nic-in-subnet",
     "set-nearly-full",
     "shared-address",
+    "shared-in-other-vlan",
     "shared-with-one-mac",
     "single-router",
     "snippet-not-written",

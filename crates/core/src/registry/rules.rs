@@ -416,6 +416,22 @@ pub enum RuleError {
         /// For which customer.
         theirs: Option<String>,
     },
+    /// The members of a group are in different VLANs of one bridge.
+    #[error("guest {vmid} {nic} is in {}, and guest {holder}, which holds {address} in turn with it, is in {}: neither hears the other", vlan(*tag), vlan(*theirs))]
+    OtherVlan {
+        /// The address.
+        address: Prefix,
+        /// The guest that is to be a member.
+        vmid: Vmid,
+        /// Its NIC.
+        nic: NicId,
+        /// Its VLAN.
+        tag: Option<u16>,
+        /// A member.
+        holder: Vmid,
+        /// That one's VLAN.
+        theirs: Option<u16>,
+    },
     /// The provider sends it to one MAC.
     #[error("the provider sends {address} to {} only (profile {profile} of pool `{pool}`), so guests with other MACs cannot hold it in turn", mac.map_or_else(|| "one MAC".to_owned(), |mac| format!("MAC {mac}")))]
     OneMac {
@@ -483,6 +499,11 @@ fn of_which(pool: Option<&(PoolName, usize)>) -> String {
 const NO_POOLS_HINT: &str =
     "create one: `pve-public-ip pool create NAME --profile generic-bridged --bridge vmbr0 PREFIX...`";
 
+/// `VLAN 20`, as in a sentence.
+fn vlan(tag: Option<u16>) -> String {
+    tag.map_or_else(|| "no VLAN".to_owned(), |tag| format!("VLAN {tag}"))
+}
+
 impl RuleError {
     /// Its kind.
     pub fn code(&self) -> Code {
@@ -525,6 +546,7 @@ impl RuleError {
             Self::OtherGroup { .. } => code!("other-group"),
             Self::OtherCustomer { .. } => code!("group-of-other-organization"),
             Self::OneMac { .. } => code!("shared-with-one-mac"),
+            Self::OtherVlan { .. } => code!("shared-in-other-vlan"),
             Self::NoRoom { .. } => code!("filter-full"),
             Self::TooNew { .. } => code!("release-too-old"),
             Self::Broken(error) => error.code(),
@@ -562,6 +584,7 @@ impl RuleError {
             | Self::OtherGroup { address, .. }
             | Self::OtherCustomer { address, .. }
             | Self::OneMac { address, .. }
+            | Self::OtherVlan { address, .. }
             | Self::NotWhole { address, .. } => Subject::Address(*address),
             Self::MacTaken { vmid, .. }
             | Self::MacUnknown { vmid, .. }
@@ -709,6 +732,9 @@ impl RuleError {
             }
             Self::OtherCustomer { address, vmid, .. } => {
                 format!("name the same organization: `pve-public-ip assign {vmid} {address} --shared GROUP --organization ORG`")
+            }
+            Self::OtherVlan { .. } => {
+                "put both NICs into one VLAN (`tag=` in their configurations), or give each guest an address of its own".to_owned()
             }
             Self::OneMac { .. } => "share an address of a pool without MACs of the provider (vRack, routed, your own prefix)".to_owned(),
             Self::NoRoom { .. } => {
