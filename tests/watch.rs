@@ -302,7 +302,9 @@ fn no_command_of_the_pages_takes_anything_from_anybody() {
             if registry.exists() {
                 std::fs::remove_dir_all(registry).unwrap();
             }
-            before.iter().for_each(|(vmid, text)| site.node.tree.qemu(*vmid, text));
+            for (vmid, text) in &before {
+                site.node.tree.qemu(*vmid, text);
+            }
         }
     }
     pings.end();
