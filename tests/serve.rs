@@ -737,6 +737,8 @@ fn addresses_of_all_kinds_are_given_and_taken() {
     for (guest, vmid) in [("shop", 101), ("mail", 102)] {
         let given = done(&node, "allocate", shared(guest));
         assert_eq!((&given["changed"], &given["address"]["shared"]), (&json!(true), &json!("web")), "{given}");
+        // The answer is about the guest that was named, not about the first that holds it.
+        assert_eq!((&given["vmid"], &given["address"]["holder"]["vmid"]), (&json!(vmid), &json!(vmid)));
         let page = done(&node, "list-addresses", json!({"vps_id": guest}));
         let held = &page["addresses"][0];
         assert_eq!((&held["address"], &held["holder"]["vmid"]), (&json!("198.51.100.50"), &json!(vmid)));
@@ -749,6 +751,14 @@ fn addresses_of_all_kinds_are_given_and_taken() {
     let wrong = json!({"address": "198.51.100.50", "vps_id": "mail", "mac": "02:00:00:aa:bb:01"});
     assert_eq!(refused(&node, "deallocate", wrong).0, "mac-not-of-guest");
     let taken = json!({"address": "198.51.100.50", "vps_id": "mail", "mac": "02:00:00:aa:bb:02"});
+    let mut tried = taken.clone();
+    tried["dry_run"] = true.into();
+    let tried = done(&node, "deallocate", tried);
+    assert_eq!(
+        (&tried["changed"], &tried["vmid"], &tried["address"]["holder"]["vmid"]),
+        (&json!(true), &json!(102), &json!(102))
+    );
+    assert_eq!((step(&tried, "registry").as_str(), step(&tried, "binding").as_str()), ("pending", "pending"));
     assert_eq!(done(&node, "deallocate", taken.clone())["changed"], true);
     assert_eq!(done(&node, "deallocate", taken)["changed"], false);
     assert_eq!(done(&node, "get-address", json!({"address": "198.51.100.50"}))["holder"]["vmid"], 101);
@@ -767,6 +777,14 @@ fn addresses_of_all_kinds_are_given_and_taken() {
     let given = done(&node, "allocate", behind);
     let (address, via) = (&given["address"]["address"], &given["address"]["via"]);
     assert_eq!((address, via), (&json!("198.51.100.32/28"), &json!("198.51.100.10")));
+    let tried = done(&node, "allocate", json!({"vps_id": "mail", "address": "198.51.100.60", "dry_run": true}));
+    assert_eq!(
+        (&tried["changed"], &tried["vmid"], step(&tried, "registry").as_str()),
+        (&json!(true), &json!(102), "pending")
+    );
+    assert_eq!((&tried["address"]["state"], step(&tried, "binding").as_str()), (&json!("free"), "pending"));
+    let told = tried["steps"].as_array().unwrap().iter().find(|step| step["name"] == "cloud-init").unwrap();
+    assert_eq!((&told["state"], &told["problem"]["code"]), (&json!("not-possible"), &json!("guest-not-told")));
     let lone = refused(&node, "allocate", json!({"vps_id": "shop", "pool": "lan", "via": "198.51.100.10"}));
     assert_eq!(lone.0, "request-invalid");
 

@@ -74,21 +74,20 @@ pub fn allocate(
     let Done { answer, node: followed, problem, .. } = &done;
     let held = answer.addresses.iter().find(|held| interfaces.contains(&held.interface));
     let address = request.address.or(held.map(|held| held.address));
-    let mut steps =
-        vec![step(StepName::Registry, if answer.assigned.is_empty() { StepState::Unchanged } else { StepState::Done })];
+    let mut steps = vec![step(StepName::Registry, done_if(!answer.assigned.is_empty(), dry_run))];
     steps.extend(answer.mac.iter().filter_map(|outcome| outcome_step(StepName::Mac, vmid, outcome)));
     steps.extend(outcome_step(StepName::Hookscript, vmid, &answer.hookscript));
-    steps.push(told_step(vmid, &answer.network));
+    steps.push(told_step(vmid, &answer.network, dry_run));
     let could_not_follow = problem.as_ref().filter(|problem| problem.code == code!("node-could-not-follow"));
     let in_the_way = answer.problems.first().or(could_not_follow);
-    steps.push(binding(node, vmid, &located.node, followed, in_the_way));
+    steps.push(binding(node, vmid, &located.node, (followed, in_the_way), dry_run));
     steps.extend(inside_step(vmid, &answer.inside));
     if located.node != node.name && !answer.assigned.is_empty() {
         steps.push(inside_elsewhere(vmid, &located.node, &answer.assigned));
     }
     let notes = notes_for(within, vmid, &followed.notes, &answer.problems);
-    let address = address.map(|address| reread(node, within, address, dry_run, &book)).transpose()?;
-    Ok(AddressChanged { changed: answer.changed, address, steps, notes, dry_run })
+    let address = address.map(|address| reread(node, within, (address, vmid), dry_run, &book)).transpose()?;
+    Ok(AddressChanged { changed: answer.changed, vmid: Some(vmid), address, steps, notes, dry_run })
 }
 
 /// What is said to a caller who must not know of others.
@@ -121,15 +120,16 @@ fn notes_for(within: Option<&str>, vmid: Vmid, notes: &[Problem], problems: &[Pr
 fn reread(
     node: &Node,
     within: Option<&str>,
-    address: Prefix,
+    (address, vmid): (Prefix, Vmid),
     dry_run: bool,
     before: &Book,
 ) -> Result<Address, Problem> {
+    let of = |book: &Book, within| book.lookup(within).address_of(address, Some(vmid));
     if dry_run {
         // A free one is not there for a customer until it is the customer's.
-        return before.lookup(within).address(address).or_else(|_| before.lookup(None).address(address));
+        return of(before, within).or_else(|_| of(before, None));
     }
-    Book::changed(node)?.lookup(within).address(address)
+    of(&Book::changed(node)?, within)
 }
 
 /// One address is asked for: of a pool with both families one of IPv4, unless it is said.
@@ -188,6 +188,15 @@ fn step(name: StepName, state: StepState) -> Step {
     Step { name, state, problem: None }
 }
 
+/// What was done, or would be.
+fn done_if(done: bool, dry_run: bool) -> StepState {
+    match (done, dry_run) {
+        (true, false) => StepState::Done,
+        (true, true) => StepState::Pending,
+        (false, _) => StepState::Unchanged,
+    }
+}
+
 fn outcome_step(name: StepName, vmid: Vmid, outcome: &Outcome) -> Option<Step> {
     let left = |reason: &String, command: &String| {
         let hint = format!("`{command}`");
@@ -205,25 +214,29 @@ fn outcome_step(name: StepName, vmid: Vmid, outcome: &Outcome) -> Option<Step> {
     }
 }
 
-fn told_step(vmid: Vmid, told: &Told) -> Step {
+fn told_step(vmid: Vmid, told: &Told, dry_run: bool) -> Step {
     let name = StepName::CloudInit;
-    let said = || {
-        Problem::of_guest(
-            code!("network-data-refused"),
-            vmid,
-            told.sentences.join("; "),
-            "configure the address inside the guest",
-        )
+    let said = |code| {
+        let hint = "configure the address inside the guest";
+        let problem = Problem::of_guest(code, vmid, told.sentences.join("; "), hint);
+        Step { name, state: StepState::NotPossible, problem: Some(problem) }
     };
     match &told.failure {
         Some(problem) => Step { name, state: StepState::NotPossible, problem: Some(problem.clone()) },
-        None if told.by_hand || told.left_to_do => Step { name, state: StepState::NotPossible, problem: Some(said()) },
-        None => step(name, if told.changed { StepState::Done } else { StepState::Unchanged }),
+        None if told.by_hand => said(code!("guest-not-told")),
+        None if told.left_to_do => said(code!("network-data-refused")),
+        None => step(name, done_if(told.changed, dry_run)),
     }
 }
 
 /// Whether the guest's port can use the address, and nobody else's, by now.
-fn binding(node: &Node, vmid: Vmid, place: &NodeName, followed: &super::Followed, problem: Option<&Problem>) -> Step {
+fn binding(
+    node: &Node,
+    vmid: Vmid,
+    place: &NodeName,
+    (followed, problem): (&super::Followed, Option<&Problem>),
+    dry_run: bool,
+) -> Step {
     let name = StepName::Binding;
     if *place != node.name {
         let sentence =
@@ -239,7 +252,7 @@ fn binding(node: &Node, vmid: Vmid, place: &NodeName, followed: &super::Followed
     let failed = followed.failed.iter().find(|failed| followed.is_own_failure && failed.guest() == Some(vmid));
     match failed.or(problem) {
         Some(problem) => Step { name, state: StepState::NotPossible, problem: Some(problem.clone()) },
-        None => step(name, StepState::Done),
+        None => step(name, done_if(true, dry_run)),
     }
 }
 
@@ -278,7 +291,10 @@ pub fn deallocate(
 ) -> Result<AddressChanged, Problem> {
     let book = Book::read(node)?;
     let lookup = book.lookup(within);
-    let nothing = |address| AddressChanged { changed: false, address, steps: Vec::new(), notes: Vec::new(), dry_run };
+    let nothing = |address, vmid| {
+        let (steps, notes) = (Vec::new(), Vec::new());
+        AddressChanged { changed: false, vmid, address, steps, notes, dry_run }
+    };
     let holders = lookup.holders(request.address);
     let whole: Vec<&Holding<'_>> = holders.iter().filter(|(.., held)| held.address.contains(request.address)).collect();
     let [first, rest @ ..] = &whole[..] else {
@@ -292,23 +308,23 @@ pub fn deallocate(
             return Err(Problem::new(code!("request-invalid"), Subject::Address(request.address), sentence, hint));
         }
         // A customer cannot tell what is free from what others hold.
-        return Ok(nothing(lookup.address(request.address).ok()));
+        return Ok(nothing(lookup.address(request.address).ok(), None));
     };
-    let meant = match &request.vps_id {
+    let (holder, _, interface, assigned) = match &request.vps_id {
         Some(word) => {
             let meant = book.holder(node, word, (request.mac, true), within)?;
-            whole.iter().find(|(vmid, ..)| *vmid == meant)
+            let Some(held) = whole.iter().find(|(vmid, ..)| *vmid == meant) else {
+                return Ok(nothing(lookup.address(request.address).ok(), Some(meant)));
+            };
+            held
         }
-        None if rest.is_empty() => Some(first),
+        None if rest.is_empty() => first,
         None => {
             let members: Vec<String> = whole.iter().map(|(vmid, ..)| vmid.to_string()).collect();
             let sentence = format!("several guests hold {} in turn: {}", request.address, members.join(", "));
             let hint = "name the one that is to hold it no longer: `vps_id`";
             return Err(Problem::new(code!("guest-ambiguous"), Subject::Address(request.address), sentence, hint));
         }
-    };
-    let Some((holder, _, interface, assigned)) = meant else {
-        return Ok(nothing(lookup.address(request.address).ok()));
     };
     if let Some(mac) = request.mac.filter(|mac| *mac != interface.mac) {
         let sentence = format!("{} is held with the MAC {}, not with {mac}", request.address, interface.mac);
@@ -318,18 +334,18 @@ pub fn deallocate(
     let command = request::Release { vmid: *holder, addresses: vec![assigned.address], hookscript: true };
     let done = release(node, &command, dry_run)?;
     let Done { answer, node: followed, problem, .. } = &done;
-    let state = if answer.released.is_empty() { StepState::Unchanged } else { StepState::Done };
-    let mut steps = vec![step(StepName::Registry, state)];
+    let mut steps = vec![step(StepName::Registry, done_if(!answer.released.is_empty(), dry_run))];
     steps.extend(answer.mac.iter().filter_map(|mac| outcome_step(StepName::Mac, *holder, mac)));
     steps.extend(outcome_step(StepName::Hookscript, *holder, &answer.hookscript));
-    steps.push(told_step(*holder, &answer.network));
+    steps.push(told_step(*holder, &answer.network, dry_run));
     if let Ok(located) = node.guests.find(*holder, None) {
         let in_the_way = problem.as_ref().filter(|problem| problem.code == code!("node-could-not-follow"));
-        steps.push(binding(node, *holder, &located.node, followed, in_the_way));
+        steps.push(binding(node, *holder, &located.node, (followed, in_the_way), dry_run));
     }
     let notes = notes_for(within, *holder, &followed.notes, &[]);
-    let address = if within.is_some() { None } else { reread(node, within, request.address, dry_run, &book).ok() };
-    Ok(AddressChanged { changed: answer.changed, address, steps, notes, dry_run })
+    let now = || reread(node, within, (request.address, *holder), dry_run, &book).ok();
+    let address = if within.is_some() { None } else { now() };
+    Ok(AddressChanged { changed: answer.changed, vmid: Some(*holder), address, steps, notes, dry_run })
 }
 
 /// Puts an address into a pool, or changes what is known of it there.
@@ -382,11 +398,11 @@ pub fn create_address(node: &Node, request: &CreateAddress, dry_run: bool) -> Re
         let is_own = |note: &&Problem| note.subject == Subject::Pool(pool.clone());
         (done.answer.changed, done.node.notes.iter().filter(is_own).cloned().collect())
     };
-    let state = if changed { StepState::Done } else { StepState::Unchanged };
+    let steps = vec![step(StepName::Registry, done_if(changed, dry_run))];
     let now = Book::changed(node)?;
     // A dry run of a new one has nothing to show.
     let shown = now.lookup(None).address(address).ok();
-    Ok(AddressChanged { changed, address: shown, steps: vec![step(StepName::Registry, state)], notes, dry_run })
+    Ok(AddressChanged { changed, vmid: None, address: shown, steps, notes, dry_run })
 }
 
 /// Whether an edit leaves what is known as it is.
@@ -444,7 +460,8 @@ fn with_master(uplink: IfName) -> BTreeSet<IfName> {
 pub fn delete_address(node: &Node, request: &DeleteAddress, dry_run: bool) -> Result<AddressChanged, Problem> {
     let book = Book::read(node)?;
     let address = request.address;
-    let nothing = AddressChanged { changed: false, address: None, steps: Vec::new(), notes: Vec::new(), dry_run };
+    let (steps, notes) = (Vec::new(), Vec::new());
+    let nothing = AddressChanged { changed: false, vmid: None, address: None, steps, notes, dry_run };
     let Some((name, pool)) = book.registry.pool_of(address) else { return Ok(nothing) };
     if let Some(entry) = pool.entry(address).filter(|entry| entry.address != address) {
         let sentence =
@@ -454,5 +471,5 @@ pub fn delete_address(node: &Node, request: &DeleteAddress, dry_run: bool) -> Re
     }
     let command = request::RemoveFromPool { pool: name.clone(), addresses: vec![address] };
     pools::remove_from_pool(node, &command, dry_run)?;
-    Ok(AddressChanged { changed: true, steps: vec![step(StepName::Registry, StepState::Done)], ..nothing })
+    Ok(AddressChanged { changed: true, steps: vec![step(StepName::Registry, done_if(true, dry_run))], ..nothing })
 }

@@ -35,7 +35,8 @@ pub fn listen(paths: &Paths, socket: &Path, user: &str) -> Result<(), Problem> {
     let directory = socket.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !peer::is_private(directory).map_err(failed)? {
         let sentence = format!("`{}` is a directory that others can write, or a link", directory.display());
-        return Err(refused(sentence, "name a directory of root's: /run/pve-public-ip-api.sock"));
+        let hint = "put it into a directory that only root can write: `mkdir /run/pve-public-ip-api`, then /run/pve-public-ip-api/api.sock";
+        return Err(refused(sentence, hint));
     }
     let listener = bind(socket).map_err(failed)?;
     if let Some(group) = users::group(user) {

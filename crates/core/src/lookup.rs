@@ -197,13 +197,19 @@ impl<'a> Lookup<'a> {
         is_foreign | is_nowhere
     }
 
-    /// What is known of an address or of a prefix as it was created.
+    /// What is known of an address or of a prefix as it was created. Of several guests that hold it in turn the first is named.
     pub fn address(&self, address: Prefix) -> Result<Address, Problem> {
+        self.address_of(address, None)
+    }
+
+    /// The same, as this guest holds it if it does.
+    pub fn address_of(&self, address: Prefix, vmid: Option<Vmid>) -> Result<Address, Problem> {
         // The same work whether it exists for the caller or not.
-        let held = self.registry.overlapping(address).into_iter().next();
+        let held = self.registry.overlapping(address);
+        let held = held.iter().find(|holding| vmid == Some(holding.0)).or(held.first());
         let found = self.registry.pool_of(address).and_then(|(name, pool)| Some((name, pool, pool.entry(address)?)));
         if let Some(holding) = held {
-            return if self.is_seen(&holding) { Ok(self.held(&holding)) } else { Err(Self::unknown(address)) };
+            return if self.is_seen(holding) { Ok(self.held(holding)) } else { Err(Self::unknown(address)) };
         }
         let (name, pool, entry) = found.filter(|_| self.within.is_none()).ok_or_else(|| Self::unknown(address))?;
         if self.registry.is_partial() {

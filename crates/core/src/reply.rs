@@ -161,6 +161,9 @@ pub enum StepName {
 pub struct AddressChanged {
     /// Whether something is another than before.
     pub changed: bool,
+    /// The guest that gets it, or that it is taken from; absent if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vmid: Option<Vmid>,
     /// The address, as it is now; absent if it was deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Address>,
@@ -170,7 +173,7 @@ pub struct AddressChanged {
     /// What is worth knowing.
     #[serde(default)]
     pub notes: Vec<Problem>,
-    /// Whether nothing was done but said what would be.
+    /// Whether nothing was done but said what would be. Then what would be done is a step that is `pending`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
 }

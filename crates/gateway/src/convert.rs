@@ -491,24 +491,25 @@ fn steps(steps: Vec<reply::Step>) -> Vec<proto::Step> {
     steps.into_iter().map(step).collect()
 }
 
-/// What happened to an address, in one sentence.
-fn sentence(changed: &reply::AddressChanged) -> String {
-    let Some(address) = &changed.address else { return String::new() };
-    let text = address.address;
-    let holder = address.holder.as_ref().map(|holder| holder.vmid);
-    match (changed.changed, changed.dry_run, holder) {
-        (true, false, Some(vmid)) => format!("{text} is assigned to guest {vmid}"),
-        (true, true, Some(vmid)) => format!("{text} would be assigned to guest {vmid}"),
-        (false, _, Some(vmid)) => format!("{text} is assigned to guest {vmid}; nothing has changed"),
-        (true, false, None) => format!("{text} is released"),
-        (true, true, None) => format!("{text} would be released"),
-        (false, _, None) => format!("{text} is not assigned; nothing has changed"),
+/// What happened to an address, in one sentence: `given` by the call, or taken.
+fn sentence(changed: &reply::AddressChanged, given: bool) -> String {
+    let address = shown(changed.address.as_ref().map(|address| address.address));
+    let address = if address.is_empty() { "the address".to_owned() } else { address };
+    let guest = changed.vmid.map_or_else(|| "no guest".to_owned(), |vmid| format!("guest {vmid}"));
+    match (given, changed.changed, changed.dry_run) {
+        (true, true, false) => format!("{address} is assigned to {guest}"),
+        (true, true, true) => format!("{address} would be assigned to {guest}"),
+        (true, false, _) => format!("{address} is assigned to {guest}; nothing has changed"),
+        (false, true, false) => format!("{address} is released from {guest}"),
+        (false, true, true) => format!("{address} would be released from {guest}"),
+        (false, false, _) if changed.vmid.is_none() => format!("no guest holds {address}; nothing has changed"),
+        (false, false, _) => format!("{guest} does not hold {address}; nothing has changed"),
     }
 }
 
 /// For `AllocatePublicIP`.
 pub fn allocated(changed: reply::AddressChanged) -> proto::AllocatePublicIPResponse {
-    let message = sentence(&changed);
+    let message = sentence(&changed, true);
     let ip = changed.address.map(public_ip);
     let of = |field: fn(&proto::PublicIP) -> &String| ip.as_ref().map(field).cloned().unwrap_or_default();
     proto::AllocatePublicIPResponse {
@@ -528,7 +529,7 @@ pub fn allocated(changed: reply::AddressChanged) -> proto::AllocatePublicIPRespo
 pub fn released(changed: reply::AddressChanged) -> proto::ReleasePublicIPResponse {
     proto::ReleasePublicIPResponse {
         changed: changed.changed,
-        message: sentence(&changed),
+        message: sentence(&changed, false),
         ip: changed.address.map(public_ip).into(),
         steps: steps(changed.steps),
         notes: problems(changed.notes),
@@ -540,7 +541,7 @@ pub fn released(changed: reply::AddressChanged) -> proto::ReleasePublicIPRespons
 pub fn assigned(changed: reply::AddressChanged) -> proto::AssignVPSPublicIPResponse {
     proto::AssignVPSPublicIPResponse {
         changed: changed.changed,
-        message: sentence(&changed),
+        message: sentence(&changed, true),
         ip: changed.address.map(public_ip).into(),
         steps: steps(changed.steps),
         notes: problems(changed.notes),
@@ -552,7 +553,7 @@ pub fn assigned(changed: reply::AddressChanged) -> proto::AssignVPSPublicIPRespo
 pub fn unassigned(changed: reply::AddressChanged) -> proto::UnassignVPSPublicIPResponse {
     proto::UnassignVPSPublicIPResponse {
         changed: changed.changed,
-        message: sentence(&changed),
+        message: sentence(&changed, false),
         ip: changed.address.map(public_ip).into(),
         steps: steps(changed.steps),
         notes: problems(changed.notes),

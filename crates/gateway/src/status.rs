@@ -172,6 +172,7 @@ const TABLE: &[(ErrorCode, &[&str])] = &[
             "guard-running",
             "guest-ambiguous",
             "guest-elsewhere",
+            "guest-not-told",
             "guest-on-other-node",
             "guest-other-hookscript",
             "guest-running",

@@ -56,14 +56,14 @@ fn every_call_has_its_answer() {
             GATEWAY,
             json!({ "vps_id": "shop", "public_ip": "203.0.113.10" }),
             "/message",
-            json!("203.0.113.10 is released"),
+            json!("203.0.113.10 is released from guest 101"),
         ),
         (
             "ReleasePublicIP",
             GATEWAY,
             json!({ "vps_id": "shop", "public_ip": "203.0.113.10" }),
             "/message",
-            json!("203.0.113.10 is not assigned; nothing has changed"),
+            json!("guest 101 does not hold 203.0.113.10; nothing has changed"),
         ),
         (
             "CreateVPSPublicIP",

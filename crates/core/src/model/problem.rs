@@ -140,6 +140,7 @@ pub const CODES: &[&str] = &[
     "guard-running",
     "guest-ambiguous",
     "guest-elsewhere",
+    "guest-not-told",
     "guest-on-other-node",
     "guest-other-hookscript",
     "guest-running",

@@ -180,21 +180,24 @@ fn reply_address(prefix_length: u8) -> reply::Address {
 
 #[test]
 fn an_answer_says_what_happened() {
-    let changed = |changed, dry_run, held| reply::AddressChanged {
+    let changed = |changed, dry_run, held: bool| reply::AddressChanged {
         changed,
+        vmid: Some("101".parse().unwrap()).filter(|_| held),
         dry_run,
         address: Some(reply::Address { holder: reply_address(24).holder.filter(|_| held), ..reply_address(24) }),
         steps: Vec::new(),
         notes: Vec::new(),
     };
-    for (answer, expected) in [
-        (changed(true, false, true), "203.0.113.10 is assigned to guest 101"),
-        (changed(true, true, true), "203.0.113.10 would be assigned to guest 101"),
-        (changed(false, false, true), "203.0.113.10 is assigned to guest 101; nothing has changed"),
-        (changed(true, false, false), "203.0.113.10 is released"),
-        (changed(false, true, false), "203.0.113.10 is not assigned; nothing has changed"),
+    for (answer, given, expected) in [
+        (changed(true, false, true), true, "203.0.113.10 is assigned to guest 101"),
+        (changed(true, true, true), true, "203.0.113.10 would be assigned to guest 101"),
+        (changed(false, false, true), true, "203.0.113.10 is assigned to guest 101; nothing has changed"),
+        (changed(true, false, true), false, "203.0.113.10 is released from guest 101"),
+        (changed(true, true, true), false, "203.0.113.10 would be released from guest 101"),
+        (changed(false, true, true), false, "guest 101 does not hold 203.0.113.10; nothing has changed"),
+        (changed(false, true, false), false, "no guest holds 203.0.113.10; nothing has changed"),
     ] {
-        assert_eq!(sentence_of(&answer), expected);
+        assert_eq!(sentence_of(&answer, given), expected);
     }
     let message = allocated(changed(true, false, true));
     assert_eq!((message.gateway.as_str(), message.netmask.as_str()), ("203.0.113.1", "255.255.255.0"));
@@ -204,8 +207,8 @@ fn an_answer_says_what_happened() {
     assert_eq!((ip.shared_group.as_str(), ip.via.as_str()), ("web", "203.0.113.2"));
 }
 
-fn sentence_of(changed: &reply::AddressChanged) -> String {
-    super::sentence(changed)
+fn sentence_of(changed: &reply::AddressChanged, given: bool) -> String {
+    super::sentence(changed, given)
 }
 
 /// What the first has otherwise than the second; everything but these keys must be.

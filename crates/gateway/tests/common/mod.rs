@@ -180,12 +180,12 @@ fn answer(op: &str, request: &Value, known: &mut Known) -> Value {
             let step = json!({ "name": "cloud-init", "state": "pending", "problem": {
                 "code": "guest-running", "subject": { "kind": "guest", "id": 101 }, "sentence": "it runs", "hint": "reboot it"
             }});
-            json!({ "changed": changed, "address": address(&address_text, Some(&name)), "steps": [step] })
+            json!({ "changed": changed, "vmid": 101, "address": address(&address_text, Some(&name)), "steps": [step] })
         }
         "deallocate" => {
             let address_text = text("address").unwrap();
             let changed = known.held.remove(&address_text).is_some();
-            json!({ "changed": changed, "address": address(&address_text, None) })
+            json!({ "changed": changed, "vmid": 101, "address": address(&address_text, None) })
         }
         "create-address" => json!({ "changed": true, "address": address(&text("address").unwrap(), None) }),
         "delete-address" => json!({ "changed": true }),
