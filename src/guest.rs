@@ -109,11 +109,11 @@ impl Guests {
         self.attends.store(true, Ordering::Relaxed);
     }
 
-    /// Finds one guest: here, on `migrated_from`, where `.vmlist` says, anywhere; in this order.
+    /// Finds one guest: here, on `perhaps`, where `.vmlist` says, anywhere; in this order.
     ///
     /// During an incoming live migration the configuration is still under the source node (`PVE_MIGRATED_FROM`).
-    pub fn find(&self, vmid: Vmid, migrated_from: Option<&NodeName>) -> Result<Located, GuestError> {
-        self.find_listed(vmid, migrated_from, || vmlist(&self.paths.vmlist()).remove(&vmid))
+    pub fn find(&self, vmid: Vmid, perhaps: Option<&NodeName>) -> Result<Located, GuestError> {
+        self.find_listed(vmid, perhaps, || vmlist(&self.paths.vmlist()).remove(&vmid))
     }
 
     /// Finds many guests, with one look at the directories of each node: to try for each guest where it might be would take
@@ -201,11 +201,11 @@ impl Guests {
     fn find_listed(
         &self,
         vmid: Vmid,
-        migrated_from: Option<&NodeName>,
+        perhaps: Option<&NodeName>,
         listed: impl FnOnce() -> Option<NodeName>,
     ) -> Result<Located, GuestError> {
         let mut candidates = vec![self.node.clone()];
-        candidates.extend(migrated_from.cloned());
+        candidates.extend(perhaps.cloned());
         if let Some(located) = self.first(vmid, &candidates)? {
             return Ok(located);
         }
@@ -251,11 +251,17 @@ impl Guests {
 
     /// Every guest of the cluster: its configuration and where it lies, or why it cannot be read.
     pub fn all(&self) -> BTreeMap<Vmid, Result<Located, GuestError>> {
-        self.all_but(|_| false)
+        let whole = self.all_but(|_| false, |_| true).into_iter();
+        whole.filter_map(|(vmid, found)| Some((vmid, found.map(Seen::located).transpose()?))).collect()
     }
 
-    /// The same without those that are known: their files are not read.
-    pub fn all_but(&self, is_known: impl Fn(Vmid) -> bool) -> BTreeMap<Vmid, Result<Located, GuestError>> {
+    /// The same without those that are known, whose files are not read; and without what the others say if `is_meant` says so
+    /// of the text: a cluster has thousands, and few are of interest.
+    pub fn all_but(
+        &self,
+        is_known: impl Fn(Vmid) -> bool,
+        is_meant: impl Fn(&[u8]) -> bool,
+    ) -> BTreeMap<Vmid, Result<Seen, GuestError>> {
         let mut found = BTreeMap::new();
         for node in self.nodes().into_iter().chain([self.node.clone()]) {
             for kind in [GuestKind::Qemu, GuestKind::Lxc] {
@@ -263,8 +269,11 @@ impl Guests {
                     for name in files::names(&directory) {
                         let vmid = name.strip_suffix(".conf").and_then(|vmid| vmid.parse().ok());
                         let Some(vmid) = vmid.filter(|vmid| !is_known(*vmid)) else { continue };
-                        let config = match read(vmid, kind, &directory.join(name)) {
-                            Ok(Some(config)) => Ok(Located { node: node.clone(), config }),
+                        let config = match read_bytes(vmid, &directory.join(name)) {
+                            Ok(Some(bytes)) => {
+                                let config = is_meant(&bytes).then(|| GuestConfig::parse(kind, &bytes));
+                                Ok(Seen { node: node.clone(), config })
+                            }
                             // It was there a moment ago: destroyed or migrated.
                             Ok(None) => continue,
                             Err(error) => Err(error),
@@ -323,6 +332,22 @@ impl Guests {
     }
 }
 
+/// A guest of the cluster.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Its node.
+    pub node: NodeName,
+    /// What its configuration says, if that is of interest.
+    pub config: Option<GuestConfig>,
+}
+
+impl Seen {
+    /// The guest with its configuration.
+    pub fn located(self) -> Option<Located> {
+        Some(Located { node: self.node, config: self.config? })
+    }
+}
+
 impl Known {
     /// The places, if they are what they were: what is in a configuration does not matter.
     fn still(&mut self) -> Option<Arc<Places>> {
@@ -340,12 +365,16 @@ pub fn storages(paths: &Paths) -> Storages {
 }
 
 fn read(vmid: Vmid, kind: GuestKind, path: &Path) -> Result<Option<GuestConfig>, GuestError> {
+    Ok(read_bytes(vmid, path)?.map(|bytes| GuestConfig::parse(kind, &bytes)))
+}
+
+fn read_bytes(vmid: Vmid, path: &Path) -> Result<Option<Vec<u8>>, GuestError> {
     let unreadable = |source| GuestError::Unreadable { vmid, path: path.to_owned(), source };
     match files::read_limited(path, LIMIT) {
         Ok(bytes) if bytes.len() > LIMIT => {
             Err(unreadable(io::Error::new(io::ErrorKind::InvalidData, "larger than 1 MiB")))
         }
-        Ok(bytes) => Ok(Some(GuestConfig::parse(kind, &bytes))),
+        Ok(bytes) => Ok(Some(bytes)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(source) => Err(unreadable(source)),
     }

@@ -17,6 +17,7 @@ use crate::cloudinit;
 use crate::code;
 use crate::guest::{Located, NicChange};
 use crate::hookscript;
+use crate::links::Links;
 use crate::model::text::unfit_name;
 use crate::model::{GroupName, MacAddr, NicId, PoolName, Prefix, Problem, Subject, Vmid};
 use crate::plan::{SharedMac, macs_of_two_nics, wrong_node};
@@ -453,15 +454,23 @@ pub struct Retold {
 /// Tells guests the addresses and gateways that they have since the registry changed.
 pub(super) fn retold(node: &Node, registry: &Registry, vmids: BTreeSet<Vmid>, dry_run: bool) -> Vec<Retold> {
     let mut all = Vec::new();
+    // Where they are is looked for once: each is where it was, or has moved meanwhile and is looked for.
+    let places = node.guests.places();
+    let mut links = None;
     for vmid in vmids {
         let Some(guest) = registry.guests.get(&vmid).cloned() else { continue };
         let (guest, turn) = network::turn(node, vmid, guest, dry_run);
-        let Ok(located) = node.guests.find(vmid, None) else { continue };
-        let running = is_running(node, vmid, &located);
+        let place = places.get(&vmid).map(|(node, _)| node);
+        let Ok(located) = node.guests.find(vmid, place) else { continue };
+        let running = is_among(links.get_or_insert_with(|| observe_links().unwrap_or_default()), node, vmid, &located);
         let changed =
             Changed { node, located: &located, guest: &guest, pools: &registry.pools, running, reinit: false, dry_run };
         let network = changed.tell();
         drop(turn);
+        if network.changed {
+            // What was run for this one may have taken long.
+            links = None;
+        }
         let problem = network.failure.clone();
         all.push(Retold { vmid, running: running && !dry_run, network, problem });
     }
@@ -508,11 +517,12 @@ pub(super) fn keep_network(registry: &mut Registry, vmid: Vmid, located: &Locate
 }
 
 pub(super) fn is_running(node: &Node, vmid: Vmid, located: &Located) -> bool {
-    if located.node != node.name {
-        return false;
-    }
-    let links = observe_links().unwrap_or_default();
-    presence_of(vmid, located.config.kind, true, None, &links).is_some()
+    located.node == node.name && is_among(&observe_links().unwrap_or_default(), node, vmid, located)
+}
+
+/// The same by the interfaces that are there.
+fn is_among(links: &Links, node: &Node, vmid: Vmid, located: &Located) -> bool {
+    located.node == node.name && presence_of(vmid, located.config.kind, true, None, links).is_some()
 }
 
 /// The NICs that are meant, with the MACs of the guest's configuration.

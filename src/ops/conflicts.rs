@@ -10,13 +10,14 @@ use super::{Done, advice, told};
 use crate::code;
 use crate::conflict::{Claims, Conflict, Files, allocations, in_files};
 use crate::doctor::firewall::{Firewall, FirewallFile};
-use crate::guest::GuestError;
+use crate::guest::{GuestError, Seen, may_use};
 use crate::host::files;
 use crate::links::Links;
-use crate::model::{NicId, Problem, Subject, Vmid};
+use crate::model::{MacAddr, NicId, Problem, Subject, Vmid};
 use crate::plan::Located;
 use crate::reconcile::Node;
 use crate::registry::Registry;
+use crate::registry::document::Interface;
 use crate::request::AcknowledgeConflicts;
 use crate::store::journal::now;
 use crate::system::claims;
@@ -75,11 +76,16 @@ pub(crate) fn all(node: &Node, registry: Registry, known: &BTreeMap<Vmid, Locate
     let mut guests: BTreeMap<_, _> = known.iter().map(|(vmid, located)| (*vmid, located.config.clone())).collect();
     let is_here = |(vmid, located): (&Vmid, &Located)| (located.node == node.name).then_some(*vmid);
     let mut here: BTreeSet<Vmid> = known.iter().filter_map(is_here).collect();
-    for (vmid, found) in node.guests.all_but(|vmid| known.contains_key(&vmid)) {
+    let mut there: BTreeSet<Vmid> = known.keys().copied().collect();
+    // Who claims what somebody else has is configured with its address or its MAC.
+    let held: BTreeSet<MacAddr> =
+        registry.guests.values().flat_map(|guest| guest.interfaces.values()).flat_map(Interface::own_macs).collect();
+    for (vmid, found) in node.guests.all_but(|vmid| known.contains_key(&vmid), |text| may_use(text, &held)) {
         match found {
-            Ok(located) => {
-                here.extend((located.node == node.name).then_some(vmid));
-                guests.insert(vmid, located.config);
+            Ok(Seen { node: place, config }) => {
+                here.extend((place == node.name).then_some(vmid));
+                there.insert(vmid);
+                guests.extend(config.map(|config| (vmid, config)));
             }
             Err(GuestError::Unknown { .. }) => {}
             Err(error) => not_compared.push(error.to_string()),
@@ -92,10 +98,7 @@ pub(crate) fn all(node: &Node, registry: Registry, known: &BTreeMap<Vmid, Locate
     let files = Files {
         own: links.addresses().collect(),
         allocations: given_by_sdn(node),
-        allowed: allowed(node, |vmid| guests.contains_key(&vmid))
-            .into_iter()
-            .map(|(vmid, _, net)| (vmid, net))
-            .collect(),
+        allowed: allowed(node, |vmid| there.contains(&vmid)).into_iter().map(|(vmid, _, net)| (vmid, net)).collect(),
         registry,
         guests,
     };

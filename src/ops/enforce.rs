@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::observe_links;
-use crate::guest::Located;
+use crate::guest::{Located, may_use};
 use crate::host::files;
 use crate::links::{Links, is_guest_port};
-use crate::model::{IfName, PoolName, Vmid};
+use crate::model::{IfName, MacAddr, PoolName, Vmid};
 use crate::plan::present::{Loss, Lost, Neighbour, in_use, losses};
 use crate::reconcile::Node;
 use crate::registry::document::{Enforce, Pool};
@@ -40,12 +40,11 @@ impl Unheld {
     pub(super) fn look(node: &Node) -> Self {
         let names = files::names(&node.paths.guest_files()).into_iter();
         let holders: BTreeSet<Vmid> = names.filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect();
-        let guests = node.guests.all_but(|vmid| holders.contains(&vmid)).into_iter();
-        let seen = Kernel::open(Reference::default()).and_then(|mut kernel| kernel.neighbours());
-        Self {
-            guests: guests.filter_map(|(vmid, located)| Some((vmid, located.ok()?))).collect(),
-            seen: seen.unwrap_or_default(),
-        }
+        let seen = Kernel::open(Reference::default()).and_then(|mut kernel| kernel.neighbours()).unwrap_or_default();
+        let macs: BTreeSet<MacAddr> = seen.iter().map(|neighbour| neighbour.mac).collect();
+        let guests = node.guests.all_but(|vmid| holders.contains(&vmid), |text| may_use(text, &macs)).into_iter();
+        let guests = guests.filter_map(|(vmid, found)| Some((vmid, found.ok()?.located()?))).collect();
+        Self { guests, seen }
     }
 
     /// What nobody holds and somebody else than this guest uses.

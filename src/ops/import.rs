@@ -24,7 +24,7 @@ use crate::plan::present::{Found, found, is_public};
 use crate::reconcile::{Node, ReconcileError};
 use crate::registry::document::{CloudInit, CloudInitCheck, Enforce, Pool, PoolAddress};
 use crate::registry::wishes::Wish;
-use crate::registry::{AssignRequest, Quantity, Registry, RuleError};
+use crate::registry::{AssignRequest, Index, Quantity, Registry, RuleError};
 use crate::request::{self, Assign, CreatePool};
 use crate::store::journal::now;
 
@@ -289,15 +289,17 @@ fn give(node: &Node, wishes: &[Wish], asks: Asks, dry_run: bool) -> anyhow::Resu
             registry.check_gateways(&name, None)?;
         }
         let contested = contested(node, registry);
+        let mut index = Index::of(registry);
         let (mut new, mut warm) = (BTreeSet::new(), Vec::new());
         for Wanted { places, request, command, located } in &wanted {
             place = places.first().cloned();
             let request = AssignRequest { contested: contested.clone(), now: now(), ..request.clone() };
-            let given = registry.assign(&request).or_else(|error| {
+            let given = registry.assign_indexed(&mut index, &request).or_else(|error| {
                 // One after the other: the line that is to blame is the one to be named.
                 for (at, address) in places.iter().zip(&request.addresses) {
                     place = Some(at.clone());
-                    registry.assign(&AssignRequest { addresses: vec![*address], ..request.clone() })?;
+                    let request = AssignRequest { addresses: vec![*address], ..request.clone() };
+                    registry.assign_indexed(&mut index, &request)?;
                 }
                 Err(error)
             })?;
@@ -380,8 +382,8 @@ fn wanted(node: &Node, wishes: &[Wish], hookscript: bool, remarks: &mut Vec<Prob
     let vmids: BTreeSet<Vmid> = wishes.iter().map(|wish| wish.vmid).collect();
     let mut found: BTreeMap<Vmid, Located> = BTreeMap::new();
     for (vmid, located) in node.guests.find_all(vmids.into_iter()) {
-        let place = wishes.iter().find(|wish| wish.vmid == vmid).map(|wish| wish.place.clone()).unwrap_or_default();
-        found.insert(vmid, located.map_err(ReconcileError::from).context(place)?);
+        let place = || wishes.iter().find(|wish| wish.vmid == vmid).map(|wish| wish.place.clone()).unwrap_or_default();
+        found.insert(vmid, located.map_err(ReconcileError::from).with_context(place)?);
     }
     let avoid = own_addresses();
     let mut wanted = Vec::new();

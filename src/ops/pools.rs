@@ -226,7 +226,7 @@ fn withheld(registry: &Registry, name: &PoolName, own: &[IpNet]) -> Option<Strin
     let pool = registry.pools.pools.get(name)?;
     let in_pool = |address: IpAddr| pool.addresses.iter().any(|entry| entry.address.net().contains(&address));
     let mut said = BTreeSet::new();
-    let withheld = registry.withheld(own).into_iter();
+    let withheld = registry.withheld(own);
     let named: Vec<String> = withheld
         .filter(|(address, _)| in_pool(*address) && said.insert(*address))
         .map(|(address, what)| format!("{address} ({what})"))

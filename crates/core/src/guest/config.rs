@@ -249,6 +249,27 @@ pub enum NicChange {
     Anew(MacAddr, IfName),
 }
 
+/// Whether a configuration may name an address, a gateway or one of these MACs: of thousands that do not, nothing need be
+/// read. It may also be that only a comment does.
+pub fn may_use(bytes: &[u8], macs: &BTreeSet<MacAddr>) -> bool {
+    let names = |word: &[u8; 2]| memchr::memmem::find(bytes, word).is_some();
+    // `ipconfig0`, `ip=`, `ip6=`, `gw=`, `gw6=`.
+    names(b"ip") || names(b"gw") || !macs.is_empty() && macs_in(bytes).any(|mac| macs.contains(&mac))
+}
+
+/// What looks like a MAC.
+fn macs_in(bytes: &[u8]) -> impl Iterator<Item = MacAddr> {
+    let colons = memchr::memchr_iter(b':', bytes);
+    colons.filter_map(|at| {
+        // The first of its five.
+        let text = bytes.get(at.checked_sub(2)?..at + 15)?;
+        if text[5] != b':' || text[14] != b':' {
+            return None;
+        }
+        std::str::from_utf8(text).ok()?.parse().ok()
+    })
+}
+
 /// Whether a configuration names `word` where it may become effective: in what runs, in a pending change, in a snapshot.
 /// What cloud-init's data was made of before it was changed is history.
 pub fn names(text: &str, word: &str) -> bool {
@@ -339,6 +360,39 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn may_use_of(text: &str, macs: &[&str]) -> bool {
+        may_use(text.as_bytes(), &macs.iter().map(|mac| mac.parse().unwrap()).collect())
+    }
+
+    #[test]
+    fn what_names_no_address_need_not_be_read() {
+        let plain = "cores: 2\nname: web\nnet0: virtio=02:00:00:AA:BB:0C,bridge=vmbr0\n";
+        assert!(!may_use_of(plain, &[]));
+        assert!(!may_use_of(plain, &["02:00:00:aa:bb:0d"]));
+        assert!(may_use_of(plain, &["02:00:00:aa:bb:0c"]), "whatever the case of its letters");
+        assert!(may_use_of("net0: macaddr=02:00:00:aa:bb:0c", &["02:00:00:aa:bb:0c"]), "at the end of the file");
+        for named in ["ipconfig0: gw=203.0.113.1", "net0: name=eth0,gw6=fe80::1,type=veth", "net0: ip=203.0.113.2/24"] {
+            assert!(may_use_of(&format!("{plain}{named}\n"), &[]), "{named}");
+        }
+        for short in ["", ":", "a:", "net0: 02:00:00:AA:BB:0", "::::::::::::::::::::"] {
+            assert!(!may_use_of(short, &["02:00:00:aa:bb:0c"]), "{short}");
+        }
+    }
+
+    proptest! {
+        /// What is passed over has neither an address nor one of the MACs.
+        #[test]
+        fn nothing_that_is_used_is_passed_over(text in "(net[01]|ipconfig[01]|name|#c): (virtio=|hwaddr=|macaddr=|ip=|ip6=|gw=|x=)(02:00:00:0[aA]:00:01|203.0.113.2/24|2001:db8::2/64|dhcp),(ip=203.0.113.2/24|bridge=vmbr0)?\n") {
+            let mac: MacAddr = "02:00:00:0a:00:01".parse().unwrap();
+            for kind in [GuestKind::Qemu, GuestKind::Lxc] {
+                let config = GuestConfig::parse(kind, text.as_bytes());
+                let has_mac = config.nics.values().any(|nic| nic.as_ref().is_ok_and(|nic| nic.mac == Some(mac)));
+                let is_used = has_mac || !config.configured.is_empty();
+                prop_assert!(!is_used || may_use(text.as_bytes(), &BTreeSet::from([mac])), "{}", text);
+            }
+        }
+    }
 
     fn qemu(text: &str) -> GuestConfig {
         GuestConfig::parse(GuestKind::Qemu, text.as_bytes())

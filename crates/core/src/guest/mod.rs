@@ -5,7 +5,7 @@ mod config;
 pub mod storage;
 
 pub use cloud_init::{Addressing, CloudInitForm, IpConfig, IpFamily};
-pub use config::{GuestConfig, Nic, NicChange, NicError, names};
+pub use config::{GuestConfig, Nic, NicChange, NicError, may_use, names};
 
 use crate::model::NodeName;
 

@@ -45,27 +45,52 @@ pub(super) fn role(pool: &Pool, entry: &PoolAddress, address: IpAddr) -> Option<
 }
 
 /// Ranges of addresses that are not free, sorted and apart, of one family each.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Busy([Vec<(u128, u128)>; 2]);
 
 impl Busy {
     pub(super) fn of(prefixes: impl IntoIterator<Item = Prefix>) -> Self {
-        let mut sorted: [Vec<(u128, u128)>; 2] = Default::default();
+        Self::default().with(prefixes)
+    }
+
+    /// With more of them.
+    #[must_use]
+    pub(super) fn with(mut self, prefixes: impl IntoIterator<Item = Prefix>) -> Self {
+        let mut is_more = [false; 2];
         for prefix in prefixes {
+            let of_family = usize::from(prefix.family() == Family::V6);
+            is_more[of_family] = true;
+            // A guest's are mostly a few in a row: of a hundred thousand some are left to be sorted.
             let range = (number(prefix.first()), number(prefix.net().broadcast()));
-            sorted[usize::from(prefix.family() == Family::V6)].push(range);
+            add(&mut self.0[of_family], range);
         }
-        Self(sorted.map(|mut ranges| {
+        Self(std::array::from_fn(|family| {
+            let mut ranges = std::mem::take(&mut self.0[family]);
+            if !is_more[family] {
+                return ranges;
+            }
             ranges.sort_unstable();
-            let mut apart: Vec<(u128, u128)> = Vec::with_capacity(ranges.len());
-            for (start, end) in ranges {
-                match apart.last_mut().filter(|last| start <= last.1) {
-                    Some(last) => last.1 = last.1.max(end),
-                    None => apart.push((start, end)),
-                }
+            let mut apart = Vec::with_capacity(ranges.len());
+            for range in ranges {
+                add(&mut apart, range);
             }
             apart
         }))
+    }
+
+    /// Whether an address of the prefix is in them.
+    pub(super) fn meets(&self, prefix: Prefix) -> bool {
+        let ranges = &self.0[usize::from(prefix.family() == Family::V6)];
+        let behind = ranges.partition_point(|(_, end)| *end < number(prefix.first()));
+        ranges.get(behind).is_some_and(|(start, _)| *start <= number(prefix.net().broadcast()))
+    }
+}
+
+/// Adds a range behind others, to the last one if it begins in that or just behind it.
+fn add(ranges: &mut Vec<(u128, u128)>, (start, end): (u128, u128)) {
+    match ranges.last_mut().filter(|last| last.0 <= start && start <= last.1.saturating_add(1)) {
+        Some(last) => last.1 = last.1.max(end),
+        None => ranges.push((start, end)),
     }
 }
 
@@ -125,10 +150,9 @@ pub fn capacity(entry: &PoolAddress) -> u128 {
     1u128.checked_shl(bits).unwrap_or(u128::MAX)
 }
 
-/// Whether `address` is fit for a guest; the error names the reason and the pool.
-pub(super) fn check_usable(name: &PoolName, pool: &Pool, prefix: Prefix) -> Result<(), String> {
+/// Whether an address of an entry is fit for a guest; the error names the reason and the pool.
+pub(super) fn check_entry(name: &PoolName, pool: &Pool, entry: &PoolAddress, prefix: Prefix) -> Result<(), String> {
     let Some(address) = prefix.single() else { return Ok(()) };
-    let Some(entry) = pool.entry(prefix) else { return Ok(()) };
     let role = role(pool, entry, address).filter(|role| role.is_certain);
     role.map_or(Ok(()), |Role { name: role, .. }| Err(format!("{address} is {role} of pool `{name}`")))
 }
@@ -153,6 +177,10 @@ mod tests {
 
     use super::*;
     use crate::registry::document::Profile;
+
+    fn check_usable(name: &PoolName, pool: &Pool, prefix: Prefix) -> Result<(), String> {
+        pool.entry(prefix).map_or(Ok(()), |entry| check_entry(name, pool, entry, prefix))
+    }
 
     fn pool(profile: Profile, gateway4: Option<&str>, entries: &[&str]) -> Pool {
         let entries = entries.iter().map(|text| PoolAddress::new(text.parse().unwrap()));

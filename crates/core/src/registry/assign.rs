@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::document::{Assigned, GuestFile, Interface, Pool};
+use super::document::{Assigned, GuestFile, Interface, Pool, PoolAddress};
+use super::index::{Index, Where};
 use super::passed_over::InUse;
 use super::places::Misplaced;
 use super::search::{Next, Search};
@@ -87,17 +88,26 @@ impl Asking {
 impl Registry {
     /// Gives addresses to a guest; returns those that it did not hold before.
     pub fn assign(&mut self, request: &AssignRequest) -> Result<Vec<Prefix>, RuleError> {
+        self.assign_by(&mut Where::Anywhere, request)
+    }
+
+    /// As [`Self::assign`], one of many: what the rules look for is looked up in `index`, which is kept up. It is one of this
+    /// registry, and since it was made nobody else changed pools or who holds what.
+    pub fn assign_indexed(&mut self, index: &mut Index, request: &AssignRequest) -> Result<Vec<Prefix>, RuleError> {
+        self.assign_by(&mut Where::Indexed(index), request)
+    }
+
+    fn assign_by(&mut self, place: &mut Where<'_>, request: &AssignRequest) -> Result<Vec<Prefix>, RuleError> {
         self.whole()?;
-        self.check_macs(request)?;
+        self.check_macs(place, request)?;
         let wanted = if request.addresses.is_empty() { self.choose(request)? } else { request.addresses.clone() };
         let is_held = |guest: &GuestFile, address| {
             let on = |nic: &NicId| guest.addresses().any(|(id, _, held)| id == *nic && held.address == address);
             request.nics.iter().all(|(nic, _)| on(nic))
         };
-        let withheld: BTreeMap<IpAddr, String> = self.withheld(&request.avoid).into_iter().rev().collect();
         let (mut new, mut unasked) = (Vec::new(), Vec::new());
         for address in wanted {
-            let (pool_name, pool) = self.pool_of(address).ok_or(RuleError::NotInPool(address))?;
+            let (pool_name, pool, entry) = place.entry(self, address).ok_or(RuleError::NotInPool(address))?;
             if let Some(named) = request.pool.as_ref().filter(|named| *named != pool_name) {
                 let (actual, named) = (pool_name.clone(), named.clone());
                 return Err(RuleError::WrongPool { address, actual, named });
@@ -106,8 +116,8 @@ impl Registry {
             if self.guests.get(&request.vmid).is_some_and(|guest| is_held(guest, address)) {
                 // It has been through all of this, and to ask for it again is no change.
                 if request.shared.is_some() {
-                    self.check_free(request, address)?;
-                    check_sharable(pool_name, pool, address)?;
+                    self.check_free(place, request, address)?;
+                    check_sharable(pool_name, pool, entry, address)?;
                 }
                 if let Some(via) = via {
                     check_routable(pool_name, pool, address, via)?;
@@ -116,8 +126,10 @@ impl Registry {
                 continue;
             }
             check_node(request, (pool_name, pool), vec![address])?;
-            allocate::check_usable(pool_name, pool, address).map_err(RuleError::Unusable)?;
-            if let Some((taken, what)) = address.single().and_then(|taken| Some((taken, withheld.get(&taken)?))) {
+            allocate::check_entry(pool_name, pool, entry, address).map_err(RuleError::Unusable)?;
+            if let Some((taken, what)) =
+                address.single().and_then(|taken| Some((taken, place.withheld(self, &request.avoid, taken)?)))
+            {
                 return Err(RuleError::Unusable(format!("{taken} is {what}")));
             }
             let is_due = request.asking.as_ref().is_some_and(|asking| asking.is_due(pool_name, address));
@@ -126,28 +138,29 @@ impl Registry {
                 self.check_contested(request, address)?;
             }
             // Whose MAC an address needs does not matter to whom cannot have it.
-            self.check_free(request, address)?;
+            self.check_free(place, request, address)?;
             if request.shared.is_some() {
-                check_sharable(pool_name, pool, address)?;
+                check_sharable(pool_name, pool, entry, address)?;
             }
             if let Some(via) = via {
                 check_routable(pool_name, pool, address, via)?;
             }
             // What the provider sends to the MAC of another address needs none of its own.
             let is_behind = via.is_some_and(|via| !address.net().contains(&via));
-            if !is_behind || pool.entry(address).is_some_and(|entry| entry.mac.is_some()) {
-                self.check_provider_mac(request, address, pool_name, pool)?;
+            if !is_behind || entry.mac.is_some() {
+                self.check_provider_mac(request, address, (pool_name, pool, entry))?;
             }
             let assigned = Assigned {
                 address,
                 pool: pool_name.clone(),
-                gateway: pool.gateway(address),
+                gateway: pool.gateway_of(entry),
                 organization: request.organization.clone(),
                 vps_id: request.vps_id.clone(),
                 via,
                 shared: request.shared.clone(),
                 assigned_at: Timestamp(request.now.whole_second()),
             };
+            place.note(request.vmid, request.nics.iter().map(|(_, mac)| *mac), address);
             if self.hold(request, &assigned) {
                 unasked.extend(is_due.then_some(address));
                 new.push(address);
@@ -208,8 +221,10 @@ impl Registry {
     }
 
     /// Nobody else has it, or all who have it are of the group that is named, and of one customer.
-    fn check_free(&self, request: &AssignRequest, address: Prefix) -> Result<(), RuleError> {
-        for (holder, nic, _, held) in self.assignments() {
+    fn check_free(&self, place: &Where<'_>, request: &AssignRequest, address: Prefix) -> Result<(), RuleError> {
+        let guests = place.holders(self, address);
+        let holdings = guests.flat_map(|(vmid, guest)| guest.addresses().map(move |(nic, _, held)| (*vmid, nic, held)));
+        for (holder, nic, held) in holdings {
             let own =
                 holder == request.vmid && held.address == address && request.nics.iter().any(|(own, _)| *own == nic);
             if own || !held.address.overlaps(address) {
@@ -239,10 +254,9 @@ impl Registry {
         &self,
         request: &AssignRequest,
         address: Prefix,
-        name: &PoolName,
-        pool: &Pool,
+        (name, pool, entry): (&PoolName, &Pool, &PoolAddress),
     ) -> Result<(), RuleError> {
-        match pool.entry(address).and_then(|entry| entry.mac) {
+        match entry.mac {
             Some(expected) => match request.nics.iter().find(|(_, mac)| *mac != expected) {
                 Some((nic, actual)) => {
                     let (vmid, nic, actual) = (request.vmid, *nic, *actual);
@@ -290,9 +304,9 @@ impl Registry {
     }
 
     /// A NIC keeps the MAC with which it was registered, and no other NIC may have it.
-    fn check_macs(&self, request: &AssignRequest) -> Result<(), RuleError> {
+    fn check_macs(&self, place: &Where<'_>, request: &AssignRequest) -> Result<(), RuleError> {
         for (nic, mac) in &request.nics {
-            for (vmid, guest) in &self.guests {
+            for (vmid, guest) in place.with_mac(self, request.vmid, *mac) {
                 for (other, interface) in &guest.interfaces {
                     let same_nic = *vmid == request.vmid && other == nic;
                     if same_nic && interface.mac != *mac && !interface.addresses.is_empty() {
@@ -406,8 +420,8 @@ impl Registry {
 }
 
 /// Whether several guests can have it in turn: not if the provider sends it to one MAC.
-fn check_sharable(name: &PoolName, pool: &Pool, address: Prefix) -> Result<(), RuleError> {
-    let mac = pool.entry(address).and_then(|entry| entry.mac);
+fn check_sharable(name: &PoolName, pool: &Pool, entry: &PoolAddress, address: Prefix) -> Result<(), RuleError> {
+    let mac = entry.mac;
     if mac.is_none() && !pool.provider_mac() {
         return Ok(());
     }

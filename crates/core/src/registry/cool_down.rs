@@ -73,7 +73,10 @@ impl Registry {
 
     /// Who else had an address that this guest takes, or a part of it, not long ago, and when it would have been free.
     pub fn cooling_of(&self, address: Prefix, vmid: Vmid, now: Moment) -> Option<(&Released, Moment)> {
-        let found = self.cooling(vmid, now).find(|(prefix, ..)| prefix.overlaps(address));
+        // Thousands may cool down, and whoever asks for thousands of addresses looks at all of them each time.
+        let near = self.released.addresses.iter().filter(|(prefix, _)| prefix.overlaps(address));
+        let mut others = near.filter(|(_, released)| released.vmid != vmid);
+        let found = others.find_map(|known| self.warm(known, now));
         found.map(|(_, released, free_at)| (released, free_at))
     }
 

@@ -78,8 +78,10 @@ impl<'a> Inventory<'a> {
         let holders = Holders::of(registry);
         let cooling = registry.all_cooling(&holders, now).into_iter();
         let cooling = cooling.map(|(prefix, released, free_at)| (prefix, (released, free_at))).collect();
-        // Of two reasons the first one counts.
-        let withheld = registry.withheld(own).into_iter().rev().collect();
+        let mut withheld = BTreeMap::new();
+        for (address, reason) in registry.withheld(own) {
+            withheld.entry(address).or_insert_with(|| reason.to_string());
+        }
         Self { holders, cooling, withheld }
     }
 

@@ -15,6 +15,7 @@ pub mod entries;
 #[cfg(test)]
 mod fixtures;
 mod held;
+mod index;
 mod inventory;
 pub mod layout;
 mod passed_over;
@@ -30,9 +31,9 @@ pub mod shared;
 mod spans;
 mod strict;
 pub mod wishes;
+mod withheld;
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -45,6 +46,7 @@ use document::{
     ReleasedFile,
 };
 pub use entries::{Edit, EntryChange};
+pub use index::Index;
 pub use inventory::{Inventory, Near, Run, Totals};
 pub use passed_over::{InUse, PassedOver};
 pub use places::{Misplaced, misplaced};
@@ -53,6 +55,7 @@ pub use prefixes::{Holders, Holding};
 pub use rules::RuleError;
 use shared::SharedMap;
 pub use spans::{Span, State};
+pub use withheld::Withheld;
 
 use crate::model::{IfName, Moment, NicId, PoolName, Prefix, Vmid};
 
@@ -126,26 +129,6 @@ impl Registry {
         let guest = self.guests.get_mut(&vmid).ok_or(missing.clone())?;
         let changed = change(guest.interfaces.get_mut(&nic).ok_or(missing)?);
         guest.contradiction().map_or(Ok(changed), |reason| Err(RuleError::Contradiction { vmid, reason }))
-    }
-
-    /// Addresses that no guest gets, with what they are: gateways, what the node has itself, and what means its subnets.
-    pub fn withheld(&self, own: &[IpNet]) -> Vec<(IpAddr, String)> {
-        let mut withheld: Vec<(IpAddr, String)> =
-            own.iter().map(|net| (net.addr(), "an address of this node".to_owned())).collect();
-        for net in own.iter().filter(|net| net.max_prefix_len() - net.prefix_len() >= 2) {
-            let of = |what: &str| format!("{what} address of {}, in which this node is", net.trunc());
-            match net {
-                IpNet::V4(_) => {
-                    withheld.push((net.network(), of("the network")));
-                    withheld.push((net.broadcast(), of("the broadcast")));
-                }
-                IpNet::V6(_) => withheld.push((net.network(), of("the subnet-router anycast"))),
-            }
-        }
-        for (name, pool) in &self.pools.pools {
-            withheld.extend(pool.gateways().map(|gateway| (gateway, format!("the gateway of pool `{name}`"))));
-        }
-        withheld
     }
 
     /// The addresses of each entry of a pool, as spans of addresses in the same state.

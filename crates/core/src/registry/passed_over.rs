@@ -1,12 +1,13 @@
 //! What next-free allocation passes over, and why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::search::Search;
+use super::prefixes::PrefixMap;
+use super::search::fitting;
 use super::{AssignRequest, Registry, allocate};
 use crate::model::{NicId, Prefix, Vmid};
 
@@ -46,9 +47,8 @@ const NAMED: usize = 64;
 impl Registry {
     /// The addresses below those that were handed out, of the same pool and family, that nobody holds: lowest first.
     pub fn passed_over(&self, request: &AssignRequest, given: &[Prefix]) -> Vec<PassedOver> {
-        let Some((name, pool)) = given.first().and_then(|first| self.pool_of(*first)) else { return Vec::new() };
-        let search = Search::new(self, request, name, pool);
-        let entries = search.fitting(request.nics.first().map(|(_, mac)| *mac));
+        let Some((_, pool)) = given.first().and_then(|first| self.pool_of(*first)) else { return Vec::new() };
+        let entries = fitting(pool, request.nics.first().map(|(_, mac)| *mac));
         let mut reasons: BTreeMap<Prefix, (String, bool)> = BTreeMap::new();
         let hosts = |address: IpAddr| Prefix::host(address).ok();
         for (address, InUse { why, is_part, .. }) in &request.in_use {
@@ -57,10 +57,11 @@ impl Registry {
         for (address, (sentence, _)) in &request.contested {
             reasons.insert(*address, (format!("is contested: {sentence}"), false));
         }
-        for (address, why) in search.cooling() {
+        for (address, released, free_at) in self.cooling(request.vmid, request.now) {
+            let why = format!("cools down until {} (was guest {}'s)", free_at.to_second(), released.vmid);
             reasons.insert(address, (why, false));
         }
-        let withheld = self.withheld(&request.avoid).into_iter().rev();
+        let withheld = self.withheld(&request.avoid).collect::<Vec<_>>().into_iter().rev();
         reasons.extend(withheld.filter_map(|(address, what)| Some((hosts(address)?, (format!("is {what}"), true)))));
         let roles = entries.iter().flat_map(|entry| {
             let net = entry.address.net();
@@ -73,9 +74,17 @@ impl Registry {
         let highest = |address: &Prefix| given.iter().filter(|one| one.family() == address.family()).max().copied();
         let is_below = |address: &Prefix| highest(address).is_some_and(|highest| *address < highest);
         let is_of_pool = |address: &Prefix| entries.iter().any(|entry| entry.address.overlaps(*address));
+        reasons.retain(|address, _| is_below(address) && is_of_pool(address));
+        // They are few, and what is held is not sorted for their sake.
+        let mut near = PrefixMap::<Vec<Prefix>>::default();
+        for address in reasons.keys() {
+            near.entry(*address).push(*address);
+        }
+        let held = self.assignments().flat_map(|(.., assigned)| near.overlapping(assigned.address).flatten());
+        let held: BTreeSet<Prefix> = held.copied().collect();
         reasons
             .into_iter()
-            .filter(|(address, _)| is_below(address) && is_of_pool(address) && !search.is_held(*address))
+            .filter(|(address, _)| !held.contains(address))
             .take(NAMED)
             .map(|(address, (why, is_usual))| PassedOver { address, why, is_usual })
             .collect()
@@ -84,8 +93,6 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::model::Family;
     use crate::registry::fixtures::{A, B, registry, request};

@@ -17,7 +17,6 @@ pub(super) struct Search<'a> {
     pool: &'a Pool,
     /// Families of the pool's entries.
     pub(super) present: BTreeSet<Family>,
-    holders: Holders<'a>,
     /// What cools down for others, with the time at which it is free, the first to be free first.
     cooling: Vec<(Moment, Prefix, &'a Released)>,
     /// What is held, or cools down.
@@ -27,6 +26,15 @@ pub(super) struct Search<'a> {
     avoid: BTreeSet<IpAddr>,
     /// The same without what somebody uses.
     withheld: BTreeSet<IpAddr>,
+}
+
+/// The entries of a pool for a NIC with this MAC.
+pub(super) fn fitting(pool: &Pool, mac: Option<MacAddr>) -> Vec<&PoolAddress> {
+    let fits = |entry: &&PoolAddress| match entry.mac {
+        Some(bound) => mac.is_none_or(|mac| bound == mac),
+        None => mac.is_none() || !pool.provider_mac(),
+    };
+    pool.addresses.iter().filter(fits).collect()
 }
 
 /// What a search comes to.
@@ -39,40 +47,25 @@ pub(super) enum Next {
 
 impl<'a> Search<'a> {
     pub(super) fn new(registry: &'a Registry, request: &'a AssignRequest, name: &'a PoolName, pool: &'a Pool) -> Self {
-        let holders = Holders::of(registry);
-        let cooling = registry.cooling(request.vmid, request.now).filter(|(prefix, ..)| !holders.hold(*prefix));
+        let held = Busy::of(registry.assignments().map(|(.., assigned)| assigned.address));
+        let cooling = registry.cooling(request.vmid, request.now).filter(|(prefix, ..)| !held.meets(*prefix));
         let mut cooling: Vec<(Moment, Prefix, &Released)> =
             cooling.map(|(prefix, released, free_at)| (free_at, prefix, released)).collect();
         cooling.sort_unstable_by_key(|(free_at, prefix, _)| (*free_at, *prefix));
-        let withheld: BTreeSet<IpAddr> =
-            registry.withheld(&request.avoid).into_iter().map(|(address, _)| address).collect();
-        let held = registry.assignments().map(|(.., assigned)| assigned.address);
-        let kept: Vec<Prefix> = held.chain(cooling.iter().map(|(_, prefix, _)| *prefix)).collect();
+        let withheld: BTreeSet<IpAddr> = registry.withheld(&request.avoid).map(|(address, _)| address).collect();
+        let kept = held.with(cooling.iter().map(|(_, prefix, _)| *prefix));
         Self {
             registry,
             request,
             name,
             pool,
             present: pool.addresses.iter().map(|entry| entry.address.family()).collect(),
-            holders,
             cooling,
-            contested: Busy::of(kept.iter().chain(request.contested.keys()).copied()),
-            kept: Busy::of(kept),
+            contested: kept.clone().with(request.contested.keys().copied()),
+            kept,
             avoid: withheld.iter().chain(request.in_use.keys()).copied().collect(),
             withheld,
         }
-    }
-
-    /// Whether somebody holds some of it.
-    pub(super) fn is_held(&self, prefix: Prefix) -> bool {
-        self.holders.overlapping(prefix).next().is_some()
-    }
-
-    /// What cools down for others, in words that follow the address.
-    pub(super) fn cooling(&self) -> impl Iterator<Item = (Prefix, String)> {
-        self.cooling.iter().map(|(free_at, prefix, released)| {
-            (*prefix, format!("cools down until {} (was guest {}'s)", free_at.to_second(), released.vmid))
-        })
     }
 
     pub(super) fn exhausted(&self, family: Family) -> RuleError {
@@ -81,11 +74,7 @@ impl<'a> Search<'a> {
 
     /// The entries for a NIC with this MAC: an address that the provider bound to another one is not free for it.
     pub(super) fn fitting(&self, mac: Option<MacAddr>) -> Vec<&'a PoolAddress> {
-        let fits = |entry: &&PoolAddress| match entry.mac {
-            Some(bound) => mac.is_none_or(|mac| bound == mac),
-            None => mac.is_none() || !self.pool.provider_mac(),
-        };
-        self.pool.addresses.iter().filter(fits).collect()
+        fitting(self.pool, mac)
     }
 
     /// The first address that the provider bound to a MAC.
@@ -168,6 +157,7 @@ impl<'a> Search<'a> {
 
     /// The address that cools down the shortest.
     fn first_to_cool(&self, entries: &[&PoolAddress], family: Family) -> Option<RuleError> {
+        let holders = Holders::of(self.registry);
         let mut by_prefix = PrefixMap::<Option<usize>>::default();
         for (at, (_, prefix, _)) in self.cooling.iter().enumerate() {
             *by_prefix.entry(*prefix) = Some(at);
@@ -178,7 +168,7 @@ impl<'a> Search<'a> {
         }
         let of_family = self.cooling.iter().enumerate().filter(|(_, (_, prefix, _))| prefix.family() == family);
         of_family.into_iter().find_map(|(at, (free_at, prefix, released))| {
-            let held = self.holders.overlapping(*prefix).map(|(.., assigned)| assigned.address);
+            let held = holders.overlapping(*prefix).map(|(.., assigned)| assigned.address);
             let longer = by_prefix.overlapping(*prefix).flatten().filter(|other| **other > at);
             let busy = Busy::of(held.chain(longer.map(|other| self.cooling[*other].1)));
             let mut entries = fitting.overlapping(*prefix).flatten();

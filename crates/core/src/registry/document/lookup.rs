@@ -94,7 +94,7 @@ impl<'a> PoolIndex<'a> {
             Some(expected) => mac == Some(expected),
             None => mac.is_some() && !index.pool.provider_mac(),
         };
-        is_right && bridge == Some(index.pool.bridge) && allocate::check_usable(pool, index.pool, address).is_ok()
+        is_right && bridge == Some(index.pool.bridge) && allocate::check_entry(pool, index.pool, entry, address).is_ok()
     }
 
     /// Whether any NIC on this bridge may be given the next free address of the pool, whatever its MAC.
