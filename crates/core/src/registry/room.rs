@@ -14,7 +14,7 @@ use crate::ruleset::SetId;
 /// Left for what only a node knows: its own addresses and MACs, and gateways' MACs that it learns.
 const OWN: usize = 64;
 
-/// Blocks of addresses by their numbers, both ends included.
+/// Blocks of addresses by their numbers, both ends included; sorted and apart once they are counted.
 type Blocks = Vec<(u32, u32)>;
 
 /// What one pool, or all assignments, need.
@@ -64,8 +64,8 @@ impl Need {
     /// How many elements that is in each set.
     fn counts(&self) -> BTreeMap<SetId, usize> {
         BTreeMap::from([
-            (SetId::ReservedIp424, count(&self.v4)),
-            (SetId::ReservedIp632, count(&self.v6)),
+            (SetId::ReservedIp424, count(self.v4.clone())),
+            (SetId::ReservedIp632, count(self.v6.clone())),
             (SetId::ReservedMac, self.macs.len()),
         ])
     }
@@ -93,8 +93,19 @@ impl Need {
         ])
     }
 
-    fn fits(&self) -> bool {
-        self.counts().iter().all(|(set, count)| *count <= room(*set))
+    /// Whether there is room for another one beside it.
+    fn fits_with(&self, other: &Self) -> bool {
+        let blocks = |own: &Blocks, others: &Blocks| count(own.iter().chain(others).copied().collect());
+        let macs = self.macs.len() + other.macs.iter().filter(|mac| !self.macs.contains(mac)).count();
+        blocks(&self.v4, &other.v4) <= room(SetId::ReservedIp424)
+            && blocks(&self.v6, &other.v6) <= room(SetId::ReservedIp632)
+            && macs <= room(SetId::ReservedMac)
+    }
+
+    /// With what lies beside each other put together: of a thousand addresses a few blocks.
+    fn joined(mut self) -> Self {
+        (self.v4, self.v6) = (joined(self.v4), joined(self.v6));
+        self
     }
 }
 
@@ -149,18 +160,23 @@ fn surely_fits(registry: &Registry) -> bool {
     Need::at_most(registry).iter().all(|(set, count)| *count <= room(*set))
 }
 
+/// Sorted and apart.
+fn joined(mut blocks: Blocks) -> Blocks {
+    blocks.sort_unstable();
+    blocks.dedup_by(|next, last| {
+        let is_beside = u64::from(next.0) <= u64::from(last.1) + 1;
+        if is_beside {
+            last.1 = last.1.max(next.1);
+        }
+        is_beside
+    });
+    blocks
+}
+
 /// Different blocks.
-fn count(blocks: &Blocks) -> usize {
-    let mut sorted = blocks.clone();
-    sorted.sort_unstable();
-    let (mut count, mut next) = (0u64, 0u64);
-    for (first, last) in sorted {
-        let first = u64::from(first).max(next);
-        let end = u64::from(last) + 1;
-        count += end.saturating_sub(first);
-        next = next.max(end);
-    }
-    usize::try_from(count).unwrap_or(usize::MAX)
+fn count(blocks: Blocks) -> usize {
+    let sizes = joined(blocks).into_iter().map(|(first, last)| u64::from(last - first) + 1);
+    usize::try_from(sizes.sum::<u64>()).unwrap_or(usize::MAX)
 }
 
 /// How much of a set the registry may fill.
@@ -219,26 +235,18 @@ pub fn left_out(registry: &Registry) -> BTreeSet<&PoolName> {
     }
     let mut sorted: Vec<(usize, &PoolName, Need)> = Vec::new();
     for (name, pool) in &registry.pools.pools {
-        let need = Need::of_pool(pool);
+        let need = Need::of_pool(pool).joined();
         let share = |(set, needed): (&SetId, &usize)| needed.saturating_mul(1 << 20) / room(*set).max(1);
         let size = need.counts().iter().map(share).max().unwrap_or_default();
         sorted.push((size, name, need));
     }
     sorted.sort_by_key(|(size, name, _)| (*size, *name));
-    let mut all = Need::of_assignments(registry);
-    for (.., need) in &sorted {
-        all.extend(need);
-    }
-    if all.fits() {
-        return BTreeSet::new();
-    }
-    let mut taken = Need::of_assignments(registry);
+    let mut taken = Need::of_assignments(registry).joined();
     let mut out = BTreeSet::new();
     for (_, name, need) in &sorted {
-        let mut with = taken.clone();
-        with.extend(need);
-        if with.fits() {
-            taken = with;
+        if taken.fits_with(need) {
+            taken.extend(need);
+            taken = taken.joined();
         } else {
             out.insert(*name);
         }
