@@ -55,8 +55,8 @@ pub struct Rows {
     widths: Vec<usize>,
     /// As it is shown, cell by cell.
     text: String,
-    /// Where each cell ends in it.
-    ends: Vec<usize>,
+    /// How long each cell is there: a million of them need half the room that places would.
+    lengths: Vec<u32>,
     /// Where the row begins to which the next cell belongs.
     row: usize,
 }
@@ -64,46 +64,45 @@ pub struct Rows {
 impl Rows {
     /// None yet, of so many columns.
     pub fn new(columns: usize) -> Self {
-        Self { widths: vec![0; columns.max(1)], text: String::new(), ends: Vec::new(), row: 0 }
+        Self { widths: vec![0; columns.max(1)], text: String::new(), lengths: Vec::new(), row: 0 }
     }
 
     /// Adds the next cell.
     pub fn cell(&mut self, value: impl std::fmt::Display) {
+        let start = self.text.len();
         let _ = write!(self.text, "{value}");
-        self.end_cell();
+        self.end_cell(self.text.len() - start);
     }
 
     /// The same for a text that is there already.
     pub fn text(&mut self, text: &str) {
         self.text.push_str(text);
-        self.end_cell();
+        self.end_cell(text.len());
     }
 
-    fn end_cell(&mut self) {
-        self.ends.push(self.text.len());
-        if self.ends.len() % self.widths.len() == 0 {
+    fn end_cell(&mut self, length: usize) {
+        self.lengths.push(saturated(length));
+        if self.lengths.len() % self.widths.len() == 0 {
             self.end_row();
         }
     }
 
     /// A whole row is looked at once: nearly every one is plain, and cells are short.
     fn end_row(&mut self) {
-        let first = self.ends.len() - self.widths.len();
+        let first = self.lengths.len() - self.widths.len();
         if is_plain(&self.text[self.row..]) {
-            let mut start = self.row;
-            for (end, width) in self.ends[first..].iter().zip(&mut self.widths) {
-                *width = (*width).max(end - start);
-                start = *end;
+            for (length, width) in self.lengths[first..].iter().zip(&mut self.widths) {
+                *width = (*width).max(*length as usize);
             }
         } else {
             let cells = self.text.split_off(self.row);
-            let mut start = self.row;
-            for (end, width) in self.ends[first..].iter_mut().zip(&mut self.widths) {
-                let shown = escaped(&cells[start - self.row..*end - self.row]);
+            let mut rest = cells.as_str();
+            for (size, width) in self.lengths[first..].iter_mut().zip(&mut self.widths) {
+                let (cell, behind) = rest.split_at_checked(*size as usize).unwrap_or((rest, ""));
+                let shown = escaped(cell);
                 *width = (*width).max(length(&shown));
-                start = *end;
                 self.text.push_str(&shown);
-                *end = self.text.len();
+                (*size, rest) = (saturated(shown.len()), behind);
             }
         }
         self.row = self.text.len();
@@ -111,7 +110,7 @@ impl Rows {
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.lengths.is_empty()
     }
 
     /// As [`table`].
@@ -150,11 +149,12 @@ impl Rows {
         let mut text = top;
         lines.put(&mut text, headers);
         text += &middle;
-        text.reserve((self.ends.len() / self.widths.len()).saturating_mul(middle.len()) + bottom.len());
+        text.reserve((self.lengths.len() / self.widths.len()).saturating_mul(middle.len()) + bottom.len());
         let (mut start, mut row) = (0, Vec::new());
-        for end in &self.ends {
-            row.push(self.text.get(start..*end).unwrap_or_default());
-            start = *end;
+        for length in &self.lengths {
+            let end = start + *length as usize;
+            row.push(self.text.get(start..end).unwrap_or_default());
+            start = end;
             if row.len() == self.widths.len() {
                 lines.put(&mut text, &row);
                 row.clear();
@@ -213,6 +213,11 @@ impl Lines<'_> {
         }
         text.push('\n');
     }
+}
+
+/// No cell is as long as that.
+fn saturated(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 /// In characters.

@@ -75,8 +75,15 @@ pub fn listed(nodes: &BTreeSet<NodeName>) -> String {
 /// Of each pool of a guest that does not work on `node`, what the guest holds of it.
 pub fn misplaced(pools: &PoolsFile, guest: &GuestFile, node: &NodeName) -> Vec<Misplaced> {
     let mut held: BTreeMap<&PoolName, BTreeSet<Prefix>> = BTreeMap::new();
+    // Hundreds in a row are of one pool, and nearly every pool works everywhere.
+    let (mut last, mut works) = (None, true);
     for (.., assigned) in guest.addresses() {
-        held.entry(&assigned.pool).or_default().insert(assigned.address);
+        if last.replace(&assigned.pool) != Some(&assigned.pool) {
+            works = pools.pools.get(&assigned.pool).is_none_or(|pool| pool.serves(node));
+        }
+        if !works {
+            held.entry(&assigned.pool).or_default().insert(assigned.address);
+        }
     }
     let of_pool = |(name, addresses): (&PoolName, BTreeSet<Prefix>)| {
         let pool = pools.pools.get(name)?;
