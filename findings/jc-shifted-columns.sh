@@ -1,7 +1,7 @@
 #!/bin/bash
 # Subject: jc 1.26.1 for Python, which makes JSON of commands' output, here of `arp` (net-tools 2.10) and `iptables` (1.8.9).
-# A good guess: its fields are the columns of the table, also where a column is empty or has a word more; what it cannot read it refuses,
-#   as its documentation says of its schemas.
+# A good guess: its fields are the columns of the table, also where a column is empty or has a word more, since each parser promises a
+#   strict schema; what it cannot read it refuses.
 # Seen: of a permanent neighbour, as `ip neighbour replace ... nud permanent` makes it, the interface is `on`; of a proxy entry the hardware
 #   type is `PERM`. A rule without a target that is listed with its number has the protocol as target and the source in `opt`, and so comes
 #   from 0.0.0.0/0; without numbers the same rule is right.

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Subject: `route` and `netstat` of net-tools 2.10 (Debian 12), which read the kernel's /proc/net/route, beside iproute2.
-# A good guess: a route that drops packets has the flag `!`, as the manual of route says (`! reject route`), whichever of the three
+# A good guess: a route that drops packets has the flag `!`, as the manual of route says (`reject route`), whichever of the three
 #   kinds it is; all next hops of a route are there.
 # Seen: `unreachable` and `prohibit` have it; `blackhole`, the one that null routes are made of, is `U`, up, without a gateway, on the interface
 #   `*`: it looks like an address range that is on the link. IPv6 shows all three with `!`. Of two next hops the first is listed. What

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Subject: nftables 1.0.6 (Debian 12), `nft -j list ruleset` loaded again by `nft -j -f -`, beside the same way with text.
-# A good guess: the JSON is the rule set, as the text is: `all commands and options of nft apply`, and libnftables-json(5) has what is listed as
-#   what is loaded. What cannot be written is refused.
+# A good guess: the JSON is the rule set, as the text is: libnftables-json(5) promises the same behaviour, and an equivalent for almost all
+#   that the text has; what has none is refused, or named.
 # Seen: a table that was put to sleep (`dormant`) comes back awake, and drops; `dynamic` and `auto-merge` of sets, and comments of tables, chains
 #   and sets, are gone, without a word. A chain of netdev has no device, a map of verdicts stands before the chains that it
 #   names, and a set of VLAN numbers has a type that is not read: with one of these nothing at all is loaded.

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Subject: openmetrics-parser 0.5.1, the crate, its function for the text format of Prometheus (`parse_prometheus`).
-# A good guess: it reads what Prometheus reads: `# TYPE` may be left out (`the metric is set to untyped`, says the documentation of the text
+# A good guess: it reads what Prometheus reads: `# TYPE` may be left out (the metric is untyped then, says the documentation of the text
 #   format), and the samples of a name need not have the same labels.
 # Seen: without `# TYPE` or `# HELP` all samples are one family, and the second name is an error. Samples of one name with different labels are
 #   one, too: `up` with and without a label, or a label that only some have. With one such line the whole page cannot be

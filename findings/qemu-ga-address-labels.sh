@@ -1,8 +1,8 @@
 #!/bin/bash
 # Subject: the guest agent of QEMU 7.2 (Debian 12), `guest-network-get-interfaces`, of a guest whose IPv4 addresses have labels (eth0:0, as
 #   ifupdown and DHCP clients give them).
-# A good guess: its answer has one entry for each interface, with the MAC and all addresses of it, as its schema says (`name`: the name of the
-#   interface for which info are being delivered); a label is no more than a word for `ip addr show`.
+# A good guess: its answer has one entry for each interface, with the MAC and all addresses of it, as its schema says (`name` is the
+#   interface's name); a label is no more than a word for `ip addr show`.
 # Seen: a label is an interface of its own, and the addresses are taken from the real one. Its MAC is looked up by the label: what stands
 #   behind a colon is cut off, another word has no MAC, and a label that is the name of another NIC gets the address listed there, with that
 #   NIC's MAC. IPv6 addresses have no labels and stay. Whoever joins the agent's answer with the guest's NICs by name or MAC misses them.
