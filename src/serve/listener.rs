@@ -35,7 +35,7 @@ pub fn listen(paths: &Paths, socket: &Path, user: &str) -> Result<(), Problem> {
     let directory = socket.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !peer::is_private(directory).map_err(failed)? {
         let sentence = format!("`{}` is a directory that others can write, or a link", directory.display());
-        let hint = "put it into a directory that only root can write: `mkdir /run/pve-public-ip-api`, then /run/pve-public-ip-api/api.sock";
+        let hint = "name one in a directory that only root can write, such as /run/pve-public-ip-api/api.sock";
         return Err(refused(sentence, hint));
     }
     let listener = bind(socket).map_err(failed)?;
