@@ -488,6 +488,30 @@ const FOUND: &[Row] = &[
         "give guest 100 another MAC",
     ),
     (
+        "network-beside-bridges",
+        |facts| {
+            facts.guest(
+                101,
+                "virtio=02:00:00:00:00:65,bridge=vmbr1",
+                "args: -netdev tap,id=x -device e1000,netdev=x\n",
+            );
+        },
+        "guest 101 is on a network by `-netdev tap,id=x`, not by a port of a bridge",
+        "give it a NIC on a bridge (`qm set 101 --net0 ...`), and take that out of its configuration",
+    ),
+    (
+        "device-passed-through",
+        |facts| {
+            facts.guest(
+                101,
+                "virtio=02:00:00:00:00:65,bridge=vmbr1",
+                "hostpci0: 0000:03:00.0\nhostpci1: mapping=card\n",
+            );
+        },
+        "guest 101 has devices of the node for itself: `hostpci0: 0000:03:00.0`, `hostpci1: mapping=card`",
+        "",
+    ),
+    (
         "pending-nic-change",
         |facts| {
             let pending = format!("{OURS}[PENDING]\nnet0: virtio=02:00:00:00:00:99,bridge=vmbr0\n");

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::{Files, Fix, Hit, Observation, Script, View, listed};
+use crate::guest::GuestConfig;
 use crate::hookscript::{self, VOLUME};
+use crate::model::text::one_line;
 use crate::model::{NodeName, Vmid};
 use crate::plan::{
     Located, Stranger, check_guest, check_own, check_pending, check_stranger, macs_of_the_node, macs_of_two_nics,
@@ -138,6 +140,37 @@ pub(super) fn on_other_node(view: &View<'_>) -> Observation<Vec<Hit>> {
     let found = placed(files).flat_map(|(held, place)| misplaced(&files.inputs.registry.pools, held, &place.node));
     let hit = |misplaced: Misplaced| Hit::new(&guest(misplaced.vmid), misplaced.to_string(), misplaced.hint());
     Ok(found.filter(|misplaced| !misplaced.is_refused()).map(hit).collect())
+}
+
+/// Guests of this node.
+fn here(files: &Files) -> impl Iterator<Item = (Vmid, &GuestConfig)> {
+    let here = files.inputs.guests.iter().filter(|(_, place)| place.node == files.inputs.node);
+    here.map(|(vmid, place)| (*vmid, &place.config))
+}
+
+pub(super) fn beside_bridges(view: &View<'_>) -> Observation<Vec<Hit>> {
+    let hits = here(view.files()?).flat_map(|(vmid, config)| {
+        let hit = move |by: String| {
+            let by = one_line(&by);
+            let remedy = format!(
+                "give it a NIC on a bridge (`{} set {vmid} --net0 ...`), and take that out of its configuration",
+                config.kind.tool()
+            );
+            Hit::new(&guest(vmid), format!("guest {vmid} is on a network by `{by}`, not by a port of a bridge"), remedy)
+        };
+        config.beside_bridges().into_iter().map(hit)
+    });
+    Ok(hits.collect())
+}
+
+pub(super) fn passed_through(view: &View<'_>) -> Observation<Vec<Hit>> {
+    let hits = here(view.files()?).filter_map(|(vmid, config)| {
+        let devices: Vec<String> =
+            config.passed_through().iter().map(|device| format!("`{}`", one_line(device))).collect();
+        let sentence = format!("guest {vmid} has devices of the node for itself: {}", devices.join(", "));
+        (!devices.is_empty()).then(|| Hit::new(&guest(vmid), sentence, ""))
+    });
+    Ok(hits.collect())
 }
 
 pub(super) fn pending_change(view: &View<'_>) -> Observation<Vec<Hit>> {

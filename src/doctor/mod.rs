@@ -359,6 +359,13 @@ pub const CHECKS: &[Check] = &[
         guests::duplicate_mac,
     ),
     check(
+        "network-beside-bridges",
+        Warning,
+        "No filter of a bridge sees what the guest sends there: it can use other guests' addresses as far as the provider's \
+         switch lets it, and no address can be bound to it.",
+        guests::beside_bridges,
+    ),
+    check(
         "pending-nic-change",
         Warning,
         "A change of a NIC waits for the guest's next start, and what is assigned to it cannot be realised with it: the guest \
@@ -562,6 +569,12 @@ pub const CHECKS: &[Check] = &[
         "Proxmox VE runs a hookscript from a storage whose content has no `snippets`, but neither lists it nor takes it \
          for cloud-init data.",
         guests::storage_without_snippets,
+    ),
+    check(
+        "device-passed-through",
+        Info,
+        "If it is a network card, no filter of a bridge sees what the guest sends by it.",
+        guests::passed_through,
     ),
     check(
         "ovs-present",

@@ -113,7 +113,8 @@ impl GuestConfig {
                 is_pending = true;
                 continue;
             }
-            let Some((key, value)) = key_value(line) else { continue };
+            let raw = || raw_lxc(line).filter(|_| kind == GuestKind::Lxc);
+            let Some((key, value)) = key_value(line).or_else(raw) else { continue };
             if is_pending {
                 config.add_pending(key, value);
                 continue;
@@ -303,6 +304,16 @@ fn key_value(line: &str) -> Option<(&str, &str)> {
     let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic());
     let is_key = starts_well && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
     let value = value.trim();
+    (is_key && !value.is_empty()).then_some((key, value))
+}
+
+/// `lxc.key: value` or `lxc.key = value`, which Proxmox VE hands on to LXC.
+/// Source: pve-container `src/PVE/LXC/Config.pm`, `parse_pct_config`.
+fn raw_lxc(line: &str) -> Option<(&str, &str)> {
+    let (key, value) = line.split_once([':', '='])?;
+    let (key, value) = (key.trim_end(), value.trim());
+    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-' | '.');
+    let is_key = key.strip_prefix("lxc.").is_some_and(|rest| rest.chars().all(is_part));
     (is_key && !value.is_empty()).then_some((key, value))
 }
 

@@ -1,5 +1,6 @@
 //! Guests as Proxmox VE knows them: the text of their configuration, and the storages that it speaks of.
 
+mod beside;
 mod cloud_init;
 mod config;
 pub mod storage;
