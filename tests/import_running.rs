@@ -5,11 +5,12 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
 use pve_public_ip::model::MacAddr;
 use pve_public_ip::system::packet;
 
+use common::pings::Pings;
 use common::{Namespace, Node, Run, Tree, need, until};
 
 /// A guest that runs: its namespace, and what it uses.
@@ -73,67 +74,6 @@ fn row(run: &Run, vmid: u32, address: &str) -> (String, String) {
     rows(run).remove(&(vmid.to_string(), address.to_owned())).unwrap_or_default()
 }
 
-/// Echo requests that were sent, and answers that came, by the kernel's own counts: a process that does not run in time loses
-/// answers that have arrived.
-fn echoes(guest: &Namespace) -> (u64, u64) {
-    let text = guest.sh("cat /proc/self/net/snmp");
-    let mut lines = text.lines().filter(|line| line.starts_with("Icmp:")).map(str::split_whitespace);
-    let all: BTreeMap<&str, &str> = lines.next().unwrap().zip(lines.next().unwrap()).collect();
-    (all["OutEchos"].parse().unwrap(), all["InEchoReps"].parse().unwrap())
-}
-
-/// Pings every 10 ms from each guest to the provider's gateway.
-struct Pings<'a>(&'a [Guest], Vec<Child>);
-
-impl<'a> Pings<'a> {
-    fn start(guests: &'a [Guest]) -> Self {
-        let start = |guest: &Guest| {
-            let mut command = guest.net.command("ping");
-            command.args(["-i", "0.01", "203.0.113.1"]).stdout(Stdio::null()).stderr(Stdio::null());
-            command.spawn().unwrap()
-        };
-        let pings = Self(guests, guests.iter().map(start).collect());
-        pings.go_on();
-        pings
-    }
-
-    /// Waits until each guest has got more answers.
-    fn go_on(&self) {
-        for guest in self.0 {
-            let (_, before) = echoes(&guest.net);
-            until(&format!("guest {} gets answers", guest.vmid), || echoes(&guest.net).1 >= before + 5);
-        }
-    }
-
-    /// How many pings there were, all of them answered.
-    fn end(mut self) -> u64 {
-        self.go_on();
-        self.stop();
-        let mut all = 0;
-        for guest in self.0 {
-            until(&format!("guest {} has all its answers", guest.vmid), || {
-                let (sent, answered) = echoes(&guest.net);
-                sent == answered
-            });
-            all += echoes(&guest.net).0;
-        }
-        all
-    }
-
-    fn stop(&mut self) {
-        for child in &mut self.1 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-impl Drop for Pings<'_> {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
 #[test]
 fn fifty_guests_of_two_nodes_are_imported_without_a_lost_frame() {
     need(&["ping", "nft"]);
@@ -174,7 +114,7 @@ fn fifty_guests_of_two_nodes_are_imported_without_a_lost_frame() {
             node.net.sh(&format!("ping -c 1 -W 5 203.0.113.{last}"));
         }
     }
-    let pings = Pings::start(&guests);
+    let pings = Pings::start(guests.iter().map(|guest| (guest.vmid, &guest.net)));
     until("all ports of the node are heard", || {
         let listed = rows(&first.run("import --watch 2s --node n1 --output-format json").ok());
         let heard = listed.values().filter(|(seen, against)| seen.contains("ARP") && against.is_empty());

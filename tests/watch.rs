@@ -4,15 +4,12 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
+use common::pings::Pings;
 use common::{Namespace, Node, need};
 
 const GATEWAY: &str = "02:00:00:00:0f:01";
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Guests with their last octet: 203.0.113.N, MAC 02:00:00:aa:cc:NN. Nobody has told the program of them.
 const GUESTS: [(u32, u32); 8] =
@@ -76,78 +73,12 @@ impl Site {
         self
     }
 
+    fn pings(&self) -> Pings<'_> {
+        Pings::start(self.guests.iter().map(|(vmid, guest)| (*vmid, guest)))
+    }
+
     fn guest(&self, vmid: u32) -> &Namespace {
         &self.guests.iter().find(|(number, _)| *number == vmid).unwrap().1
-    }
-}
-
-/// A ping every 10 ms from each guest to the provider's gateway. What was lost is read from the kernel's own counts, for a
-/// process that does not run in time loses answers that have arrived.
-struct Pings<'a>(&'a Site, Vec<Child>);
-
-impl<'a> Pings<'a> {
-    fn start(site: &'a Site) -> Self {
-        let start = |(_, guest): &(u32, Namespace)| {
-            let mut command = guest.command("ping");
-            command.args(["-i", "0.01", "203.0.113.1"]).stdout(Stdio::null()).stderr(Stdio::null());
-            command.spawn().unwrap()
-        };
-        let pings = Self(site, site.guests.iter().map(start).collect());
-        pings.go_on(5);
-        pings
-    }
-
-    /// Waits until each guest has got so many more answers.
-    #[track_caller]
-    fn go_on(&self, more: u64) {
-        for (vmid, guest) in &self.0.guests {
-            let (_, before) = echoes(guest);
-            within(&format!("guest {vmid} gets no answers any more"), || echoes(guest).1 >= before + more);
-        }
-    }
-
-    /// Nothing was lost: each request has its answer, and they still come.
-    #[track_caller]
-    fn end(mut self) {
-        self.go_on(5);
-        self.stop();
-        for (vmid, guest) in &self.0.guests {
-            within(&format!("guest {vmid} lost answers"), || {
-                let (sent, answered) = echoes(guest);
-                sent == answered && sent > 10
-            });
-        }
-    }
-
-    fn stop(&mut self) {
-        for child in &mut self.1 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-impl Drop for Pings<'_> {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-/// Echo requests that were sent, and answers that came.
-fn echoes(guest: &Namespace) -> (u64, u64) {
-    let text = guest.sh("cat /proc/self/net/snmp");
-    let mut lines = text.lines().filter(|line| line.starts_with("Icmp:")).map(str::split_whitespace);
-    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
-    let all: BTreeMap<&str, &str> = names.zip(values).collect();
-    (all["OutEchos"].parse().unwrap(), all["InEchoReps"].parse().unwrap())
-}
-
-#[track_caller]
-fn within(what: &str, is_so: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < PATIENCE, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -156,7 +87,7 @@ const HZ: &str = "pool create hz --profile hetzner-bridged --bridge vmbr0 --gate
 #[test]
 fn a_pool_whose_guard_would_keep_guests_back_starts_in_watch() {
     let site = Site::new().greeted();
-    let pings = Pings::start(&site);
+    let pings = site.pings();
     let made = site.node.run(HZ).ok();
     for (vmid, _) in GUESTS {
         let lost =
@@ -220,7 +151,7 @@ fn a_pool_whose_guard_would_keep_guests_back_starts_in_watch() {
 #[test]
 fn the_commands_of_the_readme_take_nothing_from_anybody() {
     let site = Site::new().greeted();
-    let pings = Pings::start(&site);
+    let pings = site.pings();
     let create =
         "pool create rbx --profile generic-bridged --bridge vmbr0 --gateway4 203.0.113.1 203.0.113.10 203.0.113.11";
     let made = site.node.run(create).ok();
@@ -279,7 +210,7 @@ fn no_command_of_the_pages_takes_anything_from_anybody() {
     let config = |vmid: u32| format!("etc/pve/nodes/n1/qemu-server/{vmid}.conf");
     let before: Vec<(u32, String)> =
         GUESTS.iter().map(|(vmid, _)| (*vmid, site.node.tree.read(&config(*vmid)))).collect();
-    let pings = Pings::start(&site);
+    let pings = site.pings();
     for page in ["README.md", "docs/first-hour.md"] {
         for (heading, commands) in commands_of(page) {
             for command in &commands {
@@ -314,7 +245,7 @@ fn no_command_of_the_pages_takes_anything_from_anybody() {
 #[test]
 fn what_runs_is_imported_without_a_lost_frame() {
     let site = Site::new().greeted();
-    let pings = Pings::start(&site);
+    let pings = site.pings();
     let listed = site.node.run("import").ok();
     for (vmid, last) in GUESTS {
         let seen = if vmid % 2 == 0 { "configuration, neighbour table" } else { "neighbour table" };

@@ -76,7 +76,6 @@ fn create(node: &Node, command: PoolCreate, dry_run: bool) -> anyhow::Result<Out
     Ok(Output::of(&done, &lines, &[]))
 }
 
-/// A file of the caller's, wherever it is.
 /// The profile of a pool that is to be made, and the layout if it is in a file.
 pub(super) fn read_profile(name: &PoolName, profile: ProfileOrFile) -> anyhow::Result<(Profile, Option<Layout>)> {
     match profile {
@@ -88,6 +87,7 @@ pub(super) fn read_profile(name: &PoolName, profile: ProfileOrFile) -> anyhow::R
     }
 }
 
+/// A file of the caller's, wherever it is.
 fn read_layout(path: &Path) -> anyhow::Result<Layout> {
     let bytes = files::read_limited(path, MAX_FILE_SIZE)
         .with_context(|| format!("cannot read the profile `{}`", path.display()))?;

@@ -30,11 +30,16 @@ fn guest(vmid: Vmid) -> String {
     format!("guest {vmid}")
 }
 
+/// Guests of this node.
+fn here(files: &Files) -> impl Iterator<Item = (Vmid, &GuestConfig)> {
+    let here = files.inputs.guests.iter().filter(|(_, place)| place.node == files.inputs.node);
+    here.map(|(vmid, place)| (*vmid, &place.config))
+}
+
 /// `, and guests 100, 101 name it`.
 fn named_by(files: &Files, volume: &str) -> String {
-    let here = files.inputs.guests.iter().filter(|(_, place)| place.node == files.inputs.node);
-    let named = here.filter(|(_, place)| place.config.hookscript.as_deref() == Some(volume));
-    let named: Vec<Vmid> = named.map(|(vmid, _)| *vmid).collect();
+    let named = here(files).filter(|(_, config)| config.hookscript.as_deref() == Some(volume));
+    let named: Vec<Vmid> = named.map(|(vmid, _)| vmid).collect();
     match named.as_slice() {
         [] => String::new(),
         [one] => format!(", and guest {one} names it"),
@@ -140,12 +145,6 @@ pub(super) fn on_other_node(view: &View<'_>) -> Observation<Vec<Hit>> {
     let found = placed(files).flat_map(|(held, place)| misplaced(&files.inputs.registry.pools, held, &place.node));
     let hit = |misplaced: Misplaced| Hit::new(&guest(misplaced.vmid), misplaced.to_string(), misplaced.hint());
     Ok(found.filter(|misplaced| !misplaced.is_refused()).map(hit).collect())
-}
-
-/// Guests of this node.
-fn here(files: &Files) -> impl Iterator<Item = (Vmid, &GuestConfig)> {
-    let here = files.inputs.guests.iter().filter(|(_, place)| place.node == files.inputs.node);
-    here.map(|(vmid, place)| (*vmid, &place.config))
 }
 
 pub(super) fn beside_bridges(view: &View<'_>) -> Observation<Vec<Hit>> {

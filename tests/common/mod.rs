@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test stops at the first surprise")]
 
+pub(crate) mod pings;
 pub(crate) mod strace;
 
 use std::collections::{BTreeMap, BTreeSet};

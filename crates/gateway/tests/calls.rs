@@ -4,14 +4,11 @@
 
 mod common;
 
-use common::{GATEWAY, Gateway, Root, SUPERADMIN, key, until};
+use common::{GATEWAY, Gateway, Root, SUPERADMIN, key, scene_with, until};
 use serde_json::{Value, json};
 
 fn scene() -> (tempfile::TempDir, Root, Gateway) {
-    let directory = tempfile::tempdir().unwrap();
-    let root = Root::begin(directory.path());
-    let gateway = Gateway::start(&root.socket, &[], &[("GATEWAY_UPLINK_INTERFACE", "eno1")]);
-    (directory, root, gateway)
+    scene_with(&[("GATEWAY_UPLINK_INTERFACE", "eno1")])
 }
 
 #[test]

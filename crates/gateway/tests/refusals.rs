@@ -7,15 +7,8 @@ mod common;
 
 use std::process::{Command, Stdio};
 
-use common::{GATEWAY, Gateway, Root, SUPERADMIN, path};
+use common::{GATEWAY, Gateway, SUPERADMIN, path, scene};
 use serde_json::Value;
-
-fn scene() -> (tempfile::TempDir, Root, Gateway) {
-    let directory = tempfile::tempdir().unwrap();
-    let root = Root::begin(directory.path());
-    let gateway = Gateway::start(&root.socket, &[], &[]);
-    (directory, root, gateway)
-}
 
 /// What comes back of bytes: headers, a blank line, the body; with HTTP/2 trailers stand behind the body.
 fn curl(gateway: &Gateway, arguments: &[&str], path: &str, body: &[u8]) -> Vec<u8> {

@@ -13,15 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{GATEWAY, Gateway, Root, SUPERADMIN, curl, key, path, until};
+use common::{GATEWAY, Gateway, Root, SUPERADMIN, curl, key, path, scene, until};
 use serde_json::{Value, json};
-
-fn scene() -> (tempfile::TempDir, Root, Gateway) {
-    let directory = tempfile::tempdir().unwrap();
-    let root = Root::begin(directory.path());
-    let gateway = Gateway::start(&root.socket, &[], &[]);
-    (directory, root, gateway)
-}
 
 fn get() -> Value {
     json!({ "public_ip": "203.0.113.10" })

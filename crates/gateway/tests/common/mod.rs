@@ -20,6 +20,19 @@ use serde_json::{Value, json};
 pub const GATEWAY: &str = "gateway-secret-0123456789abcdef-0123456789";
 pub const SUPERADMIN: &str = "superadmin-secret-0123456789abcdef-012345";
 
+/// A root part, and a gateway that asks it.
+pub fn scene() -> (tempfile::TempDir, Root, Gateway) {
+    scene_with(&[])
+}
+
+/// The same with more environment for the gateway.
+pub fn scene_with(environment: &[(&str, &str)]) -> (tempfile::TempDir, Root, Gateway) {
+    let directory = tempfile::tempdir().unwrap();
+    let root = Root::begin(directory.path());
+    let gateway = Gateway::start(&root.socket, &[], environment);
+    (directory, root, gateway)
+}
+
 /// Waits for a condition: no test is faster or slower than what it waits for.
 pub fn until(what: &str, mut is_true: impl FnMut() -> bool) {
     let began = Instant::now();
